@@ -1,0 +1,71 @@
+"""The training objective: mean squared error in the space of what the network predicts."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from vdm.diffusion.process import Network, diffuse, target_value
+from vdm.diffusion.schedule import cosine_log_snr
+
+
+def diffusion_loss(
+    key: PRNGKeyArray,
+    network: Network,
+    x: Float[Array, " batch *shape"],
+    *,
+    target: str = "eps",
+    schedule: Callable[[Array], Array] = cosine_log_snr,
+) -> Float[Array, " batch"]:
+    """One sample of the training objective (section 2), for each example of the batch.
+
+    E || target - network(z_t, log_snr_t) ||^2 with t uniform in [0, 1], an independent t for each
+    example; the norm is a mean over the example's elements.
+
+    Args:
+      key: PRNG key of t and of the noise.
+      network: maps z [batch, ...] and log_snr [batch] to a prediction of the shape of z.
+      x: data [batch, ...].
+      target: what the network predicts: "eps", "x" or "v".
+      schedule: t -> log_snr, elementwise.
+
+    Returns:
+      The loss [batch], float32.
+
+    Raises:
+      ValueError: if target is not one of process.TARGETS.
+    """
+    time_key, noise_key = jax.random.split(key)
+    t = jax.random.uniform(time_key, x.shape[:1], jnp.float32)
+    return loss_at(noise_key, network, x, schedule(t), target=target)
+
+
+def loss_at(
+    key: PRNGKeyArray,
+    network: Network,
+    x: Float[Array, " batch *shape"],
+    log_snr: Float[Array, " batch"],
+    *,
+    target: str = "eps",
+) -> Float[Array, " batch"]:
+    """The training objective at given log-SNRs, as for a held-out loss in bins of log-SNR.
+
+    Args:
+      key: PRNG key of the noise.
+      network: maps z [batch, ...] and log_snr [batch] to a prediction of the shape of z.
+      x: data [batch, ...].
+      log_snr: [batch].
+      target: what the network predicts: "eps", "x" or "v".
+
+    Returns:
+      The loss [batch], float32.
+
+    Raises:
+      ValueError: if target is not one of process.TARGETS.
+    """
+    x = x.astype(jnp.float32)
+    noise = jax.random.normal(key, x.shape, jnp.float32)
+    prediction = network(diffuse(x, noise, log_snr), log_snr)
+    error = prediction.astype(jnp.float32) - target_value(x, noise, log_snr, target)
+    return jnp.mean(jnp.square(error), axis=tuple(range(1, x.ndim)))

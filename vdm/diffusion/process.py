@@ -1,0 +1,191 @@
+"""The forward process, its posterior, and the three things that a network can predict.
+
+Latents have any shape [batch, ...]; log-SNRs have shape [batch] and apply to every element of their
+example. A scalar log-SNR applies to everything.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float
+
+from vdm.diffusion.schedule import alpha_sigma
+
+# (z [batch, ...], log_snr [batch]) -> an array like z: a raw prediction, or x_hat.
+Network = Callable[[Float[Array, " batch *shape"], Float[Array, " batch"]], Array]
+Denoiser = Callable[[Float[Array, " batch *shape"], Float[Array, " batch"]], Array]
+
+TARGETS = ("eps", "x", "v")
+
+
+def diffuse(
+    x: Float[Array, "*shape"], noise: Float[Array, "*shape"], log_snr: Float[ArrayLike, "..."]
+) -> Float[Array, "*shape"]:
+    """A sample of q(z_t given x) = N(alpha x, sigma^2 I) (section 2): z = alpha x + sigma noise.
+
+    Args:
+      x: data [batch, ...].
+      noise: standard normal noise, of the shape of x.
+      log_snr: [batch], or a scalar.
+
+    Returns:
+      z, of the shape of x.
+    """
+    alpha, sigma = alpha_sigma(_like(log_snr, x))
+    return alpha * x + sigma * noise
+
+
+def posterior(
+    z_t: Float[Array, "*shape"],
+    x: Float[Array, "*shape"],
+    log_snr_t: Float[ArrayLike, "..."],
+    log_snr_s: Float[ArrayLike, "..."],
+    gamma: ArrayLike = 0.0,
+) -> tuple[Float[Array, "*shape"], Float[Array, "..."]]:
+    """Mean and variance of a step from z_t to z_s given x; requires log_snr_s > log_snr_t.
+
+    With r = exp(log_snr_t - log_snr_s) (section 2 and eq 4),
+
+      mean     = r (alpha_s / alpha_t) z_t + (1 - r) alpha_s x
+      variance = ((1 - r) sigma_s^2)^(1 - gamma) ((1 - r) sigma_t^2)^gamma
+
+    At gamma = 0 this is q(z_s given z_t, x). At gamma = 1 the variance is that of the forward
+    transition q(z_t given z_s), the upper bound.
+
+    Args:
+      z_t: latent at t, [batch, ...].
+      x: data, or an estimate of it, of the shape of z_t.
+      log_snr_t: log-SNR at t, [batch] or a scalar.
+      log_snr_s: log-SNR at s < t, [batch] or a scalar.
+      gamma: where the variance lies between its bounds, in [0, 1].
+
+    Returns:
+      The mean, of the shape of z_t, and the variance, [batch, 1, ..., 1], to broadcast against it.
+    """
+    log_snr_t, log_snr_s = _like(log_snr_t, z_t), _like(log_snr_s, z_t)
+    log_sigmoid = jax.nn.log_sigmoid
+    alpha_s, _ = alpha_sigma(log_snr_s)
+    # expm1 keeps the digits of 1 - r for nearly equal log-SNRs. The rest is a product of very large
+    # and very small factors when a log-SNR is near +-20, and is safe as a sum of logarithms.
+    one_minus_r = -jnp.expm1(log_snr_t - log_snr_s)
+    log_alpha_ratio = 0.5 * (log_sigmoid(log_snr_s) - log_sigmoid(log_snr_t))
+    mean = jnp.exp(log_snr_t - log_snr_s + log_alpha_ratio) * z_t + one_minus_r * alpha_s * x
+    log_sigma_squared = (1.0 - gamma) * log_sigmoid(-log_snr_s) + gamma * log_sigmoid(-log_snr_t)
+    return mean, one_minus_r * jnp.exp(log_sigma_squared)
+
+
+def target_value(
+    x: Float[Array, "*shape"],
+    noise: Float[Array, "*shape"],
+    log_snr: Float[ArrayLike, "..."],
+    target: str,
+) -> Float[Array, "*shape"]:
+    """What a network is asked to predict, given diffuse(x, noise, log_snr).
+
+    "eps" is the noise, "x" the data, and "v" is alpha noise - sigma x (Salimans and Ho 2022).
+
+    Args:
+      x: data [batch, ...].
+      noise: the noise in the latent, of the shape of x.
+      log_snr: [batch], or a scalar.
+      target: one of TARGETS.
+
+    Returns:
+      The target, of the shape of x.
+
+    Raises:
+      ValueError: if target is not one of TARGETS.
+    """
+    _check_target(target)
+    if target == "eps":
+        return noise
+    if target == "x":
+        return x
+    alpha, sigma = alpha_sigma(_like(log_snr, x))
+    return alpha * noise - sigma * x
+
+
+def predict_x(
+    prediction: Float[Array, "*shape"],
+    z: Float[Array, "*shape"],
+    log_snr: Float[ArrayLike, "..."],
+    target: str,
+) -> Float[Array, "*shape"]:
+    """The estimate of x that a prediction in the space of the target amounts to.
+
+    x_hat = (z - sigma eps) / alpha for "eps", and alpha z - sigma v for "v" (section 2).
+
+    Args:
+      prediction: the network's output, of the shape of z.
+      z: latent [batch, ...].
+      log_snr: [batch], or a scalar.
+      target: what the prediction is of, one of TARGETS.
+
+    Returns:
+      x_hat, of the shape of z.
+
+    Raises:
+      ValueError: if target is not one of TARGETS.
+    """
+    _check_target(target)
+    if target == "x":
+        return prediction
+    alpha, sigma = alpha_sigma(_like(log_snr, z))
+    if target == "eps":
+        return (z - sigma * prediction) / alpha
+    return alpha * z - sigma * prediction
+
+
+def predict_eps(
+    x: Float[Array, "*shape"], z: Float[Array, "*shape"], log_snr: Float[ArrayLike, "..."]
+) -> Float[Array, "*shape"]:
+    """The noise that takes x to z (section 2): eps = (z - alpha x) / sigma.
+
+    Args:
+      x: data, or an estimate of it, of the shape of z.
+      z: latent [batch, ...].
+      log_snr: [batch], or a scalar.
+
+    Returns:
+      eps, of the shape of z.
+    """
+    alpha, sigma = alpha_sigma(_like(log_snr, z))
+    return (z - alpha * x) / sigma
+
+
+def denoiser(network: Network, *, target: str, clip: bool = True) -> Denoiser:
+    """A network that predicts the target, as a function (z, log_snr) -> x_hat.
+
+    Args:
+      network: maps z [batch, ...] and log_snr [batch] to a prediction of the shape of z.
+      target: what the network predicts, one of TARGETS.
+      clip: whether to clip x_hat to [-1, 1], the range of the data. The paper does not say; the
+        same authors' released code for progressive distillation clips.
+
+    Returns:
+      The denoiser, whose x_hat has the shape and the dtype of z.
+
+    Raises:
+      ValueError: if target is not one of TARGETS.
+    """
+    _check_target(target)
+
+    def denoise(z: Float[Array, " batch *shape"], log_snr: Float[Array, " batch"]) -> Array:
+        # A network that computes in bfloat16 must not take the arithmetic of x_hat with it.
+        x = predict_x(network(z, log_snr).astype(z.dtype), z, log_snr, target)
+        return jnp.clip(x, -1.0, 1.0) if clip else x
+
+    return denoise
+
+
+def _check_target(target: str) -> None:
+    if target not in TARGETS:
+        raise ValueError(f"unknown target {target!r}: it must be one of {', '.join(TARGETS)}")
+
+
+def _like(log_snr: Float[ArrayLike, "..."], z: Float[Array, "..."]) -> Float[Array, "..."]:
+    """A log-SNR of shape [batch], or a scalar, with axes added so that it broadcasts against z."""
+    log_snr = jnp.asarray(log_snr)
+    return log_snr.reshape(log_snr.shape + (1,) * (z.ndim - log_snr.ndim))
