@@ -1,0 +1,215 @@
+"""Moving digits: real handwriting that bounces in a square box, with nothing to download.
+
+The digits are the 1797 images of 8x8 pixels that scikit-learn ships; the videos are a pure
+function of (seed, split, index), so that the stream is infinite and any part of it can be made
+anywhere. Displacements are whole pixels: every frame holds the digit crisp and whole, and whether
+a generated video keeps one and the same digit can be judged frame by frame.
+"""
+
+import dataclasses
+import functools
+
+import numpy as np
+
+from vdm.data.words import encode_caption
+
+DIGIT_SIZE = 8  # height and width of the handwriting, in pixels
+SPLITS = ("train", "test")
+CONDITIONS = ("none", "label", "text")
+
+# scikit-learn keeps the forms in the order they were collected, one writer after another, each of
+# about 128 digits. A contiguous split, here where a form begins, puts the last three writers in
+# the test set alone; a shuffled one would test on the handwriting that was trained on.
+_FIRST_TEST_IMAGE = 1415
+
+_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+_VERTICAL = {-1: "up", 1: "down"}
+_HORIZONTAL = {-1: "left", 1: "right"}
+_VELOCITIES = np.array([(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if dy or dx])
+
+
+@functools.cache
+def handwriting(split: str) -> tuple[np.ndarray, np.ndarray]:
+    """The digits of a split: images float32 [n, 8, 8] in [-1, 1], and labels int32 [n]."""
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    part = slice(_FIRST_TEST_IMAGE) if split == "train" else slice(_FIRST_TEST_IMAGE, None)
+    images = (digits.images[part] / 8 - 1).astype(np.float32)  # ink is 0..16 in the files
+    labels = digits.target[part].astype(np.int32)
+    images.setflags(write=False)
+    labels.setflags(write=False)
+    return images, labels
+
+
+@dataclasses.dataclass(frozen=True)
+class MovingDigits:
+    """An infinite stream of videos [frames, resolution, resolution, 1] in [-1, 1], ink at +1.
+
+    A digit starts anywhere in the box and moves by -1, 0 or 1 pixel a frame along each axis, not
+    both 0, reflected by the walls.
+
+    Attributes:
+      split: 'train' or 'test', which share no writer.
+      seed: non-negative; another seed is another stream over the same handwriting.
+      frames: number of frames, at least 1.
+      resolution: height and width in pixels, at least 8. At 8 the digit has no room to move.
+      num_images: independent frames of other videos that come with each example, for joint
+        training on videos and images.
+      condition: 'none', 'label' (the digit) or 'text' (a caption as word vectors).
+      text_tokens: places for words in a caption.
+      text_width: length of a word vector.
+
+    Raises:
+      ValueError: an attribute out of its range.
+    """
+
+    split: str
+    seed: int = 0
+    frames: int = 16
+    resolution: int = 16
+    num_images: int = 0
+    condition: str = "none"
+    text_tokens: int = 8
+    text_width: int = 32
+
+    def __post_init__(self):
+        if self.split not in SPLITS:
+            raise ValueError(f"split must be one of {SPLITS}, not {self.split!r}")
+        if self.condition not in CONDITIONS:
+            raise ValueError(f"condition must be one of {CONDITIONS}, not {self.condition!r}")
+        if self.resolution < DIGIT_SIZE:
+            raise ValueError(
+                f"resolution must be at least {DIGIT_SIZE}, the size of a digit, "
+                f"not {self.resolution}"
+            )
+        for name, least in (("frames", 1), ("num_images", 0), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, not {getattr(self, name)}")
+
+    def example(self, index: int) -> dict[str, np.ndarray]:
+        """Example `index`, any non-negative integer, of the stream.
+
+        Returns:
+          video: float32 [frames, height, width, 1].
+          images: float32 [num_images, height, width, 1], when num_images > 0.
+          label: int32 [], and image_label [num_images], with condition 'label'.
+          text: float32 [text_tokens, text_width] and text_mask bool [text_tokens], and image_text
+            and image_text_mask with a leading [num_images], with condition 'text'. The caption
+            of an image names its digit only: its motion is not to be seen.
+        """
+        digits, start, velocity, times = self._draw(index)
+        handwritten, labels = handwriting(self.split)
+        # Row 0 is the video, one position a frame; each further row is a video seen only once.
+        video_at = _bounce(start[0], velocity[0], np.arange(self.frames)[:, None], self._room)
+        out = {"video": self._paste(handwritten[digits[:1]], video_at)}
+        if self.num_images:
+            images_at = _bounce(start[1:], velocity[1:], times[:, None], self._room)
+            out["images"] = self._paste(handwritten[digits[1:]], images_at)
+
+        if self.condition == "label":
+            out["label"] = labels[digits[0]]
+            if self.num_images:
+                out["image_label"] = labels[digits[1:]]
+        elif self.condition == "text":
+            caption = _caption(labels[digits[0]], *velocity[0])
+            out["text"], out["text_mask"] = self._encode(caption)
+            if self.num_images:
+                encoded = [self._encode(_noun(label)) for label in labels[digits[1:]]]
+                out["image_text"], out["image_text_mask"] = map(
+                    np.stack, zip(*encoded, strict=True)
+                )
+        return out
+
+    def batch(
+        self, step: int, batch_size: int, *, rows: slice | range | None = None
+    ) -> dict[str, np.ndarray]:
+        """Batch `step`: examples step * batch_size and up, stacked along a new first axis.
+
+        Args:
+          step: training step, so that the batch is a function of (seed, step) alone.
+          batch_size: of the whole batch, over all hosts.
+          rows: the rows of the batch to make here, all of them by default.
+
+        Raises:
+          ValueError: `rows` holds no row of the batch, or one outside it.
+        """
+        chosen = slice(None) if rows is None else rows
+        if isinstance(chosen, slice):
+            chosen = range(batch_size)[chosen]
+        if not chosen or min(chosen) < 0 or max(chosen) >= batch_size:
+            raise ValueError(f"rows {rows} is not a part of a batch of {batch_size}")
+        examples = [self.example(step * batch_size + row) for row in chosen]
+        return {name: np.stack([e[name] for e in examples]) for name in examples[0]}
+
+    def caption(self, index: int) -> str:
+        """What example `index` shows, for instance 'a seven moving up and left' at its start."""
+        _, _, velocity, _ = self._draw(index)
+        return _caption(self.label(index), *velocity[0])
+
+    def label(self, index: int) -> int:
+        """The digit, 0 to 9, that example `index` shows."""
+        digits, _, _, _ = self._draw(index)
+        return int(handwriting(self.split)[1][digits[0]])
+
+    @property
+    def _room(self) -> int:
+        """The largest coordinate of a digit's first row and column."""
+        return self.resolution - DIGIT_SIZE
+
+    def _draw(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Handwriting [1 + n], start and velocity [1 + n, 2] (y, x), and image times [n]."""
+        if index < 0:
+            raise ValueError(f"the index of an example must not be negative, not {index}")
+        # The index is the high word of the counter, which 2^192 draws would not reach.
+        key = np.array([self.seed, SPLITS.index(self.split)], np.uint64)
+        counter = np.array([0, 0, 0, index], np.uint64)
+        rng = np.random.Generator(np.random.Philox(key=key, counter=counter))
+
+        # A row of draws for the video, then one for each image: the video of an index is the same
+        # whatever the number of images.
+        total = len(handwriting(self.split)[1])
+        draws = rng.random((1 + self.num_images, 5))
+        digits, y, x, way, times = (
+            (draws * [total, self._room + 1, self._room + 1, len(_VELOCITIES), self.frames])
+            .astype(int)
+            .T
+        )
+        # An offset of 1 to total - 1: an image shows any handwriting but the video's own.
+        digits[1:] = (digits[0] + 1 + (draws[1:, 0] * (total - 1)).astype(int)) % total
+
+        start = np.stack([y, x], axis=1)
+        velocity = _VELOCITIES[way]
+        # Whoever starts at a wall starts away from it, so that the caption says what is seen.
+        velocity = np.where(start == 0, np.abs(velocity), velocity)
+        velocity = np.where(start == self._room, -np.abs(velocity), velocity)
+        return digits, start, velocity * (self._room > 0), times[1:]
+
+    def _paste(self, digits: np.ndarray, corners: np.ndarray) -> np.ndarray:
+        """Digits [1 or n, 8, 8] with their first row and column at corners [n, 2] (y, x)."""
+        size = np.arange(DIGIT_SIZE)
+        out = np.full((len(corners), self.resolution, self.resolution, 1), -1, np.float32)
+        y = corners[:, 0, None, None] + size[:, None]
+        x = corners[:, 1, None, None] + size
+        out[np.arange(len(corners))[:, None, None], y, x, 0] = digits
+        return out
+
+    def _encode(self, caption: str) -> tuple[np.ndarray, np.ndarray]:
+        return encode_caption(caption, tokens=self.text_tokens, width=self.text_width)
+
+
+def _bounce(start: np.ndarray, velocity: np.ndarray, time: np.ndarray, room: int) -> np.ndarray:
+    """Points [..., 2], reflected at 0 and at `room`, after `time` [n, 1] frames."""
+    period = max(2 * room, 1)  # without room the velocity is 0
+    return room - np.abs((start + velocity * time) % period - room)
+
+
+def _caption(label: int, dy: int, dx: int) -> str:
+    ways = [word for word in (_VERTICAL.get(int(dy)), _HORIZONTAL.get(int(dx))) if word]
+    motion = f"moving {' and '.join(ways)}" if ways else "standing still"
+    return f"{_noun(label)} {motion}"
+
+
+def _noun(label: int) -> str:
+    word = _WORDS[label]
+    return f"an {word}" if word == "eight" else f"a {word}"

@@ -1,0 +1,49 @@
+"""Captions as sequences of fixed random word vectors: text conditioning with no language model.
+
+Vectors of different words are nearly orthogonal and a word has the same vector in every process,
+so a network can learn what each word means. It stands in for a frozen language model, with the
+same arrays: `text` [tokens, width] and `text_mask` [tokens].
+"""
+
+import functools
+import hashlib
+import string
+
+import numpy as np
+
+
+@functools.lru_cache(maxsize=65536)
+def _word_vector(word: str, width: int) -> np.ndarray:
+    # Seeded by a digest and not by hash(), which differs from one process to the next.
+    digest = hashlib.sha256(word.encode("utf-8")).digest()
+    generator = np.random.Generator(np.random.Philox(key=int.from_bytes(digest[:16], "little")))
+    vector = generator.standard_normal(width, dtype=np.float32)
+    vector.setflags(write=False)
+    return vector
+
+
+def encode_caption(caption: str, *, tokens: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """A caption as word vectors: unit-variance normal, each a pure function of its word.
+
+    Words are split at white space, lower-cased and stripped of punctuation.
+
+    Args:
+      caption: any string; one without words is the absent caption, its mask all False.
+      tokens: number of places for words; those left over are zero.
+      width: length of a word vector.
+
+    Returns:
+      text: float32 [tokens, width].
+      text_mask: bool [tokens], True where there is a word.
+
+    Raises:
+      ValueError: the caption has more words than `tokens`.
+    """
+    words = [word.strip(string.punctuation) for word in caption.lower().split()]
+    words = [word for word in words if word]
+    if len(words) > tokens:
+        raise ValueError(f"caption {caption!r} has {len(words)} words, more than {tokens} tokens")
+    text = np.zeros((tokens, width), np.float32)
+    for row, word in zip(text, words, strict=False):
+        row[:] = _word_vector(word, width)
+    return text, np.arange(tokens) < len(words)

@@ -1,0 +1,1 @@
+"""Evaluation: sets of videos in, the rows of a table out."""
