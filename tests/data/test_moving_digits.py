@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from scipy.ndimage import shift
 from sklearn.datasets import load_digits
 
 from vdm.data.moving_digits import MovingDigits, handwriting
@@ -35,7 +36,7 @@ def test_each_frame_is_one_digit_of_the_split_and_it_bounces_as_the_caption_says
     files = {"train": set(), "test": set()}
     headings = set()
     for split in files:
-        data = MovingDigits(split, condition="label", frames=12, resolution=13)
+        data = MovingDigits(split, condition="label", frames=12, resolution=13, speed=1)
         for index in range(30):
             example = data.example(index)
             file, places = _track(example["video"])
@@ -72,7 +73,7 @@ def test_the_splits_share_no_handwriting_and_hold_all_of_it():
 
 
 def test_starts_and_handwriting_are_spread_evenly():
-    data = MovingDigits("train", frames=1)
+    data = MovingDigits("train", frames=1, speed=1)
     frames = np.stack([data.example(index)["video"][0, :, :, 0] for index in range(4000)])
     # Handwriting fills its 8 rows, so the first row with ink is the first row of the digit.
     top = np.argmax((frames > -1).any(2), axis=1)
@@ -83,8 +84,10 @@ def test_starts_and_handwriting_are_spread_evenly():
 
 
 def test_images_are_frames_of_other_handwriting_with_conditions_of_their_own():
-    data = MovingDigits("test", num_images=5, condition="label")
-    texts = MovingDigits("test", num_images=5, condition="text", text_tokens=6, text_width=8)
+    data = MovingDigits("test", num_images=5, speed=1, condition="label")
+    texts = MovingDigits(
+        "test", num_images=5, speed=1, condition="text", text_tokens=6, text_width=8
+    )
     files, spots, on_track = set(), set(), 0
     for index in range(20):
         example, with_text = data.example(index), texts.example(index)
@@ -111,7 +114,7 @@ def test_images_are_frames_of_other_handwriting_with_conditions_of_their_own():
 
 
 def test_an_example_is_a_function_of_seed_split_and_index_alone():
-    data = MovingDigits("train", num_images=2, condition="text")
+    data = MovingDigits("train", num_images=2, speed=1, condition="text")
     whole = data.batch(3, 8)
     assert {name: value.shape for name, value in whole.items()} == {
         "video": (8, 16, 16, 16, 1),
@@ -170,3 +173,19 @@ def test_rows_outside_the_batch_and_negative_indices_are_refused():
             data.batch(0, 4, rows=rows)
     with pytest.raises(ValueError, match="-1"):
         data.example(-1)
+
+
+def test_half_a_pixel_is_linear_interpolation():
+    """Against scipy's shift: the video of a speed is that of speed 1 with everything in between."""
+    crisp = MovingDigits("train", resolution=12, speed=1, frames=1)
+    for index in range(6):
+        (frame,) = crisp.example(index)["video"][..., 0]
+        moving = MovingDigits("train", resolution=10, speed=0.5, frames=4).example(index)
+        video = moving["video"][..., 0]
+        image = frame[np.ix_(*(np.flatnonzero((frame > -1).any(axis)) for axis in (1, 0)))]
+        for shown in video:
+            offsets = [(y / 2, x / 2) for y in range(21) for x in range(21)]
+            canvas = np.full((10, 10), -1.0)
+            canvas[: len(image), : len(image[0])] = image
+            distances = [np.abs(shift(canvas, o, order=1, cval=-1) - shown).max() for o in offsets]
+            assert min(distances) < 1e-5

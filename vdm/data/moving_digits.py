@@ -46,14 +46,15 @@ def handwriting(split: str) -> tuple[np.ndarray, np.ndarray]:
 class MovingDigits:
     """An infinite stream of videos [frames, resolution, resolution, 1] in [-1, 1], ink at +1.
 
-    A digit starts anywhere in the box and moves by -1, 0 or 1 pixel a frame along each axis, not
-    both 0, reflected by the walls.
+    A digit starts anywhere in the box and moves by -speed, 0 or speed pixels a frame along each
+    axis, not both 0, reflected by the walls.
 
     Attributes:
       split: 'train' or 'test', which share no writer.
       seed: non-negative; another seed is another stream over the same handwriting.
       frames: number of frames, at least 1.
       resolution: height and width in pixels, at least 8. At 8 the digit has no room to move.
+      speed: pixels a frame along an axis; divides the room, so that a wall is met exactly.
       num_images: independent frames of other videos that come with each example, for joint
         training on videos and images.
       condition: 'none', 'label' (the digit) or 'text' (a caption as word vectors).
@@ -68,6 +69,7 @@ class MovingDigits:
     seed: int = 0
     frames: int = 16
     resolution: int = 16
+    speed: float = 0.5
     num_images: int = 0
     condition: str = "none"
     text_tokens: int = 8
@@ -82,6 +84,11 @@ class MovingDigits:
             raise ValueError(
                 f"resolution must be at least {DIGIT_SIZE}, the size of a digit, "
                 f"not {self.resolution}"
+            )
+        if self.speed <= 0 or (self.resolution - DIGIT_SIZE) % self.speed:
+            raise ValueError(
+                f"speed must divide resolution - {DIGIT_SIZE}, which is "
+                f"{self.resolution - DIGIT_SIZE}, and it is {self.speed}"
             )
         for name, least in (("frames", 1), ("num_images", 0), ("seed", 0)):
             if getattr(self, name) < least:
@@ -154,8 +161,8 @@ class MovingDigits:
 
     @property
     def _room(self) -> int:
-        """The largest coordinate of a digit's first row and column."""
-        return self.resolution - DIGIT_SIZE
+        """The largest coordinate of a digit's first row and column, in units of the speed."""
+        return round((self.resolution - DIGIT_SIZE) / self.speed)
 
     def _draw(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Handwriting [1 + n], start and velocity [1 + n, 2] (y, x), and image times [n]."""
@@ -186,13 +193,22 @@ class MovingDigits:
         return digits, start, velocity * (self._room > 0), times[1:]
 
     def _paste(self, digits: np.ndarray, corners: np.ndarray) -> np.ndarray:
-        """Digits [1 or n, 8, 8] with their first row and column at corners [n, 2] (y, x)."""
-        size = np.arange(DIGIT_SIZE)
-        out = np.full((len(corners), self.resolution, self.resolution, 1), -1, np.float32)
-        y = corners[:, 0, None, None] + size[:, None]
-        x = corners[:, 1, None, None] + size
-        out[np.arange(len(corners))[:, None, None], y, x, 0] = digits
-        return out
+        """Digits [1 or n, 8, 8], first row and column at corners [n, 2] in units of the speed."""
+        corners = corners * self.speed
+        whole = np.floor(corners).astype(int)
+        fraction = (corners - whole).astype(np.float32)[:, :, None, None]
+        # Between pixels a digit covers 9x9 of them, each the mean of four weighted by area.
+        soft = np.pad(digits, ((0, 0), (1, 1), (1, 1)), constant_values=-1)
+        for axis in (1, 2):
+            after, before = np.split(soft, [1], axis)[1], np.split(soft, [-1], axis)[0]
+            soft = after + fraction[:, axis - 1] * (before - after)
+        size = np.arange(DIGIT_SIZE + 1)
+        side = self.resolution + 1  # the ninth row or column of a digit at the wall is empty
+        out = np.full((len(corners), side, side), -1, np.float32)
+        y = whole[:, 0, None, None] + size[:, None]
+        x = whole[:, 1, None, None] + size
+        out[np.arange(len(corners))[:, None, None], y, x] = soft
+        return out[:, :-1, :-1, None]
 
     def _encode(self, caption: str) -> tuple[np.ndarray, np.ndarray]:
         return encode_caption(caption, tokens=self.text_tokens, width=self.text_width)

@@ -20,8 +20,10 @@ def diffusion_loss(
 ) -> Float[Array, " batch"]:
     """One sample of the training objective (section 2), for each example of the batch.
 
-    E || target - network(z_t, log_snr_t) ||^2 with t uniform in [0, 1], an independent t for each
-    example; the norm is a mean over the example's elements.
+    E || target - network(z_t, log_snr_t) ||^2 with t uniform in [0, 1] for each example; the norm
+    is a mean over its elements. The times of a batch are spread evenly, t_i = u + i / batch
+    modulo 1 with one uniform u: the same expectation as independent times, with less variance
+    (Kingma et al. 2021, Variational Diffusion Models, the low-discrepancy sampler).
 
     Args:
       key: PRNG key of t and of the noise.
@@ -37,7 +39,8 @@ def diffusion_loss(
       ValueError: if target is not one of process.TARGETS.
     """
     time_key, noise_key = jax.random.split(key)
-    t = jax.random.uniform(time_key, x.shape[:1], jnp.float32)
+    batch = x.shape[0]
+    t = (jax.random.uniform(time_key, (), jnp.float32) + jnp.arange(batch) / batch) % 1.0
     return loss_at(noise_key, network, x, schedule(t), target=target)
 
 

@@ -1,0 +1,41 @@
+"""Moving digits"""
+
+from vdm.config import default_config
+
+
+def get_config():
+    config = default_config()
+
+    config.data.name = "moving_digits"
+    config.data.frames = 16
+    config.data.resolution = 16
+    config.data.channels = 1
+    config.data.num_images = 0
+    config.data.text_tokens = 8
+
+    config.model.base_channels = 16
+    config.model.channel_multipliers = (1, 2, 4)
+    config.model.blocks_per_resolution = 1
+    config.model.attention_resolutions = (4, 8)
+    config.model.head_dim = 32
+    config.model.embedding_dim = 128
+    config.model.embedding_layers = 2
+    config.model.max_relative_distance = 15
+    config.model.dtype = "float32"
+
+    config.diffusion.target = "v"
+
+    config.training.batch_size = 8
+    config.training.num_steps = 2_000
+    config.training.learning_rate = 2e-3
+    config.training.warmup_steps = 100
+    config.training.decay_steps = 1_000
+    config.training.ema_decay = 0.995
+    config.training.log_every = 50
+    config.training.checkpoint_every = 500
+    config.training.sample_every = 1_000
+
+    config.sample.sampler = "dpmpp_2m"
+    config.sample.num_steps = 32
+    config.eval.num_videos = 128
+    return config

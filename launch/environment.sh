@@ -1,0 +1,50 @@
+# Sourced by launch/test and launch/quickstart: goes to the repository root, makes .venv there and
+# installs vdm into it, editable.
+#
+# Needs Python 3.11 or newer and a package registry. Takes 15 s with uv on PATH, a minute with
+# pip, and seconds when there is nothing new to install. PYTHON chooses the interpreter.
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+is_recent() {
+  "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1
+}
+
+find_python() { # prints the first that is recent; says so when it is not the one that was wanted
+  local wanted=${PYTHON:-python3} candidate
+  for candidate in "$wanted" python3.12 python3.11 python3.13 python3; do
+    is_recent "$candidate" || continue
+    [ "$candidate" = "$wanted" ] ||
+      echo "vdm needs Python 3.11 or newer, which $wanted is not: using $candidate." >&2
+    echo "$candidate"
+    return
+  done
+  echo "vdm needs Python 3.11 or newer, and neither $wanted nor a python3.11 on PATH is that." >&2
+  return 1
+}
+
+has_uv() {
+  uv --version >/dev/null 2>&1
+}
+
+make_environment() { # what to install: . or .[test]
+  if ! is_recent .venv/bin/python; then
+    local python
+    python=$(find_python)
+    rm -rf .venv # unusable: half made, moved, or of an older Python
+    if has_uv; then
+      uv venv --quiet --seed --python "$("$python" -c 'import sys; print(sys.executable)')" .venv
+    else
+      "$python" -m venv .venv || {
+        rm -rf .venv
+        return 1
+      }
+    fi
+  fi
+  if has_uv; then
+    uv pip install --quiet --python .venv/bin/python --editable "$1"
+  else
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check --editable "$1"
+  fi
+  export PATH="$PWD/.venv/bin:$PATH"
+}

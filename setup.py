@@ -1,0 +1,54 @@
+"""Installs vdm. `pip install -e .` to run it, `-e ".[test]"` to work on it, `.[gpu]`, `.[tpu]`.
+
+Ranges, not pins: the oldest versions allowed here are what the tests ran with on Python 3.11, and
+an upper bound is the next release that may break its users. jax 0.11 and flax 0.12.9 left Python
+3.11 behind, so it gets jax 0.10 and flax 0.12.8, and Python 3.12 gets newer ones.
+"""
+
+import pathlib
+import re
+
+from setuptools import find_packages, setup
+
+ROOT = pathlib.Path(__file__).parent
+
+# Read, not imported: importing vdm may need what is being installed.
+VERSION = re.search(r'^__version__ = "(.+)"$', (ROOT / "vdm/__init__.py").read_text(), re.M)[1]
+
+JAX_VERSIONS = ">=0.10.1,<0.13"
+
+setup(
+    name="vdm",
+    version=VERSION,
+    description="Video Diffusion Models (Ho et al., 2022) in JAX and Flax",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    packages=find_packages(include=["vdm", "vdm.*"]),
+    python_requires=">=3.11",
+    install_requires=[
+        "absl-py>=2.1,<3",
+        "flax>=0.12.8,<0.13",
+        "jax" + JAX_VERSIONS,
+        "jaxtyping>=0.3.7,<0.4",
+        "ml-collections>=1.1,<2",
+        "numpy>=2.0,<3",
+        "optax>=0.2.6,<0.3",
+        "orbax-checkpoint>=0.12,<0.13",
+        "pillow>=11,<14",
+        "safetensors>=0.5,<1",
+        "scikit-learn>=1.6,<2",  # brings the handwritten digits of the embedded data set
+        "scipy>=1.14,<2",
+        "tensorboard>=2.20,<3",  # its event writer needs no TensorFlow
+    ],
+    extras_require={
+        "test": [
+            "beartype>=0.22,<0.24",
+            "pre-commit>=4,<5",
+            "pytest>=8.4,<10",
+            "pytest-xdist>=3.6,<4",
+            "ruff>=0.17,<0.18",  # a minor release may format differently
+        ],
+        "gpu": ["jax[cuda13]" + JAX_VERSIONS],
+        "tpu": ["jax[tpu]" + JAX_VERSIONS],
+    },
+)

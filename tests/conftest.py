@@ -1,0 +1,80 @@
+"""What every test runs under: checked shape annotations, and two devices."""
+
+import os
+import pathlib
+import sys
+
+import jax
+import jaxtyping
+import pytest
+
+# Before anything imports vdm: from here on, each annotated array that goes into or out of these
+# packages has the shape and dtype that it says. Only while testing: users need no beartype.
+jaxtyping.install_import_hook(["vdm.diffusion", "vdm.models"], "beartype.beartype")
+
+# Before anything touches a device. The sharded paths need at least two; `JAX_PLATFORMS=cuda` (or
+# tpu) in the environment runs the tests there instead.
+if "JAX_PLATFORMS" not in os.environ:
+    jax.config.update("jax_platforms", "cpu")
+jax.config.update("jax_num_cpu_devices", 2)
+
+ROOT = pathlib.Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+from configs.moving_digits import get_config  # noqa: E402  after the hook, as all of vdm
+
+SHARED_DATA = ROOT.parent / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def shared_data():
+    """The path of a file in ../shared/data, which is not in the repository, or a skip."""
+
+    def path_of(name: str) -> pathlib.Path:
+        path = SHARED_DATA / name
+        if not path.exists():
+            pytest.skip(f"{path} is missing")
+        return path
+
+    return path_of
+
+
+def _tiny_config():
+    """Moving digits small enough for a test: 4 frames of 8x8 pixels, one level, 3 blocks."""
+    config = get_config()
+    config.data.update(frames=4, resolution=8)
+    config.model.update(
+        base_channels=16,
+        channel_multipliers=(1,),
+        blocks_per_resolution=1,
+        attention_resolutions=(4,),
+        head_dim=8,
+        embedding_dim=16,
+        embedding_layers=1,
+        patch_size=2,
+    )
+    config.training.update(batch_size=4, warmup_steps=0, decay_steps=0, sample_every=0)
+    config.sample.update(num_steps=2, num_videos=4, batch_size=4)
+    config.eval.update(num_videos=6, batch_size=4)
+    return config
+
+
+@pytest.fixture
+def tiny_config():
+    return _tiny_config()
+
+
+@pytest.fixture(scope="module")
+def tiny_config_of_module():
+    return _tiny_config()
+
+
+@pytest.fixture(scope="session")
+def tiny_overrides():
+    """What makes configs/moving_digits.py on the command line the tiny configuration."""
+    tiny, full = _tiny_config(), get_config()
+    return [
+        f"--config.{section}.{name}={value}"
+        for section in ("data", "model", "training", "sample", "eval")
+        for name, value in tiny[section].items()
+        if value != full[section][name]
+    ]

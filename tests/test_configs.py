@@ -1,0 +1,210 @@
+"""Every configuration is complete and valid, and six of them are the paper's table."""
+
+import importlib.util
+import pathlib
+import re
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from vdm.config import default_config, validate
+from vdm.models.unet import SpaceTimeUNet
+
+ROOT = pathlib.Path(__file__).parents[1]
+PAPER = ROOT.parent / "shared" / "paper.md"
+
+# Appendix A of the paper, copied from there and not from configs/.
+TABLE = """\
+| | UCF101 | BAIR | Kinetics-600 | text small | text large | text 9x128 |
+|---|---|---|---|---|---|---|
+| video | 16x64x64 skip 1 | 16x64x64 skip 1 | 16x64x64 skip 1 | 16x64x64 skip 1 | 16x64x64 skip 1 and 4 | 9x128x128 skip 1 |
+| base channels | 256 | 128 | 256 | 128 | 256 | 128 |
+| multipliers | 1,2,4,8 | 1,2,3,4 | 1,2,4,8 | 1,2,4,8 | 1,2,4,8 | 1,2,4,8,16 |
+| blocks per resolution | 2 | 3 | 2 | 2 | 2 | 2 |
+| head dimension | 64 | 64 | 64 | 64 | 64 | 128 |
+| conditioning MLP layers | 4 | 2 | 2 | 4 | 4 | 4 |
+| weight decay | 0 | 0.01 | 0 | 0 | 0 | 0 |
+| Adam b1, b2 | .9, .99 | .9, .999 | .9, .99 | .9, .99 | .9, .99 | .9, .99 |
+| learning rate | 3e-4 | 2e-4 | 2e-4 | 3e-4 | 3e-4 | 2e-4 |
+| batch | 128 | 128 | 256 | 128 | 128 | 128 |
+| EMA | .9999 | .999 | .9999 | .9999 | .9999 | .9999 |
+| dropout | 0.1 | 0.1 | 0.1 | 0 | 0 | 0 |
+| steps | 60,000 | 660,000 | 220,000 | 200,000 | 700,000 | 800,000 |
+| hardware (TPU v4 chips) | 128 | 128 | 256 | 64 | 128 | 128 |
+| image frames per video | 8 | 8 | 8 | 0, 4, 8 | 8 | 7 |
+| target | eps | v | v | eps | eps | eps |
+| sampler | ancestral 256 | 256 + 256 Langevin | 128 + 128 Langevin | ancestral 256 | ancestral 256 | ancestral 256 |
+| gamma | 0.1 | 0.0 | 0.0 | 0.3 | 0.3 | 0.3 |
+| reconstruction weight w_r | | 50 | 9 | | | |
+| augmentation | | left-right flips | | | | |
+"""  # noqa: E501
+
+FILE_OF_COLUMN = {
+    "UCF101": "ucf101",
+    "BAIR": "bair",
+    "Kinetics-600": "kinetics600",
+    "text small": "text_small",
+    "text large": "text_large",
+    "text 9x128": "text_9x128",
+}
+PAPER_CONFIGS = sorted(FILE_OF_COLUMN.values())
+ALL_CONFIGS = sorted(path.stem for path in (ROOT / "configs").glob("*.py"))
+
+
+def load(name):
+    path = ROOT / "configs" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"configs.{name}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def flatten(config):
+    """{"section.field": value}."""
+    return {
+        f"{section}.{field}": value
+        for section, fields in config.items()
+        if hasattr(fields, "items")
+        for field, value in fields.items()
+    }
+
+
+def columns(table):
+    """{config name: {row: cell}} of the first Markdown table in a text that has our columns."""
+    rows = [
+        [cell.strip() for cell in line.strip().strip("|").split("|")]
+        for line in table[table.index("| | UCF101 ") :].split("\n\n")[0].strip().splitlines()
+    ]
+    header, _, *body = rows
+    return {
+        FILE_OF_COLUMN[column]: {row[0]: row[place] for row in body}
+        for place, column in enumerate(header)
+        if column
+    }
+
+
+def expected_fields(cells):
+    """The table's column as configuration fields."""
+    numbers = {row: [float(n) for n in re.findall(r"[\d.]+", cell)] for row, cell in cells.items()}
+    frames, height, width, frameskip = numbers["video"][:4]
+    assert height == width
+    b1, b2 = numbers["Adam b1, b2"]
+    return {
+        "data.frames": frames,
+        "data.resolution": height,
+        "data.frameskip": frameskip,
+        "model.base_channels": float(cells["base channels"]),
+        "model.channel_multipliers": tuple(numbers["multipliers"]),
+        "model.blocks_per_resolution": float(cells["blocks per resolution"]),
+        "model.head_dim": float(cells["head dimension"]),
+        "model.embedding_layers": float(cells["conditioning MLP layers"]),
+        "training.weight_decay": float(cells["weight decay"]),
+        "training.adam_b1": b1,
+        "training.adam_b2": b2,
+        "training.learning_rate": float(cells["learning rate"]),
+        "training.batch_size": float(cells["batch"]),
+        "training.ema_decay": float(cells["EMA"]),
+        "model.dropout": float(cells["dropout"]),
+        "training.num_steps": float(cells["steps"].replace(",", "")),
+        "data.num_images": numbers["image frames per video"][-1],
+        "diffusion.target": cells["target"],
+        "sample.sampler": "langevin" if "Langevin" in cells["sampler"] else "ancestral",
+        "sample.num_steps": numbers["sampler"][0],
+        "sample.gamma": float(cells["gamma"]),
+        "data.augment_flip": cells["augmentation"] == "left-right flips",
+        # The line above the table, for all six.
+        "diffusion.log_snr_min": -20.0,
+        "diffusion.log_snr_max": 20.0,
+        "model.attention_resolutions": (8, 16, 32),
+        "model.embedding_dim": 1024,
+    }
+
+
+@pytest.mark.parametrize("name", ALL_CONFIGS)
+def test_is_valid_and_has_the_fields_of_the_defaults_alone(name):
+    config = load(name).get_config()
+    validate(config)
+
+    assert flatten(config).keys() == flatten(default_config()).keys()
+
+
+@pytest.mark.parametrize("name", ALL_CONFIGS)
+def test_header_has_the_command(name):
+    header = load(name).__doc__
+    assert f"python -m vdm.main --config=configs/{name}.py" in header
+    assert "Expected" in header
+
+
+@pytest.mark.parametrize("name", PAPER_CONFIGS)
+def test_is_the_papers_table(name):
+    module, cells = load(name), columns(TABLE)[name]
+    config = module.get_config()
+    fields, expected = flatten(config), expected_fields(cells)
+    assert {field: fields[field] for field in expected} == expected
+    assert f"{cells['hardware (TPU v4 chips)']} TPU v4 chips" in module.__doc__
+    assert f"{cells['steps']} steps" in module.__doc__
+    assert config.data.condition == ("text" if name.startswith("text") else "none")
+
+
+def test_table_is_the_papers():
+    if not PAPER.exists():
+        pytest.skip(f"{PAPER} is missing")
+    assert columns(PAPER.read_text()) == columns(TABLE)
+
+
+@pytest.mark.parametrize("name", PAPER_CONFIGS)
+def test_network_maps_a_video_to_its_shape(name):
+    config = load(name).get_config()
+    data, width = config.data, config.model.text_width
+    model = SpaceTimeUNet(**config.model)
+    shape = (1, data.frames + data.num_images, data.resolution, data.resolution, data.channels)
+    condition = {}
+    if data.condition == "text":
+        condition = {
+            "text": jnp.zeros((1, data.text_tokens, width)),
+            "text_mask": jnp.ones((1, data.text_tokens), bool),
+            "image_text": jnp.zeros((1, data.num_images, data.text_tokens, width)),
+            "image_text_mask": jnp.ones((1, data.num_images, data.text_tokens), bool),
+        }
+    output, _ = jax.eval_shape(
+        lambda z, log_snr, condition: model.init_with_output(
+            jax.random.key(0), z, log_snr, condition, num_images=data.num_images
+        ),
+        jax.ShapeDtypeStruct(shape, jnp.float32),
+        jax.ShapeDtypeStruct((1,), jnp.float32),
+        condition,
+    )
+    assert output.shape == shape
+    assert output.dtype == jnp.float32
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("data.condition", "caption"),
+        ("data.frames", 0),
+        ("data.num_images", -1),
+        ("data.resolution", 60),
+        ("diffusion.log_snr_min", 20.0),
+        ("diffusion.target", "noise"),
+        ("eval.num_videos", 0),
+        ("model.channel_multipliers", ()),
+        ("model.dropout", 1.5),
+        ("model.dtype", "float16"),
+        ("model.embedding_dim", 6),
+        ("model.head_dim", 48),
+        ("model.num_classes", 10),
+        ("model.text_width", 8),
+        ("sample.gamma", -0.1),
+        ("sample.sampler", "euler"),
+        ("training.batch_size", 0),
+        ("training.decay_steps", 60_001),
+        ("training.ema_decay", 2.0),
+    ],
+)
+def test_wrong_value_is_refused_by_name(field, value):
+    config = load("ucf101").get_config()
+    config.update_from_flattened_dict({field: value})
+    with pytest.raises(ValueError, match=re.escape(f"config.{field} is {value!r}")):
+        validate(config)

@@ -1,0 +1,129 @@
+"""The command line as a user meets it: modes, and one sentence for what is wrong."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+CONFIG = "--config=configs/moving_digits.py"
+
+
+def _run(*arguments):
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "2"}
+    return subprocess.run(
+        [sys.executable, "-m", "vdm.main", *map(str, arguments)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory, tiny_overrides):
+    """A run that was trained for three steps by the command line."""
+    path = tmp_path_factory.mktemp("run") / "workdir"
+    steps = ["--config.training.num_steps=3", "--config.training.sample_every=2"]
+    done = _run(CONFIG, f"--workdir={path}", "--mode=train", *tiny_overrides, *steps)
+    assert done.returncode == 0, done.stderr
+    assert "step 3/3" in done.stdout
+    return path
+
+
+def test_train_leaves_logs_and_previews(workdir):
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    assert lines[-1]["step"] == 3 and {"loss", "grad_norm"} <= lines[-1].keys()
+    assert [p.name for p in sorted((workdir / "previews").iterdir())] == [
+        "step_00000002.gif",
+        "step_00000003.gif",
+    ]
+    events = next((workdir / "tensorboard").iterdir()).read_bytes()
+    assert b"GIF89a" in events and b"grad_norm" in events
+
+
+def test_sample_writes_arrays_videos_and_a_sheet(workdir, tiny_overrides):
+    done = _run(
+        CONFIG,
+        f"--workdir={workdir}",
+        "--mode=sample",
+        *tiny_overrides,
+        "--config.sample.num_videos=3",
+        "--config.sample.max_video_files=2",
+        "--config.sample.seed=7",
+    )
+    assert done.returncode == 0, done.stderr
+    folder = workdir / "samples"
+    assert str(folder / "contact_sheet.png") in done.stdout.splitlines()[-1]
+    arrays = np.load(folder / "samples.npz")
+    assert arrays["video"].shape == (3, 4, 8, 8, 1) and arrays["video"].dtype == np.uint8
+    assert arrays["seed"] == 7
+    assert sorted(p.name for p in folder.glob("*.gif")) == ["video_0000.gif", "video_0001.gif"]
+    rows, columns = Image.open(folder / "contact_sheet.png").size[::-1]
+    assert rows * 4 == pytest.approx(columns * 3, rel=0.02)
+
+
+def test_eval_reports_loss_and_persistence(workdir, tiny_overrides):
+    done = _run(CONFIG, f"--workdir={workdir}", "--mode=eval", *tiny_overrides)
+    assert done.returncode == 0, done.stderr
+    result = json.loads((workdir / "eval" / "moving_digits.json").read_text())
+    bins = result["held_out_loss"]["bins"]
+    assert len(bins) == 10 and bins[0]["log_snr_from"] == -20 and bins[-1]["log_snr_to"] == 20
+    persistence = result["digit_persistence"]
+    assert persistence["noise"]["persistence"] == 0 and persistence["real"]["persistence"] > 0.7
+    assert "| real |" in (workdir / "eval" / "moving_digits.md").read_text()
+
+
+def test_export_is_read_by_sample(workdir, tiny_overrides, tmp_path):
+    done = _run(CONFIG, f"--workdir={workdir}", "--mode=export", *tiny_overrides)
+    assert done.returncode == 0, done.stderr
+    exported = workdir / "model.safetensors"
+    arguments = [CONFIG, "--mode=sample", f"--config.checkpoint={exported}", *tiny_overrides]
+    done = _run(*arguments, f"--workdir={tmp_path}", "--config.sample.num_videos=3")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "samples" / "contact_sheet.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--mode=train", "--config.model.base_chanels=8"], "base_chanels"),
+        (["--mode=train", "--config.model.base_channels=many"], "base_channels"),
+        (["--mode=train", "--config.diffusion.target=noise"], "config.diffusion.target is 'noise'"),
+        (["--mode=dream"], "--mode=dream"),
+        (["--mode=sample"], "no checkpoint in"),
+        (["--mode=sample", "--config.checkpoint=missing.safetensors"], "missing.safetensors"),
+        (["--mode=train", "--config.data.name=ucf102"], "config.data.name is 'ucf102'"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_sentence(arguments, sentence, tmp_path):
+    path = tmp_path / "workdir"
+    start = time.monotonic()
+    done = _run(CONFIG, f"--workdir={path}", *arguments)
+    assert done.returncode not in (0, None)
+    assert "Traceback" not in done.stderr
+    assert sentence in done.stderr.strip().splitlines()[-1]
+    assert not path.exists()
+    print(f"{time.monotonic() - start:.1f} s")
+
+
+def test_a_checkpoint_of_another_model_is_left_alone(workdir, tiny_overrides):
+    before = {p: p.stat().st_mtime_ns for p in workdir.rglob("*")}
+    arguments = [CONFIG, f"--workdir={workdir}", *tiny_overrides]
+    done = _run(*arguments, "--mode=train", "--config.model.base_channels=32")
+    assert done.returncode == 1
+    last = done.stderr.strip().splitlines()[-1]
+    assert "config.model.base_channels is 16" in last and "32 was asked for" in last
+    assert {p: p.stat().st_mtime_ns for p in workdir.rglob("*")} == before
+
+
+def test_a_workdir_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "file" / "workdir", "/proc/workdir"):
+        done = _run(CONFIG, f"--workdir={path}", "--mode=train")
+        assert done.returncode == 1 and "Traceback" not in done.stderr
+        assert str(path) in done.stderr.strip().splitlines()[-1]

@@ -1,0 +1,76 @@
+"""A killed and restarted run is the uninterrupted run, bit for bit."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+
+import jax
+import numpy as np
+
+from vdm import parallel
+from vdm.training.checkpoints import Checkpoints, abstract_like
+from vdm.training.state import init_state
+
+
+def _train(workdir, overrides, **kwargs):
+    command = [sys.executable, "-m", "vdm.main", "--config=configs/moving_digits.py"]
+    command += [f"--workdir={workdir}", "--mode=train", *overrides]
+    environment = os.environ | {"JAX_NUM_CPU_DEVICES": "2", "JAX_PLATFORMS": "cpu"}
+    return subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def _state(workdir, config):
+    abstract = jax.eval_shape(partial(init_state, config))
+    sharding = parallel.replicated(parallel.make_mesh())
+    checkpoints = Checkpoints(workdir)
+    try:
+        return checkpoints.restore(abstract_like(abstract, sharding))
+    finally:
+        checkpoints.close()
+
+
+def _logged(workdir):
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k != "steps_per_second"} for line in lines]
+
+
+def test_sigkill_and_restart_changes_no_bit(tmp_path, tiny_config, tiny_overrides):
+    # Log intervals that do not divide checkpoint intervals: sums must survive the restart too.
+    overrides = [
+        *tiny_overrides,
+        "--config.training.num_steps=40",
+        "--config.training.log_every=7",
+        "--config.training.checkpoint_every=5",
+        "--config.model.dropout=0.1",
+    ]
+    whole = _train(tmp_path / "whole", overrides)
+
+    killed = tmp_path / "killed"
+    process = _train(killed, overrides)
+    deadline = time.monotonic() + 300
+    while not any(path.name.isdecimal() for path in (killed / "checkpoints").glob("*")):
+        assert process.poll() is None and time.monotonic() < deadline, process.stdout.read()
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    (newest,) = sorted(int(p.name) for p in (killed / "checkpoints").glob("[0-9]*"))[-1:]
+    assert newest < 40
+
+    again = _train(killed, overrides)
+    output, whole_output = again.communicate()[0], whole.communicate()[0]
+    assert again.returncode == 0, output
+    assert whole.returncode == 0, whole_output
+    assert "from step 0 " in whole_output and "from step 0 " not in output
+
+    tiny_config.model.dropout = 0.1
+    first, second = _state(tmp_path / "whole", tiny_config), _state(killed, tiny_config)
+    assert int(first.step) == 40
+    jax.tree.map(np.testing.assert_array_equal, first, second)
+    assert _logged(tmp_path / "whole") == _logged(killed)
+    assert [line["step"] for line in _logged(killed)] == [7, 14, 21, 28, 35, 40]

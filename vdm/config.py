@@ -1,0 +1,244 @@
+"""The fields of a configuration, their defaults, and the checks made before any long work.
+
+A file in configs/ starts from `default_config` and sets what its experiment needs. Fields whose
+comment says 'not fixed by the paper' are choices of this project.
+"""
+
+import ml_collections
+
+from vdm.diffusion.process import TARGETS
+from vdm.diffusion.samplers import SAMPLERS
+
+CONDITIONS = ("none", "label", "text")
+
+
+def default_config() -> ml_collections.ConfigDict:
+    """What the six models of the paper have in common (appendix A)."""
+    config = ml_collections.ConfigDict()
+    config.seed = 0
+    # An exported .safetensors file for sample and eval to use instead of the workdir's checkpoint.
+    config.checkpoint = ""
+
+    config.data = data = ml_collections.ConfigDict()
+    data.name = "moving_digits"
+    data.frames = 16
+    data.resolution = 64  # height and width
+    data.channels = 3
+    data.frameskip = 1
+    data.num_images = 8  # independent frames for joint training, after each video's own
+    data.condition = "none"  # none | label | text
+    data.text_tokens = 128
+    data.augment_flip = False  # left-right
+
+    config.model = model = ml_collections.ConfigDict()
+    model.base_channels = 128
+    model.channel_multipliers = (1, 2, 4, 8)
+    model.blocks_per_resolution = 2
+    model.attention_resolutions = (8, 16, 32)
+    model.head_dim = 64
+    model.embedding_dim = 1024
+    model.embedding_layers = 4
+    model.dropout = 0.0
+    model.num_classes = 0
+    model.text_width = 0
+    model.condition_dropout = 0.1  # not fixed by the paper
+    model.film = False
+    model.max_relative_distance = 32  # not fixed by the paper
+    model.patch_size = 1  # not in the paper
+    model.remat = False
+    model.dtype = "bfloat16"  # float32 | bfloat16
+
+    config.diffusion = diffusion = ml_collections.ConfigDict()
+    diffusion.target = "eps"  # eps | x | v
+    diffusion.log_snr_min = -20.0
+    diffusion.log_snr_max = 20.0
+    diffusion.clip = True  # x_hat to [-1, 1]; not fixed by the paper
+
+    config.training = training = ml_collections.ConfigDict()
+    training.batch_size = 128
+    training.num_steps = 200_000
+    training.learning_rate = 3e-4
+    training.warmup_steps = 0  # not fixed by the paper
+    training.decay_steps = 0  # linear decay to zero over the last steps; not fixed by the paper
+    training.adam_b1 = 0.9
+    training.adam_b2 = 0.99
+    training.adam_eps = 1e-8
+    training.weight_decay = 0.0
+    training.gradient_clip = 1.0  # global norm, 0 for none; not fixed by the paper
+    training.ema_decay = 0.9999
+    training.log_every = 100  # steps
+    training.checkpoint_every = 5_000
+    training.keep_checkpoints = 2
+    training.sample_every = 10_000  # a video of samples to TensorBoard; 0 for none
+
+    config.sample = sample = ml_collections.ConfigDict()
+    sample.sampler = "ancestral"  # ancestral | langevin | ddim | dpmpp_2m
+    sample.num_steps = 256
+    sample.gamma = 0.3
+    sample.langevin_step_size = 0.1
+    sample.seed = 0
+    # Of a conditional model: one condition for all samples. Without it, sample i has the label or
+    # the caption of example i of the held-out data.
+    sample.label = -1
+    sample.caption = ""
+    sample.num_videos = 16
+    sample.batch_size = 16
+    sample.max_video_files = 64  # videos that are also written as GIF files
+
+    config.eval = evaluation = ml_collections.ConfigDict()
+    evaluation.num_videos = 256
+    evaluation.log_snr_bins = 10
+    evaluation.batch_size = 16
+    return config
+
+
+def validate(config: ml_collections.ConfigDict) -> None:
+    """Checks values that can be checked without data, model or device.
+
+    Raises:
+      ValueError: one sentence that names the field, its value and what it may be.
+    """
+    data, model, training = config.data, config.model, config.training
+    _one_of(config, "data.condition", CONDITIONS)
+    _one_of(config, "diffusion.target", TARGETS)
+    _one_of(config, "sample.sampler", tuple(SAMPLERS))
+    _one_of(config, "model.dtype", ("float32", "bfloat16"))
+    for field in (
+        "data.frames",
+        "data.resolution",
+        "data.channels",
+        "data.frameskip",
+        "data.text_tokens",
+        "model.base_channels",
+        "model.blocks_per_resolution",
+        "model.head_dim",
+        "model.embedding_layers",
+        "model.patch_size",
+        "training.batch_size",
+        "training.num_steps",
+        "training.log_every",
+        "training.checkpoint_every",
+        "training.keep_checkpoints",
+        "sample.num_steps",
+        "sample.num_videos",
+        "sample.batch_size",
+        "eval.num_videos",
+        "eval.log_snr_bins",
+        "eval.batch_size",
+    ):
+        _at_least(config, field, 1)
+    for field in (
+        "seed",
+        "sample.seed",
+        "data.num_images",
+        "model.num_classes",
+        "model.text_width",
+        "model.max_relative_distance",
+        "training.learning_rate",
+        "training.warmup_steps",
+        "training.decay_steps",
+        "training.adam_eps",
+        "training.weight_decay",
+        "training.gradient_clip",
+        "training.sample_every",
+        "sample.max_video_files",
+        "sample.langevin_step_size",
+    ):
+        _at_least(config, field, 0)
+    for field in (
+        "model.dropout",
+        "model.condition_dropout",
+        "training.adam_b1",
+        "training.adam_b2",
+        "training.ema_decay",
+        "sample.gamma",
+    ):
+        value = _get(config, field)
+        _require(0 <= value <= 1, field, value, "from 0 to 1")
+    _require(
+        config.diffusion.log_snr_min < config.diffusion.log_snr_max,
+        "diffusion.log_snr_min",
+        config.diffusion.log_snr_min,
+        f"less than diffusion.log_snr_max, {config.diffusion.log_snr_max}",
+    )
+    _require(
+        model.embedding_dim >= 4 and model.embedding_dim % 4 == 0,
+        "model.embedding_dim",
+        model.embedding_dim,
+        "a positive multiple of 4",
+    )
+    _require(
+        len(model.channel_multipliers) > 0 and min(model.channel_multipliers) >= 1,
+        "model.channel_multipliers",
+        model.channel_multipliers,
+        "one positive number for each resolution",
+    )
+    total_stride = model.patch_size * 2 ** (len(model.channel_multipliers) - 1)
+    _require(
+        data.resolution % total_stride == 0,
+        "data.resolution",
+        data.resolution,
+        f"divisible by {total_stride}, model.patch_size times what model.channel_multipliers imply",
+    )
+    for level, multiplier in enumerate(model.channel_multipliers):
+        if data.resolution // model.patch_size // 2**level in model.attention_resolutions:
+            _require(
+                model.base_channels * multiplier % model.head_dim == 0,
+                "model.head_dim",
+                model.head_dim,
+                f"a divisor of {model.base_channels * multiplier}, the channels at resolution "
+                f"{data.resolution // model.patch_size // 2**level}",
+            )
+    _require(
+        (model.num_classes > 0) == (data.condition == "label"),
+        "model.num_classes",
+        model.num_classes,
+        f"{'positive' if data.condition == 'label' else '0'} where data.condition is "
+        f"{data.condition!r}",
+    )
+    _require(
+        (model.text_width > 0) == (data.condition == "text"),
+        "model.text_width",
+        model.text_width,
+        f"{'positive' if data.condition == 'text' else '0'} where data.condition is "
+        f"{data.condition!r}",
+    )
+    _require(
+        config.sample.label < max(model.num_classes, 0),
+        "sample.label",
+        config.sample.label,
+        f"less than config.model.num_classes, {model.num_classes}",
+    )
+    _require(
+        not config.sample.caption or data.condition == "text",
+        "sample.caption",
+        config.sample.caption,
+        "empty where config.data.condition is not 'text'",
+    )
+    _require(
+        training.decay_steps <= training.num_steps - training.warmup_steps,
+        "training.decay_steps",
+        training.decay_steps,
+        "at most training.num_steps - training.warmup_steps",
+    )
+
+
+def _get(config: ml_collections.ConfigDict, field: str):
+    for name in field.split("."):
+        config = config[name]
+    return config
+
+
+def _require(holds: bool, field: str, value, expected: str) -> None:
+    if not holds:
+        raise ValueError(f"config.{field} is {value!r}, and must be {expected}")
+
+
+def _one_of(config: ml_collections.ConfigDict, field: str, choices: tuple[str, ...]) -> None:
+    value = _get(config, field)
+    _require(value in choices, field, value, "one of " + ", ".join(map(repr, choices)))
+
+
+def _at_least(config: ml_collections.ConfigDict, field: str, least: int) -> None:
+    value = _get(config, field)
+    _require(value >= least, field, value, f"at least {least}")

@@ -1,0 +1,77 @@
+"""The training objective on held-out data, by log-SNR."""
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+from jax.sharding import Mesh
+
+from vdm import parallel
+from vdm.build import make_model
+from vdm.data.source import make_source
+from vdm.diffusion.loss import loss_at
+
+
+def held_out_loss(
+    config: ml_collections.ConfigDict, params: dict, mesh: Mesh
+) -> list[dict[str, float]]:
+    """Mean loss and its standard error over test videos, in bins of log-SNR of equal width.
+
+    Every video is seen once in each bin, at a log-SNR uniform in it; noise and log-SNRs are a
+    function of (config.sample.seed, video, bin). Independent images are left out.
+
+    Returns:
+      For each bin, from noise to data: log_snr_from, log_snr_to, loss and standard_error, in the
+      space of the training target.
+    """
+    settings = config.eval
+    model = make_model(config)
+    source = make_source(config, "test")
+    edges = np.linspace(
+        config.diffusion.log_snr_min, config.diffusion.log_snr_max, settings.log_snr_bins + 1
+    )
+
+    def loss_of_video(params, index, example, bin_index, low, high):
+        key = jax.random.fold_in(jax.random.key(config.sample.seed), index)
+        log_snr_key, noise_key = jax.random.split(jax.random.fold_in(key, bin_index))
+        log_snr = jax.random.uniform(log_snr_key, (1,), minval=low, maxval=high)
+        condition = {name: value[None] for name, value in example.items()}
+        return loss_at(
+            noise_key,
+            lambda z, log_snr: model.apply({"params": params}, z, log_snr, condition),
+            example["video"][None],
+            log_snr,
+            target=config.diffusion.target,
+        )[0]
+
+    split = parallel.batch_sharding(mesh)
+    on_all = parallel.replicated(mesh)
+    losses_of_batch = jax.jit(
+        jax.vmap(loss_of_video, in_axes=(None, 0, 0, None, None, None)),
+        in_shardings=(on_all, split, split, on_all, on_all, on_all),
+        out_shardings=split,
+    )
+    size = -(-settings.batch_size // mesh.size) * mesh.size
+    losses = [[] for _ in range(settings.log_snr_bins)]
+    for first in range(0, settings.num_videos, size):
+        batch = source.batch(first // size, size)
+        batch = {name: value for name, value in batch.items() if not name.startswith("image")}
+        batch = parallel.shard_batch(mesh, batch)
+        indices = jnp.arange(first, first + size)
+        for index in range(settings.log_snr_bins):
+            low, high = edges[index : index + 2]
+            losses[index].append(losses_of_batch(params, indices, batch, index, low, high))
+    return [
+        _row(low, high, np.concatenate(parts)[: settings.num_videos])
+        for low, high, parts in zip(edges[:-1], edges[1:], losses, strict=True)
+    ]
+
+
+def _row(low: float, high: float, losses: np.ndarray) -> dict[str, float]:
+    losses = losses.astype(np.float64)
+    return {
+        "log_snr_from": float(low),
+        "log_snr_to": float(high),
+        "loss": float(losses.mean()),
+        "standard_error": float(losses.std(ddof=1) / len(losses) ** 0.5),
+    }

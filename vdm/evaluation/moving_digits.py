@@ -1,0 +1,107 @@
+"""The evaluation of the embedded data set, and its report."""
+
+import json
+from pathlib import Path
+
+import jax
+import ml_collections
+import numpy as np
+
+from vdm import parallel
+from vdm.evaluation.digit_persistence import persistence_report
+from vdm.evaluation.held_out_loss import held_out_loss
+from vdm.sampling.generate import make_generator
+
+PROTOCOL = "moving_digits"
+
+
+def evaluate(config: ml_collections.ConfigDict, params: dict, step: int) -> dict:
+    """Held-out loss by log-SNR, and digit persistence of samples, of real videos and of noise.
+
+    Args:
+      config: the configuration.
+      params: EMA parameters.
+      step: the training steps behind them.
+
+    Returns:
+      protocol, results and the configuration, ready for JSON.
+    """
+    mesh = parallel.make_mesh()
+    params = jax.device_put(params, parallel.replicated(mesh))
+    print("held-out loss", flush=True)
+    loss_rows = held_out_loss(config, params, mesh)
+
+    generate = make_generator(config, mesh)
+    size, count = config.sample.batch_size, config.eval.num_videos
+    videos = []
+    for first in range(0, count, size):
+        videos.append(generate(params, range(first, min(first + size, count))))
+        print(f"sampled {min(first + size, count)}/{count} videos", flush=True)
+    persistence = persistence_report(np.concatenate(videos))
+    real = persistence["real"]["persistence"]
+    persistence["samples_over_real"] = persistence["samples"]["persistence"] / real
+    return {
+        "protocol": {
+            "name": PROTOCOL,
+            "split": "test",
+            "videos": count,
+            "weights": "EMA",
+            "step": step,
+            "data": config.data.to_dict(),
+            "sample": config.sample.to_dict(),
+        },
+        "held_out_loss": {"target": config.diffusion.target, "bins": loss_rows},
+        "digit_persistence": persistence,
+    }
+
+
+def write_report(folder: Path, result: dict) -> Path:
+    """Writes moving_digits.json and moving_digits.md; returns the path of the latter."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{PROTOCOL}.json").write_text(json.dumps(result, indent=2) + "\n")
+    page = folder / f"{PROTOCOL}.md"
+    page.write_text(to_markdown(result))
+    return page
+
+
+def to_markdown(result: dict) -> str:
+    """The result as a page of two tables."""
+    protocol, persistence = result["protocol"], result["digit_persistence"]
+    sample = protocol["sample"]
+    enough = persistence["share_of_frames"] * protocol["data"]["frames"]
+    lines = [
+        "# Moving digits",
+        "",
+        f"EMA weights after {protocol['step']:,} steps; {protocol['videos']} videos by the "
+        f"{sample['sampler']} sampler in {sample['num_steps']} steps, seed {sample['seed']}; "
+        "against the held-out handwriting.",
+        "",
+        f"Digit persistence: the share of videos in which a classifier trained on real digits sees "
+        f"one and the same digit in at least {enough:g} of {protocol['data']['frames']} frames. "
+        "Displacement: how far the ink's centre of mass moves, in pixels a frame.",
+        "",
+        "| videos | persistence | over real | displacement | persistent videos of 0 to 9 |",
+        "|---|---|---|---|---|",
+    ]
+    for name in ("samples", "real", "noise"):
+        row = persistence[name]
+        over_real = row["persistence"] / persistence["real"]["persistence"]
+        lines.append(
+            f"| {name} | {row['persistence']:.3f} +- {row['persistence_standard_error']:.3f} "
+            f"| {over_real:.1%} | {row['displacement']:.2f} "
+            f"| {', '.join(map(str, row['digit_histogram']))} |"
+        )
+    target = result["held_out_loss"]["target"]
+    lines += [
+        "",
+        f"Held-out loss: mean squared error of {target}, by log-SNR.",
+        "",
+        "| log-SNR | loss |",
+        "|---|---|",
+    ]
+    lines += [
+        f"| {row['log_snr_from']:g} to {row['log_snr_to']:g} "
+        f"| {row['loss']:.5f} +- {row['standard_error']:.5f} |"
+        for row in result["held_out_loss"]["bins"]
+    ]
+    return "\n".join(lines) + "\n"

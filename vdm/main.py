@@ -1,0 +1,183 @@
+"""Command line: python -m vdm.main --config=FILE --workdir=DIR --mode=MODE [--config.a.b=value]."""
+
+import sys
+import tempfile
+import traceback
+from pathlib import Path
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from vdm.config import validate
+
+MODES = ("train", "sample", "eval", "export")
+
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "Configuration file; override its fields by --config.section.field=value."
+)
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Folder of the run: checkpoints, logs, samples and results."
+)
+_MODE = flags.DEFINE_enum(
+    "mode",
+    "train",
+    MODES,
+    "train: from the newest checkpoint in the workdir. sample: videos, a contact sheet and arrays "
+    "to WORKDIR/samples. eval: a report to WORKDIR/eval. export: EMA weights and the "
+    "configuration to WORKDIR/model.safetensors.",
+)
+
+
+def train(config, workdir: Path) -> None:
+    """Trains, or goes on training, and writes checkpoints, logs and sample videos."""
+    from vdm.parallel import make_mesh
+    from vdm.sampling.generate import make_preview
+    from vdm.training.loop import train as run
+
+    run(config, workdir, preview=make_preview(config, make_mesh()))
+    print(f"trained; checkpoints and logs are in {workdir}")
+
+
+def sample(config, workdir: Path) -> None:
+    """Makes videos with the EMA weights and writes them to WORKDIR/samples."""
+    import jax
+
+    from vdm import parallel
+    from vdm.sampling.generate import describe_conditions, make_generator
+    from vdm.sampling.store import write_samples
+
+    params, step = _load_weights(config, workdir)
+    mesh = parallel.make_mesh()
+    indices = range(config.sample.num_videos)
+    print(f"sampling {len(indices)} videos with the weights of step {step}", flush=True)
+    params = jax.device_put(params, parallel.replicated(mesh))
+    sheet = write_samples(
+        workdir / "samples",
+        make_generator(config, mesh)(params, indices),
+        seed=config.sample.seed,
+        max_video_files=config.sample.max_video_files,
+        described=describe_conditions(config, indices),
+    )
+    print(f"videos, arrays and the contact sheet: {sheet}")
+
+
+def evaluate(config, workdir: Path) -> None:
+    """Evaluates the EMA weights and writes the report to WORKDIR/eval."""
+    from vdm.evaluation.moving_digits import evaluate as run
+    from vdm.evaluation.moving_digits import write_report
+
+    params, step = _load_weights(config, workdir)
+    page = write_report(workdir / "eval", run(config, params, step))
+    print(page.read_text())
+    print(f"report: {page}")
+
+
+def export(config, workdir: Path) -> None:
+    """Writes the EMA weights and the configuration as one safetensors file."""
+    from vdm.training.export import export as run
+
+    params, step = _load_weights(config, workdir)
+    path = workdir / "model.safetensors"
+    run(path, params, config, step)
+    print(f"EMA weights of step {step}: {path} ({path.stat().st_size / 1e6:.1f} MB)")
+
+
+def check(config, workdir: Path, mode: str) -> None:
+    """Checks all that can be wrong with a command before any long work, writing nothing.
+
+    Raises:
+      ValueError, OSError: with one sentence that names the field, the file or the folder.
+    """
+    from vdm.data.source import make_source
+    from vdm.training import checkpoints
+    from vdm.training.export import load_exported_config
+
+    validate(config)
+    make_source(config, "train")
+    if config.checkpoint and mode in ("train", "export"):
+        raise ValueError(f"config.checkpoint is for sample and eval, and the mode is {mode}")
+    if config.checkpoint:
+        saved, _ = load_exported_config(Path(config.checkpoint))
+        checkpoints.check_same_model(config, saved, config.checkpoint)
+    elif checkpoints.has_checkpoints(workdir):
+        saved = checkpoints.load_config(workdir)
+        checkpoints.check_same_model(config, saved or {}, f"the checkpoint in {workdir}")
+    elif mode != "train":
+        raise ValueError(
+            f"no checkpoint in {workdir}: train first, or give --config.checkpoint=FILE.safetensors"
+        )
+    _check_writable(workdir)
+
+
+def _check_writable(workdir: Path) -> None:
+    existing = next(folder for folder in (workdir, *workdir.absolute().parents) if folder.exists())
+    try:
+        with tempfile.TemporaryFile(dir=existing):
+            pass
+    except OSError as error:
+        raise OSError(f"workdir {workdir} cannot be written: {error.strerror}") from error
+
+
+def _load_weights(config, workdir: Path) -> tuple[dict, int]:
+    """EMA parameters and their step: of config.checkpoint, or the newest of the workdir."""
+    from functools import partial
+
+    import jax
+
+    from vdm import parallel
+    from vdm.build import init_params
+    from vdm.training.checkpoints import Checkpoints, abstract_like
+    from vdm.training.export import load_exported, load_exported_config
+
+    if config.checkpoint:
+        path = Path(config.checkpoint)
+        return load_exported(path), load_exported_config(path)[1]
+    abstract = jax.eval_shape(partial(init_params, config))
+    on_all = parallel.replicated(parallel.make_mesh())
+    checkpoints = Checkpoints(workdir)
+    try:
+        return checkpoints.restore_ema(abstract_like(abstract, on_all))
+    finally:
+        checkpoints.close()
+
+
+def _fail(sentence: str, status: int) -> None:
+    print(f"error: {sentence}", file=sys.stderr)
+    sys.exit(status)
+
+
+def _parse(argv: list[str]) -> list[str]:
+    """absl's parser, with one sentence and exit status 2 for whatever it finds wrong."""
+    try:
+        rest = flags.FLAGS(argv)
+        if len(rest) > 1:
+            raise flags.Error(f"unexpected argument {rest[1]!r}")
+        for flag in ("config", "workdir"):
+            if flags.FLAGS[flag].value is None:
+                raise flags.Error(f"--{flag} is required")
+    except Exception as error:  # A configuration file may fail in any way.
+        _fail(str(error).strip().splitlines()[0] if str(error) else repr(error), 2)
+    return rest
+
+
+def main(_: list[str]) -> None:
+    logging.set_verbosity(logging.WARNING)  # Orbax reports every file that it writes.
+    config, workdir, mode = _CONFIG.value, Path(_WORKDIR.value), _MODE.value
+    try:
+        check(config, workdir, mode)
+    except (ValueError, TypeError, OSError) as error:
+        _fail(str(error), 1)
+    run = {"train": train, "sample": sample, "eval": evaluate, "export": export}[mode]
+    try:
+        run(config, workdir)
+    except KeyboardInterrupt:
+        _fail("interrupted; the same command goes on from the newest checkpoint", 130)
+    except (ArithmeticError, OSError) as error:
+        _fail(str(error), 1)
+    except Exception as error:
+        traceback.print_exc()
+        _fail(f"{type(error).__name__}: {error}", 1)
+
+
+if __name__ == "__main__":
+    app.run(main, flags_parser=_parse)

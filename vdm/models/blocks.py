@@ -1,0 +1,153 @@
+"""Residual, downsampling and upsampling blocks; every convolution is 1x3x3, in space alone."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Bool, Float, Int
+
+from vdm.models.attention import SpatialAttention, TemporalAttention
+from vdm.models.norm import FrameGroupNorm
+
+
+class FrameConv(nn.Module):
+    """A 1x3x3 convolution as a 2D convolution with frames folded into the batch.
+
+    Attributes:
+      features: output channels.
+      stride: in height and width.
+      zero_init: start from zeros, so that a residual branch starts as the identity.
+      dtype: of the computation.
+    """
+
+    features: int
+    stride: int = 1
+    zero_init: bool = False
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, h: Float[Array, "batch frames height width channels"]
+    ) -> Float[Array, "batch frames out_height out_width features"]:
+        folded = h.reshape(-1, *h.shape[2:])
+        folded = nn.Conv(
+            self.features,
+            (3, 3),
+            strides=self.stride,
+            kernel_init=(
+                nn.initializers.zeros if self.zero_init else nn.initializers.lecun_normal()
+            ),
+            dtype=self.dtype,
+            name="conv",
+        )(folded)
+        return folded.reshape(*h.shape[:2], *folded.shape[1:])
+
+
+class Downsample(nn.Module):
+    """Halves height and width by a convolution of stride 2."""
+
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, h: Float[Array, "batch frames height width channels"]
+    ) -> Float[Array, "batch frames half_height half_width channels"]:
+        return FrameConv(h.shape[-1], stride=2, dtype=self.dtype, name="conv")(h)
+
+
+class Upsample(nn.Module):
+    """Doubles height and width by nearest neighbour, then convolves.
+
+    Attributes:
+      features: output channels, those of the finer resolution: a convolution there that kept the
+        coarse one's would be the most expensive of the network.
+      dtype: of the computation.
+    """
+
+    features: int
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, h: Float[Array, "batch frames height width channels"]
+    ) -> Float[Array, "batch frames double_height double_width features"]:
+        doubled = jnp.repeat(jnp.repeat(h, 2, axis=2), 2, axis=3)
+        return FrameConv(self.features, dtype=self.dtype, name="conv")(doubled)
+
+
+class ResidualBlock(nn.Module):
+    """norm, swish, conv, plus embedding, norm, swish, dropout, conv, plus skip (DDPM).
+
+    Attributes:
+      features: output channels.
+      dropout: rate.
+      film: scale and shift the second norm by the embedding (FiLM) instead of adding it.
+      deterministic: no dropout.
+      dtype: of the computation.
+    """
+
+    features: int
+    dropout: float
+    film: bool
+    deterministic: bool
+    dtype: DTypeLike
+
+    @nn.compact
+    def __call__(
+        self,
+        h: Float[Array, "batch frames height width channels"],
+        embedding: Float[Array, "batch frames_or_one width_of_embedding"],
+    ) -> Float[Array, "batch frames height width features"]:
+        skip = h
+        if h.shape[-1] != self.features:
+            skip = nn.Dense(self.features, dtype=self.dtype, name="skip")(h)
+        h = nn.swish(FrameGroupNorm(dtype=self.dtype, name="norm_1")(h))
+        h = FrameConv(self.features, dtype=self.dtype, name="conv_1")(h)
+        embedded = nn.Dense(
+            2 * self.features if self.film else self.features, dtype=self.dtype, name="embedding"
+        )(embedding)[:, :, None, None, :]
+        norm_2 = FrameGroupNorm(dtype=self.dtype, name="norm_2")
+        if self.film:
+            scale, shift = jnp.split(embedded, 2, axis=-1)
+            h = norm_2(h) * (1 + scale) + shift
+        else:
+            h = norm_2(h + embedded)
+        h = nn.Dropout(self.dropout, deterministic=self.deterministic)(nn.swish(h))
+        h = FrameConv(self.features, zero_init=True, dtype=self.dtype, name="conv_2")(h)
+        return skip + h
+
+
+class SpaceTimeBlock(nn.Module):
+    """A residual block, then, where the resolution asks for it, spatial and temporal attention.
+
+    Attributes:
+      attention: whether both attentions follow.
+      head_dim, max_relative_distance: of the attentions.
+      features, dropout, film, deterministic, dtype: of the residual block.
+    """
+
+    features: int
+    attention: bool
+    head_dim: int
+    max_relative_distance: int
+    dropout: float
+    film: bool
+    deterministic: bool
+    dtype: DTypeLike
+
+    @nn.compact
+    def __call__(
+        self,
+        h: Float[Array, "batch frames height width channels"],
+        embedding: Float[Array, "batch frames_or_one width_of_embedding"],
+        frame_positions: Int[Array, " frames"],
+        mask: Bool[Array, "frames frames"],
+    ) -> Float[Array, "batch frames height width features"]:
+        h = ResidualBlock(
+            self.features, self.dropout, self.film, self.deterministic, self.dtype, name="residual"
+        )(h, embedding)
+        if self.attention:
+            h = SpatialAttention(self.head_dim, self.dtype, name="spatial_attention")(h)
+            h = TemporalAttention(
+                self.head_dim, self.max_relative_distance, self.dtype, name="temporal_attention"
+            )(h, frame_positions, mask)
+        return h

@@ -1,0 +1,155 @@
+"""What the network is told besides the video: the log-SNR, and the label or the caption."""
+
+from collections.abc import Mapping
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Bool, Float
+
+# The unit interval of the squashed log-SNR is stretched to the range of DDPM's integer time steps,
+# for which the sinusoid frequencies were chosen.
+_SINUSOID_RANGE = 1000.0
+_SINUSOID_LONGEST_PERIOD = 10000.0
+
+
+def sinusoidal_log_snr(log_snr: Float[Array, " batch"], width: int) -> Float[Array, "batch width"]:
+    """Sinusoids of atan(exp(-log_snr / 2)) / (pi / 2), which runs from 0 (clean) to 1 (noise).
+
+    Args:
+      log_snr: log-SNR of each example, in nats.
+      width: number of features; even.
+    """
+    squashed = jnp.arctan(jnp.exp(-0.5 * log_snr)) / (0.5 * jnp.pi)
+    exponents = jnp.arange(width // 2) / (width // 2)
+    angles = _SINUSOID_RANGE * squashed[:, None] * _SINUSOID_LONGEST_PERIOD**-exponents
+    return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
+
+
+class TextPooling(nn.Module):
+    """Pools token vectors into one by attention from a learned query (paper, section 4.3).
+
+    Attributes:
+      features: width of the pooled embedding.
+      num_heads: attention heads; divides features.
+      dtype: of the computation; parameters are float32.
+    """
+
+    features: int
+    num_heads: int = 4
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, text: Float[Array, "... tokens width"], text_mask: Bool[Array, "... tokens"]
+    ) -> Float[Array, "... features"]:
+        """Returns zeros, 'no condition', where every token is masked."""
+        head_dim = self.features // self.num_heads
+        tokens = nn.LayerNorm(dtype=self.dtype, name="norm")(text)
+        keys, values = jnp.split(
+            nn.DenseGeneral((self.num_heads, 2 * head_dim), dtype=self.dtype, name="keys_values")(
+                tokens
+            ),
+            2,
+            axis=-1,
+        )
+        query = self.param("query", nn.initializers.normal(1.0), (self.num_heads, head_dim))
+        logits = jnp.einsum("hd,...thd->...ht", query.astype(self.dtype), keys) * head_dim**-0.5
+        logits = jnp.where(text_mask[..., None, :], logits.astype(jnp.float32), -1e9)
+        weights = jax.nn.softmax(logits, axis=-1).astype(self.dtype)
+        pooled = jnp.einsum("...ht,...thd->...hd", weights, values)
+        pooled = nn.DenseGeneral(self.features, axis=(-2, -1), dtype=self.dtype, name="out")(pooled)
+        return jnp.where(text_mask.any(-1, keepdims=True), pooled, 0)
+
+
+class ConditioningEmbedding(nn.Module):
+    """log-SNR and condition c to one vector for each frame, through several MLP layers.
+
+    Attributes:
+      features: width of the embedding.
+      num_layers: depth of the MLP.
+      num_classes: of the label condition; 0 for none.
+      text_width: width of a token vector of the text condition; 0 for none.
+      condition_dropout: probability with which training replaces an example's condition by zeros,
+        so that the same network is also the unconditional one of classifier-free guidance.
+      dtype: of the computation.
+    """
+
+    features: int
+    num_layers: int
+    num_classes: int
+    text_width: int
+    condition_dropout: float
+    dtype: DTypeLike
+
+    @nn.compact
+    def __call__(
+        self,
+        log_snr: Float[Array, " batch"],
+        condition: Mapping[str, Array],
+        *,
+        num_frames: int,
+        num_images: int,
+        train: bool,
+    ) -> Float[Array, "batch frames_or_one features"]:
+        """Embeds the video's condition for its frames, and each image's own for that image.
+
+        Args:
+          log_snr: of each example.
+          condition: `label` [batch], or `text` [batch, tokens, width] and `text_mask`
+            [batch, tokens]; with independent images also `image_label` [batch, images], or
+            `image_text` and `image_text_mask`. What is absent is embedded as zeros.
+          num_frames: of the video proper.
+          num_images: independent image frames that follow it.
+          train: whether conditions are dropped.
+        """
+        embedding = sinusoidal_log_snr(log_snr, self.features)[:, None]
+        if self.num_classes or self.text_width:
+            embedding += self._embed_conditions(log_snr.shape[0], condition, num_images, train)
+        for layer in range(self.num_layers):
+            embedding = nn.Dense(self.features, dtype=self.dtype, name=f"dense_{layer}")(embedding)
+            embedding = nn.swish(embedding)
+        if embedding.shape[1] == 1:
+            return embedding
+        video, images = embedding[:, :1], embedding[:, 1:]
+        return jnp.concatenate([jnp.repeat(video, num_frames, axis=1), images], axis=1)
+
+    def _embed_conditions(
+        self, batch: int, condition: Mapping[str, Array], num_images: int, train: bool
+    ) -> Float[Array, "batch items features"]:
+        embed = self._label_embedding() if self.num_classes else self._text_embedding()
+        embedded = [embed(condition, prefix="", shape=(batch, 1))]
+        if num_images:
+            embedded.append(embed(condition, prefix="image_", shape=(batch, num_images)))
+        embedded = jnp.concatenate(embedded, axis=1)
+        if train and self.condition_dropout:
+            keep = jax.random.bernoulli(
+                self.make_rng("dropout"), 1.0 - self.condition_dropout, embedded.shape[:2]
+            )
+            embedded = jnp.where(keep[..., None], embedded, 0)
+        return embedded
+
+    def _label_embedding(self):
+        table = nn.Embed(self.num_classes, self.features, dtype=self.dtype, name="label")
+
+        def embed(condition, *, prefix, shape):
+            if prefix + "label" not in condition:
+                return table(jnp.zeros(shape, jnp.int32)) * 0
+            return table(condition[prefix + "label"].reshape(shape))
+
+        return embed
+
+    def _text_embedding(self):
+        pool = TextPooling(self.features, dtype=self.dtype, name="text")
+
+        def embed(condition, *, prefix, shape):
+            if prefix + "text" not in condition:
+                text = jnp.zeros((*shape, 1, self.text_width), self.dtype)
+                return pool(text, jnp.zeros((*shape, 1), bool))
+            text, text_mask = condition[prefix + "text"], condition[prefix + "text_mask"]
+            return pool(
+                text.reshape(*shape, *text.shape[-2:]), text_mask.reshape(*shape, text.shape[-2])
+            )
+
+        return embed

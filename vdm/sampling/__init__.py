@@ -1,0 +1,1 @@
+"""Tasks on top of the samplers, and where samples are written."""

@@ -1,0 +1,45 @@
+"""Samples on disk: arrays, a GIF a video, and a contact sheet."""
+
+from pathlib import Path
+
+import numpy as np
+
+from vdm.data.media import contact_sheet, gif_bytes
+
+# Rows beyond these would make a picture that no viewer shows well.
+_MOST_ROWS = 32
+
+
+def write_samples(
+    folder: Path,
+    videos: np.ndarray,
+    *,
+    seed: int,
+    max_video_files: int,
+    described: dict[str, np.ndarray],
+) -> Path:
+    """Writes samples.npz, video_0000.gif and so on, and contact_sheet.png.
+
+    Args:
+      folder: is made where it is missing; files of an earlier call are replaced.
+      videos: uint8 [n, frames, height, width, channels].
+      seed: that the samples are a function of, with their index.
+      max_video_files: GIF files at most; the arrays hold all videos.
+      described: more arrays [n] for samples.npz, such as labels.
+
+    Returns:
+      The path of the contact sheet.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    arrays = folder / "samples.npz"
+    temporary = folder / "samples.npz.tmp"
+    with temporary.open("wb") as file:
+        np.savez_compressed(file, video=videos, seed=seed, **described)
+    temporary.replace(arrays)
+    for stale in folder.glob("video_*.gif"):
+        stale.unlink()
+    for index, video in enumerate(videos[:max_video_files]):
+        (folder / f"video_{index:04}.gif").write_bytes(gif_bytes(video))
+    sheet = folder / "contact_sheet.png"
+    contact_sheet(videos[:_MOST_ROWS]).save(sheet)
+    return sheet

@@ -1,0 +1,128 @@
+"""Checkpoints of a workdir, through Orbax, and what says which model they are of."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import jax
+import ml_collections
+import orbax.checkpoint as ocp
+
+from vdm.training.state import TrainState
+
+# The fields that make a checkpoint the checkpoint of another model. The others may change from one
+# run to the next on the same workdir: more steps, say, or another precision of the computation.
+_FREE_MODEL_FIELDS = ("dropout", "condition_dropout", "remat", "dtype")
+
+
+def check_same_model(
+    config: ml_collections.ConfigDict, saved: Mapping[str, Mapping], where: str | Path
+) -> None:
+    """Raises ValueError, naming the first differing field, where a checkpoint is of another model.
+
+    Args:
+      config: the configuration asked for.
+      saved: the configuration that the checkpoint was made with, as nested dicts.
+      where: what to call the checkpoint.
+    """
+    wanted = json.loads(config.to_json_best_effort())
+    fields = [("model", name) for name in config.model if name not in _FREE_MODEL_FIELDS]
+    fields += [("diffusion", "target"), ("data", "channels")]
+    for section, name in fields:
+        ours, theirs = wanted[section][name], saved.get(section, {}).get(name)
+        if ours != theirs:
+            raise ValueError(
+                f"{where} is of another model: its config.{section}.{name} is {theirs!r}, "
+                f"and {ours!r} was asked for"
+            )
+
+
+def load_config(workdir: Path) -> dict | None:
+    """The configuration that a workdir was last trained with, or None where there is none."""
+    try:
+        return json.loads((workdir / "config.json").read_text())
+    except FileNotFoundError:
+        return None
+
+
+def save_config(workdir: Path, config: ml_collections.ConfigDict) -> None:
+    """Writes the configuration beside the checkpoints."""
+    (workdir / "config.json").write_text(config.to_json_best_effort(indent=2) + "\n")
+
+
+def has_checkpoints(workdir: Path) -> bool:
+    """Whether a workdir holds a finished checkpoint; touches nothing."""
+    return any(path.name.isdecimal() for path in (workdir / "checkpoints").glob("*"))
+
+
+class Checkpoints:
+    """The checkpoints of a workdir: the EMA parameters, and beside them the rest of the state.
+
+    Saving is asynchronous: the state is copied to the host, and written while training goes on. A
+    checkpoint that was not finished when the process died is not there for the next one.
+    """
+
+    def __init__(self, workdir: Path, keep: int = 1):
+        self._manager = ocp.CheckpointManager(
+            (workdir / "checkpoints").absolute(),
+            options=ocp.CheckpointManagerOptions(
+                max_to_keep=keep, cleanup_tmp_directories=True, create=True
+            ),
+        )
+
+    def save(self, state: TrainState) -> None:
+        """Saves the state at its own step, unless it is there already."""
+        step = int(state.step)
+        if step in self._manager.all_steps():
+            return
+        self._manager.save(
+            step,
+            args=ocp.args.Composite(
+                ema=ocp.args.StandardSave(state.ema_params),
+                rest=ocp.args.StandardSave(_without_ema(state)),
+            ),
+        )
+
+    def restore(self, abstract_state: TrainState) -> TrainState | None:
+        """The newest state, placed as the abstract state's shardings say; None if there is none."""
+        if self._manager.latest_step() is None:
+            return None
+        restored = self._manager.restore(
+            self._manager.latest_step(),
+            args=ocp.args.Composite(
+                ema=ocp.args.StandardRestore(abstract_state.ema_params),
+                rest=ocp.args.StandardRestore(_without_ema(abstract_state)),
+            ),
+        )
+        return TrainState(**restored["rest"], ema_params=restored["ema"])
+
+    def restore_ema(self, abstract_params: dict) -> tuple[dict, int]:
+        """The newest EMA parameters and their step.
+
+        Raises:
+          FileNotFoundError: the workdir has no checkpoint.
+        """
+        step = self._manager.latest_step()
+        if step is None:
+            raise FileNotFoundError(f"no checkpoint in {self._manager.directory}")
+        restored = self._manager.restore(
+            step, args=ocp.args.Composite(ema=ocp.args.StandardRestore(abstract_params))
+        )
+        return restored["ema"], step
+
+    def close(self) -> None:
+        """Waits for what is being written."""
+        self._manager.wait_until_finished()
+        self._manager.close()
+
+
+def _without_ema(state: TrainState) -> dict:
+    fields = {name: getattr(state, name) for name in ("step", "params", "opt_state", "metric_sums")}
+    return fields
+
+
+def abstract_like(tree, sharding: jax.sharding.Sharding):
+    """Shapes and dtypes of a tree of arrays, placed by one sharding."""
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree
+    )

@@ -1,0 +1,65 @@
+"""EMA weights as one safetensors file, with the configuration inside."""
+
+import json
+from pathlib import Path
+
+import ml_collections
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+_SEPARATOR = "/"
+
+
+def export(path: Path, params: dict, config: ml_collections.ConfigDict, step: int) -> None:
+    """Writes parameters, float32, under names such as 'middle_0/residual/conv_1/conv/kernel'.
+
+    Args:
+      path: of the file; its folder exists.
+      params: the EMA parameters.
+      config: goes whole into the file's metadata as JSON, under 'config'.
+      step: training steps behind the parameters, into the metadata under 'step'.
+    """
+    tensors = {
+        name: np.ascontiguousarray(value, np.float32)
+        for name, value in flatten_dict(params, sep=_SEPARATOR).items()
+    }
+    temporary = path.with_suffix(path.suffix + ".tmp")
+    save_file(tensors, temporary, {"config": config.to_json_best_effort(), "step": str(step)})
+    temporary.replace(path)
+
+
+def load_exported_config(path: Path) -> tuple[dict, int]:
+    """The configuration inside an exported file, as nested dicts, and the step.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: the file is not one that `export` wrote.
+    """
+    with _open(path) as file:
+        metadata = file.metadata() or {}
+    if not {"config", "step"} <= metadata.keys():
+        raise ValueError(f"{path} holds no configuration: it was not written by --mode=export")
+    return json.loads(metadata["config"]), int(metadata["step"])
+
+
+def load_exported(path: Path) -> dict:
+    """The parameters of an exported file, float32 on the host.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: the file is not a safetensors file.
+    """
+    with _open(path) as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    return unflatten_dict(tensors, sep=_SEPARATOR)
+
+
+def _open(path: Path):
+    if not path.is_file():
+        raise FileNotFoundError(f"no file {path}")
+    try:
+        return safe_open(path, framework="numpy")
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a safetensors file: {error}") from error

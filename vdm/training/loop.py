@@ -1,0 +1,119 @@
+"""The training loop."""
+
+import math
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import jax
+import ml_collections
+import numpy as np
+
+from vdm import parallel
+from vdm.build import count_parameters
+from vdm.data.media import gif_bytes
+from vdm.data.source import make_source
+from vdm.training.checkpoints import Checkpoints, abstract_like, save_config
+from vdm.training.logs import Logs, StepTimer, progress_line
+from vdm.training.state import TrainState, init_state
+from vdm.training.step import make_train_step
+
+# (EMA parameters) -> uint8 video [frames, height, width, channels] of samples side by side.
+Preview = Callable[[dict], np.ndarray]
+
+
+class LossNotFinite(ArithmeticError):
+    """Training cannot go on: the loss or the gradient has become infinite or NaN."""
+
+
+def train(config: ml_collections.ConfigDict, workdir: Path, *, preview: Preview) -> None:
+    """Trains up to config.training.num_steps, from the newest checkpoint of the workdir.
+
+    A resumed run is the uninterrupted run bit for bit: step n depends on the state and on batch n,
+    a function of (seed, n), and on nothing else.
+
+    Args:
+      config: the configuration, validated.
+      workdir: where checkpoints/, metrics.jsonl, tensorboard/ and previews/ are written.
+      preview: what draws the sample videos, every config.training.sample_every steps.
+
+    Raises:
+      LossNotFinite: with the last good checkpoint kept.
+      ValueError: the batch does not divide over the devices, or the data set is unknown.
+    """
+    training = config.training
+
+    # Everything that can be wrong is found before anything is written.
+    mesh = parallel.make_mesh()
+    parallel.check_divides(mesh, training.batch_size, "training.batch_size")
+    source = make_source(config, "train")
+    initial = partial(init_state, config)
+    abstract_state = abstract_like(jax.eval_shape(initial), parallel.replicated(mesh))
+
+    # State: restored, or new.
+    workdir.mkdir(parents=True, exist_ok=True)
+    save_config(workdir, config)
+    checkpoints = Checkpoints(workdir, training.keep_checkpoints)
+    state = checkpoints.restore(abstract_state)
+    if state is None:
+        state = jax.jit(initial, out_shardings=parallel.replicated(mesh))()
+    first_step = int(state.step)
+    print(
+        f"{count_parameters(state.params):,} parameters on {mesh.size} "
+        f"{jax.devices()[0].platform} device(s); from step {first_step} to {training.num_steps}",
+        flush=True,
+    )
+    if first_step >= training.num_steps:
+        print("nothing to do: the newest checkpoint has all the steps", flush=True)
+        checkpoints.close()
+        return
+    logs = Logs(workdir, first_step)
+    timer = StepTimer()
+    train_step = make_train_step(config, mesh)
+
+    # Loop.
+    rows = parallel.local_rows(training.batch_size)
+    print("compiling the training step", flush=True)
+    for step in range(first_step + 1, training.num_steps + 1):
+        batch = source.batch(step - 1, training.batch_size, rows=rows)
+        state = train_step(state, parallel.shard_batch(mesh, batch))
+        if step == first_step + 1:
+            jax.block_until_ready(state.step)
+            timer.restart(step)
+
+        is_last = step == training.num_steps
+        if step % training.log_every == 0 or is_last:
+            metrics = _mean_metrics(state, training.log_every)
+            speed = timer.steps_per_second(step)
+            logs.write(step, metrics | ({"steps_per_second": speed} if speed else {}))
+            print(progress_line(step, training.num_steps, metrics["loss"], speed), flush=True)
+        if step % training.checkpoint_every == 0 or is_last:
+            _mean_metrics(state, training.log_every)
+            checkpoints.save(state)
+        if training.sample_every and (step % training.sample_every == 0 or is_last):
+            _write_preview(workdir, logs, step, preview(state.ema_params))
+            timer.restart(step)
+    logs.close()
+    checkpoints.close()
+
+
+def _mean_metrics(state: TrainState, log_every: int) -> dict[str, float]:
+    """Means since the last log step; raises LossNotFinite where a step in between was not."""
+    step = int(state.step)
+    steps = (step - 1) % log_every + 1
+    means = {name: float(total) / steps for name, total in state.metric_sums.items()}
+    for name, mean in means.items():
+        if not math.isfinite(mean):
+            raise LossNotFinite(
+                f"{name} is {mean} between steps {step - steps + 1} and {step}: training stops, "
+                "and the last checkpoint before it is kept; a lower training.learning_rate or a "
+                "training.gradient_clip may help"
+            )
+    return means
+
+
+def _write_preview(workdir: Path, logs: Logs, step: int, video: np.ndarray) -> None:
+    gif = gif_bytes(video, scale=4 if video.shape[1] < 256 else 1)
+    (workdir / "previews").mkdir(exist_ok=True)
+    (workdir / "previews" / f"step_{step:08}.gif").write_bytes(gif)
+    logs.write_gif(step, "samples", gif, *video.shape[1:3])

@@ -1,0 +1,82 @@
+"""One training step, pure and ready to be jitted."""
+
+from collections.abc import Callable, Mapping
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import optax
+from jax.sharding import Mesh
+
+from vdm import parallel
+from vdm.build import make_model, make_schedule
+from vdm.diffusion.loss import diffusion_loss
+from vdm.training.state import TrainState, make_optimizer
+
+# The average follows the parameters closely while they still move far, min(decay, (1+n)/(10+n)),
+# as in TensorFlow's and the authors' released code; the paper does not fix it.
+_EMA_RAMP = 10
+
+
+def join_images(batch: Mapping[str, jax.Array]) -> jax.Array:
+    """Videos with the independent images, where there are any, after each one's frames."""
+    if "images" not in batch:
+        return batch["video"]
+    return jnp.concatenate([batch["video"], batch["images"]], axis=1)
+
+
+def make_train_step(
+    config: ml_collections.ConfigDict, mesh: Mesh
+) -> Callable[[TrainState, Mapping[str, jax.Array]], TrainState]:
+    """The jitted step (state, batch) -> state; the state given to it is donated.
+
+    Its randomness is a function of (config.seed, state.step) alone.
+    """
+    model, optimizer = make_model(config), make_optimizer(config)
+    training = config.training
+    schedule = make_schedule(config)
+
+    def loss(params, batch, key):
+        loss_key, dropout_key = jax.random.split(key)
+
+        def network(z, log_snr):
+            return model.apply(
+                {"params": params},
+                z,
+                log_snr,
+                batch,
+                num_images=config.data.num_images,
+                train=True,
+                rngs={"dropout": dropout_key},
+            )
+
+        x = join_images(batch)
+        target = config.diffusion.target
+        return diffusion_loss(loss_key, network, x, target=target, schedule=schedule).mean()
+
+    def step(state: TrainState, batch: Mapping[str, jax.Array]) -> TrainState:
+        # Initialisation draws from the key itself, steps from what is folded into it.
+        key = jax.random.fold_in(jax.random.key(config.seed), state.step)
+        loss_value, gradient = jax.value_and_grad(loss)(state.params, batch, key)
+        updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        decay = jnp.minimum(training.ema_decay, (1.0 + state.step) / (_EMA_RAMP + state.step))
+        ema_params = jax.tree.map(
+            lambda ema, new: ema + (1.0 - decay) * (new - ema), state.ema_params, params
+        )
+        starts_anew = state.step % training.log_every == 0
+        metrics = {"loss": loss_value, "grad_norm": optax.global_norm(gradient)}
+        metric_sums = jax.tree.map(
+            lambda total, new: jnp.where(starts_anew, 0.0, total) + new,
+            state.metric_sums,
+            metrics,
+        )
+        return TrainState(state.step + 1, params, ema_params, opt_state, metric_sums)
+
+    on_all = parallel.replicated(mesh)
+    return jax.jit(
+        step,
+        in_shardings=(on_all, parallel.batch_sharding(mesh)),
+        out_shardings=on_all,
+        donate_argnums=0,
+    )
