@@ -17,7 +17,7 @@ def get_config():
     config.model.channel_multipliers = (1, 2, 4)
     config.model.blocks_per_resolution = 1
     config.model.attention_resolutions = (4, 8)
-    config.model.head_dim = 32
+    config.model.head_dim = 16
     config.model.embedding_dim = 128
     config.model.embedding_layers = 2
     config.model.max_relative_distance = 15
@@ -30,9 +30,9 @@ def get_config():
     config.training.learning_rate = 2e-3
     config.training.warmup_steps = 100
     config.training.decay_steps = 1_000
-    config.training.ema_decay = 0.995
+    config.training.ema_decay = 0.998
     config.training.log_every = 50
-    config.training.checkpoint_every = 500
+    config.training.checkpoint_every = 250
     config.training.sample_every = 1_000
 
     config.sample.sampler = "dpmpp_2m"
