@@ -63,8 +63,8 @@ def test_sample_writes_arrays_videos_and_a_sheet(workdir, tiny_overrides):
     assert arrays["video"].shape == (3, 4, 8, 8, 1) and arrays["video"].dtype == np.uint8
     assert arrays["seed"] == 7
     assert sorted(p.name for p in folder.glob("*.gif")) == ["video_0000.gif", "video_0001.gif"]
-    rows, columns = Image.open(folder / "contact_sheet.png").size[::-1]
-    assert rows * 4 == pytest.approx(columns * 3, rel=0.02)
+    with Image.open(folder / "contact_sheet.png") as sheet:
+        assert sheet.height * 4 == pytest.approx(sheet.width * 3, rel=0.02)
 
 
 def test_eval_reports_loss_and_persistence(workdir, tiny_overrides):

@@ -20,7 +20,7 @@ _COUNT = 128
 
 @pytest.fixture(scope="module")
 def real():
-    data = MovingDigits("test", seed=7)
+    data = MovingDigits("test", seed=7, speed=1)
     return data.batch(0, _COUNT)["video"], np.array([data.label(i) for i in range(_COUNT)])
 
 
@@ -115,7 +115,7 @@ def test_the_report_sets_samples_between_real_videos_and_noise(real):
         np.sqrt(kept * (1 - kept) / _COUNT)
     )
     assert sum(report["samples"]["digit_histogram"]) == round(kept * _COUNT)
-    assert report["real"]["persistence"] > 0.9 and report["real"]["videos"] == _COUNT
+    assert report["real"]["persistence"] > 0.85 and report["real"]["videos"] == _COUNT
     held_out = to_uint8(MovingDigits("test").batch(0, _COUNT)["video"])
     seen = digit_classifier().digits_seen(held_out)
     assert report["real"]["digit_histogram"] == digit_histogram(seen)

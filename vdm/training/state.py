@@ -46,7 +46,12 @@ def make_learning_rate(config: ml_collections.ConfigDict) -> optax.Schedule:
 def make_optimizer(config: ml_collections.ConfigDict) -> optax.GradientTransformation:
     """Adam with decoupled weight decay, after clipping the gradient's global norm."""
     training = config.training
-    clip = optax.clip_by_global_norm(training.gradient_clip) if training.gradient_clip else None
+    # Without clipping the state has the same structure, so that a run can be resumed either way.
+    clip = (
+        optax.clip_by_global_norm(training.gradient_clip)
+        if training.gradient_clip
+        else optax.identity()
+    )
     adam = optax.adamw(
         make_learning_rate(config),
         b1=training.adam_b1,
@@ -54,7 +59,7 @@ def make_optimizer(config: ml_collections.ConfigDict) -> optax.GradientTransform
         eps=training.adam_eps,
         weight_decay=training.weight_decay,
     )
-    return optax.chain(clip, adam) if clip else adam
+    return optax.chain(clip, adam)
 
 
 def init_state(config: ml_collections.ConfigDict) -> TrainState:
