@@ -69,7 +69,7 @@ class MovingDigits:
     seed: int = 0
     frames: int = 16
     resolution: int = 16
-    speed: float = 0.25
+    speed: float = 0.125
     num_images: int = 0
     condition: str = "none"
     text_tokens: int = 8
