@@ -65,7 +65,7 @@ def make_train_step(
             lambda ema, new: ema + (1.0 - decay) * (new - ema), state.ema_params, params
         )
         starts_anew = state.step % training.log_every == 0
-        metrics = {"loss": loss_value, "grad_norm": optax.global_norm(gradient)}
+        metrics = {"loss": loss_value, "grad_norm": optax.tree.norm(gradient)}
         metric_sums = jax.tree.map(
             lambda total, new: jnp.where(starts_anew, 0.0, total) + new,
             state.metric_sums,
