@@ -204,7 +204,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
         f"{data.condition!r}",
     )
     _require(
-        config.sample.label < max(model.num_classes, 0),
+        config.sample.label < model.num_classes,
         "sample.label",
         config.sample.label,
         f"less than config.model.num_classes, {model.num_classes}",

@@ -16,7 +16,7 @@ from vdm.training.checkpoints import Checkpoints, abstract_like
 from vdm.training.state import init_state
 
 
-def _train(workdir, overrides, **kwargs):
+def _train(workdir, overrides):
     command = [sys.executable, "-m", "vdm.main", "--config=configs/moving_digits.py"]
     command += [f"--workdir={workdir}", "--mode=train", *overrides]
     environment = os.environ | {"JAX_NUM_CPU_DEVICES": "2", "JAX_PLATFORMS": "cpu"}

@@ -117,8 +117,7 @@ class Checkpoints:
 
 
 def _without_ema(state: TrainState) -> dict:
-    fields = {name: getattr(state, name) for name in ("step", "params", "opt_state", "metric_sums")}
-    return fields
+    return {name: getattr(state, name) for name in ("step", "params", "opt_state", "metric_sums")}
 
 
 def abstract_like(tree, sharding: jax.sharding.Sharding):

@@ -82,13 +82,15 @@ def train(config: ml_collections.ConfigDict, workdir: Path, *, preview: Preview)
             timer.restart(step)
 
         is_last = step == training.num_steps
-        if step % training.log_every == 0 or is_last:
+        is_logged = step % training.log_every == 0 or is_last
+        is_saved = step % training.checkpoint_every == 0 or is_last
+        if is_logged or is_saved:
             metrics = _mean_metrics(state, training.log_every)
+        if is_logged:
             speed = timer.steps_per_second(step)
             logs.write(step, metrics | ({"steps_per_second": speed} if speed else {}))
             print(progress_line(step, training.num_steps, metrics["loss"], speed), flush=True)
-        if step % training.checkpoint_every == 0 or is_last:
-            _mean_metrics(state, training.log_every)
+        if is_saved:
             checkpoints.save(state)
         if training.sample_every and (step % training.sample_every == 0 or is_last):
             _write_preview(workdir, logs, step, preview(state.ema_params))
