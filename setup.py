@@ -32,7 +32,7 @@ setup(
         "jaxtyping>=0.3.7,<0.4",
         "ml-collections>=1.1,<2",
         "numpy>=2.0,<3",
-        "optax>=0.2.6,<0.3",
+        "optax>=0.2.7,<0.3",
         "orbax-checkpoint>=0.12,<0.13",
         "pillow>=11,<14",
         "safetensors>=0.5,<1",
@@ -48,6 +48,7 @@ setup(
             "pytest-xdist>=3.6,<4",
             "ruff>=0.17,<0.18",  # a minor release may format differently
         ],
+        "docs": ["matplotlib>=3.9,<4"],
         "gpu": ["jax[cuda13]" + JAX_VERSIONS],
         "tpu": ["jax[tpu]" + JAX_VERSIONS],
     },

@@ -5,8 +5,7 @@
 Hardware in the paper: 128 TPU v4 chips, 660,000 steps of 128 videos.
 Expected, 100 samples for each of the 256 test videos: FVD 66.92 with this sampler, and 68.19 with
 --config.sample.sampler=ancestral --config.sample.num_steps=512.
-Differs from the paper: nothing in the training; prediction from a frame, by reconstruction
-guidance of weight 50, is not in this version yet.
+Differs from the paper: nothing. --mode=sample predicts from the frames of held-out videos.
 Fields that the paper does not fix say so in vdm/config.py. The loader of this data set is
 not in this version yet, and --mode=train says so.
 """
@@ -41,5 +40,9 @@ def get_config():
     config.sample.sampler = "langevin"
     config.sample.num_steps = 256
     config.sample.gamma = 0.0
+    config.sample.reconstruction_weight = 50.0
     config.data.augment_flip = True
+
+    config.sample.task = "predict"
+    config.predict.num_given = 1
     return config

@@ -5,8 +5,7 @@
 Hardware in the paper: 256 TPU v4 chips, 220,000 steps of 256 videos.
 Expected, 50,000 test videos: FVD 16.2 +- 0.34 and Inception Score 15.64 with this sampler; 18.6 and
 15.39 with --config.sample.sampler=ancestral --config.sample.num_steps=256.
-Differs from the paper: nothing in the training; prediction from 5 frames, by reconstruction
-guidance of weight 9, is not in this version yet.
+Differs from the paper: nothing. --mode=sample predicts from the frames of held-out videos.
 Fields that the paper does not fix say so in vdm/config.py. The loader of this data set is
 not in this version yet, and --mode=train says so.
 """
@@ -41,5 +40,9 @@ def get_config():
     config.sample.sampler = "langevin"
     config.sample.num_steps = 128
     config.sample.gamma = 0.0
+    config.sample.reconstruction_weight = 9.0
     config.data.augment_flip = False
+
+    config.sample.task = "predict"
+    config.predict.num_given = 5
     return config

@@ -4,9 +4,9 @@ to 64x128x128 of frameskip 1, given that video and its own earlier frames.
     python -m vdm.main --config=configs/text_9x128.py --workdir=DIR --mode=train
 
 Hardware in the paper: 128 TPU v4 chips, 800,000 steps of 128 videos.
+--config.sample.task=cascade --config.cascade.base_checkpoint=FILE does that.
 Expected: the paper shows samples and has no table for it.
-Differs from the paper: nothing in the training but the data, which are private; extension
-and super-resolution are not in this version yet.
+Differs from the paper: nothing but the data, which are private.
 Fields that the paper does not fix say so in vdm/config.py. A loader of captioned videos is
 not in this version yet, and --mode=train says so.
 """

@@ -14,8 +14,8 @@ Expected, 4,096 samples, against the training / validation set (IS over 1 split 
     4          2.0     54.28/51.95    9.39/9.36    11.53/10.75  14.21/14.04  13.81/12.63
     4          5.0     185.89/176.82  11.82/11.78  13.73/12.59  16.59/16.44  16.24/14.62
 
-The weight is that of classifier-free guidance, read as 1 + w of equation 6: 1.0 is unguided.
-Guidance is not in this version yet.
+The weight is that of classifier-free guidance, --config.sample.guidance_weight, read as 1 + w of
+equation 6: 1.0 is unguided.
 
 Differs from the paper: nothing but the data, which are private.
 Fields that the paper does not fix say so in vdm/config.py. A loader of captioned videos is

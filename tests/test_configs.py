@@ -112,6 +112,7 @@ def expected_fields(cells):
         "sample.sampler": "langevin" if "Langevin" in cells["sampler"] else "ancestral",
         "sample.num_steps": numbers["sampler"][0],
         "sample.gamma": float(cells["gamma"]),
+        "sample.reconstruction_weight": float(cells["reconstruction weight w_r"] or 1.0),
         "data.augment_flip": cells["augmentation"] == "left-right flips",
         # The line above the table, for all six.
         "diffusion.log_snr_min": -20.0,

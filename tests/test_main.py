@@ -46,6 +46,33 @@ def test_train_leaves_logs_and_previews(workdir):
     assert b"GIF89a" in events and b"grad_norm" in events
 
 
+def test_figure4_sets_replacement_beside_reconstruction_guidance(workdir, tiny_overrides):
+    done = _run(
+        CONFIG,
+        f"--workdir={workdir}",
+        "--mode=sample",
+        *tiny_overrides,
+        "--config.sample.task=figure4",
+        "--config.sample.num_videos=2",
+        "--config.extend.num_frames=10",
+        "--config.extend.overlap=1",
+        "--config.extend.stride=3",
+    )
+    assert done.returncode == 0, done.stderr
+    folder = workdir / "samples"
+    assert str(folder / "figure4.png") in done.stdout
+    videos = {
+        method: np.load(folder / method / "samples.npz")["video"]
+        for method in ("replacement", "reconstruction")
+    }
+    assert {video.shape for video in videos.values()} == {(2, 10, 8, 8, 1)}
+    first = [video[:, :4].astype(int) for video in videos.values()]  # compiled twice: to rounding
+    np.testing.assert_allclose(*first, atol=1)
+    assert Image.open(folder / "figure4.gif").n_frames == 10
+    sheet = Image.open(folder / "figure4.png")
+    assert sheet.width > 10 * 48 and sheet.height > 4 * 48
+
+
 def test_sample_writes_arrays_videos_and_a_sheet(workdir, tiny_overrides):
     done = _run(
         CONFIG,
@@ -97,6 +124,8 @@ def test_export_is_read_by_sample(workdir, tiny_overrides, tmp_path):
         (["--mode=dream"], "--mode=dream"),
         (["--mode=sample"], "no checkpoint in"),
         (["--mode=sample", "--config.checkpoint=missing.safetensors"], "missing.safetensors"),
+        (["--mode=train", "--config.training.batch_size=3"], "a multiple of the 2 devices"),
+        (["--mode=sample", "--config.sample.task=dream"], "config.sample.task is 'dream'"),
         (["--mode=train", "--config.data.name=ucf102"], "config.data.name is 'ucf102'"),
     ],
 )

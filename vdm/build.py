@@ -1,12 +1,12 @@
 """From a configuration to the network, the noise schedule and the denoiser."""
 
 from collections.abc import Callable, Mapping
-from functools import partial
 
 import jax
 import jax.numpy as jnp
 import ml_collections
 
+from vdm.diffusion.guidance import extrapolate
 from vdm.diffusion.process import Denoiser, denoiser
 from vdm.diffusion.schedule import cosine_log_snr
 from vdm.models.unet import SpaceTimeUNet
@@ -18,24 +18,50 @@ def make_model(config: ml_collections.ConfigDict) -> SpaceTimeUNet:
 
 
 def make_schedule(config: ml_collections.ConfigDict) -> Callable[[jax.Array], jax.Array]:
-    """The cosine schedule, truncated as config.diffusion says: t -> log_snr."""
-    return partial(
-        cosine_log_snr,
-        log_snr_min=config.diffusion.log_snr_min,
-        log_snr_max=config.diffusion.log_snr_max,
-    )
+    """The cosine schedule, truncated and shifted as config.diffusion says: t -> log_snr."""
+    diffusion = config.diffusion
+    limits = {"log_snr_min": diffusion.log_snr_min, "log_snr_max": diffusion.log_snr_max}
+    return lambda t: cosine_log_snr(t, **limits) + diffusion.log_snr_shift
 
 
 def make_denoiser(
-    config: ml_collections.ConfigDict, params: dict, condition: Mapping[str, jax.Array]
+    config: ml_collections.ConfigDict,
+    params: dict,
+    condition: Mapping[str, jax.Array],
+    *,
+    clip: bool | None = None,
 ) -> Denoiser:
-    """The network with parameters and a condition bound: (z, log_snr) -> x_hat."""
-    model = make_model(config)
+    """The network with parameters and a condition bound: (z, log_snr) -> x_hat.
+
+    With config.sample.guidance_weight other than 1, classifier-free guidance (eq 6): one call of
+    the network on twice the batch, with and without the condition.
+
+    Args:
+      config: the configuration.
+      params: the network's parameters.
+      condition: what `models.embeddings.ConditioningEmbedding` reads.
+      clip: x_hat to [-1, 1]; by default as config.diffusion.clip says.
+    """
+    model, weight = make_model(config), config.sample.guidance_weight
 
     def network(z, log_snr):
-        return model.apply({"params": params}, z, log_snr, condition)
+        if not condition or weight == 1:
+            return model.apply({"params": params}, z, log_snr, condition)
+        twice = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), condition, absent(condition))
+        both = model.apply(
+            {"params": params}, jnp.concatenate([z, z]), jnp.concatenate([log_snr] * 2), twice
+        )
+        return extrapolate(*jnp.split(both, 2), weight)
 
-    return denoiser(network, target=config.diffusion.target, clip=config.diffusion.clip)
+    clip = config.diffusion.clip if clip is None else clip
+    return denoiser(network, target=config.diffusion.target, clip=clip)
+
+
+def absent(condition: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+    """'No condition' in the shape of a condition: label -1, or a text without tokens."""
+    fill = {"label": lambda label: jnp.full_like(label, -1), "text": jnp.zeros_like}
+    fill["text_mask"] = jnp.zeros_like
+    return {name: fill[name](value) for name, value in condition.items()}
 
 
 def init_params(config: ml_collections.ConfigDict) -> dict:

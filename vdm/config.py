@@ -10,6 +10,7 @@ from vdm.diffusion.process import TARGETS
 from vdm.diffusion.samplers import SAMPLERS
 
 CONDITIONS = ("none", "label", "text")
+OPTIMIZERS = ("adam", "muon")
 
 
 def default_config() -> ml_collections.ConfigDict:
@@ -24,7 +25,10 @@ def default_config() -> ml_collections.ConfigDict:
     data.frames = 16
     data.resolution = 64  # height and width
     data.channels = 3
-    data.frameskip = 1
+    data.frameskip = 1  # one frame of these is kept
+    data.downsample = 1  # of moving digits: block means, for the low resolution of a cascade
+    data.motion = "any"  # of moving digits: any | horizontal
+    data.speed = 0.5  # of moving digits: pixels a frame along an axis
     data.num_images = 8  # independent frames for joint training, after each video's own
     data.condition = "none"  # none | label | text
     data.text_tokens = 128
@@ -52,6 +56,7 @@ def default_config() -> ml_collections.ConfigDict:
     diffusion.target = "eps"  # eps | x | v
     diffusion.log_snr_min = -20.0
     diffusion.log_snr_max = 20.0
+    diffusion.log_snr_shift = 0.0  # added to the schedule; not in the paper
     diffusion.clip = True  # x_hat to [-1, 1]; not fixed by the paper
 
     config.training = training = ml_collections.ConfigDict()
@@ -60,7 +65,8 @@ def default_config() -> ml_collections.ConfigDict:
     training.learning_rate = 3e-4
     training.warmup_steps = 0  # not fixed by the paper
     training.decay_steps = 0  # linear decay to zero over the last steps; not fixed by the paper
-    training.adam_b1 = 0.9
+    training.optimizer = "adam"  # adam | muon; the paper's is Adam
+    training.adam_b1 = 0.9  # with muon, of the parameters that are not matrices
     training.adam_b2 = 0.99
     training.adam_eps = 1e-8
     training.weight_decay = 0.0
@@ -72,6 +78,9 @@ def default_config() -> ml_collections.ConfigDict:
     training.sample_every = 10_000  # a video of samples to TensorBoard; 0 for none
 
     config.sample = sample = ml_collections.ConfigDict()
+    # generate | predict | extend | interpolate | upsample | cascade | figure4, which extends by
+    # replacement and by reconstruction guidance and sets them side by side
+    sample.task = "generate"
     sample.sampler = "ancestral"  # ancestral | langevin | ddim | dpmpp_2m
     sample.num_steps = 256
     sample.gamma = 0.3
@@ -81,9 +90,46 @@ def default_config() -> ml_collections.ConfigDict:
     # the caption of example i of the held-out data.
     sample.label = -1
     sample.caption = ""
+    sample.guidance_weight = 1.0  # of classifier-free guidance, 1 + w of eq 6
+    # What a task observes: by default held-out videos; or a folder, .gif or .npz of the user's.
+    sample.observed = ""
+    sample.conditioning = "reconstruction"  # ... | replacement | replacement_posterior | repaint
+    sample.reconstruction_weight = 1.0  # w_r of eq 7 and 8
+    # x_hat is clipped after the gradient of the reconstruction error is taken, or before it, where
+    # the gradient then vanishes; only with diffusion.clip. Not fixed by the paper.
+    sample.reconstruction_clip = "after"  # after | before
+    sample.reconstruction_normalization = "none"  # none | residual; not fixed by the paper
+    # Of pseudo-inverse guidance; 0 for the paper's approximation of q(x_a given z_t).
+    sample.reconstruction_data_variance = 0.0
+    sample.return_observed = True  # observed frames as they are; not fixed by the paper
+    sample.repaint_jump_length = 10  # steps
+    sample.repaint_repeats = 10
     sample.num_videos = 16
     sample.batch_size = 16
     sample.max_video_files = 64  # videos that are also written as GIF files
+
+    # Tasks, chosen by sample.task (vdm/sampling/tasks.py).
+    config.predict = predict = ml_collections.ConfigDict()
+    predict.num_given = 1  # frames
+
+    config.extend = extend = ml_collections.ConfigDict()
+    extend.num_frames = 64
+    extend.num_given = 0  # frames of an observed video to start from; 0 to generate the start
+    extend.overlap = 8  # frames of the block before that are given; not fixed by the paper
+    extend.stride = 8  # new frames that are kept of each block; not fixed by the paper
+
+    config.interpolate = interpolate = ml_collections.ConfigDict()
+    interpolate.every = 4  # one frame of these is given
+
+    config.upsample = upsample = ml_collections.ConfigDict()
+    upsample.factor = 2
+    upsample.downsampling = "area"  # area | bilinear
+
+    config.cascade = cascade = ml_collections.ConfigDict()
+    cascade.base_checkpoint = ""  # an exported .safetensors file of the low-resolution model
+    cascade.num_frames = 64
+    cascade.frameskip = 4  # of the low-resolution model
+    cascade.overlap = 1  # frames of the block before that are given
 
     config.eval = evaluation = ml_collections.ConfigDict()
     evaluation.num_videos = 256
@@ -102,6 +148,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
     _one_of(config, "data.condition", CONDITIONS)
     _one_of(config, "diffusion.target", TARGETS)
     _one_of(config, "sample.sampler", tuple(SAMPLERS))
+    _one_of(config, "training.optimizer", OPTIMIZERS)
     _one_of(config, "model.dtype", ("float32", "bfloat16"))
     for field in (
         "data.frames",

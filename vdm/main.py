@@ -43,6 +43,7 @@ def sample(config, workdir: Path) -> None:
     import jax
 
     from vdm import parallel
+    from vdm.sampling.figure4 import write_figure4
     from vdm.sampling.generate import describe_conditions, make_generator
     from vdm.sampling.store import write_samples
 
@@ -51,6 +52,9 @@ def sample(config, workdir: Path) -> None:
     indices = range(config.sample.num_videos)
     print(f"sampling {len(indices)} videos with the weights of step {step}", flush=True)
     params = jax.device_put(params, parallel.replicated(mesh))
+    if config.sample.task == "figure4":
+        print(f"figure 4: {write_figure4(workdir / 'samples', config, mesh, params, indices)}")
+        return
     sheet = write_samples(
         workdir / "samples",
         make_generator(config, mesh)(params, indices),
@@ -74,7 +78,7 @@ def evaluate(config, workdir: Path) -> None:
 
 def export(config, workdir: Path) -> None:
     """Writes the EMA weights and the configuration as one safetensors file."""
-    from vdm.training.export import export as run
+    from vdm.exported import export as run
 
     params, step = _load_weights(config, workdir)
     path = workdir / "model.safetensors"
@@ -88,12 +92,15 @@ def check(config, workdir: Path, mode: str) -> None:
     Raises:
       ValueError, OSError: with one sentence that names the field, the file or the folder.
     """
+    from vdm import parallel
     from vdm.data.source import make_source
+    from vdm.exported import load_exported_config
+    from vdm.sampling.checks import check_sampling
     from vdm.training import checkpoints
-    from vdm.training.export import load_exported_config
 
     validate(config)
     make_source(config, "train")
+    check_sampling(config)
     if config.checkpoint and mode in ("train", "export"):
         raise ValueError(f"config.checkpoint is for sample and eval, and the mode is {mode}")
     if config.checkpoint:
@@ -105,6 +112,10 @@ def check(config, workdir: Path, mode: str) -> None:
     elif mode != "train":
         raise ValueError(
             f"no checkpoint in {workdir}: train first, or give --config.checkpoint=FILE.safetensors"
+        )
+    if mode == "train":
+        parallel.check_divides(
+            parallel.make_mesh(), config.training.batch_size, "training.batch_size"
         )
     _check_writable(workdir)
 
@@ -126,8 +137,8 @@ def _load_weights(config, workdir: Path) -> tuple[dict, int]:
 
     from vdm import parallel
     from vdm.build import init_params
+    from vdm.exported import load_exported, load_exported_config
     from vdm.training.checkpoints import Checkpoints, abstract_like
-    from vdm.training.export import load_exported, load_exported_config
 
     if config.checkpoint:
         path = Path(config.checkpoint)

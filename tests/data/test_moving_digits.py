@@ -144,6 +144,26 @@ def test_an_example_is_a_function_of_seed_split_and_index_alone():
     assert MovingDigits("train").example(2**62)["video"].shape == (16, 16, 16, 1)
 
 
+def test_horizontal_motion_keeps_the_row_and_goes_both_ways():
+    data = MovingDigits("train", resolution=12, motion="horizontal", speed=1)
+    headings = set()
+    for index in range(20):
+        _, places = _track(data.example(index)["video"])
+        assert len(set(places[:, 0])) == 1
+        assert set(np.abs(np.diff(places[:, 1]))) == {1}
+        headings.add(data.caption(index).split(" moving ")[1])
+    assert headings == {"left", "right"}
+
+
+def test_frameskip_and_downsampling_are_of_the_same_videos():
+    every = MovingDigits("train", resolution=12, frames=13, speed=0.5).batch(0, 4)["video"]
+    skipped = MovingDigits("train", resolution=12, frames=4, speed=0.5, frameskip=4)
+    np.testing.assert_array_equal(skipped.batch(0, 4)["video"], every[:, ::4])
+    small = MovingDigits("train", resolution=6, frames=13, speed=0.5, downsample=2)
+    corners = [every[:, :, y::2, x::2] for y in (0, 1) for x in (0, 1)]
+    np.testing.assert_allclose(small.batch(0, 4)["video"], np.mean(corners, axis=0), atol=1e-6)
+
+
 def test_without_room_the_digit_stands_still():
     data = MovingDigits("test", resolution=8, frames=3)
     video = data.example(0)["video"]
@@ -156,6 +176,8 @@ def test_without_room_the_digit_stands_still():
     [
         ({"split": "valid"}, "split must be one of .*'valid'"),
         ({"condition": "caption"}, "condition must be one of .*'caption'"),
+        ({"motion": "vertical"}, "motion must be one of .*'vertical'"),
+        ({"resolution": 10, "speed": 0.75}, "speed must divide resolution - 8, .* 2, .* 0.75"),
         ({"resolution": 7}, "resolution must be at least 8.*7"),
         ({"frames": 0}, "frames must be at least 1, not 0"),
         ({"num_images": -1}, "num_images must be at least 0, not -1"),

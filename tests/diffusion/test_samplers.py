@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from vdm.diffusion.process import denoiser as denoiser_of
-from vdm.diffusion.samplers import SAMPLERS, sample
+from vdm.diffusion.samplers import SAMPLERS, Path, sample
 from vdm.diffusion.schedule import cosine_log_snr
 
 FRAMES = 4
@@ -128,7 +128,7 @@ def test_path_of_the_deterministic_samplers(sampler, num_steps):
     z = jax.random.normal(jax.random.key(1), (16, FRAMES, 1, 1, 1))
     log_snr = cosine_log_snr(jnp.linspace(1.0, 0.0, num_steps + 1))
     keys = jax.random.split(jax.random.key(2), 16)
-    x = SAMPLERS[sampler](keys, gaussian_denoiser, z, log_snr).reshape(16, FRAMES)
+    x = SAMPLERS[sampler](Path(keys, z, log_snr), gaussian_denoiser).reshape(16, FRAMES)
     matrix, offset, _ = _exact_law(sampler, num_steps)
     np.testing.assert_allclose(x, z.reshape(16, FRAMES) @ matrix.T + offset, atol=2e-5)
 
@@ -173,7 +173,7 @@ def test_order_of_convergence_to_the_probability_flow(sampler, order):
     errors = []
     for num_steps in steps:
         log_snr = jnp.linspace(-20.0, 20.0, num_steps + 1)
-        x = SAMPLERS[sampler](keys, gaussian_denoiser, z, log_snr).reshape(32, FRAMES)
+        x = SAMPLERS[sampler](Path(keys, z, log_snr), gaussian_denoiser).reshape(32, FRAMES)
         errors.append(np.sqrt(np.mean((x - exact) ** 2)))
     slope = -np.polyfit(np.log(steps), np.log(errors), 1)[0]
     assert abs(slope - order) < 0.15, (slope, errors)

@@ -27,22 +27,29 @@ def _run(config, devices, steps):
 
 
 @pytest.fixture(scope="module")
-def two_device_states(tiny_config_of_module):
-    return _run(tiny_config_of_module, jax.devices()[:2], 4)
+def adam_config(tiny_config_of_module):
+    config = tiny_config_of_module.copy_and_resolve_references()
+    config.training.optimizer = "adam"
+    return config
 
 
-def test_two_devices_take_the_step_of_one(tiny_config_of_module, two_device_states):
-    one = _run(tiny_config_of_module, jax.devices()[:1], 2)
+@pytest.fixture(scope="module")
+def two_device_states(adam_config):
+    return _run(adam_config, jax.devices()[:2], 4)
+
+
+def test_two_devices_take_the_step_of_one(adam_config, two_device_states):
+    one = _run(adam_config, jax.devices()[:1], 2)
     for name in ("loss", "grad_norm"):
         np.testing.assert_allclose(
             one[1].metric_sums[name], two_device_states[1].metric_sums[name], rtol=1e-4
         )
 
 
-def test_adam_and_ema_are_their_definitions(tiny_config_of_module, two_device_states):
+def test_adam_and_ema_are_their_definitions(adam_config, two_device_states):
     """Adam's step follows from its own moments, and the EMA from the parameters, in float64."""
-    training = tiny_config_of_module.training
-    initial = jax.tree.map(np.asarray, init_state(tiny_config_of_module))
+    training = adam_config.training
+    initial = jax.tree.map(np.asarray, init_state(adam_config))
     params = [initial.params, *(state.params for state in two_device_states)]
     name = ("middle_0", "residual", "conv_2", "conv", "kernel")
 
@@ -65,6 +72,23 @@ def test_adam_and_ema_are_their_definitions(tiny_config_of_module, two_device_st
         decay = min(training.ema_decay, (1 + index) / (10 + index))
         average = decay * average + (1 - decay) * leaf(params[index + 1])
         np.testing.assert_allclose(leaf(state.ema_params), average, rtol=1e-4, atol=1e-8)
+
+
+def test_muon_steps_kernels_along_nearly_orthogonal_matrices(tiny_config_of_module):
+    """Every singular value of a step is about 0.2 learning_rate max(inputs, outputs)^(1/2)."""
+    config = tiny_config_of_module
+    before, after = _run(config, jax.devices()[:1], 5)[-2:]
+    kernels = [
+        tree["middle_0"]["residual"]["conv_2"]["conv"]["kernel"]
+        for tree in (before.params, after.params)
+    ]
+    step = (kernels[1] - kernels[0]).reshape(-1, kernels[0].shape[-1])
+    length = 0.2 * config.training.learning_rate * max(step.shape) ** 0.5
+    singular = np.linalg.svd(step / length, compute_uv=False)
+    assert singular.max() < 1.3 and np.median(singular) > 0.5
+    # Adam's steps: the first convolution's, each element at most about the learning rate.
+    first = after.params["conv_in"]["conv"]["kernel"] - before.params["conv_in"]["conv"]["kernel"]
+    assert 0.1 < np.abs(first).max() / config.training.learning_rate < 3
 
 
 def _has_mu(node):

@@ -2,8 +2,8 @@
 
 The digits are the 1797 images of 8x8 pixels that scikit-learn ships; the videos are a pure
 function of (seed, split, index), so that the stream is infinite and any part of it can be made
-anywhere. Displacements are whole pixels: every frame holds the digit crisp and whole, and whether
-a generated video keeps one and the same digit can be judged frame by frame.
+anywhere. Every frame holds the digit whole, so that whether a generated video keeps one and the
+same digit can be judged frame by frame.
 """
 
 import dataclasses
@@ -16,6 +16,10 @@ from vdm.data.words import encode_caption
 DIGIT_SIZE = 8  # height and width of the handwriting, in pixels
 SPLITS = ("train", "test")
 CONDITIONS = ("none", "label", "text")
+MOTIONS = {  # the velocities (y, x) that a digit may have, in units of the speed
+    "any": np.array([(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1) if y or x]),
+    "horizontal": np.array([(0, -1), (0, 1)]),
+}
 
 # scikit-learn keeps the forms in the order they were collected, one writer after another, each of
 # about 128 digits. A contiguous split, here where a form begins, puts the last three writers in
@@ -25,7 +29,6 @@ _FIRST_TEST_IMAGE = 1415
 _WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 _VERTICAL = {-1: "up", 1: "down"}
 _HORIZONTAL = {-1: "left", 1: "right"}
-_VELOCITIES = np.array([(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if dy or dx])
 
 
 @functools.cache
@@ -46,15 +49,20 @@ def handwriting(split: str) -> tuple[np.ndarray, np.ndarray]:
 class MovingDigits:
     """An infinite stream of videos [frames, resolution, resolution, 1] in [-1, 1], ink at +1.
 
-    A digit starts anywhere in the box and moves by -speed, 0 or speed pixels a frame along each
-    axis, not both 0, reflected by the walls.
+    A digit starts anywhere in the box and moves by `speed` pixels a frame along one axis or both,
+    reflected by the walls.
 
     Attributes:
       split: 'train' or 'test', which share no writer.
       seed: non-negative; another seed is another stream over the same handwriting.
       frames: number of frames, at least 1.
       resolution: height and width in pixels, at least 8. At 8 the digit has no room to move.
+      motion: 'any', of the 8 directions that the axes and the diagonals have, or 'horizontal',
+        left and right alone, which models learn many times faster (docs/moving_digits.md).
       speed: pixels a frame along an axis; divides the room, so that a wall is met exactly.
+      frameskip: one frame of these is kept, so that the digit moves frameskip times as far.
+      downsample: each frame is the means of blocks of this many pixels by as many, of one that is
+        larger by as much; resolution is the size after it.
       num_images: independent frames of other videos that come with each example, for joint
         training on videos and images.
       condition: 'none', 'label' (the digit) or 'text' (a caption as word vectors).
@@ -69,7 +77,10 @@ class MovingDigits:
     seed: int = 0
     frames: int = 16
     resolution: int = 16
-    speed: float = 0.125
+    motion: str = "any"
+    speed: float = 0.5
+    frameskip: int = 1
+    downsample: int = 1
     num_images: int = 0
     condition: str = "none"
     text_tokens: int = 8
@@ -80,19 +91,27 @@ class MovingDigits:
             raise ValueError(f"split must be one of {SPLITS}, not {self.split!r}")
         if self.condition not in CONDITIONS:
             raise ValueError(f"condition must be one of {CONDITIONS}, not {self.condition!r}")
-        if self.resolution < DIGIT_SIZE:
-            raise ValueError(
-                f"resolution must be at least {DIGIT_SIZE}, the size of a digit, "
-                f"not {self.resolution}"
-            )
-        if self.speed <= 0 or (self.resolution - DIGIT_SIZE) % self.speed:
-            raise ValueError(
-                f"speed must divide resolution - {DIGIT_SIZE}, which is "
-                f"{self.resolution - DIGIT_SIZE}, and it is {self.speed}"
-            )
-        for name, least in (("frames", 1), ("num_images", 0), ("seed", 0)):
+        if self.motion not in MOTIONS:
+            raise ValueError(f"motion must be one of {tuple(MOTIONS)}, not {self.motion!r}")
+        for name, least in (
+            ("frames", 1),
+            ("frameskip", 1),
+            ("downsample", 1),
+            ("num_images", 0),
+            ("seed", 0),
+        ):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, not {getattr(self, name)}")
+        if self._side < DIGIT_SIZE:
+            raise ValueError(
+                f"resolution must be at least {DIGIT_SIZE // self.downsample}, the size of a "
+                f"digit, not {self.resolution}"
+            )
+        if self.speed <= 0 or (self._side - DIGIT_SIZE) % self.speed:
+            raise ValueError(
+                f"speed must divide resolution - {DIGIT_SIZE}, which is "
+                f"{self._side - DIGIT_SIZE}, and it is {self.speed}"
+            )
 
     def example(self, index: int) -> dict[str, np.ndarray]:
         """Example `index`, any non-negative integer, of the stream.
@@ -108,10 +127,13 @@ class MovingDigits:
         digits, start, velocity, times = self._draw(index)
         handwritten, labels = handwriting(self.split)
         # Row 0 is the video, one position a frame; each further row is a video seen only once.
-        video_at = _bounce(start[0], velocity[0], np.arange(self.frames)[:, None], self._room)
+        video_at = _bounce(
+            start[0], velocity[0], self.frameskip * np.arange(self.frames)[:, None], self._room
+        )
         out = {"video": self._paste(handwritten[digits[:1]], video_at)}
         if self.num_images:
-            images_at = _bounce(start[1:], velocity[1:], times[:, None], self._room)
+            times = self.frameskip * times[:, None]
+            images_at = _bounce(start[1:], velocity[1:], times, self._room)
             out["images"] = self._paste(handwritten[digits[1:]], images_at)
 
         if self.condition == "label":
@@ -160,9 +182,14 @@ class MovingDigits:
         return int(handwriting(self.split)[1][digits[0]])
 
     @property
+    def _side(self) -> int:
+        """Height and width of a frame before it is downsampled."""
+        return self.resolution * self.downsample
+
+    @property
     def _room(self) -> int:
         """The largest coordinate of a digit's first row and column, in units of the speed."""
-        return round((self.resolution - DIGIT_SIZE) / self.speed)
+        return round((self._side - DIGIT_SIZE) / self.speed)
 
     def _draw(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Handwriting [1 + n], start and velocity [1 + n, 2] (y, x), and image times [n]."""
@@ -176,9 +203,10 @@ class MovingDigits:
         # A row of draws for the video, then one for each image: the video of an index is the same
         # whatever the number of images.
         total = len(handwriting(self.split)[1])
+        velocities = MOTIONS[self.motion]
         draws = rng.random((1 + self.num_images, 5))
         digits, y, x, way, times = (
-            (draws * [total, self._room + 1, self._room + 1, len(_VELOCITIES), self.frames])
+            (draws * [total, self._room + 1, self._room + 1, len(velocities), self.frames])
             .astype(int)
             .T
         )
@@ -186,7 +214,7 @@ class MovingDigits:
         digits[1:] = (digits[0] + 1 + (draws[1:, 0] * (total - 1)).astype(int)) % total
 
         start = np.stack([y, x], axis=1)
-        velocity = _VELOCITIES[way]
+        velocity = velocities[way]
         # Whoever starts at a wall starts away from it, so that the caption says what is seen.
         velocity = np.where(start == 0, np.abs(velocity), velocity)
         velocity = np.where(start == self._room, -np.abs(velocity), velocity)
@@ -203,12 +231,12 @@ class MovingDigits:
             after, before = np.split(soft, [1], axis)[1], np.split(soft, [-1], axis)[0]
             soft = after + fraction[:, axis - 1] * (before - after)
         size = np.arange(DIGIT_SIZE + 1)
-        side = self.resolution + 1  # the ninth row or column of a digit at the wall is empty
+        side = self._side + 1  # the ninth row or column of a digit at the wall is empty
         out = np.full((len(corners), side, side), -1, np.float32)
         y = whole[:, 0, None, None] + size[:, None]
         x = whole[:, 1, None, None] + size
         out[np.arange(len(corners))[:, None, None], y, x] = soft
-        return out[:, :-1, :-1, None]
+        return _block_means(out[:, :-1, :-1, None], self.downsample)
 
     def _encode(self, caption: str) -> tuple[np.ndarray, np.ndarray]:
         return encode_caption(caption, tokens=self.text_tokens, width=self.text_width)
@@ -218,6 +246,12 @@ def _bounce(start: np.ndarray, velocity: np.ndarray, time: np.ndarray, room: int
     """Points [..., 2], reflected at 0 and at `room`, after `time` [n, 1] frames."""
     period = max(2 * room, 1)  # without room the velocity is 0
     return room - np.abs((start + velocity * time) % period - room)
+
+
+def _block_means(frames: np.ndarray, size: int) -> np.ndarray:
+    n, height, width, channels = frames.shape
+    blocks = frames.reshape(n, height // size, size, width // size, size, channels)
+    return blocks.mean((2, 4))
 
 
 def _caption(label: int, dy: int, dx: int) -> str:

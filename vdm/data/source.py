@@ -24,7 +24,7 @@ def make_source(config: ml_collections.ConfigDict, split: str) -> MovingDigits:
             f"config.data.name is {data.name!r}, and this version can load "
             f"{', '.join(map(repr, SOURCES))}"
         )
-    for field, only in (("channels", 1), ("frameskip", 1), ("augment_flip", False)):
+    for field, only in (("channels", 1), ("augment_flip", False)):
         if data[field] != only:
             raise ValueError(
                 f"config.data.{field} is {data[field]!r}, and must be {only!r} for {data.name!r}"
@@ -39,6 +39,10 @@ def make_source(config: ml_collections.ConfigDict, split: str) -> MovingDigits:
         seed=config.seed,
         frames=data.frames,
         resolution=data.resolution,
+        motion=data.motion,
+        speed=data.speed,
+        frameskip=data.frameskip,
+        downsample=data.downsample,
         num_images=data.num_images,
         condition=data.condition,
         text_tokens=data.text_tokens,

@@ -37,6 +37,32 @@ def diffuse(
     return alpha * x + sigma * noise
 
 
+def transition(
+    z_s: Float[Array, "*shape"],
+    noise: Float[Array, "*shape"],
+    log_snr_s: Float[ArrayLike, "..."],
+    log_snr_t: Float[ArrayLike, "..."],
+) -> Float[Array, "*shape"]:
+    """A sample of q(z_t given z_s) = N((alpha_t / alpha_s) z_s, sigma_ts^2 I) (section 2).
+
+    sigma_ts^2 = (1 - exp(log_snr_t - log_snr_s)) sigma_t^2; requires log_snr_s > log_snr_t.
+
+    Args:
+      z_s: latent at s, [batch, ...].
+      noise: standard normal noise, of the shape of z_s.
+      log_snr_s: log-SNR at s, [batch] or a scalar.
+      log_snr_t: log-SNR at t > s, [batch] or a scalar.
+
+    Returns:
+      z_t, of the shape of z_s.
+    """
+    log_snr_s, log_snr_t = _like(log_snr_s, z_s), _like(log_snr_t, z_s)
+    log_sigmoid = jax.nn.log_sigmoid
+    alpha_ratio = jnp.exp(0.5 * (log_sigmoid(log_snr_t) - log_sigmoid(log_snr_s)))
+    _, sigma_t = alpha_sigma(log_snr_t)
+    return alpha_ratio * z_s + jnp.sqrt(-jnp.expm1(log_snr_t - log_snr_s)) * sigma_t * noise
+
+
 def posterior(
     z_t: Float[Array, "*shape"],
     x: Float[Array, "*shape"],

@@ -1,5 +1,6 @@
 """The evaluation of the embedded data set, and its report."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -8,6 +9,8 @@ import ml_collections
 import numpy as np
 
 from vdm import parallel
+from vdm.data.media import to_uint8
+from vdm.data.source import make_source
 from vdm.evaluation.digit_persistence import persistence_report
 from vdm.evaluation.held_out_loss import held_out_loss
 from vdm.sampling.generate import make_generator
@@ -16,7 +19,7 @@ PROTOCOL = "moving_digits"
 
 
 def evaluate(config: ml_collections.ConfigDict, params: dict, step: int) -> dict:
-    """Held-out loss by log-SNR, and digit persistence of samples, of real videos and of noise.
+    """Digit persistence of the task's samples, and, where it is to generate, the held-out loss.
 
     Args:
       config: the configuration.
@@ -28,8 +31,11 @@ def evaluate(config: ml_collections.ConfigDict, params: dict, step: int) -> dict
     """
     mesh = parallel.make_mesh()
     params = jax.device_put(params, parallel.replicated(mesh))
-    print("held-out loss", flush=True)
-    loss_rows = held_out_loss(config, params, mesh)
+    generates = config.sample.task == "generate"
+    loss_rows = []
+    if generates:
+        print("held-out loss", flush=True)
+        loss_rows = held_out_loss(config, params, mesh)
 
     generate = make_generator(config, mesh)
     size, count = config.sample.batch_size, config.eval.num_videos
@@ -37,14 +43,23 @@ def evaluate(config: ml_collections.ConfigDict, params: dict, step: int) -> dict
     for first in range(0, count, size):
         videos.append(generate(params, range(first, min(first + size, count))))
         print(f"sampled {min(first + size, count)}/{count} videos", flush=True)
-    persistence = persistence_report(np.concatenate(videos))
-    real = persistence["real"]["persistence"]
-    persistence["samples_over_real"] = persistence["samples"]["persistence"] / real
+    videos = np.concatenate(videos)
+    held_out = dataclasses.replace(
+        make_source(config, "test"), frames=videos.shape[1], num_images=0, condition="none"
+    )
+    real = to_uint8(held_out.batch(0, count)["video"])
+    persistence = persistence_report(videos, real=real)
+    persistence["samples_over_real"] = (
+        persistence["samples"]["persistence"] / persistence["real"]["persistence"]
+    )
     return {
         "protocol": {
-            "name": PROTOCOL,
+            "name": PROTOCOL
+            if generates
+            else f"{PROTOCOL}_{config.sample.task}_{config.sample.conditioning}",
             "split": "test",
             "videos": count,
+            "frames": videos.shape[1],
             "weights": "EMA",
             "step": step,
             "data": config.data.to_dict(),
@@ -56,10 +71,11 @@ def evaluate(config: ml_collections.ConfigDict, params: dict, step: int) -> dict
 
 
 def write_report(folder: Path, result: dict) -> Path:
-    """Writes moving_digits.json and moving_digits.md; returns the path of the latter."""
+    """Writes NAME.json and NAME.md, by the protocol's name; returns the path of the latter."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{PROTOCOL}.json").write_text(json.dumps(result, indent=2) + "\n")
-    page = folder / f"{PROTOCOL}.md"
+    name = result["protocol"]["name"]
+    (folder / f"{name}.json").write_text(json.dumps(result, indent=2) + "\n")
+    page = folder / f"{name}.md"
     page.write_text(to_markdown(result))
     return page
 
@@ -68,16 +84,17 @@ def to_markdown(result: dict) -> str:
     """The result as a page of two tables."""
     protocol, persistence = result["protocol"], result["digit_persistence"]
     sample = protocol["sample"]
-    enough = persistence["share_of_frames"] * protocol["data"]["frames"]
+    enough = persistence["share_of_frames"] * protocol["frames"]
     lines = [
         "# Moving digits",
         "",
         f"EMA weights after {protocol['step']:,} steps; {protocol['videos']} videos by the "
-        f"{sample['sampler']} sampler in {sample['num_steps']} steps, seed {sample['seed']}; "
+        f"{sample['sampler']} sampler in {sample['num_steps']} steps, seed {sample['seed']}, task "
+        f"{sample['task']}{_method(sample)}; "
         "against the held-out handwriting.",
         "",
         f"Digit persistence: the share of videos in which a classifier trained on real digits sees "
-        f"one and the same digit in at least {enough:g} of {protocol['data']['frames']} frames. "
+        f"one and the same digit in at least {enough:g} of {protocol['frames']} frames. "
         "Displacement: how far the ink's centre of mass moves, in pixels a frame.",
         "",
         "| videos | persistence | over real | displacement | persistent videos of 0 to 9 |",
@@ -91,6 +108,8 @@ def to_markdown(result: dict) -> str:
             f"| {over_real:.1%} | {row['displacement']:.2f} "
             f"| {', '.join(map(str, row['digit_histogram']))} |"
         )
+    if not result["held_out_loss"]["bins"]:
+        return "\n".join(lines) + "\n"
     target = result["held_out_loss"]["target"]
     lines += [
         "",
@@ -105,3 +124,11 @@ def to_markdown(result: dict) -> str:
         for row in result["held_out_loss"]["bins"]
     ]
     return "\n".join(lines) + "\n"
+
+
+def _method(sample: dict) -> str:
+    if sample["task"] == "generate":
+        return ""
+    weight = sample["reconstruction_weight"]
+    detail = f", weight {weight:g}" if sample["conditioning"] == "reconstruction" else ""
+    return f" by {sample['conditioning']}{detail}"

@@ -99,7 +99,8 @@ class ConditioningEmbedding(nn.Module):
           log_snr: of each example.
           condition: `label` [batch], or `text` [batch, tokens, width] and `text_mask`
             [batch, tokens]; with independent images also `image_label` [batch, images], or
-            `image_text` and `image_text_mask`. What is absent is embedded as zeros.
+            `image_text` and `image_text_mask`. What is absent is embedded as zeros, and so are a
+            label of -1 and a text whose tokens are all masked.
           num_frames: of the video proper.
           num_images: independent image frames that follow it.
           train: whether conditions are dropped.
@@ -136,7 +137,8 @@ class ConditioningEmbedding(nn.Module):
         def embed(condition, *, prefix, shape):
             if prefix + "label" not in condition:
                 return table(jnp.zeros(shape, jnp.int32)) * 0
-            return table(condition[prefix + "label"].reshape(shape))
+            label = condition[prefix + "label"].reshape(shape)
+            return jnp.where(label[..., None] >= 0, table(jnp.maximum(label, 0)), 0)
 
         return embed
 

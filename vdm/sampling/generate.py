@@ -1,6 +1,7 @@
 """Sample i of a run as a function of (seed, i), on all devices."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -10,46 +11,38 @@ from jax.sharding import Mesh
 
 from vdm import parallel
 from vdm.build import make_denoiser, make_schedule
-from vdm.data.media import to_uint8, video_grid
+from vdm.data.media import from_uint8, to_uint8, video_grid
 from vdm.data.source import make_source
+from vdm.data.user_videos import load_videos
 from vdm.data.words import encode_caption
 from vdm.diffusion.samplers import sample
+from vdm.exported import load_exported, load_exported_config
+from vdm.sampling.tasks import TASKS, frames_needed
 
 # (parameters, indices) -> uint8 videos [len(indices), frames, height, width, channels]
 Generator = Callable[[dict, Sequence[int]], np.ndarray]
 
 
 def make_generator(config: ml_collections.ConfigDict, mesh: Mesh) -> Generator:
-    """A function that makes the samples of given indices, compiled once.
+    """A function that makes the samples of given indices by config.sample.task, compiled once.
 
-    The noise of sample i is a function of (config.sample.seed, i) alone, and so is its condition:
-    neither depends on the batch, nor on the number of devices.
+    The noise of sample i is a function of (config.sample.seed, i) alone, and so are its condition
+    and what is observed: nothing depends on the batch, nor on the number of devices.
     """
-    settings, data = config.sample, config.data
-    frame_shape = (data.resolution, data.resolution, data.channels)
-    on_all, split = parallel.replicated(mesh), parallel.batch_sharding(mesh)
-
-    def generate(params, indices, condition):
-        keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(settings.seed), indices)
-        return sample(
-            keys,
-            make_denoiser(config, params, condition),
-            (len(indices), data.frames, *frame_shape),
-            sampler=settings.sampler,
-            num_steps=settings.num_steps,
-            gamma=settings.gamma,
-            langevin_step_size=settings.langevin_step_size,
-            schedule=make_schedule(config),
-        )
-
-    jitted = jax.jit(generate, in_shardings=(on_all, split, split), out_shardings=split)
+    settings = config.sample
+    task, jitted = TASKS[settings.task], _make_draw(config, mesh)
+    observed = _make_observed(config, mesh)
 
     def generate_batch(params: dict, indices: Sequence[int]) -> np.ndarray:
         # Short batches are filled up: one shape compiles once, and divides over the devices.
         size = -(-settings.batch_size // mesh.size) * mesh.size
         filled = np.resize(np.asarray(indices, np.int32), size)
         condition = parallel.shard_batch(mesh, conditions(config, filled))
-        return to_uint8(jitted(params, jnp.asarray(filled), condition))[: len(indices)]
+
+        def draw(block, observation):
+            return np.asarray(jitted(params, jnp.asarray(filled), block, condition, observation))
+
+        return to_uint8(task(config, draw, observed(filled)))[: len(indices)]
 
     def generate_all(params: dict, indices: Sequence[int]) -> np.ndarray:
         size = settings.batch_size
@@ -57,6 +50,88 @@ def make_generator(config: ml_collections.ConfigDict, mesh: Mesh) -> Generator:
         return np.concatenate([generate_batch(params, part) for part in parts])
 
     return generate_all
+
+
+def _make_draw(config: ml_collections.ConfigDict, mesh: Mesh) -> Callable[..., jax.Array]:
+    """The jitted sampler: (params, indices, block, condition, observation) -> x."""
+    settings, data = config.sample, config.data
+    frame_shape = (data.resolution, data.resolution, data.channels)
+    on_all, split = parallel.replicated(mesh), parallel.batch_sharding(mesh)
+    clips_after = config.diffusion.clip and settings.reconstruction_clip == "after"
+
+    def draw(params, indices, block, condition, observation):
+        of_sample = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(settings.seed), indices)
+        guided = observation is not None and settings.conditioning == "reconstruction"
+        clip = False if guided and clips_after else None
+        return sample(
+            jax.vmap(jax.random.fold_in, (0, None))(of_sample, block),
+            make_denoiser(config, params, condition, clip=clip),
+            (len(indices), data.frames, *frame_shape),
+            sampler=settings.sampler,
+            num_steps=settings.num_steps,
+            gamma=settings.gamma,
+            langevin_step_size=settings.langevin_step_size,
+            schedule=make_schedule(config),
+            observation=observation,
+            conditioning=settings.conditioning,
+            weight=settings.reconstruction_weight,
+            reconstruction_options={
+                "clip": clips_after,
+                "normalization": settings.reconstruction_normalization,
+                "data_variance": settings.reconstruction_data_variance or None,
+            },
+            repaint_jump_length=settings.repaint_jump_length,
+            repaint_repeats=settings.repaint_repeats,
+            return_observed=settings.return_observed,
+        )
+
+    shardings = (on_all, split, on_all, split, split)
+    return jax.jit(draw, in_shardings=shardings, out_shardings=split)
+
+
+def _make_observed(
+    config: ml_collections.ConfigDict, mesh: Mesh
+) -> Callable[[np.ndarray], np.ndarray | None]:
+    """The videos [batch, frames, ...] that the task starts from, as a function of the indices."""
+    settings = config.sample
+    if settings.task == "generate":
+        return lambda indices: None
+    if settings.task == "cascade":
+        path = Path(config.cascade.base_checkpoint)
+        base_config, _ = load_exported_config(path)
+        for field in ("channel_multipliers", "attention_resolutions"):  # lists in JSON
+            base_config["model"][field] = tuple(base_config["model"][field])
+        base_config = ml_collections.ConfigDict(base_config)
+        base_config.sample.update(seed=settings.seed, batch_size=settings.batch_size)
+        base, params = make_generator(base_config, mesh), load_exported(path)
+        return lambda indices: from_uint8(base(params, indices))
+    if settings.observed:
+        videos = from_uint8(load_observed(config))
+        return lambda indices: videos[indices % len(videos)]
+    source = make_source(config, "test")
+    return lambda indices: np.stack([source.example(int(i))["video"] for i in indices])
+
+
+def load_observed(config: ml_collections.ConfigDict) -> np.ndarray:
+    """The user's videos under config.sample.observed, uint8, of the frames and size of the task.
+
+    Raises:
+      ValueError, OSError: with one sentence that names the file or the frame that does not fit.
+    """
+    side = config.data.resolution
+    if config.sample.task == "upsample":
+        side //= config.upsample.factor
+    needed = frames_needed(config)
+    videos = load_videos(
+        Path(config.sample.observed),
+        num_frames=needed,
+        height=side,
+        width=side,
+        channels=config.data.channels,
+    )
+    # What is not observed is not read, and makes all blocks of one shape.
+    missing = max(0, config.data.frames - needed)
+    return np.pad(videos, ((0, 0), (0, missing), (0, 0), (0, 0), (0, 0)))
 
 
 def conditions(config: ml_collections.ConfigDict, indices: Sequence[int]) -> dict[str, np.ndarray]:

@@ -5,8 +5,11 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import optax
+import optax.contrib
 
 from vdm.build import init_params
+
+_RMS_OF_ADAM = 0.2  # of an element of a typical Adam update at learning rate 1; Liu et al., sec 2.2
 
 
 @flax.struct.dataclass
@@ -44,7 +47,12 @@ def make_learning_rate(config: ml_collections.ConfigDict) -> optax.Schedule:
 
 
 def make_optimizer(config: ml_collections.ConfigDict) -> optax.GradientTransformation:
-    """Adam with decoupled weight decay, after clipping the gradient's global norm."""
+    """Adam or Muon with decoupled weight decay, after clipping the gradient's global norm.
+
+    Muon (Jordan et al. 2024, in the scaling of Liu et al. 2025, arXiv 2502.16982, that keeps Adam's
+    root mean square) updates the kernels between the first and the last convolution, each as a
+    matrix of inputs by outputs; what is not a kernel, and those two, Adam updates.
+    """
     training = config.training
     # Without clipping the state has the same structure, so that a run can be resumed either way.
     clip = (
@@ -52,14 +60,41 @@ def make_optimizer(config: ml_collections.ConfigDict) -> optax.GradientTransform
         if training.gradient_clip
         else optax.identity()
     )
-    adam = optax.adamw(
-        make_learning_rate(config),
-        b1=training.adam_b1,
-        b2=training.adam_b2,
-        eps=training.adam_eps,
-        weight_decay=training.weight_decay,
-    )
-    return optax.chain(clip, adam)
+    rate = make_learning_rate(config)
+    if training.optimizer == "adam":
+        optimizer = optax.adamw(
+            rate,
+            b1=training.adam_b1,
+            b2=training.adam_b2,
+            eps=training.adam_eps,
+            weight_decay=training.weight_decay,
+        )
+    else:
+        optimizer = optax.contrib.muon(
+            rate,
+            weight_decay=training.weight_decay,
+            eps=training.adam_eps,
+            adam_b1=training.adam_b1,
+            adam_b2=training.adam_b2,
+            adam_weight_decay=training.weight_decay,
+            muon_weight_dimension_numbers=_matrix_axes,
+            consistent_rms=_RMS_OF_ADAM,
+        )
+    return optax.chain(clip, optimizer)
+
+
+def _matrix_axes(params: dict) -> dict:
+    """For each parameter, which axes make it a matrix for Muon; None for Adam's."""
+
+    def axes(path, leaf):
+        names = [entry.key for entry in path]
+        if names[-1] != "kernel" or names[0] in ("conv_in", "conv_out"):
+            return None
+        return optax.contrib.MuonDimensionNumbers(
+            reduction_axis=tuple(range(leaf.ndim - 1)), output_axis=leaf.ndim - 1
+        )
+
+    return jax.tree_util.tree_map_with_path(axes, params)
 
 
 def init_state(config: ml_collections.ConfigDict) -> TrainState:

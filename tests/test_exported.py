@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from vdm.build import init_params
+from vdm.exported import export, load_exported, load_exported_config
 from vdm.training.checkpoints import check_same_model
-from vdm.training.export import export, load_exported, load_exported_config
 
 
 def test_round_trip(tmp_path, tiny_config):

@@ -1,0 +1,187 @@
+"""Which frames each task takes as given, and where the sampled ones go."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vdm import parallel
+from vdm.build import init_params, make_denoiser
+from vdm.data.media import from_uint8, to_uint8
+from vdm.data.source import make_source
+from vdm.diffusion.conditioning import ObservedFrames, ObservedLowResolution
+from vdm.exported import export
+from vdm.sampling.checks import check_sampling
+from vdm.sampling.generate import make_generator
+from vdm.sampling.tasks import cascade, extend
+
+
+class _Counter:
+    """Draws videos whose every value is a new number, but for the frames that are given."""
+
+    def __init__(self, shape):
+        self.shape, self.observations, self.last = shape, [], 0
+
+    def __call__(self, block, observation):
+        assert block == len(self.observations)
+        self.observations.append(observation)
+        parts = observation if isinstance(observation, tuple) else (observation,)
+        frames = next(part for part in parts if isinstance(part, ObservedFrames))
+        new = self.last + 1 + np.arange(self.shape[1], dtype=np.float32)
+        self.last += self.shape[1]
+        new = np.broadcast_to(new[None, :, None, None, None], self.shape)
+        return np.where(frames.mask[..., None, None, None], frames.values, new)
+
+
+def test_extension_gives_each_block_the_end_of_what_there_is(tiny_config):
+    tiny_config.data.frames = 6
+    tiny_config.extend.update(num_frames=11, overlap=2, stride=3)
+    draw = _Counter((2, 6, 8, 8, 1))
+    video = extend(tiny_config, draw, np.zeros((2, 6, 8, 8, 1), np.float32))
+    # Blocks of 1..6, 7..12, 13..18: of each new one, two are the overlap and three are kept.
+    np.testing.assert_array_equal(video[0, :, 0, 0, 0], [1, 2, 3, 4, 5, 6, 9, 10, 11, 15, 16])
+    for block, given in enumerate([[], [5, 6], [10, 11]]):
+        observed = draw.observations[block]
+        assert observed.mask[0].tolist() == [i < len(given) for i in range(6)]
+        assert observed.values[0, : len(given), 0, 0, 0].tolist() == given
+
+
+def test_the_cascade_puts_each_low_resolution_frame_where_it_belongs(tiny_config):
+    tiny_config.data.frames = 5
+    tiny_config.cascade.update(num_frames=11, frameskip=2, overlap=1)
+    low = np.broadcast_to(
+        100 * np.arange(5, dtype=np.float32)[None, :, None, None, None], (2, 5, 4, 4, 1)
+    )
+    draw = _Counter((2, 5, 8, 8, 1))
+    video = cascade(tiny_config, draw, low)
+    np.testing.assert_array_equal(video[0, :, 0, 0, 0], [1, 2, 3, 4, 5, 7, 8, 9, 10, 12, 13])
+    # Frame number, in the result, of what each block knew at low resolution.
+    for block, (start, known) in enumerate([(0, [0, 2, 4]), (4, [4, 6, 8]), (8, [8])]):
+        frames, small = draw.observations[block]
+        assert isinstance(small, ObservedLowResolution)
+        places = start + np.flatnonzero(small.mask[0])
+        assert places.tolist() == known
+        np.testing.assert_array_equal(small.values[0, small.mask[0], 0, 0, 0], 50 * np.array(known))
+        assert frames.mask[0].tolist() == [block > 0] + [False] * 4
+
+
+@pytest.fixture(scope="module")
+def params(tiny_config_of_module):
+    return jax.tree.map(
+        lambda leaf: leaf + 0.1 * jax.random.normal(jax.random.key(1), leaf.shape),
+        init_params(tiny_config_of_module),
+    )
+
+
+@pytest.mark.parametrize(
+    ("task", "given"), [("predict", [0, 1]), ("interpolate", [0, 3]), ("extend", [0, 1, 2])]
+)
+def test_given_frames_come_back_and_the_rest_is_sampled(tiny_config, params, task, given):
+    config = tiny_config
+    config.sample.update(task=task, num_videos=3, batch_size=2)
+    config.predict.num_given = 2
+    config.interpolate.every = 3
+    config.extend.update(num_given=3, num_frames=7, overlap=2, stride=2)
+    videos = make_generator(config, parallel.make_mesh())(params, range(3))
+    source = make_source(config, "test")
+    real = to_uint8(np.stack([source.example(i)["video"] for i in range(3)]))
+    assert videos.shape == (3, 7 if task == "extend" else 4, 8, 8, 1)
+    np.testing.assert_array_equal(videos[:, given], real[:, given])
+    others = [i for i in range(4) if i not in given]
+    assert (videos[:, others] != real[:, others]).any((2, 3, 4)).all()
+    # The same whatever the batch: sample 2 was alone in a batch, and now is with another.
+    together = make_generator(config, parallel.make_mesh())(params, [1, 2])
+    np.testing.assert_allclose(together.astype(int), videos[1:].astype(int), atol=1)
+
+
+def test_upsampling_pulls_the_sample_to_the_low_resolution(tiny_config, params):
+    """At many small steps and a large weight the guided sample shows what was observed."""
+    config = tiny_config
+    config.sample.update(task="upsample", sampler="ddim", num_steps=32, batch_size=4)
+    generate = {}
+    for weight in (0.0, 20.0):
+        config.sample.reconstruction_weight = weight
+        generate[weight] = make_generator(config, parallel.make_mesh())(params, range(4))
+    source = make_source(config, "test")
+    real = np.stack([source.example(i)["video"] for i in range(4)])
+
+    def error(videos):
+        blocks = (from_uint8(videos) - real).reshape(4, 4, 4, 2, 4, 2)
+        return np.mean(blocks.mean((3, 5)) ** 2)
+
+    assert error(generate[20.0]) < 0.5 * error(generate[0.0])
+
+
+def test_classifier_free_guidance_extrapolates_from_no_condition(tiny_config):
+    config = tiny_config
+    config.data.condition, config.model.num_classes = "label", 10
+    config.diffusion.clip = False
+    params = jax.tree.map(
+        lambda leaf: leaf + 0.1 * jax.random.normal(jax.random.key(1), leaf.shape),
+        init_params(config),
+    )
+    z = jax.random.normal(jax.random.key(0), (2, 4, 8, 8, 1))
+    log_snr = jnp.array([0.3, -1.0])
+
+    def x_hat(condition, weight):
+        config.sample.guidance_weight = weight
+        return jax.jit(make_denoiser(config, params, condition))(z, log_snr)
+
+    label = {"label": jnp.array([3, 7])}
+    conditional, unconditional = x_hat(label, 1.0), x_hat({}, 1.0)
+    assert np.abs(conditional - unconditional).max() > 1e-3
+    np.testing.assert_allclose(
+        x_hat(label, 2.5), 2.5 * conditional - 1.5 * unconditional, atol=1e-4
+    )
+
+
+@pytest.mark.parametrize(
+    ("section", "values", "sentence"),
+    [
+        ("sample", {"task": "inpaint"}, "config.sample.task is 'inpaint', and must be one of"),
+        ("predict", {"num_given": 4}, "config.predict.num_given is 4, and must be 1 to 3"),
+        ("extend", {"overlap": 3, "stride": 2}, "config.extend.stride is 2, and must be 1 to 1"),
+        ("upsample", {"factor": 3}, "config.upsample.factor is 3, and must be a divisor of"),
+        (
+            "sample",
+            {"task": "upsample", "conditioning": "replacement"},
+            "must be 'reconstruction' for the task 'upsample'",
+        ),
+        ("sample", {"task": "cascade"}, "config.cascade.base_checkpoint is '', and must be an"),
+        ("sample", {"observed": "clips"}, "config.sample.observed is 'clips', and must be empty"),
+        ("sample", {"task": "predict", "observed": "/no/such"}, "/no/such"),
+    ],
+)
+def test_wrong_settings_are_one_sentence(tiny_config, section, values, sentence):
+    if section != "sample":
+        tiny_config.sample.task = section
+    tiny_config[section].update(values)
+    with pytest.raises((ValueError, OSError), match=re.escape(sentence)):
+        check_sampling(tiny_config)
+
+
+def test_observed_videos_that_do_not_fit_are_named(tiny_config, tmp_path):
+    tiny_config.sample.update(task="predict", observed=str(tmp_path / "mine.npz"))
+    np.savez(tmp_path / "mine.npz", video=np.zeros((2, 3, 10, 8, 1), np.uint8))
+    with pytest.raises(ValueError, match=r"mine.npz.* 10.*8"):
+        check_sampling(tiny_config)
+
+
+def test_the_cascade_runs_two_models(tiny_config, params, tmp_path):
+    base = tiny_config.copy_and_resolve_references()
+    base.data.update(frameskip=2, resolution=4, downsample=2)
+    base.model.attention_resolutions = (2,)
+    export(tmp_path / "base.safetensors", params, base, 0)
+    config = tiny_config
+    config.sample.update(task="cascade", num_videos=2, batch_size=2)
+    config.cascade.update(
+        base_checkpoint=str(tmp_path / "base.safetensors"), num_frames=9, frameskip=2
+    )
+    check_sampling(config)
+    videos = make_generator(config, parallel.make_mesh())(params, range(2))
+    assert videos.shape == (2, 9, 8, 8, 1)
+    config.cascade.frameskip = 4
+    with pytest.raises(ValueError, match=r"frameskip 2, and config\.cascade\.frameskip is 4"):
+        check_sampling(config)

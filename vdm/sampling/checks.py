@@ -1,0 +1,118 @@
+"""What can be wrong with the sampling sections of a configuration, found before any long work."""
+
+from pathlib import Path
+
+import ml_collections
+
+from vdm.diffusion.conditioning import DOWNSAMPLINGS
+from vdm.diffusion.guidance import NORMALIZATIONS
+from vdm.diffusion.samplers import CONDITIONINGS
+from vdm.exported import load_exported_config
+from vdm.sampling.generate import load_observed
+from vdm.sampling.tasks import TASKS
+
+
+def check_sampling(config: ml_collections.ConfigDict) -> None:
+    """Checks the task, its section and what it observes.
+
+    Raises:
+      ValueError, OSError: with one sentence that names the field, the file or the frame.
+    """
+    sample = config.sample
+    for field, choices in (
+        ("task", (*TASKS, "figure4")),
+        ("conditioning", CONDITIONINGS),
+        ("reconstruction_clip", ("after", "before")),
+        ("reconstruction_normalization", NORMALIZATIONS),
+    ):
+        _require(sample[field] in choices, f"sample.{field}", sample[field], f"one of {choices}")
+    for field in ("repaint_jump_length", "repaint_repeats"):
+        _in_range(config, f"sample.{field}", 1, None)
+    for field in ("reconstruction_weight", "reconstruction_data_variance"):
+        _in_range(config, f"sample.{field}", 0, None)
+    if sample.task == "generate":
+        _require(not sample.observed, "sample.observed", sample.observed, "empty to generate")
+        return
+    _check_section(config)
+    if sample.task in ("upsample", "cascade"):
+        _require(
+            sample.conditioning == "reconstruction",
+            "sample.conditioning",
+            sample.conditioning,
+            f"'reconstruction' for the task {sample.task!r}, which observes a low resolution",
+        )
+    elif sample.conditioning == "repaint":
+        _require(
+            sample.sampler != "dpmpp_2m",
+            "sample.sampler",
+            sample.sampler,
+            "one that looks at no earlier step where config.sample.conditioning is 'repaint'",
+        )
+    if sample.task == "cascade":
+        _check_base(config)
+    elif sample.observed:
+        load_observed(config)
+
+
+def _check_section(config: ml_collections.ConfigDict) -> None:
+    frames, upsample = config.data.frames, config.upsample
+    if config.sample.task == "predict":
+        _in_range(config, "predict.num_given", 1, frames - 1)
+    elif config.sample.task in ("extend", "figure4"):
+        _in_range(config, "extend.num_frames", 1, None)
+        _in_range(config, "extend.num_given", 0, frames)
+        _in_range(config, "extend.overlap", 1, frames - 1)
+        _in_range(config, "extend.stride", 1, frames - config.extend.overlap)
+    elif config.sample.task == "interpolate":
+        _in_range(config, "interpolate.every", 2, None)
+    elif config.sample.task == "cascade":
+        _in_range(config, "cascade.num_frames", 1, None)
+        _in_range(config, "cascade.frameskip", 1, None)
+        _in_range(config, "cascade.overlap", 1, frames - 1)
+    else:
+        _require(
+            upsample.downsampling in DOWNSAMPLINGS,
+            "upsample.downsampling",
+            upsample.downsampling,
+            f"one of {DOWNSAMPLINGS}",
+        )
+        _require(
+            upsample.factor >= 1 and config.data.resolution % upsample.factor == 0,
+            "upsample.factor",
+            upsample.factor,
+            f"a divisor of config.data.resolution, {config.data.resolution}",
+        )
+
+
+def _check_base(config: ml_collections.ConfigDict) -> None:
+    path = config.cascade.base_checkpoint
+    _require(bool(path), "cascade.base_checkpoint", path, "an exported .safetensors file")
+    base, _ = load_exported_config(Path(path))
+    for field in ("channels", "condition"):
+        if base["data"][field] != config.data[field]:
+            raise ValueError(
+                f"{path} has data.{field} {base['data'][field]!r}, and this model has "
+                f"{config.data[field]!r}"
+            )
+    if config.data.resolution % base["data"]["resolution"]:
+        raise ValueError(
+            f"{path} makes videos of {base['data']['resolution']} pixels a side, which does not "
+            f"divide config.data.resolution, {config.data.resolution}"
+        )
+    if base["data"]["frameskip"] != config.cascade.frameskip:
+        raise ValueError(
+            f"{path} has data.frameskip {base['data']['frameskip']}, and config.cascade.frameskip "
+            f"is {config.cascade.frameskip}"
+        )
+
+
+def _in_range(config, field: str, least: float, most: float | None) -> None:
+    section, name = field.split(".")
+    value = config[section][name]
+    holds = least <= value and (most is None or value <= most)
+    _require(holds, field, value, f"at least {least}" if most is None else f"{least} to {most}")
+
+
+def _require(holds: bool, field: str, value, expected: str) -> None:
+    if not holds:
+        raise ValueError(f"config.{field} is {value!r}, and must be {expected}")
