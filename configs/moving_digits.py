@@ -7,10 +7,10 @@ minutes of training.
 Expected: digits that are crisp and move, most of which turn into other digits; persistence 0.04,
 where real videos have 0.95. docs/moving_digits.md has the measurements.
 
-Conditional models of the same data:
+Other models of the same data, without a condition or with captions for one:
 
-    --config.data.condition=label --config.model.num_classes=10
-    --config.data.condition=text --config.model.text_width=32
+    --config.data.condition=none --config.model.num_classes=0
+    --config.data.condition=text --config.model.num_classes=0 --config.model.text_width=32
 
 and joint training on independent images: --config.data.num_images=4.
 
@@ -63,5 +63,6 @@ def get_config():
 
     config.sample.sampler = "dpmpp_2m"
     config.sample.num_steps = 24
+    config.sample.guidance_weight = 2.0
     config.eval.num_videos = 128
     return config

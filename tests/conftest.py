@@ -41,8 +41,9 @@ def shared_data():
 def _tiny_config():
     """Moving digits small enough for a test: 4 frames of 8x8 pixels, one level, 3 blocks."""
     config = get_config()
-    config.data.update(frames=4, resolution=8)
+    config.data.update(frames=4, resolution=8, condition="none")
     config.model.update(
+        num_classes=0,
         base_channels=16,
         channel_multipliers=(1,),
         blocks_per_resolution=1,

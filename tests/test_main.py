@@ -59,7 +59,7 @@ def test_figure4_sets_replacement_beside_reconstruction_guidance(workdir, tiny_o
         "--config.extend.stride=3",
     )
     assert done.returncode == 0, done.stderr
-    folder = workdir / "samples"
+    folder = workdir / "figure4"
     assert str(folder / "figure4.png") in done.stdout
     videos = {
         method: np.load(folder / method / "samples.npz")["video"]
@@ -68,9 +68,10 @@ def test_figure4_sets_replacement_beside_reconstruction_guidance(workdir, tiny_o
     assert {video.shape for video in videos.values()} == {(2, 10, 8, 8, 1)}
     first = [video[:, :4].astype(int) for video in videos.values()]  # compiled twice: to rounding
     np.testing.assert_allclose(*first, atol=1)
-    assert Image.open(folder / "figure4.gif").n_frames == 10
-    sheet = Image.open(folder / "figure4.png")
-    assert sheet.width > 10 * 48 and sheet.height > 4 * 48
+    with Image.open(folder / "figure4.gif") as video:
+        assert video.n_frames == 10
+    with Image.open(folder / "figure4.png") as sheet:
+        assert sheet.width > 10 * 48 and sheet.height > 4 * 48
 
 
 def test_sample_writes_arrays_videos_and_a_sheet(workdir, tiny_overrides):

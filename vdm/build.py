@@ -34,7 +34,7 @@ def make_denoiser(
     """The network with parameters and a condition bound: (z, log_snr) -> x_hat.
 
     With config.sample.guidance_weight other than 1, classifier-free guidance (eq 6): one call of
-    the network on twice the batch, with and without the condition.
+    the network on twice the batch, with and without the condition. At 0 there is no condition.
 
     Args:
       config: the configuration.
@@ -45,8 +45,8 @@ def make_denoiser(
     model, weight = make_model(config), config.sample.guidance_weight
 
     def network(z, log_snr):
-        if not condition or weight == 1:
-            return model.apply({"params": params}, z, log_snr, condition)
+        if not condition or weight in (0, 1):
+            return model.apply({"params": params}, z, log_snr, condition if weight else {})
         twice = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), condition, absent(condition))
         both = model.apply(
             {"params": params}, jnp.concatenate([z, z]), jnp.concatenate([log_snr] * 2), twice

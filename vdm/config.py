@@ -90,7 +90,7 @@ def default_config() -> ml_collections.ConfigDict:
     # the caption of example i of the held-out data.
     sample.label = -1
     sample.caption = ""
-    sample.guidance_weight = 1.0  # of classifier-free guidance, 1 + w of eq 6
+    sample.guidance_weight = 1.0  # of classifier-free guidance, 1 + w of eq 6; 0: no condition
     # What a task observes: by default held-out videos; or a folder, .gif or .npz of the user's.
     sample.observed = ""
     sample.conditioning = "reconstruction"  # ... | replacement | replacement_posterior | repaint
@@ -190,6 +190,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
         "training.sample_every",
         "sample.max_video_files",
         "sample.langevin_step_size",
+        "sample.guidance_weight",
     ):
         _at_least(config, field, 0)
     for field in (

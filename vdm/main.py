@@ -53,7 +53,7 @@ def sample(config, workdir: Path) -> None:
     print(f"sampling {len(indices)} videos with the weights of step {step}", flush=True)
     params = jax.device_put(params, parallel.replicated(mesh))
     if config.sample.task == "figure4":
-        print(f"figure 4: {write_figure4(workdir / 'samples', config, mesh, params, indices)}")
+        print(f"figure 4: {write_figure4(workdir / 'figure4', config, mesh, params, indices)}")
         return
     sheet = write_samples(
         workdir / "samples",

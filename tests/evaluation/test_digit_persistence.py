@@ -13,6 +13,7 @@ from vdm.evaluation.digit_persistence import (
     digit_persistence,
     mean_displacement,
     persistence_report,
+    share_as_asked,
 )
 
 _COUNT = 128
@@ -44,6 +45,7 @@ def test_persistence_and_histogram_count_videos_that_keep_one_digit():
     assert digit_persistence(digits, share_of_frames=1) == 1 / 6
     assert digit_persistence(digits, share_of_frames=13 / 16) == 3 / 6
     assert digit_persistence(np.array([[5] * 9 + [-1], [5] * 8 + [-1] * 2])) == 1 / 2  # 9 of 10
+    assert share_as_asked(np.array([[5] * 9 + [-1], [4] * 10]), np.array([5, 5])) == 1 / 2
     with pytest.raises(ValueError, match=r"0\.5"):
         digit_persistence(digits, share_of_frames=0.5)
 

@@ -114,6 +114,16 @@ def digit_histogram(digits: np.ndarray, share_of_frames: float = 14 / 16) -> lis
     return np.bincount(kept[kept != NO_DIGIT], minlength=_CLASSES).tolist()
 
 
+def share_as_asked(
+    digits: np.ndarray, labels: np.ndarray, share_of_frames: float = 14 / 16
+) -> float:
+    """Share of the videos that keep the digit that was asked for, labels [n].
+
+    Other arguments and errors as of `digit_persistence`.
+    """
+    return float(np.mean(_persistent_digit(digits, share_of_frames) == labels))
+
+
 def mean_displacement(videos: np.ndarray) -> float:
     """Pixels per frame that the centre of mass of the ink moves; a frozen video has 0.
 

@@ -11,9 +11,13 @@ import numpy as np
 from vdm import parallel
 from vdm.data.media import to_uint8
 from vdm.data.source import make_source
-from vdm.evaluation.digit_persistence import persistence_report
+from vdm.evaluation.digit_persistence import (
+    digit_classifier,
+    persistence_report,
+    share_as_asked,
+)
 from vdm.evaluation.held_out_loss import held_out_loss
-from vdm.sampling.generate import make_generator
+from vdm.sampling.generate import conditions, make_generator
 
 PROTOCOL = "moving_digits"
 
@@ -52,6 +56,10 @@ def evaluate(config: ml_collections.ConfigDict, params: dict, step: int) -> dict
     persistence["samples_over_real"] = (
         persistence["samples"]["persistence"] / persistence["real"]["persistence"]
     )
+    if config.data.condition == "label" and config.sample.guidance_weight:
+        labels = conditions(config, range(count))["label"]
+        seen = digit_classifier().digits_seen(videos)
+        persistence["samples"]["as_asked"] = share_as_asked(seen, labels)
     return {
         "protocol": {
             "name": PROTOCOL
@@ -108,6 +116,13 @@ def to_markdown(result: dict) -> str:
             f"| {over_real:.1%} | {row['displacement']:.2f} "
             f"| {', '.join(map(str, row['digit_histogram']))} |"
         )
+    if "as_asked" in persistence["samples"]:
+        lines += [
+            "",
+            "The model is told which digit to draw, with a guidance weight of "
+            f"{sample['guidance_weight']:g}: {persistence['samples']['as_asked']:.3f} of the "
+            "samples keep that digit.",
+        ]
     if not result["held_out_loss"]["bins"]:
         return "\n".join(lines) + "\n"
     target = result["held_out_loss"]["target"]

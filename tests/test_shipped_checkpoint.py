@@ -1,0 +1,29 @@
+"""The weights that ship with the repository make moving digits that stay the same digit."""
+
+from pathlib import Path
+
+import numpy as np
+
+from configs.moving_digits import get_config
+from vdm import parallel
+from vdm.evaluation.digit_persistence import digit_classifier
+from vdm.exported import load_exported, load_exported_config
+from vdm.sampling.generate import describe_conditions, make_generator
+from vdm.training.checkpoints import check_same_model
+
+SHIPPED = Path(__file__).parents[1] / "checkpoints" / "moving_digits.safetensors"
+
+
+def test_samples_keep_the_digit_that_was_asked_for():
+    config = get_config()
+    saved, step = load_exported_config(SHIPPED)
+    check_same_model(config, saved, SHIPPED)
+    assert step == saved["training"]["num_steps"]
+    config.sample.batch_size = 32
+    indices = range(32)
+    params = load_exported(SHIPPED)
+    videos = make_generator(config, parallel.make_mesh())(params, indices)
+    labels = describe_conditions(config, indices)["label"]
+    seen = digit_classifier().digits_seen(videos)
+    kept = (seen == np.asarray(labels)[:, None]).sum(axis=1) >= 14
+    assert kept.mean() > 0.6
