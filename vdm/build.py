@@ -59,9 +59,10 @@ def make_denoiser(
 
 def absent(condition: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
     """'No condition' in the shape of a condition: label -1, or a text without tokens."""
-    fill = {"label": lambda label: jnp.full_like(label, -1), "text": jnp.zeros_like}
-    fill["text_mask"] = jnp.zeros_like
-    return {name: fill[name](value) for name, value in condition.items()}
+    return {
+        name: jnp.full_like(value, -1 if name == "label" else 0)
+        for name, value in condition.items()
+    }
 
 
 def init_params(config: ml_collections.ConfigDict) -> dict:

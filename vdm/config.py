@@ -145,11 +145,11 @@ def validate(config: ml_collections.ConfigDict) -> None:
       ValueError: one sentence that names the field, its value and what it may be.
     """
     data, model, training = config.data, config.model, config.training
-    _one_of(config, "data.condition", CONDITIONS)
-    _one_of(config, "diffusion.target", TARGETS)
-    _one_of(config, "sample.sampler", tuple(SAMPLERS))
-    _one_of(config, "training.optimizer", OPTIMIZERS)
-    _one_of(config, "model.dtype", ("float32", "bfloat16"))
+    one_of(config, "data.condition", CONDITIONS)
+    one_of(config, "diffusion.target", TARGETS)
+    one_of(config, "sample.sampler", tuple(SAMPLERS))
+    one_of(config, "training.optimizer", OPTIMIZERS)
+    one_of(config, "model.dtype", ("float32", "bfloat16"))
     for field in (
         "data.frames",
         "data.resolution",
@@ -173,7 +173,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
         "eval.log_snr_bins",
         "eval.batch_size",
     ):
-        _at_least(config, field, 1)
+        at_least(config, field, 1)
     for field in (
         "seed",
         "sample.seed",
@@ -192,7 +192,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
         "sample.langevin_step_size",
         "sample.guidance_weight",
     ):
-        _at_least(config, field, 0)
+        at_least(config, field, 0)
     for field in (
         "model.dropout",
         "model.condition_dropout",
@@ -202,27 +202,27 @@ def validate(config: ml_collections.ConfigDict) -> None:
         "sample.gamma",
     ):
         value = _get(config, field)
-        _require(0 <= value <= 1, field, value, "from 0 to 1")
-    _require(
+        require(0 <= value <= 1, field, value, "from 0 to 1")
+    require(
         config.diffusion.log_snr_min < config.diffusion.log_snr_max,
         "diffusion.log_snr_min",
         config.diffusion.log_snr_min,
         f"less than diffusion.log_snr_max, {config.diffusion.log_snr_max}",
     )
-    _require(
+    require(
         model.embedding_dim >= 4 and model.embedding_dim % 4 == 0,
         "model.embedding_dim",
         model.embedding_dim,
         "a positive multiple of 4",
     )
-    _require(
+    require(
         len(model.channel_multipliers) > 0 and min(model.channel_multipliers) >= 1,
         "model.channel_multipliers",
         model.channel_multipliers,
         "one positive number for each resolution",
     )
     total_stride = model.patch_size * 2 ** (len(model.channel_multipliers) - 1)
-    _require(
+    require(
         data.resolution % total_stride == 0,
         "data.resolution",
         data.resolution,
@@ -230,40 +230,40 @@ def validate(config: ml_collections.ConfigDict) -> None:
     )
     for level, multiplier in enumerate(model.channel_multipliers):
         if data.resolution // model.patch_size // 2**level in model.attention_resolutions:
-            _require(
+            require(
                 model.base_channels * multiplier % model.head_dim == 0,
                 "model.head_dim",
                 model.head_dim,
                 f"a divisor of {model.base_channels * multiplier}, the channels at resolution "
                 f"{data.resolution // model.patch_size // 2**level}",
             )
-    _require(
+    require(
         (model.num_classes > 0) == (data.condition == "label"),
         "model.num_classes",
         model.num_classes,
         f"{'positive' if data.condition == 'label' else '0'} where data.condition is "
         f"{data.condition!r}",
     )
-    _require(
+    require(
         (model.text_width > 0) == (data.condition == "text"),
         "model.text_width",
         model.text_width,
         f"{'positive' if data.condition == 'text' else '0'} where data.condition is "
         f"{data.condition!r}",
     )
-    _require(
+    require(
         config.sample.label < model.num_classes,
         "sample.label",
         config.sample.label,
         f"less than config.model.num_classes, {model.num_classes}",
     )
-    _require(
+    require(
         not config.sample.caption or data.condition == "text",
         "sample.caption",
         config.sample.caption,
         "empty where config.data.condition is not 'text'",
     )
-    _require(
+    require(
         training.decay_steps <= training.num_steps - training.warmup_steps,
         "training.decay_steps",
         training.decay_steps,
@@ -277,16 +277,19 @@ def _get(config: ml_collections.ConfigDict, field: str):
     return config
 
 
-def _require(holds: bool, field: str, value, expected: str) -> None:
+def require(holds: bool, field: str, value, expected: str) -> None:
+    """Raises ValueError, saying what the field is and must be, unless the condition holds."""
     if not holds:
         raise ValueError(f"config.{field} is {value!r}, and must be {expected}")
 
 
-def _one_of(config: ml_collections.ConfigDict, field: str, choices: tuple[str, ...]) -> None:
+def one_of(config: ml_collections.ConfigDict, field: str, choices: tuple[str, ...]) -> None:
+    """Raises ValueError unless the value of 'section.field' is one of the choices."""
     value = _get(config, field)
-    _require(value in choices, field, value, "one of " + ", ".join(map(repr, choices)))
+    require(value in choices, field, value, "one of " + ", ".join(map(repr, choices)))
 
 
-def _at_least(config: ml_collections.ConfigDict, field: str, least: int) -> None:
+def at_least(config: ml_collections.ConfigDict, field: str, least: float) -> None:
+    """Raises ValueError unless the value of 'section.field' is `least` or more."""
     value = _get(config, field)
-    _require(value >= least, field, value, f"at least {least}")
+    require(value >= least, field, value, f"at least {least}")

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.diffusion.gaussian import Gaussian, scales
 from vdm.diffusion.process import denoiser as denoiser_of
 from vdm.diffusion.samplers import SAMPLERS, Path, sample
 from vdm.diffusion.schedule import cosine_log_snr
@@ -18,41 +19,18 @@ FRAMES = 4
 MEAN = np.array([0.3, -0.2, 0.5, 0.1])
 COVARIANCE = 0.4 * 0.8 ** np.abs(np.subtract.outer(np.arange(FRAMES), np.arange(FRAMES)))
 IDENTITY = np.eye(FRAMES)
-
-
-def _gain(alpha, sigma):
-    return alpha * COVARIANCE @ np.linalg.inv(alpha**2 * COVARIANCE + sigma**2 * IDENTITY)
-
-
-def gaussian_denoiser(z, log_snr):
-    """E[x given z] = m + alpha C (alpha^2 C + sigma^2 I)^-1 (z - alpha m), in C's eigenbasis."""
-    values, vectors = (jnp.asarray(array, z.dtype) for array in np.linalg.eigh(COVARIANCE))
-    alpha, sigma_squared = jax.nn.sigmoid(log_snr) ** 0.5, jax.nn.sigmoid(-log_snr)
-    alpha, sigma_squared = alpha[:, None], sigma_squared[:, None]
-    gain = alpha * values / (alpha**2 * values + sigma_squared)
-    mean = jnp.asarray(MEAN, z.dtype)
-    centred = z.reshape(-1, FRAMES) - alpha * mean
-    matmul = jax.lax.Precision.HIGHEST
-    coordinates = jnp.matmul(centred, vectors, precision=matmul)
-    x = mean + jnp.matmul(gain * coordinates, vectors.T, precision=matmul)
-    return x.reshape(z.shape)
-
-
-def _scales(num_steps):
-    t = np.linspace(1.0, 0.0, num_steps + 1)
-    angle = np.arctan(np.exp(-10.0)) * (1 - t) + np.arctan(np.exp(10.0)) * t
-    return list(zip(np.cos(angle), np.sin(angle), strict=True))
+DATA = Gaussian(MEAN, COVARIANCE)
 
 
 def _exact_law(sampler, num_steps, gamma=0.0, delta=0.1):
     """The map z_1 -> E[result], as (matrix, offset), and the covariance of the steps' noise."""
-    scales = _scales(num_steps)
+    levels = scales(num_steps)
     matrix, offset, noise = IDENTITY, np.zeros(FRAMES), np.zeros((FRAMES, FRAMES))
     before = None
 
     for k in range(num_steps):
-        (alpha_t, sigma_t), (alpha_s, sigma_s) = scales[k], scales[k + 1]
-        gain = _gain(alpha_t, sigma_t)
+        (alpha_t, sigma_t), (alpha_s, sigma_s) = levels[k], levels[k + 1]
+        gain = DATA.gain(alpha_t, sigma_t)
         x_matrix, x_offset = gain @ matrix, gain @ offset + MEAN - alpha_t * gain @ MEAN
         if k == num_steps - 1:
             return x_matrix, x_offset, gain @ noise @ gain.T
@@ -92,7 +70,7 @@ def _exact_law(sampler, num_steps, gamma=0.0, delta=0.1):
 def _videos(count, sampler, num_steps, **options):
     shape = (count, FRAMES, 1, 1, 1)
     key = jax.random.key(0)
-    videos = sample(key, gaussian_denoiser, shape, sampler=sampler, num_steps=num_steps, **options)
+    videos = sample(key, DATA.denoiser, shape, sampler=sampler, num_steps=num_steps, **options)
     assert videos.shape == shape and videos.dtype == jnp.float32
     return np.asarray(videos, np.float64).reshape(count, FRAMES)
 
@@ -128,7 +106,7 @@ def test_path_of_the_deterministic_samplers(sampler, num_steps):
     z = jax.random.normal(jax.random.key(1), (16, FRAMES, 1, 1, 1))
     log_snr = cosine_log_snr(jnp.linspace(1.0, 0.0, num_steps + 1))
     keys = jax.random.split(jax.random.key(2), 16)
-    x = SAMPLERS[sampler](Path(keys, z, log_snr), gaussian_denoiser).reshape(16, FRAMES)
+    x = SAMPLERS[sampler](Path(keys, z, log_snr), DATA.denoiser).reshape(16, FRAMES)
     matrix, offset, _ = _exact_law(sampler, num_steps)
     np.testing.assert_allclose(x, z.reshape(16, FRAMES) @ matrix.T + offset, atol=2e-5)
 
@@ -163,7 +141,7 @@ def test_order_of_convergence_to_the_probability_flow(sampler, order):
     """
     z = jax.random.normal(jax.random.key(3), (32, FRAMES, 1, 1, 1))
     values, vectors = np.linalg.eigh(COVARIANCE)
-    (alpha, sigma), (alpha_0, sigma_0) = _scales(1)
+    (alpha, sigma), (alpha_0, sigma_0) = scales(1)
     stretch = np.sqrt((alpha_0**2 * values + sigma_0**2) / (alpha**2 * values + sigma**2))
     centred = np.asarray(z, np.float64).reshape(32, FRAMES) - alpha * MEAN
     exact = alpha_0 * MEAN + (centred @ vectors * stretch) @ vectors.T
@@ -173,7 +151,7 @@ def test_order_of_convergence_to_the_probability_flow(sampler, order):
     errors = []
     for num_steps in steps:
         log_snr = jnp.linspace(-20.0, 20.0, num_steps + 1)
-        x = SAMPLERS[sampler](Path(keys, z, log_snr), gaussian_denoiser).reshape(32, FRAMES)
+        x = SAMPLERS[sampler](Path(keys, z, log_snr), DATA.denoiser).reshape(32, FRAMES)
         errors.append(np.sqrt(np.mean((x - exact) ** 2)))
     slope = -np.polyfit(np.log(steps), np.log(errors), 1)[0]
     assert abs(slope - order) < 0.15, (slope, errors)

@@ -154,6 +154,7 @@ def persistence_report(
     *,
     real: np.ndarray | None = None,
     noise: np.ndarray | None = None,
+    labels: np.ndarray | None = None,
     share_of_frames: float = 14 / 16,
     classifier: DigitClassifier | None = None,
 ) -> dict:
@@ -163,13 +164,15 @@ def persistence_report(
       samples: uint8 [n, frames, height, width, 1].
       real: the ceiling, uint8 of the same layout; by default as many videos of the test split.
       noise: the floor; by default uniform noise of the shape of `samples`, from a fixed seed.
+      labels: [n], the digits that were asked for, if they were.
       share_of_frames: as in `digit_persistence`.
       classifier: by default `digit_classifier()`.
 
     Returns:
       share_of_frames, and for each of 'samples', 'real' and 'noise' a dict of: videos (their
       number), persistence, persistence_standard_error (binomial), displacement (pixels per
-      frame) and digit_histogram, all ready for JSON.
+      frame) and digit_histogram, and of the samples as_asked, where labels are given: all ready
+      for JSON.
 
     Raises:
       ValueError: another shape or dtype, or `share_of_frames` out of (1/2, 1].
@@ -197,6 +200,8 @@ def persistence_report(
             "displacement": mean_displacement(videos),
             "digit_histogram": digit_histogram(digits, share_of_frames),
         }
+        if name == "samples" and labels is not None:
+            report[name]["as_asked"] = share_as_asked(digits, labels, share_of_frames)
     return report
 
 

@@ -11,11 +11,7 @@ import numpy as np
 from vdm import parallel
 from vdm.data.media import to_uint8
 from vdm.data.source import make_source
-from vdm.evaluation.digit_persistence import (
-    digit_classifier,
-    persistence_report,
-    share_as_asked,
-)
+from vdm.evaluation.digit_persistence import persistence_report
 from vdm.evaluation.held_out_loss import held_out_loss
 from vdm.sampling.generate import conditions, make_generator
 
@@ -52,14 +48,13 @@ def evaluate(config: ml_collections.ConfigDict, params: dict, step: int) -> dict
         make_source(config, "test"), frames=videos.shape[1], num_images=0, condition="none"
     )
     real = to_uint8(held_out.batch(0, count)["video"])
-    persistence = persistence_report(videos, real=real)
+    labels = None
+    if config.data.condition == "label" and config.sample.guidance_weight:
+        labels = conditions(config, range(count))["label"]
+    persistence = persistence_report(videos, real=real, labels=labels)
     persistence["samples_over_real"] = (
         persistence["samples"]["persistence"] / persistence["real"]["persistence"]
     )
-    if config.data.condition == "label" and config.sample.guidance_weight:
-        labels = conditions(config, range(count))["label"]
-        seen = digit_classifier().digits_seen(videos)
-        persistence["samples"]["as_asked"] = share_as_asked(seen, labels)
     return {
         "protocol": {
             "name": PROTOCOL

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import ml_collections
 
+from vdm.config import at_least, one_of, require
 from vdm.diffusion.conditioning import DOWNSAMPLINGS
 from vdm.diffusion.guidance import NORMALIZATIONS
 from vdm.diffusion.samplers import CONDITIONINGS
@@ -25,24 +26,24 @@ def check_sampling(config: ml_collections.ConfigDict) -> None:
         ("reconstruction_clip", ("after", "before")),
         ("reconstruction_normalization", NORMALIZATIONS),
     ):
-        _require(sample[field] in choices, f"sample.{field}", sample[field], f"one of {choices}")
+        one_of(config, f"sample.{field}", choices)
     for field in ("repaint_jump_length", "repaint_repeats"):
-        _in_range(config, f"sample.{field}", 1, None)
+        at_least(config, f"sample.{field}", 1)
     for field in ("reconstruction_weight", "reconstruction_data_variance"):
-        _in_range(config, f"sample.{field}", 0, None)
+        at_least(config, f"sample.{field}", 0)
     if sample.task == "generate":
-        _require(not sample.observed, "sample.observed", sample.observed, "empty to generate")
+        require(not sample.observed, "sample.observed", sample.observed, "empty to generate")
         return
     _check_section(config)
     if sample.task in ("upsample", "cascade"):
-        _require(
+        require(
             sample.conditioning == "reconstruction",
             "sample.conditioning",
             sample.conditioning,
             f"'reconstruction' for the task {sample.task!r}, which observes a low resolution",
         )
     elif sample.conditioning == "repaint":
-        _require(
+        require(
             sample.sampler != "dpmpp_2m",
             "sample.sampler",
             sample.sampler,
@@ -59,24 +60,19 @@ def _check_section(config: ml_collections.ConfigDict) -> None:
     if config.sample.task == "predict":
         _in_range(config, "predict.num_given", 1, frames - 1)
     elif config.sample.task in ("extend", "figure4"):
-        _in_range(config, "extend.num_frames", 1, None)
+        at_least(config, "extend.num_frames", 1)
         _in_range(config, "extend.num_given", 0, frames)
         _in_range(config, "extend.overlap", 1, frames - 1)
         _in_range(config, "extend.stride", 1, frames - config.extend.overlap)
     elif config.sample.task == "interpolate":
-        _in_range(config, "interpolate.every", 2, None)
+        at_least(config, "interpolate.every", 2)
     elif config.sample.task == "cascade":
-        _in_range(config, "cascade.num_frames", 1, None)
-        _in_range(config, "cascade.frameskip", 1, None)
+        at_least(config, "cascade.num_frames", 1)
+        at_least(config, "cascade.frameskip", 1)
         _in_range(config, "cascade.overlap", 1, frames - 1)
     else:
-        _require(
-            upsample.downsampling in DOWNSAMPLINGS,
-            "upsample.downsampling",
-            upsample.downsampling,
-            f"one of {DOWNSAMPLINGS}",
-        )
-        _require(
+        one_of(config, "upsample.downsampling", DOWNSAMPLINGS)
+        require(
             upsample.factor >= 1 and config.data.resolution % upsample.factor == 0,
             "upsample.factor",
             upsample.factor,
@@ -86,7 +82,7 @@ def _check_section(config: ml_collections.ConfigDict) -> None:
 
 def _check_base(config: ml_collections.ConfigDict) -> None:
     path = config.cascade.base_checkpoint
-    _require(bool(path), "cascade.base_checkpoint", path, "an exported .safetensors file")
+    require(bool(path), "cascade.base_checkpoint", path, "an exported .safetensors file")
     base, _ = load_exported_config(Path(path))
     for field in ("channels", "condition"):
         if base["data"][field] != config.data[field]:
@@ -106,13 +102,7 @@ def _check_base(config: ml_collections.ConfigDict) -> None:
         )
 
 
-def _in_range(config, field: str, least: float, most: float | None) -> None:
+def _in_range(config: ml_collections.ConfigDict, field: str, least: int, most: int) -> None:
     section, name = field.split(".")
     value = config[section][name]
-    holds = least <= value and (most is None or value <= most)
-    _require(holds, field, value, f"at least {least}" if most is None else f"{least} to {most}")
-
-
-def _require(holds: bool, field: str, value, expected: str) -> None:
-    if not holds:
-        raise ValueError(f"config.{field} is {value!r}, and must be {expected}")
+    require(least <= value <= most, field, value, f"{least} to {most}")
