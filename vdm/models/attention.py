@@ -54,8 +54,26 @@ class _Output(nn.Module):
         )(tokens)
 
 
-def _softmax(logits: Float[Array, "..."], dtype: DTypeLike) -> Float[Array, "..."]:
-    return jax.nn.softmax(logits.astype(jnp.float32), axis=-1).astype(dtype)
+@jax.custom_vjp
+def softmax(logits: Float[Array, "... keys"]) -> Float[Array, "... keys"]:
+    """The softmax over the last axis, in float32, whose gradient needs its result alone.
+
+    The derived gradient keeps more arrays of this size, the largest of the network.
+    """
+    return jax.nn.softmax(logits.astype(jnp.float32)).astype(logits.dtype)
+
+
+def _softmax_forward(logits):
+    weights = softmax(logits)
+    return weights, weights
+
+
+def _softmax_backward(weights, gradient):
+    w, g = weights.astype(jnp.float32), gradient.astype(jnp.float32)
+    return ((w * (g - jnp.sum(w * g, axis=-1, keepdims=True))).astype(weights.dtype),)
+
+
+softmax.defvjp(_softmax_forward, _softmax_backward)
 
 
 class SpatialAttention(nn.Module):
@@ -77,7 +95,7 @@ class SpatialAttention(nn.Module):
         tokens = FrameGroupNorm(dtype=self.dtype, name="norm")(h)
         tokens = tokens.reshape(batch * frames, height * width, channels)
         query, key, value = _QueryKeyValue(self.head_dim, self.dtype, name="qkv")(tokens)
-        weights = _softmax(jnp.einsum("nhqd,nhkd->nhqk", query, key), self.dtype)
+        weights = softmax(jnp.einsum("nhqd,nhkd->nhqk", query, key))
         attended = jnp.einsum("nhqk,nhkd->nhqd", weights, value)
         return h + _Output(self.dtype, name="out")(attended).reshape(h.shape)
 
@@ -137,7 +155,7 @@ class TemporalAttention(nn.Module):
         logits = jnp.einsum("nhqd,nhkd->nhqk", query, key)
         logits += jnp.einsum("nhqd,qkd->nhqk", query, relative_key)
         logits = jnp.where(mask, logits, jnp.finfo(logits.dtype).min)
-        weights = _softmax(logits, self.dtype)
+        weights = softmax(logits)
         attended = jnp.einsum("nhqk,nhkd->nhqd", weights, value)
         attended += jnp.einsum("nhqk,qkd->nhqd", weights, relative_value)
         update = _Output(self.dtype, name="out")(attended)

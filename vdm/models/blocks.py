@@ -1,4 +1,4 @@
-"""Residual, downsampling and upsampling blocks; every convolution is 1x3x3, in space alone."""
+"""Residual, downsampling and upsampling blocks."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -6,40 +6,8 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
 from vdm.models.attention import SpatialAttention, TemporalAttention
+from vdm.models.convolution import FrameConv
 from vdm.models.norm import FrameGroupNorm
-
-
-class FrameConv(nn.Module):
-    """A 1x3x3 convolution as a 2D convolution with frames folded into the batch.
-
-    Attributes:
-      features: output channels.
-      stride: in height and width.
-      zero_init: start from zeros, so that a residual branch starts as the identity.
-      dtype: of the computation.
-    """
-
-    features: int
-    stride: int = 1
-    zero_init: bool = False
-    dtype: DTypeLike = jnp.float32
-
-    @nn.compact
-    def __call__(
-        self, h: Float[Array, "batch frames height width channels"]
-    ) -> Float[Array, "batch frames out_height out_width features"]:
-        folded = h.reshape(-1, *h.shape[2:])
-        folded = nn.Conv(
-            self.features,
-            (3, 3),
-            strides=self.stride,
-            kernel_init=(
-                nn.initializers.zeros if self.zero_init else nn.initializers.lecun_normal()
-            ),
-            dtype=self.dtype,
-            name="conv",
-        )(folded)
-        return folded.reshape(*h.shape[:2], *folded.shape[1:])
 
 
 class Downsample(nn.Module):
@@ -100,18 +68,17 @@ class ResidualBlock(nn.Module):
         skip = h
         if h.shape[-1] != self.features:
             skip = nn.Dense(self.features, dtype=self.dtype, name="skip")(h)
-        h = nn.swish(FrameGroupNorm(dtype=self.dtype, name="norm_1")(h))
+        h = FrameGroupNorm(swish=True, dtype=self.dtype, name="norm_1")(h)
         h = FrameConv(self.features, dtype=self.dtype, name="conv_1")(h)
         embedded = nn.Dense(
             2 * self.features if self.film else self.features, dtype=self.dtype, name="embedding"
-        )(embedding)[:, :, None, None, :]
-        norm_2 = FrameGroupNorm(dtype=self.dtype, name="norm_2")
+        )(embedding)
+        norm_2 = FrameGroupNorm(swish=True, dtype=self.dtype, name="norm_2")
         if self.film:
-            scale, shift = jnp.split(embedded, 2, axis=-1)
-            h = norm_2(h) * (1 + scale) + shift
+            h = norm_2(h, film=jnp.split(embedded, 2, axis=-1))
         else:
-            h = norm_2(h + embedded)
-        h = nn.Dropout(self.dropout, deterministic=self.deterministic)(nn.swish(h))
+            h = norm_2(h + embedded[:, :, None, None, :])
+        h = nn.Dropout(self.dropout, deterministic=self.deterministic)(h)
         h = FrameConv(self.features, zero_init=True, dtype=self.dtype, name="conv_2")(h)
         return skip + h
 

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from vdm.models.attention import independent_images_mask
-from vdm.models.blocks import Downsample, FrameConv, SpaceTimeBlock, Upsample
+from vdm.models.blocks import Downsample, SpaceTimeBlock, Upsample
+from vdm.models.convolution import FrameConv
 from vdm.models.embeddings import ConditioningEmbedding
 from vdm.models.norm import FrameGroupNorm
 
@@ -146,7 +147,7 @@ class SpaceTimeUNet(nn.Module):
             if level:
                 h = Upsample(channels[level - 1], dtype, name=f"upsample_{level}")(h)
 
-        h = nn.swish(FrameGroupNorm(dtype=dtype, name="norm_out")(h))
+        h = FrameGroupNorm(swish=True, dtype=dtype, name="norm_out")(h)
         out_features = z.shape[-1] * self.patch_size**2
         h = FrameConv(out_features, zero_init=True, dtype=dtype, name="conv_out")(h)
         return depth_to_space(h.astype(jnp.float32), self.patch_size)

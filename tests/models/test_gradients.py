@@ -1,0 +1,92 @@
+"""The layers whose gradients are written out agree with libraries that derive theirs."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import pytest
+
+from vdm.models.attention import softmax
+from vdm.models.convolution import convolve
+from vdm.models.norm import FrameGroupNorm
+
+
+def value_and_gradients(function, cotangent, *arguments):
+    value, pull_back = jax.vjp(function, *arguments)
+    return value, pull_back(cotangent(value.shape))
+
+
+def normal(seed, *shape):
+    return jax.random.normal(jax.random.key(seed), shape)
+
+
+def assert_close(ours, theirs, relative):
+    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+        assert a.shape == b.shape
+        assert jnp.abs(a - b).max() <= relative * jnp.abs(b).max()
+
+
+@pytest.mark.parametrize("film", [False, True])
+@pytest.mark.parametrize("swish", [False, True])
+@pytest.mark.parametrize("channels", [3, 12, 64])
+def test_group_norm_is_that_of_flax(swish, film, channels):
+    h = 0.5 + 2 * normal(0, 2, 3, 4, 6, channels)
+    film_by = (normal(1, 2, 1, channels), normal(2, 2, 1, channels)) if film else None
+    layer = FrameGroupNorm(swish=swish)
+    params = {"group_norm": {"scale": normal(3, channels), "bias": normal(4, channels)}}
+    groups = {3: 1, 12: 1, 64: 16}[channels]  # about 4 channels each, and a divisor of 32
+
+    def theirs(h, film_by, params):
+        of_frames = h.reshape(-1, *h.shape[2:])
+        y = nn.GroupNorm(num_groups=groups).apply({"params": params["group_norm"]}, of_frames)
+        y = y.reshape(h.shape)
+        if film_by is not None:
+            y = y * (1 + film_by[0][:, :, None, None]) + film_by[1][:, :, None, None]
+        return nn.swish(y) if swish else y
+
+    def ours(h, film_by, params):
+        return layer.apply({"params": params}, h, film=film_by)
+
+    def cotangent(shape):
+        return normal(5, *shape)
+
+    assert_close(
+        value_and_gradients(ours, cotangent, h, film_by, params),
+        value_and_gradients(theirs, cotangent, h, film_by, params),
+        2e-6,
+    )
+
+
+def test_group_norm_far_from_zero_has_no_nan():
+    h = jnp.concatenate([jnp.full((1, 1, 2, 2, 4), 1e3), jnp.zeros((1, 1, 2, 2, 4))])
+    params = {"group_norm": {"scale": jnp.full(4, 1e3), "bias": jnp.full(4, -1e3)}}
+    layer = FrameGroupNorm(swish=True)
+    gradient = jax.grad(lambda h: layer.apply({"params": params}, h).sum())(h)
+    assert jnp.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("side", [1, 2, 5, 6])
+def test_convolution_is_that_of_jax(side, stride):
+    def theirs(h, kernel):
+        return jax.lax.conv_general_dilated(
+            h, kernel, (stride, stride), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+
+    arguments = normal(0, 2, side, side + 1, 3), normal(1, 3, 3, 3, 4)
+    assert_close(
+        value_and_gradients(
+            lambda *a: convolve(*a, stride), lambda shape: normal(2, *shape), *arguments
+        ),
+        value_and_gradients(theirs, lambda shape: normal(2, *shape), *arguments),
+        1e-6,
+    )
+
+
+def test_softmax_is_that_of_jax():
+    logits = 4 * normal(0, 2, 3, 5)
+    logits = logits.at[0, 0, 1:].set(jnp.finfo(jnp.float32).min)  # a frame that sees itself alone
+    assert_close(
+        value_and_gradients(softmax, lambda shape: normal(1, *shape), logits),
+        value_and_gradients(jax.nn.softmax, lambda shape: normal(1, *shape), logits),
+        1e-6,
+    )
