@@ -96,11 +96,14 @@ def check(config, workdir: Path, mode: str) -> None:
     from vdm.data.source import make_source
     from vdm.exported import load_exported_config
     from vdm.sampling.checks import check_sampling
+    from vdm.sampling.generate import preview_config
     from vdm.training import checkpoints
 
     validate(config)
     make_source(config, "train")
-    check_sampling(config)
+    check_sampling(preview_config(config) if mode in ("train", "export") else config)
+    if mode == "eval" and config.sample.task == "figure4":
+        raise ValueError("config.sample.task figure4 is a picture for --mode=sample, not for eval")
     if config.checkpoint and mode in ("train", "export"):
         raise ValueError(f"config.checkpoint is for sample and eval, and the mode is {mode}")
     if config.checkpoint:

@@ -14,7 +14,7 @@ from vdm.data.source import make_source
 from vdm.diffusion.conditioning import ObservedFrames, ObservedLowResolution
 from vdm.exported import export
 from vdm.sampling.checks import check_sampling
-from vdm.sampling.generate import make_generator
+from vdm.sampling.generate import make_generator, preview_config
 from vdm.sampling.tasks import cascade, extend
 
 
@@ -185,3 +185,33 @@ def test_the_cascade_runs_two_models(tiny_config, params, tmp_path):
     config.cascade.frameskip = 4
     with pytest.raises(ValueError, match=r"frameskip 2, and config\.cascade\.frameskip is 4"):
         check_sampling(config)
+
+
+def test_the_cascade_asks_its_first_model_for_the_same_label(tiny_config, tmp_path):
+    """The second model is told nothing here, and so only the first can make the difference."""
+    config = tiny_config
+    config.data.condition, config.model.num_classes = "label", 10
+    params = jax.tree.map(
+        lambda leaf: leaf + 0.1 * jax.random.normal(jax.random.key(1), leaf.shape),
+        init_params(config),
+    )
+    base = config.copy_and_resolve_references()
+    base.data.update(frameskip=2, resolution=4, downsample=2)
+    base.model.attention_resolutions = (2,)
+    export(tmp_path / "base.safetensors", params, base, 0)
+    config.cascade.update(
+        base_checkpoint=str(tmp_path / "base.safetensors"), num_frames=4, frameskip=2
+    )
+    config.sample.update(task="cascade", batch_size=1, guidance_weight=0.0)
+    videos = []
+    for label in (3, 8):
+        config.sample.label = label
+        videos.append(make_generator(config, parallel.make_mesh())(params, [0]))
+    assert (videos[0] != videos[1]).any()
+
+
+def test_training_shows_samples_that_need_no_other_model(tiny_config):
+    tiny_config.sample.task = "cascade"
+    check_sampling(preview_config(tiny_config))
+    tiny_config.sample.task = "predict"
+    assert preview_config(tiny_config).sample.task == "predict"

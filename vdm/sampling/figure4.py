@@ -15,7 +15,7 @@ from vdm.sampling.store import write_samples
 METHODS = ("replacement", "reconstruction")
 _COLUMNS = 16  # frames of a long video that are shown
 _ROWS = 4  # videos that are shown
-_MARGIN = 96  # pixels, for the name of the method
+_LEFT_MARGIN, _TOP_MARGIN = 96, 20  # pixels, for the method of a row and the number of a frame
 
 
 def write_figure4(
@@ -50,17 +50,22 @@ def write_figure4(
     rows = pairs.reshape(-1, *pairs.shape[2:])
     shown = np.linspace(0, rows.shape[1] - 1, min(_COLUMNS, rows.shape[1])).round().astype(int)
     picture = folder / "figure4.png"
-    _with_names(contact_sheet(rows[:, shown]), len(rows)).save(picture)
+    _with_names(contact_sheet(rows[:, shown]), len(rows), shown).save(picture)
     (folder / "figure4.gif").write_bytes(gif_bytes(video_grid(rows)))
     return picture
 
 
-def _with_names(sheet: Image.Image, rows: int) -> Image.Image:
-    """The sheet with a margin on the left, where each row has the name of its method."""
-    out = Image.new("RGB", (sheet.width + _MARGIN, sheet.height), "white")
-    out.paste(sheet, (_MARGIN, 0))
+def _with_names(sheet: Image.Image, rows: int, shown: np.ndarray) -> Image.Image:
+    """The sheet with the method of each row on its left and the number of each frame above."""
+    out = Image.new("RGB", (sheet.width + _LEFT_MARGIN, sheet.height + _TOP_MARGIN), "white")
+    out.paste(sheet, (_LEFT_MARGIN, _TOP_MARGIN))
     draw = ImageDraw.Draw(out)
     for row in range(rows):
-        middle = (row + 0.5) * sheet.height / rows
-        draw.text((_MARGIN - 6, middle), METHODS[row % len(METHODS)], fill="black", anchor="rm")
+        middle = _TOP_MARGIN + (row + 0.5) * sheet.height / rows
+        name = METHODS[row % len(METHODS)]
+        draw.text((_LEFT_MARGIN - 6, middle), name, fill="black", anchor="rm")
+    draw.text((_LEFT_MARGIN - 6, _TOP_MARGIN / 2), "frame", fill="black", anchor="rm")
+    for column, frame in enumerate(shown):
+        middle = _LEFT_MARGIN + (column + 0.5) * sheet.width / len(shown)
+        draw.text((middle, _TOP_MARGIN / 2), str(frame), fill="black", anchor="mm")
     return out

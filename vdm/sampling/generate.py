@@ -102,7 +102,8 @@ def _make_observed(
         for field in ("channel_multipliers", "attention_resolutions"):  # lists in JSON
             base_config["model"][field] = tuple(base_config["model"][field])
         base_config = ml_collections.ConfigDict(base_config)
-        base_config.sample.update(seed=settings.seed, batch_size=settings.batch_size)
+        for field in ("seed", "batch_size", "label", "caption"):
+            base_config.sample[field] = settings[field]
         base, params = make_generator(base_config, mesh), load_exported(path)
         return lambda indices: from_uint8(base(params, indices))
     if settings.observed:
@@ -174,8 +175,20 @@ def describe_conditions(
     return {}
 
 
+def preview_config(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """The configuration by which training shows samples: what its task needs is at hand.
+
+    A cascade waits for another model, and figure 4 is long; both give way to generation.
+    """
+    config = config.copy_and_resolve_references()
+    if config.sample.task in ("cascade", "figure4"):
+        config.sample.task = "generate"
+    return config
+
+
 def make_preview(config: ml_collections.ConfigDict, mesh: Mesh) -> Callable[[dict], np.ndarray]:
     """Draws the first samples of a run side by side: (parameters) -> uint8 [frames, H, W, c]."""
+    config = preview_config(config)
     generator = make_generator(config, mesh)
     indices = range(min(config.sample.num_videos, config.sample.batch_size))
     return lambda params: video_grid(generator(params, indices))
