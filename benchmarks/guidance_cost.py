@@ -1,12 +1,18 @@
 """What reconstruction guidance costs: time and memory of a guided step over an unguided one.
 
-    python benchmarks/guidance_cost.py [--config=FILE]
+    python benchmarks/guidance_cost.py [--config=FILE] [--topology=v4:2x2x1]
 
 Sampling of 16 videos by the model of configs/moving_digits.py, or of another configuration, with
-random weights, in 8 steps of dpmpp_2m: without an observation, guided by 8 of 16 frames, and the
-latter with rematerialised blocks. Timings are interleaved, and what is reported is the median of
-the ratios of neighbours. The memory is what XLA plans for arguments, results and temporaries.
-Prints and writes benchmarks/results/guidance_cost.json. Takes two minutes on two cores.
+random weights, in 8 steps of dpmpp_2m: without an observation, and guided by 8 of 16 frames, the
+latter also with each form of rematerialisation. Timings are interleaved, and what is reported is
+the median of the ratios of neighbours. The memory is what XLA plans for arguments, results and
+temporaries. Takes three minutes on two cores.
+
+With --topology it compiles for one chip of TPUs that are not here and reports memory and
+arithmetic instead of time. Needs `pip install "jax[tpu]"` and TPU_SKIP_MDS_QUERY=1; the committed
+results have JAX_OPTIMIZATION_LEVEL=O0, by which the memory is an upper bound.
+
+Prints and writes benchmarks/results/guidance_cost.json, or guidance_cost_TOPOLOGY.json.
 """
 
 import argparse
@@ -16,17 +22,19 @@ import os
 import pathlib
 import platform
 import statistics
+import sys
 import time
 
 import jax
 import jax.numpy as jnp
+from jax.experimental.topologies import get_topology_desc
 
 from vdm.build import init_params, make_denoiser
+from vdm.config import REMAT
 from vdm.diffusion.conditioning import ObservedFrames
 from vdm.diffusion.samplers import sample
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "benchmarks/results/guidance_cost.json"
 VIDEOS, STEPS, ROUNDS = 16, 8, 15
 
 
@@ -37,19 +45,20 @@ def load_config(path):
     return module.get_config()
 
 
-def compiled_samplers(config):
-    """{name: compiled (params, keys) -> x}, and the arguments."""
+def compiled_samplers(config, sharding):
+    """{name: compiled (params, keys) -> x}, for the device of a sharding, and the arguments."""
     data = config.data
     shape = (VIDEOS, data.frames, data.resolution, data.resolution, data.channels)
     observation = ObservedFrames(jnp.zeros(shape), jnp.arange(data.frames) < data.frames // 2)
-    remat = config.copy_and_resolve_references()
-    remat.model.remat = True
 
-    def sampler(config, observation):
+    def sampler(observation, remat):
+        own = config.copy_and_resolve_references()
+        own.model.remat = remat
+
         def draw(params, keys):
             return sample(
                 keys,
-                make_denoiser(config, params, {}, clip=None if observation is None else False),
+                make_denoiser(own, params, {}, clip=None if observation is None else False),
                 shape,
                 sampler="dpmpp_2m",
                 num_steps=STEPS,
@@ -57,18 +66,16 @@ def compiled_samplers(config):
                 reconstruction_options={"clip": True},
             )
 
-        return jax.jit(draw)
+        return jax.jit(draw, in_shardings=sharding, out_shardings=sharding)
 
-    arguments = (
-        jax.jit(lambda: init_params(config))(),
-        jax.random.split(jax.random.key(0), VIDEOS),
-    )
-    samplers = {
-        "unguided": sampler(config, None),
-        "guided": sampler(config, observation),
-        "guided_remat": sampler(remat, observation),
-    }
-    return {name: draw.lower(*arguments).compile() for name, draw in samplers.items()}, arguments
+    def arguments():
+        return init_params(config), jax.random.split(jax.random.key(0), VIDEOS)
+
+    samplers = {"unguided": sampler(None, "none"), "guided": sampler(observation, "none")}
+    for remat in REMAT[1:]:
+        samplers[f"guided, remat {remat}"] = sampler(observation, remat)
+    shapes = jax.eval_shape(arguments)
+    return {name: draw.lower(*shapes).compile() for name, draw in samplers.items()}, arguments
 
 
 def seconds(draw, arguments):
@@ -82,25 +89,29 @@ def planned_bytes(draw):
     return plan.argument_size_in_bytes + plan.output_size_in_bytes + plan.temp_size_in_bytes
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--config", default=str(ROOT / "configs/moving_digits.py"))
-    path = parser.parse_args().config
-    samplers, arguments = compiled_samplers(load_config(path))
+def memory_of(samplers):
+    planned = {name: planned_bytes(draw) for name, draw in samplers.items()}
+    return {
+        name: {
+            "megabytes": planned[name] / 1e6,
+            "memory_over_unguided": planned[name] / planned["unguided"],
+        }
+        for name in samplers
+    }
+
+
+def arithmetic_of(samplers):
+    flops = {name: draw.cost_analysis()["flops"] for name, draw in samplers.items()}
+    return {name: {"flops_over_unguided": flops[name] / flops["unguided"]} for name in samplers}
+
+
+def time_of(samplers, arguments):
     for draw in samplers.values():
         seconds(draw, arguments)
     rounds = [
         {name: seconds(draw, arguments) for name, draw in samplers.items()} for _ in range(ROUNDS)
     ]
-    result = {
-        "command": f"python benchmarks/guidance_cost.py --config={pathlib.Path(path).name}",
-        "hardware": f"{jax.devices()[0].device_kind}, {os.cpu_count()} cores",
-        "versions": {"jax": jax.__version__, "python": platform.python_version()},
-        "videos": VIDEOS,
-        "steps": STEPS,
-        "rounds": ROUNDS,
-    }
-    memory = {name: planned_bytes(draw) for name, draw in samplers.items()}
+    result = {}
     for name in samplers:
         ratios = [times[name] / times["unguided"] for times in rounds]
         quartiles = statistics.quantiles(ratios, n=4)
@@ -108,11 +119,43 @@ def main():
             "seconds_per_step": statistics.median(times[name] for times in rounds) / STEPS,
             "time_over_unguided": quartiles[1],
             "time_quartiles": [quartiles[0], quartiles[2]],
-            "megabytes": memory[name] / 1e6,
-            "memory_over_unguided": memory[name] / memory["unguided"],
         }
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(result, indent=2) + "\n")
+    return result
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--config", default=str(ROOT / "configs/moving_digits.py"))
+    parser.add_argument("--topology", help="of TPUs to compile for, for instance v4:2x2x1")
+    flags = parser.parse_args()
+    if flags.topology:
+        device = get_topology_desc(flags.topology, "tpu").devices[0]
+    else:
+        device = jax.devices()[0]
+    samplers, arguments = compiled_samplers(
+        load_config(flags.config), jax.sharding.SingleDeviceSharding(device)
+    )
+    parts = [memory_of(samplers)]
+    parts += [
+        arithmetic_of(samplers) if flags.topology else time_of(samplers, jax.jit(arguments)())
+    ]
+    result = {
+        "command": " ".join(["python benchmarks/guidance_cost.py", *sys.argv[1:]]),
+        "hardware": (
+            f"{device.device_kind}, not attached"
+            if flags.topology
+            else f"{device.device_kind}, {os.cpu_count()} cores"
+        ),
+        "versions": {"jax": jax.__version__, "python": platform.python_version()},
+        "videos": VIDEOS,
+        "steps": STEPS,
+        "rounds": 0 if flags.topology else ROUNDS,
+        **{name: {k: v for part in parts for k, v in part[name].items()} for name in samplers},
+    }
+    name = "guidance_cost" + (f"_{flags.topology.replace(':', '_')}" if flags.topology else "")
+    path = ROOT / f"benchmarks/results/{name}.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(result, indent=2) + "\n")
     print(json.dumps(result, indent=2))
 
 

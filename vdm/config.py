@@ -11,6 +11,7 @@ from vdm.diffusion.samplers import SAMPLERS
 
 CONDITIONS = ("none", "label", "text")
 OPTIMIZERS = ("adam", "muon")
+REMAT = ("none", "activations", "blocks")
 
 
 def default_config() -> ml_collections.ConfigDict:
@@ -49,7 +50,7 @@ def default_config() -> ml_collections.ConfigDict:
     model.film = False
     model.max_relative_distance = 32  # not fixed by the paper
     model.patch_size = 1  # not in the paper
-    model.remat = False
+    model.remat = "none"  # none | activations | blocks: what the backward pass computes again
     model.dtype = "bfloat16"  # float32 | bfloat16
 
     config.diffusion = diffusion = ml_collections.ConfigDict()
@@ -149,6 +150,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
     one_of(config, "diffusion.target", TARGETS)
     one_of(config, "sample.sampler", tuple(SAMPLERS))
     one_of(config, "training.optimizer", OPTIMIZERS)
+    one_of(config, "model.remat", REMAT)
     one_of(config, "model.dtype", ("float32", "bfloat16"))
     for field in (
         "data.frames",

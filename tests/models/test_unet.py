@@ -158,10 +158,11 @@ def test_condition_dropout_drops_whole_conditions_at_its_rate():
     assert abs(is_dropped.mean() - 0.25) < 4 * np.sqrt(0.25 * 0.75 / batch)
 
 
-def test_rematerialisation_changes_memory_not_numbers():
+@pytest.mark.parametrize("remat", ["activations", "blocks"])
+def test_rematerialisation_changes_memory_not_numbers(remat):
     z = _latent(FRAMES)
     model, variables = _model_and_params(z)
-    remat = SpaceTimeUNet(**FIELDS | {"remat": True})
+    remat = SpaceTimeUNet(**FIELDS | {"remat": remat})
 
     def gradient_and_text(module):
         loss = jax.jit(jax.grad(lambda v: jnp.square(module.apply(v, z, LOG_SNR)).mean()))

@@ -5,9 +5,11 @@ from functools import partial
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+CONVOLUTION = "convolution"  # the name of its results for rematerialisation
 _KERNEL_SIZE = 3
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 
@@ -43,7 +45,7 @@ class FrameConv(nn.Module):
             conv_general_dilated=_convolve_as_flax_asks,
             name="conv",
         )(folded)
-        return folded.reshape(*h.shape[:2], *folded.shape[1:])
+        return checkpoint_name(folded.reshape(*h.shape[:2], *folded.shape[1:]), CONVOLUTION)
 
 
 def _convolve_as_flax_asks(inputs, kernel, strides, padding, **unchanged):

@@ -3,14 +3,20 @@
 from collections.abc import Mapping
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from vdm.models.attention import independent_images_mask
 from vdm.models.blocks import Downsample, SpaceTimeBlock, Upsample
-from vdm.models.convolution import FrameConv
+from vdm.models.convolution import CONVOLUTION, FrameConv
 from vdm.models.embeddings import ConditioningEmbedding
 from vdm.models.norm import FrameGroupNorm
+
+_REMAT_POLICIES = {
+    "activations": jax.checkpoint_policies.save_only_these_names(CONVOLUTION),
+    "blocks": jax.checkpoint_policies.nothing_saveable,
+}
 
 
 class SpaceTimeUNet(nn.Module):
@@ -36,7 +42,9 @@ class SpaceTimeUNet(nn.Module):
       patch_size: pixels of p x p patches become channels before the first convolution and pixels
         again after the last (not in the paper: 1 is its network), which makes small models on
         slow machines several times cheaper.
-      remat: recompute each block's activations in the backward pass instead of keeping them.
+      remat: what the backward pass computes again instead of keeping it: 'none'; 'activations',
+        all but the results of convolutions, at a tenth of the forward pass's arithmetic or two;
+        'blocks', all but the inputs of blocks. XLA for CPUs obeys neither.
       dtype: of the computation, 'float32' or 'bfloat16'; parameters are always float32.
     """
 
@@ -54,7 +62,7 @@ class SpaceTimeUNet(nn.Module):
     film: bool = False
     max_relative_distance: int = 16
     patch_size: int = 1
-    remat: bool = False
+    remat: str = "none"
     dtype: str = "float32"
 
     @nn.compact
@@ -107,7 +115,9 @@ class SpaceTimeUNet(nn.Module):
             name="conditioning",
         )(log_snr, condition or {}, num_frames=num_frames, num_images=num_images, train=train)
 
-        block_class = nn.remat(SpaceTimeBlock) if self.remat else SpaceTimeBlock
+        block_class = SpaceTimeBlock
+        if self.remat != "none":
+            block_class = nn.remat(SpaceTimeBlock, policy=_REMAT_POLICIES[self.remat])
 
         def block(h, features, name, attend=True):
             module = block_class(

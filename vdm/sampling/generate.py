@@ -102,6 +102,7 @@ def _make_observed(
         for field in ("channel_multipliers", "attention_resolutions"):  # lists in JSON
             base_config["model"][field] = tuple(base_config["model"][field])
         base_config = ml_collections.ConfigDict(base_config)
+        base_config.model.remat = config.model.remat
         for field in ("seed", "batch_size", "label", "caption"):
             base_config.sample[field] = settings[field]
         base, params = make_generator(base_config, mesh), load_exported(path)
