@@ -101,8 +101,8 @@ def _make_observed(
         base_config, _ = load_exported_config(path)
         for field in ("channel_multipliers", "attention_resolutions"):  # lists in JSON
             base_config["model"][field] = tuple(base_config["model"][field])
+        base_config["model"]["remat"] = config.model.remat  # which changes no number
         base_config = ml_collections.ConfigDict(base_config)
-        base_config.model.remat = config.model.remat
         for field in ("seed", "batch_size", "label", "caption"):
             base_config.sample[field] = settings[field]
         base, params = make_generator(base_config, mesh), load_exported(path)
