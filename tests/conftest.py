@@ -10,7 +10,7 @@ import pytest
 
 # Before anything imports vdm: from here on, each annotated array that goes into or out of these
 # packages has the shape and dtype that it says. Only while testing: users need no beartype.
-jaxtyping.install_import_hook(["vdm.diffusion", "vdm.models"], "beartype.beartype")
+jaxtyping.install_import_hook(["vdm.diffusion", "vdm.metrics", "vdm.models"], "beartype.beartype")
 
 # Before anything touches a device. The sharded paths need at least two; `JAX_PLATFORMS=cuda` (or
 # tpu) in the environment runs the tests there instead.

@@ -136,6 +136,7 @@ def default_config() -> ml_collections.ConfigDict:
     evaluation.num_videos = 256
     evaluation.log_snr_bins = 10
     evaluation.batch_size = 16
+    evaluation.shard_size = 64  # samples in a file, made and kept together
     return config
 
 
@@ -174,6 +175,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
         "eval.num_videos",
         "eval.log_snr_bins",
         "eval.batch_size",
+        "eval.shard_size",
     ):
         at_least(config, field, 1)
     for field in (

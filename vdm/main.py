@@ -71,7 +71,8 @@ def evaluate(config, workdir: Path) -> None:
     from vdm.evaluation.moving_digits import write_report
 
     params, step = _load_weights(config, workdir)
-    page = write_report(workdir / "eval", run(config, params, step))
+    folder = workdir / "eval"
+    page = write_report(folder, run(config, params, step, folder / "samples"))
     print(page.read_text())
     print(f"report: {page}")
 

@@ -45,15 +45,19 @@ def load_videos(
     """
     if channels not in _MODES:
         raise ValueError(f"channels must be 1 or 3, not {channels}")
-    path = Path(path)
+    shape = (num_frames, height, width, channels)
+    return np.concatenate([_load(source, shape) for source in sources_of(Path(path))])
+
+
+def sources_of(path: Path) -> list[Path]:
+    """The files, and folders of images, that the videos under a path are in, in natural order.
+
+    Raises:
+      FileNotFoundError: there is no such path.
+      ValueError: an empty folder.
+    """
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist, and videos are to be read from it")
-    shape = (num_frames, height, width, channels)
-    return np.concatenate([_load(source, shape) for source in _sources(path)])
-
-
-def _sources(path: Path) -> list[Path]:
-    """The files, and folders of images, that the videos are in."""
     if not path.is_dir():
         return [path]
     entries = _entries(path)

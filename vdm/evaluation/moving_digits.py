@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -14,17 +15,19 @@ from vdm.data.source import make_source
 from vdm.evaluation.digit_persistence import persistence_report
 from vdm.evaluation.held_out_loss import held_out_loss
 from vdm.sampling.generate import conditions, make_generator
+from vdm.sampling.shards import SampleStore, samples_made_by
 
 PROTOCOL = "moving_digits"
 
 
-def evaluate(config: ml_collections.ConfigDict, params: dict, step: int) -> dict:
+def evaluate(config: ml_collections.ConfigDict, params: dict, step: int, folder: Path) -> dict:
     """Digit persistence of the task's samples, and, where it is to generate, the held-out loss.
 
     Args:
       config: the configuration.
       params: EMA parameters.
       step: the training steps behind them.
+      folder: for the samples, which an interrupted evaluation goes on from.
 
     Returns:
       protocol, results and the configuration, ready for JSON.
@@ -37,13 +40,10 @@ def evaluate(config: ml_collections.ConfigDict, params: dict, step: int) -> dict
         print("held-out loss", flush=True)
         loss_rows = held_out_loss(config, params, mesh)
 
-    generate = make_generator(config, mesh)
-    size, count = config.sample.batch_size, config.eval.num_videos
-    videos = []
-    for first in range(0, count, size):
-        videos.append(generate(params, range(first, min(first + size, count))))
-        print(f"sampled {min(first + size, count)}/{count} videos", flush=True)
-    videos = np.concatenate(videos)
+    generate, count = make_generator(config, mesh), config.eval.num_videos
+    store = SampleStore(folder, samples_made_by(config, params), count, config.eval.shard_size)
+    store.complete(partial(generate, params))
+    videos = np.stack(list(store))
     held_out = dataclasses.replace(
         make_source(config, "test"), frames=videos.shape[1], num_images=0, condition="none"
     )

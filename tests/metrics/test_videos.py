@@ -1,0 +1,80 @@
+"""Videos come from files as they are, and what is wrong with a file is said."""
+
+import io
+import zipfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vdm.data.media import gif_bytes
+from vdm.metrics.videos import open_videos
+
+
+@pytest.fixture
+def colours():
+    return np.random.default_rng(0).integers(0, 256, (3, 4, 6, 8, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_npz_files_are_streamed(tmp_path, colours, save):
+    save(tmp_path / "a.npz", video=colours)
+    save(tmp_path / "b.npz", video=colours[:1, :, :, :, :1], other=np.zeros(3))
+    videos = open_videos(tmp_path, 0)
+    assert (len(videos), videos.frames, videos.size) == (4, 4, (6, 8))
+    read = list(videos)
+    np.testing.assert_array_equal(read[:3], colours)
+    np.testing.assert_array_equal(read[3], colours[0, ..., :1].repeat(3, -1))
+    np.testing.assert_array_equal(list(open_videos(tmp_path / "a.npz", 2)), colours[:, :2])
+
+
+def test_folders_of_gifs_and_of_images(tmp_path, colours):
+    (tmp_path / "a.gif").write_bytes(gif_bytes(colours[0, ..., :1], scale=1))
+    (tmp_path / "b").mkdir()
+    for index, frame in enumerate(colours[1]):
+        Image.fromarray(frame).save(tmp_path / "b" / f"frame_{index}.png")
+    read = list(open_videos(tmp_path, 0))
+    np.testing.assert_array_equal(read, [colours[0, ..., :1].repeat(3, -1), colours[1]])
+
+
+def test_video_files_are_decoded(tmp_path, colours):
+    av = pytest.importorskip("av")
+    with av.open(str(tmp_path / "a.mkv"), "w") as container:
+        stream = container.add_stream("ffv1", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 8, 6, "bgr0"
+        for frame in colours[0]:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame)))
+        container.mux(stream.encode())
+    videos = open_videos(tmp_path, 0)
+    assert (videos.frames, videos.size) == (4, (6, 8))
+    np.testing.assert_array_equal(next(iter(videos)), colours[0])
+    (tmp_path / "b.mkv").write_bytes((tmp_path / "a.mkv").read_bytes()[:200])
+    with pytest.raises(ValueError, match=r"b\.mkv (cannot be decoded|has)"):
+        list(videos)
+
+
+def test_what_does_not_fit_names_the_file(tmp_path, colours):
+    with pytest.raises(FileNotFoundError, match="none does not exist"):
+        open_videos(tmp_path / "none", 0)
+    np.savez(tmp_path / "a.npz", video=colours)
+    np.savez(tmp_path / "b.npz", video=colours[:, :3])
+    with pytest.raises(ValueError, match=r"b\.npz has 3 frames, and 4 are needed"):
+        list(open_videos(tmp_path, 0))
+    np.savez(tmp_path / "b.npz", video=colours[:, :, :5])
+    with pytest.raises(ValueError, match=r"b\.npz is 5 x 8 pixels .* first video is 6 x 8"):
+        list(open_videos(tmp_path, 0))
+    np.savez(tmp_path / "b.npz", video=colours.astype(np.float32))
+    with pytest.raises(ValueError, match=r"b\.npz is float32 .* uint8 \[n, frames"):
+        open_videos(tmp_path, 0)
+    np.savez(tmp_path / "b.npz", videos=colours)
+    with pytest.raises(ValueError, match=r"b\.npz has no array `video`"):
+        open_videos(tmp_path, 0)
+
+
+def test_an_archive_that_ends_early_names_the_video(tmp_path, colours):
+    whole = io.BytesIO()
+    np.lib.format.write_array(whole, colours)
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        archive.writestr("video.npy", whole.getvalue()[: -colours[0].nbytes // 2])
+    with pytest.raises(ValueError, match=r"a\.npz ends in video 2 of 3"):
+        list(open_videos(tmp_path, 0))

@@ -1,0 +1,1 @@
+"""Feature networks, and the measures of sets of videos that are built on them."""

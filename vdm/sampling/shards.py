@@ -1,0 +1,96 @@
+"""Many samples on disk, in shards that are written as they are made."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import ml_collections
+import numpy as np
+from flax.traverse_util import flatten_dict
+
+from vdm.metrics.weights import digest_of
+
+
+@dataclasses.dataclass(frozen=True)
+class SampleStore:
+    """Samples 0 to count - 1 on disk, for an evaluation that may be interrupted.
+
+    Sample i is a function of (seed, i), and so it does not matter when or where a shard is made:
+    what is there is kept, and what is missing is made.
+
+    Attributes:
+      parent: of the store's own folder, whose name is a digest of all that its samples are a
+        function of, so that samples made in another way are never taken for these.
+      made_by: what that is besides the index, ready for JSON; written to store.json.
+      count: of samples.
+      shard_size: samples in each shard but the last.
+    """
+
+    parent: Path
+    made_by: dict
+    count: int
+    shard_size: int
+
+    @property
+    def folder(self) -> Path:
+        """Of samples_00000.npz and so on, with `video` and `index`, and of store.json."""
+        return self.parent / hashlib.sha256(self._record().encode()).hexdigest()[:16]
+
+    def complete(self, generate: Callable[[Sequence[int]], np.ndarray]) -> None:
+        """Makes the shards that are missing.
+
+        Args:
+          generate: (indices) -> uint8 [len(indices), frames, height, width, channels].
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / "store.json").write_text(self._record())
+        for path, indices in self._shards():
+            if not path.exists():
+                temporary = path.with_suffix(".tmp")
+                with temporary.open("wb") as file:
+                    np.savez_compressed(file, video=generate(indices), index=np.array(indices))
+                temporary.replace(path)
+            print(f"sampled {indices[-1] + 1}/{self.count} videos", flush=True)
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        """The samples in order, uint8 [frames, height, width, channels]; a shard is held at a time.
+
+        Raises:
+          ValueError: a shard that is damaged.
+        """
+        for path, indices in self._shards():
+            try:
+                with path.open("rb") as file, np.load(file) as shard:
+                    videos = shard["video"]
+            except Exception as error:  # numpy and zipfile raise many types on damaged files.
+                raise ValueError(
+                    f"{path} cannot be read: remove it, and it is made again"
+                ) from error
+            if len(videos) != len(indices):
+                raise ValueError(f"{path} has {len(videos)} samples, and not {len(indices)}")
+            yield from videos
+
+    def _shards(self) -> list[tuple[Path, range]]:
+        return [
+            (
+                self.folder / f"samples_{number:05}.npz",
+                range(first, min(first + self.shard_size, self.count)),
+            )
+            for number, first in enumerate(range(0, self.count, self.shard_size))
+        ]
+
+    def _record(self) -> str:
+        record = {**self.made_by, "count": self.count, "shard_size": self.shard_size}
+        return json.dumps(record, indent=2, sort_keys=True) + "\n"
+
+
+def samples_made_by(config: ml_collections.ConfigDict, params: dict) -> dict:
+    """What the samples of a configuration and of parameters are a function of, ready for JSON."""
+    without = ("training", "eval", "checkpoint")
+    sections = {name: part for name, part in config.to_dict().items() if name not in without}
+    return {"weights_sha256": digest_of(flatten_dict(params, sep="/")), **sections}
