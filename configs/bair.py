@@ -45,4 +45,5 @@ def get_config():
 
     config.sample.task = "predict"
     config.predict.num_given = 1
+    config.eval.protocol = "bair"
     return config

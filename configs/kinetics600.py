@@ -45,4 +45,5 @@ def get_config():
 
     config.sample.task = "predict"
     config.predict.num_given = 5
+    config.eval.protocol = "kinetics600"
     return config

@@ -49,4 +49,5 @@ def get_config():
     config.sample.num_steps = 256
     config.sample.gamma = 0.3
     config.data.augment_flip = False
+    config.eval.protocol = "text_16x64x64"
     return config

@@ -40,4 +40,5 @@ def get_config():
     config.sample.num_steps = 256
     config.sample.gamma = 0.1
     config.data.augment_flip = False
+    config.eval.protocol = "ucf101"
     return config

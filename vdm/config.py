@@ -8,6 +8,7 @@ import ml_collections
 
 from vdm.diffusion.process import TARGETS
 from vdm.diffusion.samplers import SAMPLERS
+from vdm.metrics.protocols import PROTOCOLS
 
 CONDITIONS = ("none", "label", "text")
 OPTIMIZERS = ("adam", "muon")
@@ -105,6 +106,8 @@ def default_config() -> ml_collections.ConfigDict:
     sample.return_observed = True  # observed frames as they are; not fixed by the paper
     sample.repaint_jump_length = 10  # steps
     sample.repaint_repeats = 10
+    # Samples of each held-out example, from which come what is observed and the condition.
+    sample.per_example = 1
     sample.num_videos = 16
     sample.batch_size = 16
     sample.max_video_files = 64  # videos that are also written as GIF files
@@ -133,6 +136,8 @@ def default_config() -> ml_collections.ConfigDict:
     cascade.overlap = 1  # frames of the block before that are given
 
     config.eval = evaluation = ml_collections.ConfigDict()
+    # moving_digits: persistence and held-out loss; or a protocol of vdm/metrics/protocols.py.
+    evaluation.protocol = "moving_digits"
     evaluation.num_videos = 256
     evaluation.log_snr_bins = 10
     evaluation.batch_size = 16
@@ -152,6 +157,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
     one_of(config, "sample.sampler", tuple(SAMPLERS))
     one_of(config, "training.optimizer", OPTIMIZERS)
     one_of(config, "model.remat", REMAT)
+    one_of(config, "eval.protocol", ("moving_digits", *PROTOCOLS))
     one_of(config, "model.dtype", ("float32", "bfloat16"))
     for field in (
         "data.frames",
@@ -171,6 +177,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
         "training.keep_checkpoints",
         "sample.num_steps",
         "sample.num_videos",
+        "sample.per_example",
         "sample.batch_size",
         "eval.num_videos",
         "eval.log_snr_bins",

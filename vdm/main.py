@@ -67,12 +67,15 @@ def sample(config, workdir: Path) -> None:
 
 def evaluate(config, workdir: Path) -> None:
     """Evaluates the EMA weights and writes the report to WORKDIR/eval."""
-    from vdm.evaluation.moving_digits import evaluate as run
-    from vdm.evaluation.moving_digits import write_report
+    if config.eval.protocol == "moving_digits":
+        from vdm.evaluation import moving_digits as evaluation
+    else:
+        from vdm.evaluation import by_protocol as evaluation
 
     params, step = _load_weights(config, workdir)
     folder = workdir / "eval"
-    page = write_report(folder, run(config, params, step, folder / "samples"))
+    result = evaluation.evaluate(config, params, step, folder / "samples")
+    page = evaluation.write_report(folder, result)
     print(page.read_text())
     print(f"report: {page}")
 
@@ -103,8 +106,8 @@ def check(config, workdir: Path, mode: str) -> None:
     validate(config)
     make_source(config, "train")
     check_sampling(preview_config(config) if mode in ("train", "export") else config)
-    if mode == "eval" and config.sample.task == "figure4":
-        raise ValueError("config.sample.task figure4 is a picture for --mode=sample, not for eval")
+    if mode == "eval":
+        _check_evaluation(config)
     if config.checkpoint and mode in ("train", "export"):
         raise ValueError(f"config.checkpoint is for sample and eval, and the mode is {mode}")
     if config.checkpoint:
@@ -122,6 +125,27 @@ def check(config, workdir: Path, mode: str) -> None:
             parallel.make_mesh(), config.training.batch_size, "training.batch_size"
         )
     _check_writable(workdir)
+
+
+def _check_evaluation(config) -> None:
+    if config.sample.task == "figure4":
+        raise ValueError("config.sample.task figure4 is a picture for --mode=sample, not for eval")
+    if config.eval.protocol == "moving_digits":
+        if config.data.name != "moving_digits":
+            raise ValueError(
+                "config.eval.protocol 'moving_digits' reads digits, and config.data.name is "
+                f"{config.data.name!r}"
+            )
+        return
+    from vdm.evaluation.by_protocol import make_extractors, protocol_of
+
+    protocol = protocol_of(config)
+    for extractor in make_extractors(protocol).values():
+        if protocol.frames < extractor.min_frames:
+            raise ValueError(
+                f"config.eval.protocol {protocol.name!r} needs videos of {extractor.min_frames} "
+                f"frames or more, and this configuration makes {protocol.frames}"
+            )
 
 
 def _check_writable(workdir: Path) -> None:

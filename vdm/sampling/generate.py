@@ -109,9 +109,11 @@ def _make_observed(
         return lambda indices: from_uint8(base(params, indices))
     if settings.observed:
         videos = from_uint8(load_observed(config))
-        return lambda indices: videos[indices % len(videos)]
+        return lambda indices: videos[np.array(examples_of(config, indices)) % len(videos)]
     source = make_source(config, "test")
-    return lambda indices: np.stack([source.example(int(i))["video"] for i in indices])
+    return lambda indices: np.stack(
+        [source.example(i)["video"] for i in examples_of(config, indices)]
+    )
 
 
 def load_observed(config: ml_collections.ConfigDict) -> np.ndarray:
@@ -136,11 +138,16 @@ def load_observed(config: ml_collections.ConfigDict) -> np.ndarray:
     return np.pad(videos, ((0, 0), (0, missing), (0, 0), (0, 0), (0, 0)))
 
 
+def examples_of(config: ml_collections.ConfigDict, indices: Sequence[int]) -> list[int]:
+    """The held-out example of each sample, from which come its condition and what it observes."""
+    return [int(index) // config.sample.per_example for index in indices]
+
+
 def conditions(config: ml_collections.ConfigDict, indices: Sequence[int]) -> dict[str, np.ndarray]:
     """What the samples of given indices are conditioned on, as the network takes it.
 
-    config.sample.label or config.sample.caption where they are given; otherwise sample i has the
-    label or the caption of example i of the held-out data.
+    config.sample.label or config.sample.caption where they are given; otherwise each sample has the
+    label or the caption of its held-out example.
     """
     data, settings = config.data, config.sample
     count = len(indices)
@@ -157,7 +164,7 @@ def conditions(config: ml_collections.ConfigDict, indices: Sequence[int]) -> dic
     if data.condition == "none":
         return {}
     source = make_source(config, "test")
-    examples = [source.example(int(index)) for index in indices]
+    examples = [source.example(index) for index in examples_of(config, indices)]
     names = {"label": ("label",), "text": ("text", "text_mask")}[data.condition]
     return {name: np.stack([example[name] for example in examples]) for name in names}
 
@@ -171,7 +178,7 @@ def describe_conditions(
         return {"label": conditions(config, indices)["label"]}
     if data.condition == "text":
         source = make_source(config, "test")
-        captions = [settings.caption or source.caption(int(index)) for index in indices]
+        captions = [settings.caption or source.caption(i) for i in examples_of(config, indices)]
         return {"caption": np.array(captions)}
     return {}
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import jax
 import ml_collections
 import numpy as np
 from flax.traverse_util import flatten_dict
@@ -91,6 +92,7 @@ class SampleStore:
 
 def samples_made_by(config: ml_collections.ConfigDict, params: dict) -> dict:
     """What the samples of a configuration and of parameters are a function of, ready for JSON."""
+    tensors = jax.device_get(flatten_dict(params, sep="/"))
     without = ("training", "eval", "checkpoint")
     sections = {name: part for name, part in config.to_dict().items() if name not in without}
-    return {"weights_sha256": digest_of(flatten_dict(params, sep="/")), **sections}
+    return {"weights_sha256": digest_of(tensors), **sections}

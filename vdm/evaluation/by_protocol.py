@@ -1,0 +1,145 @@
+"""The evaluation of a model by a protocol of vdm.metrics, and its report."""
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import jax
+import ml_collections
+import numpy as np
+
+from vdm import parallel
+from vdm.data.media import to_uint8
+from vdm.data.source import make_source
+from vdm.evaluation.paper_tables import TABLES
+from vdm.metrics.features import Extractor, make_extractor
+from vdm.metrics.measure import compare, summarize, warnings_of
+from vdm.metrics.protocols import PROTOCOLS, Protocol
+from vdm.sampling.generate import make_generator
+from vdm.sampling.shards import SampleStore, samples_made_by
+
+# Tables of data sets that anybody can have; those of the others' are private.
+_PUBLIC = ("Table 1", "Table 2", "Table 3")
+
+
+def protocol_of(config: ml_collections.ConfigDict) -> Protocol:
+    """The protocol that config.eval.protocol names, with what it leaves to the configuration.
+
+    Raises:
+      ValueError: the configuration's videos are not those of the protocol.
+    """
+    protocol, data = PROTOCOLS[config.eval.protocol], config.data
+    long = {"extend": config.extend, "cascade": config.cascade}.get(config.sample.task)
+    frames = long.num_frames if long else data.frames
+    for name, wanted, found in (
+        ("data.frames", protocol.frames, frames),
+        ("data.resolution", protocol.resolution, data.resolution),
+        ("data.frameskip", protocol.frameskip if protocol.table else 0, data.frameskip),
+        ("data.name", protocol.dataset if protocol.table in _PUBLIC else 0, data.name),
+    ):
+        if wanted and wanted != found:
+            raise ValueError(
+                f"config.eval.protocol {protocol.name!r} is of videos with {name} {wanted!r}, and "
+                f"this configuration makes {found!r}"
+            )
+    return dataclasses.replace(
+        protocol,
+        dataset=data.name,
+        split=protocol.split if protocol.split != "any" else "test",
+        num_real=protocol.num_real or config.eval.num_videos,
+        num_generated=protocol.num_generated or config.eval.num_videos,
+        frames=frames,
+        frameskip=data.frameskip,
+        resolution=data.resolution,
+        seed=config.sample.seed,
+        compression="none",
+    )
+
+
+def make_extractors(protocol: Protocol) -> dict[str, Extractor]:
+    """The protocol's networks; FileNotFoundError, with one sentence, where weights are missing."""
+    return {name: make_extractor(name, resize=protocol.resize) for name in protocol.networks}
+
+
+def evaluate(config: ml_collections.ConfigDict, params: dict, step: int, folder: Path) -> dict:
+    """The protocol's numbers for samples of the model, ready for JSON.
+
+    Args:
+      config: the configuration.
+      params: EMA parameters.
+      step: the training steps behind them.
+      folder: for the samples, which an interrupted evaluation goes on from.
+    """
+    protocol = protocol_of(config)
+    extractors = make_extractors(protocol)
+    config = config.copy_and_resolve_references()
+    config.sample.per_example = protocol.samples_per_given
+    mesh = parallel.make_mesh()
+    store = SampleStore(
+        folder, samples_made_by(config, params), protocol.num_generated, config.eval.shard_size
+    )
+    on_devices = jax.device_put(params, parallel.replicated(mesh))
+    store.complete(partial(make_generator(config, mesh), on_devices))
+    measure = partial(
+        summarize,
+        protocol=protocol,
+        extractors=extractors,
+        batch_size=config.eval.batch_size,
+    )
+    print("features of the samples", flush=True)
+    generated = measure(map(_with_colours, store), len(store))
+    print("features of the real videos", flush=True)
+    real = measure(_real_videos(config, protocol), protocol.num_real)
+    return {
+        **compare(real, generated, protocol),
+        "warnings": warnings_of(real, generated, protocol),
+        "protocol": protocol.to_dict(),
+        "generated": {"path": str(store.folder), "videos": len(store), "step": step},
+        "networks": {name: {"weights_sha256": e.digest} for name, e in extractors.items()},
+        "config": config.to_dict(),
+    }
+
+
+def _real_videos(config: ml_collections.ConfigDict, protocol: Protocol) -> Iterator[np.ndarray]:
+    source = dataclasses.replace(
+        make_source(config, "test"), frames=protocol.frames, num_images=0, condition="none"
+    )
+    for index in range(protocol.num_real):
+        yield _with_colours(to_uint8(source.example(index)["video"]))
+
+
+def _with_colours(video: np.ndarray) -> np.ndarray:
+    return video.repeat(3, axis=-1) if video.shape[-1] == 1 else video
+
+
+def write_report(folder: Path, result: dict) -> Path:
+    """Writes NAME.json and NAME.md, by the protocol's name; returns the path of the latter."""
+    folder.mkdir(parents=True, exist_ok=True)
+    name = result["protocol"]["name"]
+    (folder / f"{name}.json").write_text(json.dumps(result, indent=2) + "\n")
+    page = folder / f"{name}.md"
+    page.write_text(to_markdown(result))
+    return page
+
+
+def to_markdown(result: dict) -> str:
+    """The result as a page: the numbers, the protocol, and the paper's numbers beside them."""
+    protocol = result["protocol"]
+    lines = [f"# {protocol['name']}", "", "| metric | value |", "|---|---|"]
+    for name, value in result.items():
+        if isinstance(value, float) and not name.endswith(("_error", "_deviation")):
+            error = result.get(f"{name}_standard_error", result.get(f"{name}_standard_deviation"))
+            lines.append(f"| {name} | {value:.3f}{'' if error is None else f' +- {error:.3f}'} |")
+    for warning in result["warnings"]:
+        lines += ["", f"Note: {warning}."]
+    lines += ["", "| protocol | |", "|---|---|"]
+    lines += [f"| {name} | {value} |" for name, value in protocol.items() if value not in ("", ())]
+    for table in TABLES:
+        if protocol["name"] in table.protocols:
+            lines += ["", f"{table.name} of the paper, {table.title}:", ""]
+            header = ["", *table.settings, *table.metrics]
+            lines += ["| " + " | ".join(cells) + " |" for cells in (header, ["---"] * len(header))]
+            lines += ["| " + " | ".join(row) + " |" for row in table.rows]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,149 @@
+"""The tables of the paper (section 4) and what it compares itself with, as data."""
+
+import dataclasses
+
+# What stands in a cell for which there is no number.
+NOT_GIVEN, NOT_RUN = "-", "not run"
+
+_TEXT_METRICS = ("fvd", "fid_avg", "is_avg", "fid_first", "is_first")
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """A table of the paper.
+
+    Attributes:
+      name: as the paper counts.
+      title: what is measured on what.
+      protocols: of vdm.metrics.protocols, whose results belong here.
+      settings: columns before the metrics, as 'section.field' of the configuration.
+      metrics: columns, of vdm.metrics.protocols.METRICS.
+      rows: of the paper: who, a value for each setting, and a cell for each metric.
+      note: what a reader of the numbers has to know.
+    """
+
+    name: str
+    title: str
+    protocols: tuple[str, ...]
+    settings: tuple[str, ...]
+    metrics: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    note: str = ""
+
+
+_TRAIN_AND_VALIDATION = (
+    "FVD and FID against the training / validation set, IS over 1 / 10 splits, in the paper. Its "
+    "data set is private."
+)
+
+TABLES = (
+    Table(
+        "Table 1",
+        "UCF101, unconditional",
+        ("ucf101",),
+        (),
+        ("fid_c3d", "is_c3d"),
+        (
+            ("MoCoGAN", "26998", "12.42"),
+            ("TGAN-F", "8942.63", "13.62"),
+            ("TGAN-ODE", "26512", "15.2"),
+            ("TGAN-F, 128x128", "7817", "22.91"),
+            ("VideoGPT, 128x128", NOT_GIVEN, "24.69"),
+            ("TGAN-v2", "3431", "26.60"),
+            ("TGAN-v2, 128x128", "3497", "28.87"),
+            ("DVD-GAN, 128x128", NOT_GIVEN, "32.97"),
+            ("Video Diffusion (the paper)", "295 +- 3", "57 +- 0.62"),
+            ("real data at 64x64", NOT_GIVEN, "60.2"),
+        ),
+    ),
+    Table(
+        "Table 2",
+        "BAIR robot pushing, 1 frame given",
+        ("bair",),
+        (),
+        ("fvd",),
+        (
+            ("DVD-GAN", "109.8"),
+            ("VideoGPT", "103.3"),
+            ("TrIVD-GAN-FP", "103.3"),
+            ("Transframer", "100"),
+            ("CCVS", "99"),
+            ("Video Transformer", "94"),
+            ("FitVid", "93.6"),
+            ("NUWA", "86.9"),
+            ("Video Diffusion (the paper), ancestral, 512 steps", "68.19"),
+            ("Video Diffusion (the paper), Langevin, 256 + 256", "66.92"),
+        ),
+        "The paper's camera is `image_main`, most others' `image_aux1`: not comparable.",
+    ),
+    Table(
+        "Table 3",
+        "Kinetics-600, 5 frames given",
+        ("kinetics600",),
+        (),
+        ("fvd", "is_i3d"),
+        (
+            ("Video Transformer", "170", NOT_GIVEN),
+            ("DVD-GAN-FP", "69.1", NOT_GIVEN),
+            ("Video VQ-VAE", "64.3", NOT_GIVEN),
+            ("CCVS", "55", NOT_GIVEN),
+            ("TrIVD-GAN-FP", "25.74", "12.54"),
+            ("Transframer", "25.4", NOT_GIVEN),
+            ("Video Diffusion (the paper), ancestral, 256 steps", "18.6", "15.39"),
+            ("Video Diffusion (the paper), Langevin, 128 + 128", "16.2 +- 0.34", "15.64"),
+        ),
+        "With replacement and another seed for the real windows the paper has FVD 16.9.",
+    ),
+    Table(
+        "Table 4",
+        "Text to video: joint training on images",
+        ("text_16x64x64",),
+        ("data.num_images",),
+        _TEXT_METRICS,
+        tuple(
+            ("Video Diffusion (the paper)", *row.split())
+            for row in (
+                "0 202.28/205.42 37.52/37.40 7.91/7.58 41.14/40.87 9.23/8.74",
+                "4 68.11/70.74 18.62/18.42 9.02/8.53 22.54/22.19 10.58/9.91",
+                "8 57.84/60.72 15.57/15.44 9.32/8.82 19.25/18.98 10.81/10.12",
+            )
+        ),
+        _TRAIN_AND_VALIDATION,
+    ),
+    Table(
+        "Table 5",
+        "Text to video: classifier-free guidance",
+        ("text_16x64x64", "text_16x64x64_frameskip4"),
+        ("data.frameskip", "sample.guidance_weight"),
+        _TEXT_METRICS,
+        tuple(
+            ("Video Diffusion (the paper)", *row.split())
+            for row in (
+                "1 1.0 41.65/43.70 12.49/12.39 10.80/10.07 16.42/16.19 12.17/11.22",
+                "1 2.0 50.19/48.79 10.53/10.47 13.22/12.10 13.91/13.75 14.81/13.46",
+                "1 5.0 163.74/160.21 13.54/13.52 14.80/13.46 17.07/16.95 16.40/14.75",
+                "4 1.0 56.71/60.30 11.03/10.93 9.40/8.90 16.21/15.96 11.39/10.61",
+                "4 2.0 54.28/51.95 9.39/9.36 11.53/10.75 14.21/14.04 13.81/12.63",
+                "4 5.0 185.89/176.82 11.82/11.78 13.73/12.59 16.59/16.44 16.24/14.62",
+            )
+        ),
+        _TRAIN_AND_VALIDATION,
+    ),
+    Table(
+        "Table 6",
+        "Text to video: extension to 64 frames",
+        ("text_64x64x64",),
+        ("sample.guidance_weight", "sample.conditioning"),
+        _TEXT_METRICS,
+        tuple(
+            ("Video Diffusion (the paper)", *row.split())
+            for row in (
+                "2.0 reconstruction 136.22/134.55 13.77/13.62 10.30/9.66 16.34/16.46 14.67/13.37",
+                "2.0 replacement 451.45/436.16 25.95/25.52 7.00/6.75 16.33/16.46 14.67/13.34",
+                "5.0 reconstruction 133.92/133.04 13.59/13.58 10.31/9.65 16.28/16.53 15.09/13.72",
+                "5.0 replacement 456.24/441.93 26.05/25.69 7.04/6.78 16.30/16.54 15.11/13.69",
+            )
+        ),
+        _TRAIN_AND_VALIDATION,
+    ),
+)

@@ -1,0 +1,153 @@
+"""Results as the paper's tables: python -m vdm.evaluation.tables DIR... --output=FOLDER."""
+
+import argparse
+import base64
+import html
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from vdm.data.media import gif_bytes, video_grid
+from vdm.evaluation.paper_tables import NOT_RUN, TABLES, Table
+
+_VIDEOS_SHOWN = 8
+
+
+def load_results(folders: list[Path]) -> list[dict]:
+    """The results of --mode=eval and of vdm.metrics under folders, each with its path.
+
+    Raises:
+      ValueError: a folder that is not there, or a .json file that cannot be read.
+    """
+    results = []
+    for folder in folders:
+        if not folder.is_dir():
+            raise ValueError(f"{folder} is no folder of results")
+        for path in sorted(folder.rglob("*.json")):
+            try:
+                content = json.loads(path.read_text())
+            except (OSError, ValueError) as error:
+                raise ValueError(f"{path} cannot be read: {error}") from error
+            if isinstance(content, dict) and isinstance(content.get("protocol"), dict):
+                results.append({**content, "path": path})
+    return results
+
+
+def rows_of(table: Table, results: list[dict]) -> list[list[str]]:
+    """The table's rows: the paper's, then ours, or one that says that nothing was run."""
+    rows = [list(row) for row in table.rows]
+    ours = [result for result in results if result["protocol"].get("name") in table.protocols]
+    for result in ours:
+        settings = [_setting(result, field) for field in table.settings]
+        rows.append(
+            [f"this project, {_run(result)}", *settings]
+            + [_cell(result, metric) for metric in table.metrics]
+        )
+    if not ours:
+        rows.append(["this project"] + [NOT_RUN] * (len(table.settings) + len(table.metrics)))
+    return rows
+
+
+def to_markdown(results: list[dict]) -> str:
+    """All tables as one page."""
+    lines = ["# The tables of Video Diffusion Models (Ho et al. 2022)", ""]
+    for table in TABLES:
+        header = ["", *table.settings, *table.metrics]
+        lines += [f"## {table.name}: {table.title}", ""]
+        lines += ["| " + " | ".join(cells) + " |" for cells in (header, ["---"] * len(header))]
+        lines += ["| " + " | ".join(row) + " |" for row in rows_of(table, results)]
+        lines += ["", *_notes(table, results)]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def to_html(results: list[dict]) -> str:
+    """All tables as one page that needs no other file, samples of our runs among them."""
+    title = "The tables of Video Diffusion Models (Ho et al. 2022)"
+    parts = [
+        "<!doctype html>",
+        f'<html lang="en"><head><meta charset="utf-8"><title>{title}</title>',
+        "<style>body{font:16px/1.5 system-ui,sans-serif;max-width:64rem;margin:2rem auto;"
+        "padding:0 1rem}table{border-collapse:collapse;margin:1rem 0;display:block;"
+        "overflow-x:auto}td,th{border-bottom:1px solid #ccc;padding:.25rem .75rem;"
+        "text-align:right}td:first-child,th:first-child{text-align:left}"
+        ".ours td{font-weight:600}.none td{color:#767676}img{image-rendering:pixelated}"
+        f"</style></head><body><h1>{title}</h1>",
+    ]
+    for table in TABLES:
+        parts.append(f"<h2>{table.name}: {html.escape(table.title)}</h2><table>")
+        header = ["", *table.settings, *table.metrics]
+        parts.append("<tr>" + "".join(f"<th>{html.escape(cell)}</th>" for cell in header) + "</tr>")
+        for row in rows_of(table, results):
+            kind = "ours" if row[0].startswith("this project,") else ""
+            kind = "none" if NOT_RUN in row else kind
+            cells = "".join(f"<td>{html.escape(cell)}</td>" for cell in row)
+            parts.append(f'<tr class="{kind}">{cells}</tr>')
+        parts.append("</table>")
+        parts += [f"<p>{html.escape(note)}</p>" for note in _notes(table, results) if note]
+        for result in results:
+            if result["protocol"].get("name") in table.protocols:
+                parts += _videos(result)
+    return "\n".join([*parts, "</body></html>"]) + "\n"
+
+
+def _notes(table: Table, results: list[dict]) -> list[str]:
+    notes = [table.note, ""] if table.note else []
+    for result in results:
+        if result["protocol"].get("name") in table.protocols:
+            for warning in result.get("warnings", []):
+                notes += [f"{_run(result)}: {warning}.", ""]
+    return notes
+
+
+def _run(result: dict) -> str:
+    return str(result["path"].parent)
+
+
+def _setting(result: dict, field: str) -> str:
+    section, name = field.split(".")
+    return str(result.get("config", {}).get(section, {}).get(name, "?"))
+
+
+def _cell(result: dict, metric: str) -> str:
+    if metric not in result:
+        return NOT_RUN
+    error = result.get(f"{metric}_standard_error")
+    cell = f"{result[metric]:.2f}" + (f" +- {error:.2f}" if error is not None else "")
+    splits = result.get(f"{metric}_10_splits")
+    return cell + (f" / {splits:.2f}" if splits is not None else "")
+
+
+def _videos(result: dict) -> list[str]:
+    """The first samples of a run side by side, as an image in the page."""
+    folder = Path(result.get("generated", {}).get("path", ""))
+    shards = sorted(folder.glob("*.npz")) if folder.is_dir() else []
+    if not shards:
+        return []
+    with np.load(shards[0]) as shard:
+        videos = shard["video"][:_VIDEOS_SHOWN]
+    encoded = base64.b64encode(gif_bytes(video_grid(videos))).decode()
+    name = html.escape(_run(result))
+    return [f'<p><img alt="samples of {name}" src="data:image/gif;base64,{encoded}"></p>']
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Writes tables.md and tables.html, and prints the former."""
+    parser = argparse.ArgumentParser(prog="python -m vdm.evaluation.tables", description=__doc__)
+    parser.add_argument("folders", type=Path, nargs="+", metavar="DIR", help="workdirs of runs")
+    parser.add_argument("--output", type=Path, default=Path(), help="folder; default: this one")
+    flags = parser.parse_args(argv)
+    try:
+        results = load_results(flags.folders)
+        flags.output.mkdir(parents=True, exist_ok=True)
+        (flags.output / "tables.md").write_text(to_markdown(results))
+        (flags.output / "tables.html").write_text(to_html(results))
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    print((flags.output / "tables.md").read_text())
+
+
+if __name__ == "__main__":
+    main()
