@@ -5,7 +5,7 @@
 or `launch/quickstart`, which also samples and evaluates. Two cores and no accelerator: about 10
 minutes of training.
 Expected: crisp digits that move and stay the digit that was asked for in most videos; persistence
-0.88, where real videos have 0.98. docs/moving_digits.md has the measurements.
+0.85, where real videos have 0.98. docs/moving_digits.md has the measurements.
 
 Other models of the same data, without a condition or with captions for one:
 

@@ -71,11 +71,12 @@ def evaluate(config, workdir: Path) -> None:
         from vdm.evaluation import moving_digits as evaluation
     else:
         from vdm.evaluation import by_protocol as evaluation
+    from vdm.evaluation.report import write_report
 
     params, step = _load_weights(config, workdir)
     folder = workdir / "eval"
     result = evaluation.evaluate(config, params, step, folder / "samples")
-    page = evaluation.write_report(folder, result)
+    page = write_report(folder, result, evaluation.to_markdown(result))
     print(page.read_text())
     print(f"report: {page}")
 

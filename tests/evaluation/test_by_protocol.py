@@ -59,8 +59,8 @@ def test_the_number_is_that_of_the_samples_on_disk(config, tmp_path):
     shards[1].unlink()
     again = by_protocol.evaluate(config, params, 7, tmp_path / "samples")
     assert json.dumps(again) == json.dumps(result)
-    page = by_protocol.write_report(tmp_path, result)
-    assert f"| fvd | {result['fvd']:.3f} |" in page.read_text()
+    page = by_protocol.to_markdown(result)
+    assert f"| fvd | {result['fvd']:.3f} |" in page
 
 
 def test_several_samples_of_an_example_observe_it(tiny_config):

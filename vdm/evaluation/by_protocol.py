@@ -1,7 +1,6 @@
 """The evaluation of a model by a protocol of vdm.metrics, and its report."""
 
 import dataclasses
-import json
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -112,16 +111,6 @@ def _real_videos(config: ml_collections.ConfigDict, protocol: Protocol) -> Itera
 
 def _with_colours(video: np.ndarray) -> np.ndarray:
     return video.repeat(3, axis=-1) if video.shape[-1] == 1 else video
-
-
-def write_report(folder: Path, result: dict) -> Path:
-    """Writes NAME.json and NAME.md, by the protocol's name; returns the path of the latter."""
-    folder.mkdir(parents=True, exist_ok=True)
-    name = result["protocol"]["name"]
-    (folder / f"{name}.json").write_text(json.dumps(result, indent=2) + "\n")
-    page = folder / f"{name}.md"
-    page.write_text(to_markdown(result))
-    return page
 
 
 def to_markdown(result: dict) -> str:

@@ -1,7 +1,6 @@
 """The evaluation of the embedded data set, and its report."""
 
 import dataclasses
-import json
 from functools import partial
 from pathlib import Path
 
@@ -71,16 +70,6 @@ def evaluate(config: ml_collections.ConfigDict, params: dict, step: int, folder:
         "held_out_loss": {"target": config.diffusion.target, "bins": loss_rows},
         "digit_persistence": persistence,
     }
-
-
-def write_report(folder: Path, result: dict) -> Path:
-    """Writes NAME.json and NAME.md, by the protocol's name; returns the path of the latter."""
-    folder.mkdir(parents=True, exist_ok=True)
-    name = result["protocol"]["name"]
-    (folder / f"{name}.json").write_text(json.dumps(result, indent=2) + "\n")
-    page = folder / f"{name}.md"
-    page.write_text(to_markdown(result))
-    return page
 
 
 def to_markdown(result: dict) -> str:
