@@ -138,7 +138,8 @@ def default_config() -> ml_collections.ConfigDict:
     config.eval = evaluation = ml_collections.ConfigDict()
     # moving_digits: persistence and held-out loss; or a protocol of vdm/metrics/protocols.py.
     evaluation.protocol = "moving_digits"
-    evaluation.num_videos = 256
+    evaluation.num_videos = 256  # where the protocol leaves it open
+    evaluation.repeats = 1  # of a protocol, with the seeds from sample.seed on, for error bars
     evaluation.log_snr_bins = 10
     evaluation.batch_size = 16
     evaluation.shard_size = 64  # samples in a file, made and kept together
@@ -180,6 +181,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
         "sample.per_example",
         "sample.batch_size",
         "eval.num_videos",
+        "eval.repeats",
         "eval.log_snr_bins",
         "eval.batch_size",
         "eval.shard_size",

@@ -42,7 +42,7 @@ def config(tiny_config, monkeypatch):
 def test_the_number_is_that_of_the_samples_on_disk(config, tmp_path):
     params = init_params(config)
     result = by_protocol.evaluate(config, params, 7, tmp_path / "samples")
-    shards = sorted(pathlib.Path(result["generated"]["path"]).glob("*.npz"))
+    shards = sorted(pathlib.Path(result["generated"]["paths"][0]).glob("*.npz"))
     samples = np.concatenate([np.load(shard)["video"] for shard in shards])
     source = make_source(config, "test")
     real = np.stack([source.example(i)["video"] for i in range(12)])
@@ -61,6 +61,20 @@ def test_the_number_is_that_of_the_samples_on_disk(config, tmp_path):
     assert json.dumps(again) == json.dumps(result)
     page = by_protocol.to_markdown(result)
     assert f"| fvd | {result['fvd']:.3f} |" in page
+
+
+def test_repeats_are_runs_with_the_next_seeds(config, tmp_path):
+    params = init_params(config)
+    config.eval.update(num_videos=4, repeats=2)
+    both = by_protocol.evaluate(config, params, 0, tmp_path)
+    config.eval.repeats = 1
+    values = []
+    for seed in (0, 1):
+        config.sample.seed = seed
+        values.append(by_protocol.evaluate(config, params, 0, tmp_path)["fvd"])
+    assert both["fvd_of_repeats"] == values and values[0] != values[1]
+    assert both["fvd"] == pytest.approx(np.mean(values))
+    assert both["fvd_standard_deviation"] == pytest.approx(abs(values[0] - values[1]) / 2**0.5)
 
 
 def test_several_samples_of_an_example_observe_it(tiny_config):

@@ -56,6 +56,18 @@ def test_published_values_are_met(file, a, b, value):
     np.testing.assert_allclose(distance_of(golden[a], golden[b]), golden[value], rtol=1e-6)
 
 
+def test_the_published_example_of_black_and_white_videos():
+    """Sixteen alike on each side: covariances are 0, and the distance is that of the means."""
+    path = GOLDEN / "i3d_golden.npz"
+    if not path.exists():
+        pytest.skip(f"{path} is not there")
+    golden = np.load(path)
+    black, white = (
+        golden[f"fvd_example_feats_{name}"].repeat(16, axis=0) for name in ("zeros", "255")
+    )
+    np.testing.assert_allclose(distance_of(black, white), golden["fvd_example"], rtol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("covariance", "sentence"),
     [

@@ -80,6 +80,13 @@ def test_each_metric_reads_what_it_says(batch_size):
     )
 
 
+def test_given_frames_may_be_left_out():
+    protocol = Protocol("fvd", ("fvd",), frames_given=2, given_frames_counted=False)
+    real, generated = videos(0)[:, 2:] / 255, videos(1)[:, 2:] / 255
+    expected = gaussian_distance(real.mean((1, 2, 3)), generated.mean((1, 2, 3)))
+    assert measured(protocol, 8)["fvd"] == pytest.approx(expected, rel=1e-6)
+
+
 def test_the_standard_error_is_that_of_repeated_draws():
     """Of 300 generated videos at a time, against 3,000 fixed real ones."""
     protocol = Protocol("fvd", ("fvd",))

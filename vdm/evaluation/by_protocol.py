@@ -52,6 +52,7 @@ def protocol_of(config: ml_collections.ConfigDict) -> Protocol:
         frames=frames,
         frameskip=data.frameskip,
         resolution=data.resolution,
+        repeats=config.eval.repeats,
         seed=config.sample.seed,
         compression="none",
     )
@@ -73,32 +74,51 @@ def evaluate(config: ml_collections.ConfigDict, params: dict, step: int, folder:
     """
     protocol = protocol_of(config)
     extractors = make_extractors(protocol)
-    config = config.copy_and_resolve_references()
-    config.sample.per_example = protocol.samples_per_given
     mesh = parallel.make_mesh()
-    store = SampleStore(
-        folder, samples_made_by(config, params), protocol.num_generated, config.eval.shard_size
-    )
     on_devices = jax.device_put(params, parallel.replicated(mesh))
-    store.complete(partial(make_generator(config, mesh), on_devices))
     measure = partial(
         summarize,
         protocol=protocol,
         extractors=extractors,
         batch_size=config.eval.batch_size,
     )
-    print("features of the samples", flush=True)
-    generated = measure(map(_with_colours, store), len(store))
     print("features of the real videos", flush=True)
     real = measure(_real_videos(config, protocol), protocol.num_real)
+    numbers, folders = [], []
+    for seed in range(protocol.seed, protocol.seed + protocol.repeats):
+        own = config.copy_and_resolve_references()
+        own.sample.update(seed=seed, per_example=protocol.samples_per_given)
+        store = SampleStore(
+            folder, samples_made_by(own, params), protocol.num_generated, config.eval.shard_size
+        )
+        store.complete(partial(make_generator(own, mesh), on_devices))
+        print("features of the samples", flush=True)
+        generated = measure(map(_with_colours, store), len(store))
+        numbers.append(compare(real, generated, protocol))
+        folders.append(str(store.folder))
     return {
-        **compare(real, generated, protocol),
+        **_over_repeats(numbers),
         "warnings": warnings_of(real, generated, protocol),
         "protocol": protocol.to_dict(),
-        "generated": {"path": str(store.folder), "videos": len(store), "step": step},
+        "generated": {"paths": folders, "videos": protocol.num_generated, "step": step},
         "networks": {name: {"weights_sha256": e.digest} for name, e in extractors.items()},
         "config": config.to_dict(),
     }
+
+
+def _over_repeats(numbers: list[dict[str, float]]) -> dict:
+    """One repeat's numbers as they are; of more, means, with deviations over repeats for errors."""
+    if len(numbers) == 1:
+        return numbers[0]
+    result = {}
+    for name in numbers[0]:
+        if name.endswith(("_standard_error", "_standard_deviation")):
+            continue
+        values = [repeat[name] for repeat in numbers]
+        result[name] = float(np.mean(values))
+        result[f"{name}_standard_deviation"] = float(np.std(values, ddof=1))
+        result[f"{name}_of_repeats"] = values
+    return result
 
 
 def _real_videos(config: ml_collections.ConfigDict, protocol: Protocol) -> Iterator[np.ndarray]:

@@ -113,7 +113,7 @@ def _setting(result: dict, field: str) -> str:
 def _cell(result: dict, metric: str) -> str:
     if metric not in result:
         return NOT_RUN
-    error = result.get(f"{metric}_standard_error")
+    error = result.get(f"{metric}_standard_deviation", result.get(f"{metric}_standard_error"))
     cell = f"{result[metric]:.2f}" + (f" +- {error:.2f}" if error is not None else "")
     splits = result.get(f"{metric}_10_splits")
     return cell + (f" / {splits:.2f}" if splits is not None else "")
@@ -121,8 +121,8 @@ def _cell(result: dict, metric: str) -> str:
 
 def _videos(result: dict) -> list[str]:
     """The first samples of a run side by side, as an image in the page."""
-    folder = Path(result.get("generated", {}).get("path", ""))
-    shards = sorted(folder.glob("*.npz")) if folder.is_dir() else []
+    paths = result.get("generated", {}).get("paths", [])
+    shards = sorted(Path(paths[0]).glob("*.npz")) if paths else []
     if not shards:
         return []
     with np.load(shards[0]) as shard:

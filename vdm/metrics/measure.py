@@ -61,6 +61,8 @@ def summarize(
     scored = {METRICS[metric] for metric in protocol.metrics if metric.startswith("is_")}
     summary = Summary(0, {}, {})
     for batch in _batches(videos, count, batch_size):
+        if not protocol.given_frames_counted:
+            batch = batch[:, protocol.frames_given :]
         indices = summary.count + np.arange(len(batch))
         for network, view in sorted(views):
             out = _seen_by(extractors[network], view, batch, batch_size)

@@ -40,7 +40,7 @@ class Protocol:
       camera: of data sets with several.
       compression: of the files that real and generated videos are read from.
       inception_splits: parts for each Inception Score.
-      repeats: of the whole, with the seeds after the first, for error bars.
+      repeats: of the samples, with the seeds from `seed` on: means and deviations are reported.
       seed: of the samples.
     """
 
