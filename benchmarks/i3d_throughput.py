@@ -3,8 +3,9 @@
     pip install -e ".[metrics]" torch
     python benchmarks/i3d_throughput.py
 
-Both have the published weights and as many threads as there are cores, see 2 videos of 16x224x224
-at a time in float32, and take turns; what is reported is the median of the ratios of neighbours.
+Both have the published weights and as many threads as there are cores, see a video of 16x224x224
+a core at a time in float32, and take turns; what is reported is the median of the ratios of
+neighbours. Leave the machine alone meanwhile: PyTorch suffers far more from company.
 Prints and writes benchmarks/results/i3d_throughput.json. Takes two minutes on two cores.
 """
 
@@ -25,7 +26,7 @@ from vdm.metrics.features import make_extractor
 from vdm.metrics.layers import same_padding
 
 RESULTS = pathlib.Path(__file__).resolve().parent / "results/i3d_throughput.json"
-VIDEOS, ROUNDS = 2, 9
+VIDEOS, ROUNDS = os.cpu_count(), 15
 
 
 class TorchI3D:
@@ -98,6 +99,7 @@ def seconds(network, videos):
 @torch.inference_mode()
 def main():
     torch.set_num_threads(os.cpu_count())
+    jax.config.update("jax_num_cpu_devices", os.cpu_count())  # as python -m vdm.metrics does
     extractor = make_extractor("i3d")
     networks = {
         "vdm": lambda videos: extractor.of_preprocessed(videos)["features"],

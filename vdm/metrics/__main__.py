@@ -3,6 +3,8 @@
 import argparse
 import dataclasses
 import json
+import math
+import os
 import sys
 from pathlib import Path
 
@@ -56,9 +58,14 @@ def run(flags: argparse.Namespace) -> dict:
     if flags.output and not flags.output.absolute().parent.is_dir():
         raise FileNotFoundError(f"there is no folder {flags.output.absolute().parent}")
 
+    import jax
+
     from vdm.metrics.features import make_extractor
     from vdm.metrics.measure import compare, summarize, warnings_of
 
+    # XLA's convolutions fill little more than a core: without an accelerator each core is a device.
+    if "JAX_NUM_CPU_DEVICES" not in os.environ:
+        jax.config.update("jax_num_cpu_devices", math.gcd(os.cpu_count() or 1, flags.batch_size))
     extractors = {name: make_extractor(name, resize=protocol.resize) for name in protocol.networks}
     for extractor in extractors.values():
         if real.frames < extractor.min_frames:

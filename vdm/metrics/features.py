@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import unflatten_dict
 
+from vdm import parallel
 from vdm.metrics import c3d, i3d, inception, preprocessing, weights
 from vdm.metrics.naming import HEAD
 
@@ -59,6 +60,7 @@ class Extractor:
                 f"{self.name} needs uint8 [{', '.join(axes)}], "
                 f"not {videos.dtype} {list(videos.shape)}"
             )
+        videos = self._spread(videos)
         return self.of_preprocessed(_preprocess(self.name, self.resize, self._params, videos))
 
     def of_preprocessed(self, inputs: np.ndarray | jax.Array) -> Features:
@@ -73,8 +75,16 @@ class Extractor:
         Raises:
           ValueError: a size or a number of frames that the network cannot take.
         """
-        inputs = jnp.asarray(inputs, jnp.float32)
+        inputs = self._spread(jnp.asarray(inputs, jnp.float32))
         return jax.tree.map(np.asarray, _apply(self._module, self._params, inputs))
+
+    def _spread(self, inputs: np.ndarray | jax.Array) -> jax.Array:
+        """The inputs, over all devices where their number divides."""
+        mesh = jax.tree.leaves(self._params)[0].sharding.mesh
+        divides = len(inputs) % mesh.size == 0
+        return jax.device_put(
+            inputs, parallel.batch_sharding(mesh) if divides else parallel.replicated(mesh)
+        )
 
 
 def make_extractor(network: str, *, resize: str = "reference") -> Extractor:
@@ -102,7 +112,8 @@ def make_extractor(network: str, *, resize: str = "reference") -> Extractor:
         "inception": (inception.InceptionV3(HEAD in tensors), inception.NUM_FEATURES, 1),
         "c3d": (c3d.C3D(), c3d.NUM_FEATURES, c3d.NUM_FRAMES),
     }[network]
-    params = jax.device_put(unflatten_dict(tensors, sep="/"))
+    on_all = parallel.replicated(parallel.make_mesh())
+    params = jax.device_put(unflatten_dict(tensors, sep="/"), on_all)
     digest = weights.digest_of(tensors)
     return Extractor(network, dimension, min_frames, digest, resize, module, params)
 
