@@ -29,7 +29,9 @@ def fails(capsys, *arguments):
 
 
 def test_what_does_not_fit_is_said_before_a_network_is_made(paths, capsys):
-    real, fake = (f"{paths}/{name}.npz" for name in ("real", "fake"))
+    real, fake, short = (f"{paths}/{name}.npz" for name in ("real", "fake", "short"))
+    wide = f"{paths}/wide.npz"
+    np.savez(wide, video=np.zeros((2, 16, 8, 9, 3), np.uint8))
     for arguments, sentence in (
         (["--real=none", f"--generated={fake}"], "none does not exist"),
         ([f"--real={real}", f"--generated={fake}", "--protocol=bair"], "8 x 8 pixels .* 64 x 64"),
@@ -39,6 +41,8 @@ def test_what_does_not_fit_is_said_before_a_network_is_made(paths, capsys):
         ),
         ([f"--real={real}", f"--generated={fake}", "--output=no/where.json"], "there is no folder"),
         ([f"--real={real}", f"--generated={fake}", "--batch_size=0"], "at least 1, not 0"),
+        ([f"--real={real}", f"--generated={short}"], "short.npz has 8 frames, and 16 are needed"),
+        ([f"--real={real}", f"--generated={wide}"], "wide.npz has videos of 8 x 9 .* of 8 x 8"),
     ):
         found = fails(capsys, *arguments)
         assert found.startswith("error: ")

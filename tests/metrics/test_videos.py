@@ -59,10 +59,10 @@ def test_what_does_not_fit_names_the_file(tmp_path, colours):
     np.savez(tmp_path / "a.npz", video=colours)
     np.savez(tmp_path / "b.npz", video=colours[:, :3])
     with pytest.raises(ValueError, match=r"b\.npz has 3 frames, and 4 are needed"):
-        list(open_videos(tmp_path, 0))
+        open_videos(tmp_path, 0)
     np.savez(tmp_path / "b.npz", video=colours[:, :, :5])
     with pytest.raises(ValueError, match=r"b\.npz is 5 x 8 pixels .* first video is 6 x 8"):
-        list(open_videos(tmp_path, 0))
+        open_videos(tmp_path, 0)
     np.savez(tmp_path / "b.npz", video=colours.astype(np.float32))
     with pytest.raises(ValueError, match=r"b\.npz is float32 .* uint8 \[n, frames"):
         open_videos(tmp_path, 0)

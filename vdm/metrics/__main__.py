@@ -55,6 +55,11 @@ def run(flags: argparse.Namespace) -> dict:
     generated = open_videos(flags.generated, real.frames)
     for videos in (real, generated):
         _check(videos, protocol)
+    if generated.size != real.size:
+        raise ValueError(
+            f"{flags.generated} has videos of {generated.size[0]} x {generated.size[1]} pixels "
+            f"(height x width), and {flags.real} of {real.size[0]} x {real.size[1]}"
+        )
     if flags.output and not flags.output.absolute().parent.is_dir():
         raise FileNotFoundError(f"there is no folder {flags.output.absolute().parent}")
 

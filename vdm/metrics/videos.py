@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -48,7 +48,7 @@ class VideoSet:
 
 
 def open_videos(path: Path, frames: int) -> VideoSet:
-    """Looks at what is under a path, reading the first video alone.
+    """Looks at what is under a path, reading the first video and headers alone.
 
     Args:
       path: as of VideoSet.
@@ -56,12 +56,18 @@ def open_videos(path: Path, frames: int) -> VideoSet:
 
     Raises:
       FileNotFoundError: there is no such path.
-      ValueError: an empty folder, or a file that cannot be read.
+      ValueError: an empty folder, or a file that cannot be read or does not fit.
     """
     sources = sources_of(path)
     shape, _ = _probe(sources[0])
-    counts = tuple(_probe(source)[1] if source.suffix == ".npz" else 1 for source in sources)
-    return VideoSet(path, frames or shape[0], shape[1:], counts)
+    frames, size, counts = frames or shape[0], shape[1:], []
+    for source in sources:
+        count = 1
+        if source == sources[0] or source.suffix.lower() == ".npz":
+            (found, *found_size), count = _probe(source)
+            _check(source, found, found_size, frames, size)
+        counts.append(count)
+    return VideoSet(path, frames, size, tuple(counts))
 
 
 def _probe(source: Path) -> tuple[tuple[int, int, int], int]:
@@ -161,7 +167,7 @@ def _decoded(path: Path, most: int | None) -> Iterator[np.ndarray]:
 
 
 def _check(
-    path: Path, found: int, found_size: tuple[int, ...], frames: int, size: tuple[int, int]
+    path: Path, found: int, found_size: Sequence[int], frames: int, size: tuple[int, int]
 ) -> None:
     if found < frames:
         raise ValueError(f"{path} has {found} frames, and {frames} are needed")
