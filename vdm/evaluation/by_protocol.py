@@ -148,7 +148,9 @@ def to_markdown(result: dict) -> str:
     for table in TABLES:
         if protocol["name"] in table.protocols:
             lines += ["", f"{table.name} of the paper, {table.title}:", ""]
-            header = ["", *table.settings, *table.metrics]
-            lines += ["| " + " | ".join(cells) + " |" for cells in (header, ["---"] * len(header))]
+            lines += [
+                "| " + " | ".join(cells) + " |"
+                for cells in (table.header, ["---"] * len(table.header))
+            ]
             lines += ["| " + " | ".join(row) + " |" for row in table.rows]
     return "\n".join(lines) + "\n"

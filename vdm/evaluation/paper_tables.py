@@ -5,6 +5,22 @@ import dataclasses
 # What stands in a cell for which there is no number.
 NOT_GIVEN, NOT_RUN = "-", "not run"
 
+# As the paper heads its columns.
+_LABELS = {
+    "data.num_images": "image frames",
+    "data.frameskip": "frameskip",
+    "sample.guidance_weight": "guidance weight",
+    "sample.conditioning": "method",
+    "fvd": "FVD",
+    "is_i3d": "IS (I3D)",
+    "fid_c3d": "FID (C3D)",
+    "is_c3d": "IS (C3D)",
+    "fid_avg": "FID-avg",
+    "is_avg": "IS-avg",
+    "fid_first": "FID-first",
+    "is_first": "IS-first",
+}
+
 _TEXT_METRICS = ("fvd", "fid_avg", "is_avg", "fid_first", "is_first")
 
 
@@ -29,6 +45,11 @@ class Table:
     metrics: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     note: str = ""
+
+    @property
+    def header(self) -> list[str]:
+        """The heads of all columns, of which the first says who."""
+        return ["", *(_LABELS[column] for column in (*self.settings, *self.metrics))]
 
 
 _TRAIN_AND_VALIDATION = (

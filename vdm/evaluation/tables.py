@@ -54,9 +54,10 @@ def to_markdown(results: list[dict]) -> str:
     """All tables as one page."""
     lines = ["# The tables of Video Diffusion Models (Ho et al. 2022)", ""]
     for table in TABLES:
-        header = ["", *table.settings, *table.metrics]
         lines += [f"## {table.name}: {table.title}", ""]
-        lines += ["| " + " | ".join(cells) + " |" for cells in (header, ["---"] * len(header))]
+        lines += [
+            "| " + " | ".join(cells) + " |" for cells in (table.header, ["---"] * len(table.header))
+        ]
         lines += ["| " + " | ".join(row) + " |" for row in rows_of(table, results)]
         lines += ["", *_notes(table, results)]
     return "\n".join(lines).rstrip() + "\n"
@@ -77,8 +78,9 @@ def to_html(results: list[dict]) -> str:
     ]
     for table in TABLES:
         parts.append(f"<h2>{table.name}: {html.escape(table.title)}</h2><table>")
-        header = ["", *table.settings, *table.metrics]
-        parts.append("<tr>" + "".join(f"<th>{html.escape(cell)}</th>" for cell in header) + "</tr>")
+        parts.append(
+            "<tr>" + "".join(f"<th>{html.escape(cell)}</th>" for cell in table.header) + "</tr>"
+        )
         for row in rows_of(table, results):
             kind = "ours" if row[0].startswith("this project,") else ""
             kind = "none" if NOT_RUN in row else kind
