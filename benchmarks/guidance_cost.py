@@ -135,10 +135,8 @@ def main():
     samplers, arguments = compiled_samplers(
         load_config(flags.config), jax.sharding.SingleDeviceSharding(device)
     )
-    parts = [memory_of(samplers)]
-    parts += [
-        arithmetic_of(samplers) if flags.topology else time_of(samplers, jax.jit(arguments)())
-    ]
+    memory = memory_of(samplers)
+    work = arithmetic_of(samplers) if flags.topology else time_of(samplers, jax.jit(arguments)())
     result = {
         "command": " ".join(["python benchmarks/guidance_cost.py", *sys.argv[1:]]),
         "hardware": (
@@ -150,7 +148,7 @@ def main():
         "videos": VIDEOS,
         "steps": STEPS,
         "rounds": 0 if flags.topology else ROUNDS,
-        **{name: {k: v for part in parts for k, v in part[name].items()} for name in samplers},
+        **{name: memory[name] | work[name] for name in samplers},
     }
     name = "guidance_cost" + (f"_{flags.topology.replace(':', '_')}" if flags.topology else "")
     path = ROOT / f"benchmarks/results/{name}.json"

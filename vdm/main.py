@@ -138,7 +138,8 @@ def _check_evaluation(config) -> None:
                 f"{config.data.name!r}"
             )
         return
-    from vdm.evaluation.by_protocol import make_extractors, protocol_of
+    from vdm.evaluation.by_protocol import protocol_of
+    from vdm.metrics.features import make_extractors
 
     protocol = protocol_of(config)
     for extractor in make_extractors(protocol).values():

@@ -1,5 +1,7 @@
 """From a configuration to a data set."""
 
+import dataclasses
+
 import ml_collections
 
 from vdm.data.moving_digits import MovingDigits
@@ -47,4 +49,11 @@ def make_source(config: ml_collections.ConfigDict, split: str) -> MovingDigits:
         condition=data.condition,
         text_tokens=data.text_tokens,
         text_width=config.model.text_width,
+    )
+
+
+def held_out_videos(config: ml_collections.ConfigDict, frames: int) -> MovingDigits:
+    """The held-out videos by themselves, without images or conditions, of any number of frames."""
+    return dataclasses.replace(
+        make_source(config, "test"), frames=frames, num_images=0, condition="none"
     )

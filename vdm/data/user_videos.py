@@ -60,7 +60,7 @@ def sources_of(path: Path) -> list[Path]:
         raise FileNotFoundError(f"{path} does not exist, and videos are to be read from it")
     if not path.is_dir():
         return [path]
-    entries = _entries(path)
+    entries = entries_of(path)
     return [path] if any(map(_is_image, entries)) else entries
 
 
@@ -77,7 +77,7 @@ def _load(source: Path, shape: tuple[int, int, int, int]) -> np.ndarray:
 
 def _from_images(folder: Path, shape: tuple[int, int, int, int]) -> np.ndarray:
     """The images in a folder as one video, uint8 [*shape], or ValueError."""
-    entries = _entries(folder)
+    entries = entries_of(folder)
     for entry in entries:
         if _is_image(entry):
             continue
@@ -132,17 +132,17 @@ def _from_npz(path: Path, shape: tuple[int, int, int, int]) -> np.ndarray:
         raise ValueError(f"`video` of {path} has the shape {videos.shape}, and a video is needed")
     _check_length(path, videos.shape[1], shape)
     _check_size(f"`video` of {path}", videos.shape[2:4], shape)
-    return _with_channels(videos[:, : shape[0]], shape[-1])
+    return with_channels(videos[:, : shape[0]], shape[-1])
 
 
-def _with_channels(videos: np.ndarray, channels: int) -> np.ndarray:
-    """Videos uint8 [n, frames, height, width, 1 or 3] with as many channels as are wanted."""
+def with_channels(videos: np.ndarray, channels: int) -> np.ndarray:
+    """Videos uint8 [..., height, width, 1 or 3] with as many channels, 1 or 3, as are wanted."""
     if videos.shape[-1] == channels:
         return videos
     if channels == 3:
         return videos.repeat(3, axis=-1)
     out = np.empty((*videos.shape[:-1], 1), np.uint8)
-    for index in np.ndindex(videos.shape[:2]):
+    for index in np.ndindex(videos.shape[:-3]):
         out[index][..., 0] = Image.fromarray(videos[index]).convert("L")
     return out
 
@@ -195,7 +195,7 @@ def _blamed_on(path: Path) -> Iterator[None]:
         raise ValueError(sentence) from error
 
 
-def _entries(folder: Path) -> list[Path]:
+def entries_of(folder: Path) -> list[Path]:
     """What is in a folder, hidden entries aside, in natural order of names, or ValueError."""
     entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
     if not entries:

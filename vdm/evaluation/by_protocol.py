@@ -11,13 +11,13 @@ import numpy as np
 
 from vdm import parallel
 from vdm.data.media import to_uint8
-from vdm.data.source import make_source
+from vdm.data.source import held_out_videos
+from vdm.data.user_videos import with_channels
 from vdm.evaluation.paper_tables import TABLES
-from vdm.metrics.features import Extractor, make_extractor
+from vdm.metrics.features import make_extractors
 from vdm.metrics.measure import compare, summarize, warnings_of
 from vdm.metrics.protocols import PROTOCOLS, Protocol
-from vdm.sampling.generate import make_generator
-from vdm.sampling.shards import SampleStore, samples_made_by
+from vdm.sampling.shards import stored_samples
 
 # Tables of data sets that anybody can have; those of the others' are private.
 _PUBLIC = ("Table 1", "Table 2", "Table 3")
@@ -58,11 +58,6 @@ def protocol_of(config: ml_collections.ConfigDict) -> Protocol:
     )
 
 
-def make_extractors(protocol: Protocol) -> dict[str, Extractor]:
-    """The protocol's networks; FileNotFoundError, with one sentence, where weights are missing."""
-    return {name: make_extractor(name, resize=protocol.resize) for name in protocol.networks}
-
-
 def evaluate(config: ml_collections.ConfigDict, params: dict, step: int, folder: Path) -> dict:
     """The protocol's numbers for samples of the model, ready for JSON.
 
@@ -75,7 +70,7 @@ def evaluate(config: ml_collections.ConfigDict, params: dict, step: int, folder:
     protocol = protocol_of(config)
     extractors = make_extractors(protocol)
     mesh = parallel.make_mesh()
-    on_devices = jax.device_put(params, parallel.replicated(mesh))
+    params = jax.device_put(params, parallel.replicated(mesh))
     measure = partial(
         summarize,
         protocol=protocol,
@@ -88,12 +83,9 @@ def evaluate(config: ml_collections.ConfigDict, params: dict, step: int, folder:
     for seed in range(protocol.seed, protocol.seed + protocol.repeats):
         own = config.copy_and_resolve_references()
         own.sample.update(seed=seed, per_example=protocol.samples_per_given)
-        store = SampleStore(
-            folder, samples_made_by(own, params), protocol.num_generated, config.eval.shard_size
-        )
-        store.complete(partial(make_generator(own, mesh), on_devices))
+        store = stored_samples(folder, own, params, mesh, protocol.num_generated)
         print("features of the samples", flush=True)
-        generated = measure(map(_with_colours, store), len(store))
+        generated = measure((with_channels(video, 3) for video in store), len(store))
         numbers.append(compare(real, generated, protocol))
         folders.append(str(store.folder))
     return {
@@ -122,15 +114,9 @@ def _over_repeats(numbers: list[dict[str, float]]) -> dict:
 
 
 def _real_videos(config: ml_collections.ConfigDict, protocol: Protocol) -> Iterator[np.ndarray]:
-    source = dataclasses.replace(
-        make_source(config, "test"), frames=protocol.frames, num_images=0, condition="none"
-    )
+    source = held_out_videos(config, protocol.frames)
     for index in range(protocol.num_real):
-        yield _with_colours(to_uint8(source.example(index)["video"]))
-
-
-def _with_colours(video: np.ndarray) -> np.ndarray:
-    return video.repeat(3, axis=-1) if video.shape[-1] == 1 else video
+        yield with_channels(to_uint8(source.example(index)["video"]), 3)
 
 
 def to_markdown(result: dict) -> str:
@@ -148,9 +134,5 @@ def to_markdown(result: dict) -> str:
     for table in TABLES:
         if protocol["name"] in table.protocols:
             lines += ["", f"{table.name} of the paper, {table.title}:", ""]
-            lines += [
-                "| " + " | ".join(cells) + " |"
-                for cells in (table.header, ["---"] * len(table.header))
-            ]
-            lines += ["| " + " | ".join(row) + " |" for row in table.rows]
+            lines += table.to_markdown(table.rows)
     return "\n".join(lines) + "\n"

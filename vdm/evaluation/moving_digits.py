@@ -1,7 +1,5 @@
 """The evaluation of the embedded data set, and its report."""
 
-import dataclasses
-from functools import partial
 from pathlib import Path
 
 import jax
@@ -10,11 +8,11 @@ import numpy as np
 
 from vdm import parallel
 from vdm.data.media import to_uint8
-from vdm.data.source import make_source
+from vdm.data.source import held_out_videos
 from vdm.evaluation.digit_persistence import persistence_report
 from vdm.evaluation.held_out_loss import held_out_loss
-from vdm.sampling.generate import conditions, make_generator
-from vdm.sampling.shards import SampleStore, samples_made_by
+from vdm.sampling.generate import conditions
+from vdm.sampling.shards import stored_samples
 
 PROTOCOL = "moving_digits"
 
@@ -39,14 +37,9 @@ def evaluate(config: ml_collections.ConfigDict, params: dict, step: int, folder:
         print("held-out loss", flush=True)
         loss_rows = held_out_loss(config, params, mesh)
 
-    generate, count = make_generator(config, mesh), config.eval.num_videos
-    store = SampleStore(folder, samples_made_by(config, params), count, config.eval.shard_size)
-    store.complete(partial(generate, params))
-    videos = np.stack(list(store))
-    held_out = dataclasses.replace(
-        make_source(config, "test"), frames=videos.shape[1], num_images=0, condition="none"
-    )
-    real = to_uint8(held_out.batch(0, count)["video"])
+    count = config.eval.num_videos
+    videos = np.stack(list(stored_samples(folder, config, params, mesh, count)))
+    real = to_uint8(held_out_videos(config, videos.shape[1]).batch(0, count)["video"])
     labels = None
     if config.data.condition == "label" and config.sample.guidance_weight:
         labels = conditions(config, range(count))["label"]

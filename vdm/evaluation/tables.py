@@ -55,10 +55,7 @@ def to_markdown(results: list[dict]) -> str:
     lines = ["# The tables of Video Diffusion Models (Ho et al. 2022)", ""]
     for table in TABLES:
         lines += [f"## {table.name}: {table.title}", ""]
-        lines += [
-            "| " + " | ".join(cells) + " |" for cells in (table.header, ["---"] * len(table.header))
-        ]
-        lines += ["| " + " | ".join(row) + " |" for row in rows_of(table, results)]
+        lines += table.to_markdown(rows_of(table, results))
         lines += ["", *_notes(table, results)]
     return "\n".join(lines).rstrip() + "\n"
 

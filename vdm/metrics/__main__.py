@@ -65,13 +65,13 @@ def run(flags: argparse.Namespace) -> dict:
 
     import jax
 
-    from vdm.metrics.features import make_extractor
+    from vdm.metrics.features import make_extractors
     from vdm.metrics.measure import compare, summarize, warnings_of
 
     # XLA's convolutions fill little more than a core: without an accelerator each core is a device.
     if "JAX_NUM_CPU_DEVICES" not in os.environ:
         jax.config.update("jax_num_cpu_devices", math.gcd(os.cpu_count() or 1, flags.batch_size))
-    extractors = {name: make_extractor(name, resize=protocol.resize) for name in protocol.networks}
+    extractors = make_extractors(protocol)
     for extractor in extractors.values():
         if real.frames < extractor.min_frames:
             raise ValueError(

@@ -1,7 +1,7 @@
 """Bytes to the features that the measures are computed from."""
 
 import dataclasses
-from functools import partial
+from functools import cache, partial
 
 import flax.linen as nn
 import jax
@@ -12,6 +12,7 @@ from flax.traverse_util import unflatten_dict
 from vdm import parallel
 from vdm.metrics import c3d, i3d, inception, preprocessing, weights
 from vdm.metrics.naming import HEAD
+from vdm.metrics.protocols import Protocol
 
 Features = dict[str, np.ndarray]
 
@@ -116,6 +117,12 @@ def make_extractor(network: str, *, resize: str = "reference") -> Extractor:
     params = jax.device_put(unflatten_dict(tensors, sep="/"), on_all)
     digest = weights.digest_of(tensors)
     return Extractor(network, dimension, min_frames, digest, resize, module, params)
+
+
+@cache
+def make_extractors(protocol: Protocol) -> dict[str, Extractor]:
+    """The networks of a protocol by name, made once; raises as `make_extractor`."""
+    return {name: make_extractor(name, resize=protocol.resize) for name in protocol.networks}
 
 
 # Compiled once for a shape, however many extractors there are.

@@ -123,8 +123,7 @@ def average_pool(
 
 def same_padding(size: int, window: int, stride: int) -> tuple[int, int]:
     """TensorFlow's 'SAME' padding before and after: ceil(size / stride) outputs, surplus after."""
-    total = max((-(-size // stride) - 1) * stride + window - size, 0)
-    return total // 2, total - total // 2
+    return jax.lax.padtype_to_pads((size,), (window,), (stride,), "SAME")[0]
 
 
 def _windows(h, axis, window, stride, padding, fill):

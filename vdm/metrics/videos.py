@@ -11,7 +11,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image
 
-from vdm.data.user_videos import load_videos, sources_of
+from vdm.data.user_videos import entries_of, load_videos, sources_of, with_channels
 
 # Containers that PyAV reads; other suffixes are .npz, .gif and images, read by vdm.data.
 _CONTAINERS = (".mp4", ".avi", ".webm", ".mkv", ".mov", ".mpg", ".mpeg")
@@ -59,15 +59,18 @@ def open_videos(path: Path, frames: int) -> VideoSet:
       ValueError: an empty folder, or a file that cannot be read or does not fit.
     """
     sources = sources_of(path)
-    shape, _ = _probe(sources[0])
-    frames, size, counts = frames or shape[0], shape[1:], []
-    for source in sources:
-        count = 1
-        if source == sources[0] or source.suffix.lower() == ".npz":
-            (found, *found_size), count = _probe(source)
-            _check(source, found, found_size, frames, size)
-        counts.append(count)
-    return VideoSet(path, frames, size, tuple(counts))
+    # Of other files than .npz the header does not say enough.
+    probed = {
+        source: _probe(source)
+        for source in sources
+        if source == sources[0] or source.suffix.lower() == ".npz"
+    }
+    first, *size = probed[sources[0]][0]
+    frames, size = frames or first, tuple(size)
+    for source, ((found, *found_size), _) in probed.items():
+        _check(source, found, found_size, frames, size)
+    counts = tuple(probed[source][1] if source in probed else 1 for source in sources)
+    return VideoSet(path, frames, size, counts)
 
 
 def _probe(source: Path) -> tuple[tuple[int, int, int], int]:
@@ -80,12 +83,12 @@ def _probe(source: Path) -> tuple[tuple[int, int, int], int]:
         return (len(decoded), *decoded[0].shape[:2]), 1
     try:
         if source.is_dir():
-            images = sorted(p for p in source.iterdir() if not p.name.startswith("."))
+            images = entries_of(source)
             with Image.open(images[0]) as picture:
                 return (len(images), picture.height, picture.width), 1
         with Image.open(source) as picture:
             return (getattr(picture, "n_frames", 1), picture.height, picture.width), 1
-    except (OSError, IndexError) as error:
+    except OSError as error:
         raise ValueError(f"{source} cannot be read, it is damaged or of another type") from error
 
 
@@ -111,7 +114,7 @@ def _of_npz(path: Path, frames: int, size: tuple[int, int]) -> Iterator[np.ndarr
             if len(data) < bytes_each:
                 raise ValueError(f"{path} ends in video {index} of {shape[0]}")
             video = np.frombuffer(data, np.uint8).reshape(shape[1:])[:frames]
-            yield video if shape[4] == 3 else video.repeat(3, axis=-1)
+            yield with_channels(video, 3)
 
 
 @contextlib.contextmanager

@@ -65,22 +65,27 @@ def convolve(
     same layout as the forward one. The derived one has the kernel's axes in another order, which
     XLA for CPUs puts right outside of loops alone: in a sampler's loop it took ten times as long.
     """
+    return _convolve(h, kernel, stride)
+
+
+def _convolve(h, kernel, stride):
     return jax.lax.conv_general_dilated(
         h, kernel, (stride, stride), "SAME", dimension_numbers=_LAYOUT
     )
 
 
 def _convolve_forward(h, kernel, stride):
-    return convolve(h, kernel, stride), (h, kernel)
+    return _convolve(h, kernel, stride), (h, kernel)
 
 
 def _convolve_backward(stride, saved, gradient):
     h, kernel = saved
+    sizes, window = h.shape[1:3], (_KERNEL_SIZE, _KERNEL_SIZE)
+    forward = jax.lax.padtype_to_pads(sizes, window, (stride, stride), "SAME")
     padding = []
-    for size, out_size in zip(h.shape[1:3], gradient.shape[1:3], strict=True):
+    for size, out_size, (low, _) in zip(sizes, gradient.shape[1:3], forward, strict=True):
         spread = (out_size - 1) * stride + 1
-        before = max(spread + _KERNEL_SIZE - 1 - size, 0) // 2  # of the forward pass
-        before = _KERNEL_SIZE - 1 - before
+        before = _KERNEL_SIZE - 1 - low
         padding.append((before, size + _KERNEL_SIZE - 1 - spread - before))
     towards_h = jax.lax.conv_general_dilated(
         gradient,
@@ -90,7 +95,7 @@ def _convolve_backward(stride, saved, gradient):
         lhs_dilation=(stride, stride),
         dimension_numbers=_LAYOUT,
     )
-    _, towards_kernel = jax.vjp(lambda kernel: convolve.__wrapped__(h, kernel, stride), kernel)
+    _, towards_kernel = jax.vjp(lambda kernel: _convolve(h, kernel, stride), kernel)
     return towards_h, *towards_kernel(gradient)
 
 

@@ -4,14 +4,17 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import jax
 import ml_collections
 import numpy as np
 from flax.traverse_util import flatten_dict
+from jax.sharding import Mesh
 
 from vdm.metrics.weights import digest_of
+from vdm.sampling.generate import make_generator
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,3 +99,13 @@ def samples_made_by(config: ml_collections.ConfigDict, params: dict) -> dict:
     without = ("training", "eval", "checkpoint")
     sections = {name: part for name, part in config.to_dict().items() if name not in without}
     return {"weights_sha256": digest_of(tensors), **sections}
+
+
+def stored_samples(
+    folder: Path, config: ml_collections.ConfigDict, params: dict, mesh: Mesh, count: int
+) -> SampleStore:
+    """Samples 0 to count - 1 of a configuration, all of them on disk when this returns."""
+    made_by = samples_made_by(config, params)
+    store = SampleStore(folder, made_by, count, config.eval.shard_size)
+    store.complete(partial(make_generator(config, mesh), params))
+    return store
