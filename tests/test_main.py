@@ -126,6 +126,7 @@ def test_export_is_read_by_sample(workdir, tiny_overrides, tmp_path):
         (["--mode=sample"], "no checkpoint in"),
         (["--mode=sample", "--config.checkpoint=missing.safetensors"], "missing.safetensors"),
         (["--mode=train", "--config.training.batch_size=3"], "a multiple of the 2 devices"),
+        (["--mode=eval", "--config.mesh.fsdp=3"], "config.mesh.fsdp is 3, and must be a divisor"),
         (["--mode=sample", "--config.sample.task=dream"], "config.sample.task is 'dream'"),
         (["--mode=train", "--config.data.name=ucf102"], "config.data.name is 'ucf102'"),
     ],

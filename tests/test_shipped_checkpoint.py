@@ -22,7 +22,7 @@ def test_samples_keep_the_digit_that_was_asked_for():
     config.sample.batch_size = 32
     indices = range(32)
     params = load_exported(SHIPPED)
-    videos = make_generator(config, parallel.make_mesh())(params, indices)
+    videos = make_generator(config, parallel.make_mesh(config))(params, indices)
     labels = describe_conditions(config, indices)["label"]
     seen = digit_classifier().digits_seen(videos)
     kept = (seen == np.asarray(labels)[:, None]).sum(axis=1) >= 14

@@ -79,6 +79,10 @@ def default_config() -> ml_collections.ConfigDict:
     training.keep_checkpoints = 2
     training.sample_every = 10_000  # a video of samples to TensorBoard; 0 for none
 
+    config.mesh = mesh = ml_collections.ConfigDict()
+    # Devices over which parameters, optimizer and EMA are split; 1: whole on each device.
+    mesh.fsdp = 1
+
     config.sample = sample = ml_collections.ConfigDict()
     # generate | predict | extend | interpolate | upsample | cascade | figure4, which extends by
     # replacement and by reconstruction guidance and sets them side by side
@@ -176,6 +180,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
         "training.log_every",
         "training.checkpoint_every",
         "training.keep_checkpoints",
+        "mesh.fsdp",
         "sample.num_steps",
         "sample.num_videos",
         "sample.per_example",

@@ -34,24 +34,22 @@ def train(config, workdir: Path) -> None:
     from vdm.sampling.generate import make_preview
     from vdm.training.loop import train as run
 
-    run(config, workdir, preview=make_preview(config, make_mesh()))
+    run(config, workdir, preview=make_preview(config, make_mesh(config)))
     print(f"trained; checkpoints and logs are in {workdir}")
 
 
 def sample(config, workdir: Path) -> None:
     """Makes videos with the EMA weights and writes them to WORKDIR/samples."""
-    import jax
-
     from vdm import parallel
     from vdm.sampling.figure4 import write_figure4
     from vdm.sampling.generate import describe_conditions, make_generator
     from vdm.sampling.store import write_samples
 
     params, step = _load_weights(config, workdir)
-    mesh = parallel.make_mesh()
+    mesh = parallel.make_mesh(config)
     indices = range(config.sample.num_videos)
     print(f"sampling {len(indices)} videos with the weights of step {step}", flush=True)
-    params = jax.device_put(params, parallel.replicated(mesh))
+    params = parallel.sharded_params(mesh, params)
     if config.sample.task == "figure4":
         print(f"figure 4: {write_figure4(workdir / 'figure4', config, mesh, params, indices)}")
         return
@@ -105,6 +103,9 @@ def check(config, workdir: Path, mode: str) -> None:
     from vdm.training import checkpoints
 
     validate(config)
+    mesh = parallel.make_mesh(config)
+    if mode == "train":
+        parallel.check_divides(mesh, config.training.batch_size, "training.batch_size")
     make_source(config, "train")
     check_sampling(preview_config(config) if mode in ("train", "export") else config)
     if mode == "eval":
@@ -120,10 +121,6 @@ def check(config, workdir: Path, mode: str) -> None:
     elif mode != "train":
         raise ValueError(
             f"no checkpoint in {workdir}: train first, or give --config.checkpoint=FILE.safetensors"
-        )
-    if mode == "train":
-        parallel.check_divides(
-            parallel.make_mesh(), config.training.batch_size, "training.batch_size"
         )
     _check_writable(workdir)
 
@@ -168,16 +165,16 @@ def _load_weights(config, workdir: Path) -> tuple[dict, int]:
     from vdm import parallel
     from vdm.build import init_params
     from vdm.exported import load_exported, load_exported_config
-    from vdm.training.checkpoints import Checkpoints, abstract_like
+    from vdm.training.checkpoints import Checkpoints, abstract_on
 
     if config.checkpoint:
         path = Path(config.checkpoint)
         return load_exported(path), load_exported_config(path)[1]
     abstract = jax.eval_shape(partial(init_params, config))
-    on_all = parallel.replicated(parallel.make_mesh())
+    mesh = parallel.make_mesh(config)
     checkpoints = Checkpoints(workdir)
     try:
-        return checkpoints.restore_ema(abstract_like(abstract, on_all))
+        return checkpoints.restore_ema(abstract_on(mesh, abstract))
     finally:
         checkpoints.close()
 

@@ -1,20 +1,88 @@
-"""The device mesh, and where arrays live on it."""
+"""The device mesh, which array lives where on it, and what processes tell each other.
 
-from collections.abc import Mapping
+A mesh has two axes. The batch is split over both. Parameters, and with them the optimizer's moments
+and the exponential moving average, are split over 'fsdp' and repeated along 'data' (Rajbhandari et
+al. 2020, ZeRO; PyTorch calls the same HSDP). Arithmetic gathers a kernel just before it is used.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
 
 import jax
+import ml_collections
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.experimental import mesh_utils, multihost_utils
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+AXES = ("data", "fsdp")
+
+# Elements. What is smaller stays whole on each device: it takes no memory worth the name, and a
+# collective of a few bytes costs its latency.
+_SMALL = 1024
 
 
-def make_mesh() -> Mesh:
-    """A mesh of all devices of all processes, along which a batch is split."""
-    return jax.make_mesh((jax.device_count(),), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+def make_mesh(
+    config: ml_collections.ConfigDict, devices: Sequence[jax.Device] | None = None
+) -> Mesh:
+    """The mesh of config.mesh: 'fsdp' has config.mesh.fsdp devices, 'data' gets the rest.
+
+    Neighbours along 'fsdp' are in one slice or node where config.mesh.fsdp divides its devices, as
+    they exchange far more bytes than neighbours along 'data'.
+
+    Args:
+      config: the configuration.
+      devices: by default all devices of all processes; those of a topology that is not attached
+        serve as well.
+
+    Raises:
+      ValueError: config.mesh.fsdp does not divide the devices.
+    """
+    devices = jax.devices() if devices is None else list(devices)
+    fsdp = config.mesh.fsdp
+    if len(devices) % fsdp:
+        raise ValueError(
+            f"config.mesh.fsdp is {fsdp}, and must be a divisor of the {_counted(len(devices))}"
+        )
+    return Mesh(_placed(devices, fsdp), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def local_mesh() -> Mesh:
+    """A mesh of this process's own devices, for work that needs no other process."""
+    devices = np.array(jax.local_devices())[:, None]
+    return Mesh(devices, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def _placed(devices: list[jax.Device], fsdp: int) -> np.ndarray:
+    """Devices as [data, fsdp]: near ones along the last axis."""
+    of_slices = _grouped(devices, "slice_index")
+    groups = of_slices if len(of_slices) > 1 else _grouped(devices, "process_index")
+    shape = (len(devices) // fsdp, fsdp)
+    if len(of_slices) == 1 and devices[0].platform == "tpu":  # its links are known
+        return mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
+    sizes = {len(group) for group in groups}
+    if len(sizes) == 1 and len(groups[0]) % fsdp == 0:
+        return mesh_utils.create_hybrid_device_mesh(
+            (len(groups[0]) // fsdp, fsdp),
+            (len(groups), 1),
+            devices,
+            process_is_granule=groups is not of_slices,
+            allow_split_physical_axes=True,
+        )
+    in_order = [device for group in groups for device in group]
+    return np.array(in_order).reshape(shape)
+
+
+def _grouped(devices: Sequence[jax.Device], attribute: str) -> list[list[jax.Device]]:
+    """Devices by slice or by process, in order; in one group where they do not say."""
+    groups: dict[int, list[jax.Device]] = {}
+    for device in devices:
+        groups.setdefault(getattr(device, attribute, 0), []).append(device)
+    return [groups[key] for key in sorted(groups)]
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """The first axis split over the devices."""
-    return NamedSharding(mesh, PartitionSpec("data"))
+    """The first axis split over all devices."""
+    return NamedSharding(mesh, PartitionSpec(AXES))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -22,23 +90,104 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def check_divides(mesh: Mesh, batch_size: int, field: str) -> None:
-    """Raises ValueError, naming the field, where a batch cannot be split over the devices."""
-    if batch_size % mesh.size:
-        raise ValueError(
-            f"config.{field} is {batch_size}, and must be a multiple of the {mesh.size} devices"
-        )
+def param_shardings(mesh: Mesh, abstract_tree):
+    """Where the parameters live, or a whole training state, whose moments have their shapes.
+
+    - An array of two dimensions or more is split over 'fsdp' along its largest dimension that
+      'fsdp' divides, the last of these where they are equal: of a kernel, most often its output
+      channels.
+    - Vectors (biases, scales of norms) and small arrays are whole on each device. They are less
+      than a hundredth of a model, and a split bias would pull activations into pieces of channels.
+    - So is what no dimension divides.
+
+    Args:
+      mesh: of `make_mesh`.
+      abstract_tree: arrays or their shapes and dtypes.
+
+    Returns:
+      A tree of NamedSharding of the same structure.
+    """
+    fsdp = mesh.shape["fsdp"]
+
+    def sharding(leaf) -> NamedSharding:
+        divided = [axis for axis, length in enumerate(leaf.shape) if length % fsdp == 0]
+        if fsdp == 1 or len(leaf.shape) < 2 or math.prod(leaf.shape) < _SMALL or not divided:
+            return replicated(mesh)
+        longest = max(divided, key=lambda axis: (leaf.shape[axis], axis))
+        return NamedSharding(mesh, PartitionSpec(*[None] * longest, "fsdp"))
+
+    return jax.tree.map(sharding, abstract_tree)
 
 
-def local_rows(batch_size: int) -> range:
-    """The rows of a global batch that this process makes."""
-    size = batch_size // jax.process_count()
-    return range(jax.process_index() * size, (jax.process_index() + 1) * size)
+def check_divides(mesh: Mesh, batch_size: int, field: str, parts: int = 1) -> None:
+    """Raises ValueError, naming the field, where a batch cannot be split over the devices.
+
+    Args:
+      mesh: of `make_mesh`.
+      batch_size: of all devices together.
+      field: 'section.name' of the batch size.
+      parts: micro-batches that a batch is made of.
+    """
+    if batch_size % (mesh.size * parts):
+        of = f"the {_counted(mesh.size)}"
+        if parts > 1:
+            of = f"{mesh.size * parts}: {parts} micro-batches on {of}"
+        raise ValueError(f"config.{field} is {batch_size}, and must be a multiple of {of}")
 
 
-def shard_batch(mesh: Mesh, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
-    """This process's rows of a batch to its devices, as part of the global arrays."""
-    return {
-        name: jax.make_array_from_process_local_data(batch_sharding(mesh), rows)
-        for name, rows in batch.items()
-    }
+def _counted(devices: int) -> str:
+    return f"{devices} device{'s' if devices > 1 else ''}"
+
+
+def rounded_up(mesh: Mesh, batch_size: int) -> int:
+    """The batch that divides over the devices and is no smaller."""
+    return -(-batch_size // mesh.size) * mesh.size
+
+
+def local_rows(mesh: Mesh, batch_size: int) -> list[int]:
+    """The rows of a global batch that this process's devices hold, in order."""
+    held = batch_sharding(mesh).addressable_devices_indices_map((batch_size,)).values()
+    return sorted(row for (rows,) in held for row in range(batch_size)[rows])
+
+
+def shard_batch(
+    mesh: Mesh, batch: Mapping[str, np.ndarray], batch_size: int
+) -> dict[str, jax.Array]:
+    """This process's rows of a batch to its devices, as part of the global arrays.
+
+    Args:
+      mesh: of `make_mesh`.
+      batch: [rows, ...] each, the rows of `local_rows`.
+      batch_size: of all processes together.
+    """
+    return {name: shard_rows(mesh, rows, batch_size) for name, rows in batch.items()}
+
+
+def shard_rows(mesh: Mesh, rows: np.ndarray, batch_size: int) -> jax.Array:
+    """As `shard_batch`, of one array."""
+    place = {row: index for index, row in enumerate(local_rows(mesh, batch_size))}
+
+    def piece(index: tuple[slice, ...]) -> np.ndarray:
+        wanted = range(batch_size)[index[0]]
+        return rows[place[wanted[0]] :][: len(wanted)]
+
+    shape = (batch_size, *np.shape(rows)[1:])
+    return jax.make_array_from_callback(shape, batch_sharding(mesh), piece)
+
+
+def rows_of(array: jax.Array) -> np.ndarray:
+    """This process's rows of an array that is split as a batch, in order; inverts `shard_rows`."""
+    pieces = sorted(array.addressable_shards, key=lambda shard: shard.index[0].start or 0)
+    return np.concatenate([np.asarray(piece.data) for piece in pieces])
+
+
+def gathered(array: jax.Array) -> np.ndarray:
+    """The whole of an array, on every process: all of them have to call it."""
+    if jax.process_count() == 1:
+        return np.asarray(array)
+    return multihost_utils.process_allgather(array, tiled=True)
+
+
+def sharded_params(mesh: Mesh, params: dict) -> dict:
+    """Parameters that each process holds whole, or has on its devices already, on the mesh."""
+    return jax.device_put(params, param_shardings(mesh, params))

@@ -3,15 +3,15 @@
 import jax
 import numpy as np
 import pytest
-from jax.sharding import Mesh
 
+from vdm import parallel
 from vdm.build import init_params
 from vdm.data.words import encode_caption
 from vdm.sampling.generate import conditions, describe_conditions, make_generator
 
 
-def _mesh(devices):
-    return Mesh(np.array(jax.devices()[:devices]), ("data",))
+def _mesh(config, devices):
+    return parallel.make_mesh(config, jax.devices()[:devices])
 
 
 def test_neither_batch_size_nor_devices_nor_place_matter(tiny_config):
@@ -20,14 +20,14 @@ def test_neither_batch_size_nor_devices_nor_place_matter(tiny_config):
         init_params(tiny_config),
     )
     tiny_config.sample.update(batch_size=4, sampler="ancestral")
-    together = make_generator(tiny_config, _mesh(1))(params, range(5))
+    together = make_generator(tiny_config, _mesh(tiny_config, 1))(params, range(5))
     assert together.shape == (5, 4, 8, 8, 1) and together.dtype == np.uint8
     assert len({video.tobytes() for video in together}) == 5
     tiny_config.sample.batch_size = 3
-    elsewhere = make_generator(tiny_config, _mesh(2))(params, [4, 1])
+    elsewhere = make_generator(tiny_config, _mesh(tiny_config, 2))(params, [4, 1])
     np.testing.assert_allclose(elsewhere.astype(int), together[[4, 1]].astype(int), atol=1)
     tiny_config.sample.seed = 1
-    assert (make_generator(tiny_config, _mesh(2))(params, [4]) != elsewhere[:1]).any()
+    assert (make_generator(tiny_config, _mesh(tiny_config, 2))(params, [4]) != elsewhere[:1]).any()
 
 
 def test_conditions_are_asked_for_or_those_of_held_out_data(tiny_config):

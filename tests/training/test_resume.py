@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from vdm import parallel
-from vdm.training.checkpoints import Checkpoints, abstract_like
+from vdm.training.checkpoints import Checkpoints, abstract_on
 from vdm.training.state import init_state
 
 
@@ -27,10 +27,10 @@ def _train(workdir, overrides):
 
 def _state(workdir, config):
     abstract = jax.eval_shape(partial(init_state, config))
-    sharding = parallel.replicated(parallel.make_mesh())
+    mesh = parallel.make_mesh(config)
     checkpoints = Checkpoints(workdir)
     try:
-        return checkpoints.restore(abstract_like(abstract, sharding))
+        return checkpoints.restore(abstract_on(mesh, abstract))
     finally:
         checkpoints.close()
 

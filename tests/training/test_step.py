@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import Mesh
 
 from vdm import parallel
 from vdm.data.source import make_source
@@ -14,14 +13,15 @@ from vdm.training.step import make_train_step
 
 
 def _run(config, devices, steps):
-    mesh = Mesh(np.array(devices), ("data",))
-    state = jax.device_put(init_state(config), parallel.replicated(mesh))
+    mesh = parallel.make_mesh(config, devices)
+    state = init_state(config)
+    state = jax.device_put(state, parallel.param_shardings(mesh, state))
     step = make_train_step(config, mesh)
     source = make_source(config, "train")
     states = []
     for index in range(steps):
         batch = source.batch(index, config.training.batch_size)
-        state = step(state, parallel.shard_batch(mesh, batch))
+        state = step(state, parallel.shard_batch(mesh, batch, config.training.batch_size))
         states.append(jax.tree.map(np.asarray, state))
     return states
 
@@ -38,12 +38,24 @@ def two_device_states(adam_config):
     return _run(adam_config, jax.devices()[:2], 4)
 
 
-def test_two_devices_take_the_step_of_one(adam_config, two_device_states):
-    one = _run(adam_config, jax.devices()[:1], 2)
+@pytest.fixture(scope="module")
+def one_device_states(adam_config):
+    return _run(adam_config, jax.devices()[:1], 2)
+
+
+def test_two_devices_take_the_step_of_one(one_device_states, two_device_states):
+    _assert_same_metrics(two_device_states[1], one_device_states[1])
+
+
+def test_parameters_in_pieces_take_the_step_of_whole_ones(adam_config, one_device_states):
+    config = adam_config.copy_and_resolve_references()
+    config.mesh.fsdp = 2
+    _assert_same_metrics(_run(config, jax.devices()[:2], 2)[1], one_device_states[1])
+
+
+def _assert_same_metrics(state, expected):
     for name in ("loss", "grad_norm"):
-        np.testing.assert_allclose(
-            one[1].metric_sums[name], two_device_states[1].metric_sums[name], rtol=1e-4
-        )
+        np.testing.assert_allclose(state.metric_sums[name], expected.metric_sums[name], rtol=1e-4)
 
 
 def test_adam_and_ema_are_their_definitions(adam_config, two_device_states):

@@ -8,6 +8,7 @@ same digit can be judged frame by frame.
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -152,7 +153,7 @@ class MovingDigits:
         return out
 
     def batch(
-        self, step: int, batch_size: int, *, rows: slice | range | None = None
+        self, step: int, batch_size: int, *, rows: slice | Sequence[int] | None = None
     ) -> dict[str, np.ndarray]:
         """Batch `step`: examples step * batch_size and up, stacked along a new first axis.
 

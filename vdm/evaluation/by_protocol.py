@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-import jax
 import ml_collections
 import numpy as np
 
@@ -69,8 +68,8 @@ def evaluate(config: ml_collections.ConfigDict, params: dict, step: int, folder:
     """
     protocol = protocol_of(config)
     extractors = make_extractors(protocol)
-    mesh = parallel.make_mesh()
-    params = jax.device_put(params, parallel.replicated(mesh))
+    mesh = parallel.make_mesh(config)
+    params = parallel.sharded_params(mesh, params)
     measure = partial(
         summarize,
         protocol=protocol,

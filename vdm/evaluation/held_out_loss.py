@@ -1,7 +1,6 @@
 """The training objective on held-out data, by log-SNR."""
 
 import jax
-import jax.numpy as jnp
 import ml_collections
 import numpy as np
 from jax.sharding import Mesh
@@ -48,19 +47,21 @@ def held_out_loss(
     on_all = parallel.replicated(mesh)
     losses_of_batch = jax.jit(
         jax.vmap(loss_of_video, in_axes=(None, 0, 0, None, None, None)),
-        in_shardings=(on_all, split, split, on_all, on_all, on_all),
+        in_shardings=(None, split, split, on_all, on_all, on_all),
         out_shardings=split,
     )
-    size = -(-settings.batch_size // mesh.size) * mesh.size
+    size = parallel.rounded_up(mesh, settings.batch_size)
+    rows = parallel.local_rows(mesh, size)
     losses = [[] for _ in range(settings.log_snr_bins)]
     for first in range(0, settings.num_videos, size):
-        batch = source.batch(first // size, size)
+        batch = source.batch(first // size, size, rows=rows)
         batch = {name: value for name, value in batch.items() if not name.startswith("image")}
-        batch = parallel.shard_batch(mesh, batch)
-        indices = jnp.arange(first, first + size)
+        batch = parallel.shard_batch(mesh, batch, size)
+        indices = parallel.shard_rows(mesh, first + np.array(rows), size)
         for index in range(settings.log_snr_bins):
             low, high = edges[index : index + 2]
-            losses[index].append(losses_of_batch(params, indices, batch, index, low, high))
+            of_batch = losses_of_batch(params, indices, batch, index, low, high)
+            losses[index].append(parallel.gathered(of_batch))
     return [
         _row(low, high, np.concatenate(parts)[: settings.num_videos])
         for low, high, parts in zip(edges[:-1], edges[1:], losses, strict=True)

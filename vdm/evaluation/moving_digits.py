@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import jax
 import ml_collections
 import numpy as np
 
@@ -29,8 +28,8 @@ def evaluate(config: ml_collections.ConfigDict, params: dict, step: int, folder:
     Returns:
       protocol, results and the configuration, ready for JSON.
     """
-    mesh = parallel.make_mesh()
-    params = jax.device_put(params, parallel.replicated(mesh))
+    mesh = parallel.make_mesh(config)
+    params = parallel.sharded_params(mesh, params)
     generates = config.sample.task == "generate"
     loss_rows = []
     if generates:

@@ -113,7 +113,7 @@ def make_extractor(network: str, *, resize: str = "reference") -> Extractor:
         "inception": (inception.InceptionV3(HEAD in tensors), inception.NUM_FEATURES, 1),
         "c3d": (c3d.C3D(), c3d.NUM_FEATURES, c3d.NUM_FRAMES),
     }[network]
-    on_all = parallel.replicated(parallel.make_mesh())
+    on_all = parallel.replicated(parallel.local_mesh())
     params = jax.device_put(unflatten_dict(tensors, sep="/"), on_all)
     digest = weights.digest_of(tensors)
     return Extractor(network, dimension, min_frames, digest, resize, module, params)

@@ -1,10 +1,10 @@
 """Sample i of a run as a function of (seed, i), on all devices."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import ml_collections
 import numpy as np
 from jax.sharding import Mesh
@@ -35,14 +35,19 @@ def make_generator(config: ml_collections.ConfigDict, mesh: Mesh) -> Generator:
 
     def generate_batch(params: dict, indices: Sequence[int]) -> np.ndarray:
         # Short batches are filled up: one shape compiles once, and divides over the devices.
-        size = -(-settings.batch_size // mesh.size) * mesh.size
+        size = parallel.rounded_up(mesh, settings.batch_size)
+        rows = parallel.local_rows(mesh, size)
         filled = np.resize(np.asarray(indices, np.int32), size)
-        condition = parallel.shard_batch(mesh, conditions(config, filled))
+        mine = filled[rows]
+        on_mesh = partial(parallel.shard_rows, mesh, batch_size=size)
+        condition = jax.tree.map(on_mesh, conditions(config, mine))
 
         def draw(block, observation):
-            return np.asarray(jitted(params, jnp.asarray(filled), block, condition, observation))
+            observation = jax.tree.map(on_mesh, observation)
+            return parallel.rows_of(jitted(params, on_mesh(mine), block, condition, observation))
 
-        return to_uint8(task(config, draw, observed(filled)))[: len(indices)]
+        videos = on_mesh(to_uint8(task(config, draw, observed(filled, rows))))
+        return parallel.gathered(videos)[: len(indices)]
 
     def generate_all(params: dict, indices: Sequence[int]) -> np.ndarray:
         size = settings.batch_size
@@ -85,17 +90,20 @@ def _make_draw(config: ml_collections.ConfigDict, mesh: Mesh) -> Callable[..., j
             return_observed=settings.return_observed,
         )
 
-    shardings = (on_all, split, on_all, split, split)
+    shardings = (None, split, on_all, split, split)  # parameters as they are
     return jax.jit(draw, in_shardings=shardings, out_shardings=split)
 
 
 def _make_observed(
     config: ml_collections.ConfigDict, mesh: Mesh
-) -> Callable[[np.ndarray], np.ndarray | None]:
-    """The videos [batch, frames, ...] that the task starts from, as a function of the indices."""
+) -> Callable[[np.ndarray, list[int]], np.ndarray | None]:
+    """The videos [rows, frames, ...] that the task starts from.
+
+    A function of the indices of a whole batch and of the rows of it that this process makes.
+    """
     settings = config.sample
     if settings.task == "generate":
-        return lambda indices: None
+        return lambda indices, rows: None
     if settings.task == "cascade":
         path = Path(config.cascade.base_checkpoint)
         base_config, _ = load_exported_config(path)
@@ -105,14 +113,15 @@ def _make_observed(
         base_config = ml_collections.ConfigDict(base_config)
         for field in ("seed", "batch_size", "label", "caption"):
             base_config.sample[field] = settings[field]
-        base, params = make_generator(base_config, mesh), load_exported(path)
-        return lambda indices: from_uint8(base(params, indices))
+        base = make_generator(base_config, mesh)
+        params = parallel.sharded_params(mesh, load_exported(path))
+        return lambda indices, rows: from_uint8(base(params, indices)[rows])
     if settings.observed:
         videos = from_uint8(load_observed(config))
-        return lambda indices: videos[np.array(examples_of(config, indices)) % len(videos)]
+        return lambda indices, rows: videos[examples_of(config, indices[rows]) % len(videos)]
     source = make_source(config, "test")
-    return lambda indices: np.stack(
-        [source.example(i)["video"] for i in examples_of(config, indices)]
+    return lambda indices, rows: np.stack(
+        [source.example(int(i))["video"] for i in examples_of(config, indices[rows])]
     )
 
 
@@ -138,9 +147,9 @@ def load_observed(config: ml_collections.ConfigDict) -> np.ndarray:
     return np.pad(videos, ((0, 0), (0, missing), (0, 0), (0, 0), (0, 0)))
 
 
-def examples_of(config: ml_collections.ConfigDict, indices: Sequence[int]) -> list[int]:
+def examples_of(config: ml_collections.ConfigDict, indices: Sequence[int]) -> np.ndarray:
     """The held-out example of each sample, from which come its condition and what it observes."""
-    return [int(index) // config.sample.per_example for index in indices]
+    return np.asarray(indices, int) // config.sample.per_example
 
 
 def conditions(config: ml_collections.ConfigDict, indices: Sequence[int]) -> dict[str, np.ndarray]:
@@ -164,7 +173,7 @@ def conditions(config: ml_collections.ConfigDict, indices: Sequence[int]) -> dic
     if data.condition == "none":
         return {}
     source = make_source(config, "test")
-    examples = [source.example(index) for index in examples_of(config, indices)]
+    examples = [source.example(int(i)) for i in examples_of(config, indices)]
     names = {"label": ("label",), "text": ("text", "text_mask")}[data.condition]
     return {name: np.stack([example[name] for example in examples]) for name in names}
 
@@ -178,7 +187,9 @@ def describe_conditions(
         return {"label": conditions(config, indices)["label"]}
     if data.condition == "text":
         source = make_source(config, "test")
-        captions = [settings.caption or source.caption(i) for i in examples_of(config, indices)]
+        captions = [
+            settings.caption or source.caption(int(i)) for i in examples_of(config, indices)
+        ]
         return {"caption": np.array(captions)}
     return {}
 

@@ -96,7 +96,7 @@ class SampleStore:
 def samples_made_by(config: ml_collections.ConfigDict, params: dict) -> dict:
     """What the samples of a configuration and of parameters are a function of, ready for JSON."""
     tensors = jax.device_get(flatten_dict(params, sep="/"))
-    without = ("training", "eval", "checkpoint")
+    without = ("training", "eval", "checkpoint", "mesh")
     sections = {name: part for name, part in config.to_dict().items() if name not in without}
     return {"weights_sha256": digest_of(tensors), **sections}
 

@@ -7,7 +7,9 @@ from pathlib import Path
 import jax
 import ml_collections
 import orbax.checkpoint as ocp
+from jax.sharding import Mesh
 
+from vdm import parallel
 from vdm.training.state import TrainState
 
 # The fields that make a checkpoint the checkpoint of another model. The others may change from one
@@ -120,8 +122,10 @@ def _without_ema(state: TrainState) -> dict:
     return {name: getattr(state, name) for name in ("step", "params", "opt_state", "metric_sums")}
 
 
-def abstract_like(tree, sharding: jax.sharding.Sharding):
-    """Shapes and dtypes of a tree of arrays, placed by one sharding."""
+def abstract_on(mesh: Mesh, tree):
+    """Shapes and dtypes of a tree of arrays, placed on a mesh by `parallel.param_shardings`."""
     return jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        tree,
+        parallel.param_shardings(mesh, tree),
     )

@@ -13,7 +13,7 @@ from vdm import parallel
 from vdm.build import count_parameters
 from vdm.data.media import gif_bytes
 from vdm.data.source import make_source
-from vdm.training.checkpoints import Checkpoints, abstract_like, save_config
+from vdm.training.checkpoints import Checkpoints, abstract_on, save_config
 from vdm.training.logs import Logs, StepTimer, progress_line
 from vdm.training.state import TrainState, init_state
 from vdm.training.step import make_train_step
@@ -44,11 +44,11 @@ def train(config: ml_collections.ConfigDict, workdir: Path, *, preview: Preview)
     training = config.training
 
     # Everything that can be wrong is found before anything is written.
-    mesh = parallel.make_mesh()
+    mesh = parallel.make_mesh(config)
     parallel.check_divides(mesh, training.batch_size, "training.batch_size")
     source = make_source(config, "train")
     initial = partial(init_state, config)
-    abstract_state = abstract_like(jax.eval_shape(initial), parallel.replicated(mesh))
+    abstract_state = abstract_on(mesh, jax.eval_shape(initial))
 
     # State: restored, or new.
     workdir.mkdir(parents=True, exist_ok=True)
@@ -56,7 +56,7 @@ def train(config: ml_collections.ConfigDict, workdir: Path, *, preview: Preview)
     checkpoints = Checkpoints(workdir, training.keep_checkpoints)
     state = checkpoints.restore(abstract_state)
     if state is None:
-        state = jax.jit(initial, out_shardings=parallel.replicated(mesh))()
+        state = jax.jit(initial, out_shardings=parallel.param_shardings(mesh, abstract_state))()
     first_step = int(state.step)
     print(
         f"{count_parameters(state.params):,} parameters on {mesh.size} "
@@ -72,11 +72,11 @@ def train(config: ml_collections.ConfigDict, workdir: Path, *, preview: Preview)
     train_step = make_train_step(config, mesh)
 
     # Loop.
-    rows = parallel.local_rows(training.batch_size)
+    rows = parallel.local_rows(mesh, training.batch_size)
     print("compiling the training step", flush=True)
     for step in range(first_step + 1, training.num_steps + 1):
         batch = source.batch(step - 1, training.batch_size, rows=rows)
-        state = train_step(state, parallel.shard_batch(mesh, batch))
+        state = train_step(state, parallel.shard_batch(mesh, batch, training.batch_size))
         if step == first_step + 1:
             jax.block_until_ready(state.step)
             timer.restart(step)

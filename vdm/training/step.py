@@ -1,6 +1,7 @@
 """One training step, pure and ready to be jitted."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ from jax.sharding import Mesh
 from vdm import parallel
 from vdm.build import make_model, make_schedule
 from vdm.diffusion.loss import diffusion_loss
-from vdm.training.state import TrainState, make_optimizer
+from vdm.training.state import TrainState, init_state, make_optimizer
 
 # The average follows the parameters closely while they still move far, min(decay, (1+n)/(10+n)),
 # as in TensorFlow's and the authors' released code; the paper does not fix it.
@@ -73,10 +74,10 @@ def make_train_step(
         )
         return TrainState(state.step + 1, params, ema_params, opt_state, metric_sums)
 
-    on_all = parallel.replicated(mesh)
+    shardings = parallel.param_shardings(mesh, jax.eval_shape(partial(init_state, config)))
     return jax.jit(
         step,
-        in_shardings=(on_all, parallel.batch_sharding(mesh)),
-        out_shardings=on_all,
+        in_shardings=(shardings, parallel.batch_sharding(mesh)),
+        out_shardings=shardings,
         donate_argnums=0,
     )
