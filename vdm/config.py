@@ -63,6 +63,9 @@ def default_config() -> ml_collections.ConfigDict:
 
     config.training = training = ml_collections.ConfigDict()
     training.batch_size = 128
+    # Parts of a batch that go through the network one after another, their gradients added up: the
+    # same step in a fraction of the memory for activations.
+    training.accumulate = 1
     training.num_steps = 200_000
     training.learning_rate = 3e-4
     training.warmup_steps = 0  # not fixed by the paper
@@ -176,6 +179,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
         "model.embedding_layers",
         "model.patch_size",
         "training.batch_size",
+        "training.accumulate",
         "training.num_steps",
         "training.log_every",
         "training.checkpoint_every",

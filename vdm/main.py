@@ -105,7 +105,9 @@ def check(config, workdir: Path, mode: str) -> None:
     validate(config)
     mesh = parallel.make_mesh(config)
     if mode == "train":
-        parallel.check_divides(mesh, config.training.batch_size, "training.batch_size")
+        parallel.check_divides(
+            mesh, config.training.batch_size, "training.batch_size", config.training.accumulate
+        )
     make_source(config, "train")
     check_sampling(preview_config(config) if mode in ("train", "export") else config)
     if mode == "eval":

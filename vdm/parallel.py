@@ -175,6 +175,22 @@ def shard_rows(mesh: Mesh, rows: np.ndarray, batch_size: int) -> jax.Array:
     return jax.make_array_from_callback(shape, batch_sharding(mesh), piece)
 
 
+def micro_batches(mesh: Mesh, batch, count: int):
+    """A batch, [batch, ...] each array, as `count` parts [count, batch / count, ...].
+
+    Each device keeps the rows that it has: part m is the m-th of each device's.
+    """
+
+    def divided(array: jax.Array) -> jax.Array:
+        rows = array.shape[0] // (mesh.size * count)
+        array = array.reshape(mesh.size, count, rows, *array.shape[1:]).swapaxes(0, 1)
+        array = array.reshape(count, mesh.size * rows, *array.shape[3:])
+        split = NamedSharding(mesh, PartitionSpec(None, AXES))
+        return jax.lax.with_sharding_constraint(array, split)
+
+    return jax.tree.map(divided, batch)
+
+
 def rows_of(array: jax.Array) -> np.ndarray:
     """This process's rows of an array that is split as a batch, in order; inverts `shard_rows`."""
     pieces = sorted(array.addressable_shards, key=lambda shard: shard.index[0].start or 0)

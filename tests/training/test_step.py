@@ -53,6 +53,14 @@ def test_parameters_in_pieces_take_the_step_of_whole_ones(adam_config, one_devic
     _assert_same_metrics(_run(config, jax.devices()[:2], 2)[1], one_device_states[1])
 
 
+@pytest.mark.parametrize("fsdp", [1, 2])
+def test_micro_batches_add_up_to_the_batch(adam_config, one_device_states, fsdp):
+    config = adam_config.copy_and_resolve_references()
+    config.training.accumulate = 2
+    config.mesh.fsdp = fsdp
+    _assert_same_metrics(_run(config, jax.devices()[:2], 2)[1], one_device_states[1])
+
+
 def _assert_same_metrics(state, expected):
     for name in ("loss", "grad_norm"):
         np.testing.assert_allclose(state.metric_sums[name], expected.metric_sums[name], rtol=1e-4)

@@ -38,10 +38,25 @@ def diffusion_loss(
     Raises:
       ValueError: if target is not one of process.TARGETS.
     """
+    noise, log_snr = draw_noise(key, x.shape, schedule=schedule)
+    return loss_given(network, x, noise, log_snr, target=target)
+
+
+def draw_noise(
+    key: PRNGKeyArray,
+    shape: tuple[int, ...],
+    *,
+    schedule: Callable[[Array], Array] = cosine_log_snr,
+) -> tuple[Float[Array, " batch *shape"], Float[Array, " batch"]]:
+    """What `diffusion_loss` draws for data of a shape [batch, ...]: the noise and the log-SNRs.
+
+    Row i is a function of the key, i and the shape, so that the loss of a batch may be computed in
+    parts.
+    """
     time_key, noise_key = jax.random.split(key)
-    batch = x.shape[0]
+    batch = shape[0]
     t = (jax.random.uniform(time_key, (), jnp.float32) + jnp.arange(batch) / batch) % 1.0
-    return loss_at(noise_key, network, x, schedule(t), target=target)
+    return jax.random.normal(noise_key, shape, jnp.float32), schedule(t)
 
 
 def loss_at(
@@ -67,8 +82,23 @@ def loss_at(
     Raises:
       ValueError: if target is not one of process.TARGETS.
     """
-    x = x.astype(jnp.float32)
     noise = jax.random.normal(key, x.shape, jnp.float32)
+    return loss_given(network, x, noise, log_snr, target=target)
+
+
+def loss_given(
+    network: Network,
+    x: Float[Array, " batch *shape"],
+    noise: Float[Array, " batch *shape"],
+    log_snr: Float[Array, " batch"],
+    *,
+    target: str = "eps",
+) -> Float[Array, " batch"]:
+    """The training objective at given noise, of variance 1 and the shape of x, and log-SNRs.
+
+    Other arguments and errors as of `loss_at`.
+    """
+    x = x.astype(jnp.float32)
     prediction = network(diffuse(x, noise, log_snr), log_snr)
     error = prediction.astype(jnp.float32) - target_value(x, noise, log_snr, target)
     return jnp.mean(jnp.square(error), axis=tuple(range(1, x.ndim)))

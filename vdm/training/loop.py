@@ -45,7 +45,7 @@ def train(config: ml_collections.ConfigDict, workdir: Path, *, preview: Preview)
 
     # Everything that can be wrong is found before anything is written.
     mesh = parallel.make_mesh(config)
-    parallel.check_divides(mesh, training.batch_size, "training.batch_size")
+    parallel.check_divides(mesh, training.batch_size, "training.batch_size", training.accumulate)
     source = make_source(config, "train")
     initial = partial(init_state, config)
     abstract_state = abstract_on(mesh, jax.eval_shape(initial))

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 
 from vdm import parallel
 from vdm.build import make_model, make_schedule
-from vdm.diffusion.loss import diffusion_loss
+from vdm.diffusion.loss import draw_noise, loss_given
 from vdm.training.state import TrainState, init_state, make_optimizer
 
 # The average follows the parameters closely while they still move far, min(decay, (1+n)/(10+n)),
@@ -31,15 +31,14 @@ def make_train_step(
 ) -> Callable[[TrainState, Mapping[str, jax.Array]], TrainState]:
     """The jitted step (state, batch) -> state; the state given to it is donated.
 
-    Its randomness is a function of (config.seed, state.step) alone.
+    Its randomness is a function of (config.seed, state.step) alone. With config.training.accumulate
+    the times and the noise are those of the whole batch; what is dropped out is not.
     """
     model, optimizer = make_model(config), make_optimizer(config)
     training = config.training
     schedule = make_schedule(config)
 
-    def loss(params, batch, key):
-        loss_key, dropout_key = jax.random.split(key)
-
+    def loss(params, batch, x, noise, log_snr, dropout_key):
         def network(z, log_snr):
             return model.apply(
                 {"params": params},
@@ -51,14 +50,34 @@ def make_train_step(
                 rngs={"dropout": dropout_key},
             )
 
+        return loss_given(network, x, noise, log_snr, target=config.diffusion.target).mean()
+
+    def loss_and_gradient(params, batch, key):
+        loss_key, dropout_key = jax.random.split(key)
         x = join_images(batch)
-        target = config.diffusion.target
-        return diffusion_loss(loss_key, network, x, target=target, schedule=schedule).mean()
+        rows = (batch, x, *draw_noise(loss_key, x.shape, schedule=schedule))
+        if training.accumulate == 1:
+            return jax.value_and_grad(loss)(params, *rows, dropout_key)
+
+        def add(total, part):
+            part_rows, index = part
+            of_part = jax.value_and_grad(loss)(
+                params, *part_rows, jax.random.fold_in(dropout_key, index)
+            )
+            return in_place(jax.tree.map(jnp.add, total, of_part)), None
+
+        def in_place(total):  # each device adds up its own pieces of the gradient
+            return jax.lax.with_sharding_constraint(total, parallel.param_shardings(mesh, total))
+
+        nothing = in_place((jnp.zeros(()), jax.tree.map(jnp.zeros_like, params)))
+        parts = parallel.micro_batches(mesh, rows, training.accumulate)
+        total, _ = jax.lax.scan(add, nothing, (parts, jnp.arange(training.accumulate)))
+        return jax.tree.map(lambda leaf: leaf / training.accumulate, total)
 
     def step(state: TrainState, batch: Mapping[str, jax.Array]) -> TrainState:
         # Initialisation draws from the key itself, steps from what is folded into it.
         key = jax.random.fold_in(jax.random.key(config.seed), state.step)
-        loss_value, gradient = jax.value_and_grad(loss)(state.params, batch, key)
+        loss_value, gradient = loss_and_gradient(state.params, batch, key)
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         decay = jnp.minimum(training.ema_decay, (1.0 + state.step) / (_EMA_RAMP + state.step))
