@@ -119,6 +119,27 @@ def param_shardings(mesh: Mesh, abstract_tree):
     return jax.tree.map(sharding, abstract_tree)
 
 
+def with_split_gradient(mesh: Mesh, params: dict) -> dict:
+    """The parameters themselves, whose gradient is summed over devices first and split afterwards.
+
+    Left alone, the compiler may split the summands before: of matrices that see one vector a video
+    it then moves activations to and fro, and warns of it.
+    """
+
+    def leaf(param: jax.Array, sharding: NamedSharding) -> jax.Array:
+        if sharding.is_fully_replicated:
+            return param
+        place = jax.lax.with_sharding_constraint
+        same = jax.custom_vjp(lambda x: x)
+        same.defvjp(
+            lambda x: (x, None),
+            lambda _, gradient: (place(place(gradient, replicated(mesh)), sharding),),
+        )
+        return same(param)
+
+    return jax.tree.map(leaf, params, param_shardings(mesh, params))
+
+
 def check_divides(mesh: Mesh, batch_size: int, field: str, parts: int = 1) -> None:
     """Raises ValueError, naming the field, where a batch cannot be split over the devices.
 

@@ -39,6 +39,8 @@ def make_train_step(
     schedule = make_schedule(config)
 
     def loss(params, batch, x, noise, log_snr, dropout_key):
+        params = parallel.with_split_gradient(mesh, params)
+
         def network(z, log_snr):
             return model.apply(
                 {"params": params},
