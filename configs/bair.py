@@ -6,8 +6,8 @@ Hardware in the paper: 128 TPU v4 chips, 660,000 steps of 128 videos.
 Expected, 100 samples for each of the 256 test videos: FVD 66.92 with this sampler, and 68.19 with
 --config.sample.sampler=ancestral --config.sample.num_steps=512.
 Differs from the paper: nothing. --mode=sample predicts from the frames of held-out videos.
-Fields that the paper does not fix say so in vdm/config.py. The loader of this data set is
-not in this version yet, and --mode=train says so.
+Fields that the paper does not fix say so in vdm/config.py.
+docs/data.md says how the data set is made ready.
 """
 
 from vdm.config import default_config

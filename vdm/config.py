@@ -10,6 +10,7 @@ from vdm.diffusion.process import TARGETS
 from vdm.diffusion.samplers import SAMPLERS
 from vdm.metrics.protocols import PROTOCOLS
 
+CAMERAS = ("image_main", "image_aux1")
 CONDITIONS = ("none", "label", "text")
 OPTIMIZERS = ("adam", "muon")
 REMAT = ("none", "activations", "blocks")
@@ -24,6 +25,9 @@ def default_config() -> ml_collections.ConfigDict:
 
     config.data = data = ml_collections.ConfigDict()
     data.name = "moving_digits"
+    data.tfds_dir = ""  # of data sets of TensorFlow Datasets; '' for TFDS's own default
+    data.tfds_config = ""  # of those whose builder has several
+    data.camera = "image_main"  # of BAIR: image_main | image_aux1
     data.frames = 16
     data.resolution = 64  # height and width
     data.channels = 3
@@ -160,6 +164,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
       ValueError: one sentence that names the field, its value and what it may be.
     """
     data, model, training = config.data, config.model, config.training
+    one_of(config, "data.camera", CAMERAS)
     one_of(config, "data.condition", CONDITIONS)
     one_of(config, "diffusion.target", TARGETS)
     one_of(config, "sample.sampler", tuple(SAMPLERS))

@@ -96,9 +96,9 @@ def check(config, workdir: Path, mode: str) -> None:
       ValueError, OSError: with one sentence that names the field, the file or the folder.
     """
     from vdm import parallel
-    from vdm.data.source import make_source
+    from vdm.data.source import check_name, make_source
     from vdm.exported import load_exported_config
-    from vdm.sampling.checks import check_sampling
+    from vdm.sampling.checks import check_sampling, needs_held_out
     from vdm.sampling.generate import preview_config
     from vdm.training import checkpoints
 
@@ -108,8 +108,14 @@ def check(config, workdir: Path, mode: str) -> None:
         parallel.check_divides(
             mesh, config.training.batch_size, "training.batch_size", config.training.accumulate
         )
-    make_source(config, "train")
-    check_sampling(preview_config(config) if mode in ("train", "export") else config)
+    check_name(config)
+    sampled = preview_config(config) if mode in ("train", "export") else config
+    check_sampling(sampled)
+    # Files of a data set are asked for by those who read them alone.
+    if mode == "train":
+        make_source(config, "train")
+    if mode == "eval" or (mode in ("train", "sample") and needs_held_out(sampled)):
+        make_source(config, "test")
     if mode == "eval":
         _check_evaluation(config)
     if config.checkpoint and mode in ("train", "export"):

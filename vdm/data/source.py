@@ -4,28 +4,84 @@ import dataclasses
 
 import ml_collections
 
+from vdm.data.clips import ClipSource
 from vdm.data.moving_digits import MovingDigits
+from vdm.data.prepared import PREPARED, open_prepared
 
 # Data sets are addressed by configurations alone, so that a new one is one more entry here.
-SOURCES = ("moving_digits",)
+SOURCES = ("moving_digits", *PREPARED)
+
+Source = MovingDigits | ClipSource
 
 
-def make_source(config: ml_collections.ConfigDict, split: str) -> MovingDigits:
+def make_source(config: ml_collections.ConfigDict, split: str) -> Source:
     """The data set that config.data asks for.
 
     Args:
       config: the whole configuration.
-      split: 'train' or 'test'.
+      split: 'train', in an order of chance and without end; or 'test', the held-out videos in a
+        fixed order, each from one window.
 
     Raises:
-      ValueError: the data set is unknown, or cannot give what config.data asks for.
+      ValueError: the data set is unknown, is not there, or cannot give what config.data asks for.
     """
-    data = config.data
-    if data.name not in SOURCES:
+    check_name(config)
+    if config.data.name == "moving_digits":
+        return _moving_digits(config, split)
+    data, is_training = config.data, split == "train"
+    return ClipSource(
+        open_prepared(config, split),
+        seed=config.seed,
+        frames=data.frames,
+        resolution=data.resolution,
+        channels=data.channels,
+        frameskip=data.frameskip,
+        start="random" if is_training else PREPARED[data.name].held_out_start,
+        shuffle=is_training,
+        augment_flip=data.augment_flip and is_training,
+        num_images=data.num_images,
+        condition=data.condition,
+    )
+
+
+def held_out_videos(config: ml_collections.ConfigDict, frames: int, split: str = "test") -> Source:
+    """Real videos in a fixed order, without images or conditions, of any number of frames.
+
+    Those of 'test' have the frames that `make_source` gives of them, if they have as many.
+
+    Args:
+      config: the whole configuration.
+      frames: of each video.
+      split: 'test', or 'train', whose videos are in a fixed order and not mirrored here.
+
+    Raises:
+      ValueError: as of `make_source`.
+    """
+    config = config.copy_and_resolve_references()
+    config.data.update(frames=frames, num_images=0, condition="none", augment_flip=False)
+    source = make_source(config, split)
+    if isinstance(source, MovingDigits):
+        return source
+    return dataclasses.replace(source, shuffle=False)
+
+
+def split_name(config: ml_collections.ConfigDict, split: str) -> str:
+    """What the data set itself calls its 'train' or 'test', for instance 'train+test'."""
+    prepared = PREPARED.get(config.data.name)
+    return prepared.splits[split] if prepared else split
+
+
+def check_name(config: ml_collections.ConfigDict) -> None:
+    """Raises ValueError where config.data.name is none of `SOURCES`."""
+    if config.data.name not in SOURCES:
         raise ValueError(
-            f"config.data.name is {data.name!r}, and this version can load "
+            f"config.data.name is {config.data.name!r}, and this version can load "
             f"{', '.join(map(repr, SOURCES))}"
         )
+
+
+def _moving_digits(config: ml_collections.ConfigDict, split: str) -> MovingDigits:
+    data = config.data
     for field, only in (("channels", 1), ("augment_flip", False)):
         if data[field] != only:
             raise ValueError(
@@ -49,11 +105,4 @@ def make_source(config: ml_collections.ConfigDict, split: str) -> MovingDigits:
         condition=data.condition,
         text_tokens=data.text_tokens,
         text_width=config.model.text_width,
-    )
-
-
-def held_out_videos(config: ml_collections.ConfigDict, frames: int) -> MovingDigits:
-    """The held-out videos by themselves, without images or conditions, of any number of frames."""
-    return dataclasses.replace(
-        make_source(config, "test"), frames=frames, num_images=0, condition="none"
     )

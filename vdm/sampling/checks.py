@@ -55,6 +55,14 @@ def check_sampling(config: ml_collections.ConfigDict) -> None:
         load_observed(config)
 
 
+def needs_held_out(config: ml_collections.ConfigDict) -> bool:
+    """Whether samples observe held-out videos, or take their labels or captions."""
+    data, sample = config.data, config.sample
+    observes = sample.task not in ("generate", "cascade") and not sample.observed
+    is_told = sample.label >= 0 if data.condition == "label" else bool(sample.caption)
+    return observes or (data.condition != "none" and not is_told)
+
+
 def _check_section(config: ml_collections.ConfigDict) -> None:
     frames, upsample = config.data.frames, config.upsample
     if config.sample.task == "predict":

@@ -4,11 +4,17 @@ TensorBoard's own writer is used without TensorFlow.
 """
 
 import json
+import sys
 import time
+import types
 from pathlib import Path
 
 from tensorboard.compat.proto import event_pb2, summary_pb2
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+# With a module of this name TensorBoard does without TensorFlow where that is installed, too, which
+# would take seconds to import and may take the accelerator's memory.
+sys.modules.setdefault("tensorboard.compat.notf", types.ModuleType("notf"))
 
 
 class Logs:

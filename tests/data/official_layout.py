@@ -1,0 +1,111 @@
+"""Small BAIR and UCF101 in the layout of their official archives, prepared by TFDS's own code.
+
+The archives are unpacked where TFDS's downloader would have put them, so that its builders run as
+they do for everybody, without the download.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import av
+import numpy as np
+
+
+def prepare_bair(folder: Path, videos: Mapping[str, np.ndarray], file_format: str) -> None:
+    """Prepares bair_robot_pushing_small in a folder.
+
+    Args:
+      folder: TFDS's data_dir.
+      videos: of 'train' and 'test', uint8 [n, 2, 30, 64, 64, 3], image_main before image_aux1.
+      file_format: of the records, 'tfrecord' or 'array_record'.
+    """
+    import tensorflow as tf
+    import tensorflow_datasets as tfds
+
+    builder = tfds.builder("bair_robot_pushing_small", data_dir=folder, file_format=file_format)
+    (url,) = builder.url_infos
+    raw = _unpacked(builder, folder, url, "TAR") / "softmotion30_44k"
+    for split, both_cameras in videos.items():
+        (raw / split).mkdir(parents=True)
+        for number, cameras in enumerate(both_cameras):
+            example = tf.train.SequenceExample()
+            feature = example.context.feature
+            for camera, frames in zip(("image_main", "image_aux1"), cameras, strict=True):
+                for time, frame in enumerate(frames):
+                    feature[f"{time}/{camera}/encoded"].bytes_list.value.append(frame.tobytes())
+            for time in range(30):
+                feature[f"{time}/action"].float_list.value.extend([0.0] * 4)
+                feature[f"{time}/endeffector_pos"].float_list.value.extend([0.0] * 3)
+            path = raw / split / f"traj_{number}_to_{number}.tfrecords"
+            with tf.io.TFRecordWriter(str(path)) as writer:
+                writer.write(example.SerializeToString())
+    builder.download_and_prepare()
+
+
+def prepare_ucf101(
+    folder: Path, videos: Mapping[str, np.ndarray], test: set[str], file_format: str
+) -> None:
+    """Prepares ucf101/ucf101_1 in a folder; needs ffmpeg on PATH, as TFDS's builder does.
+
+    Args:
+      folder: TFDS's data_dir.
+      videos: by name, as 'v_Archery_g01_c01.avi', uint8 [frames, height, width, 3].
+      test: names of those in the test split.
+      file_format: of the records, 'tfrecord' or 'array_record'.
+    """
+    import tensorflow_datasets as tfds
+    from tensorflow_datasets.video import ucf101
+
+    builder = tfds.builder("ucf101/ucf101_1", data_dir=folder, file_format=file_format)
+    clips = _unpacked(builder, folder, ucf101.UCF_101_URL, "ZIP") / "UCF101"
+    lists = _unpacked(builder, folder, ucf101.SPLITS_URL, "ZIP") / "ucfTrainTestlist"
+    clips.mkdir()
+    lists.mkdir()
+    for name, frames in videos.items():
+        write_avi(clips / name, frames)
+    for split, names in (("train", sorted(videos.keys() - test)), ("test", sorted(test))):
+        lines = [f"{name.split('_')[1]}/{name}" + " 1" * (split == "train") for name in names]
+        (lists / f"{split}list01.txt").write_text("\n".join(lines) + "\n")
+    builder.download_and_prepare()
+
+
+def write_avi(path: Path, frames: np.ndarray) -> None:
+    """Writes frames uint8 [frames, height, width, 3] as MPEG-4 in an .avi file, as UCF101 has."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.height, stream.width = frames.shape[1:3]
+        stream.bit_rate = 4_000_000
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+
+
+def link_ffmpeg(folder: Path) -> str:
+    """A PATH on which there is an ffmpeg, that of imageio-ffmpeg linked into a folder."""
+    import imageio_ffmpeg
+
+    (folder / "ffmpeg").symlink_to(imageio_ffmpeg.get_ffmpeg_exe())
+    return f"{folder}{os.pathsep}{os.environ['PATH']}"
+
+
+def _unpacked(builder, folder: Path, url: str, method: str) -> Path:
+    """The folder into which TFDS would unpack the download of a URL, as if it had done so."""
+    from tensorflow_datasets.core.download import checksums, resource
+
+    info = (builder.url_infos or checksums.get_all_url_infos())[url]
+    name = resource.get_dl_fname(url, info.checksum)
+    downloads = folder / "downloads"
+    archive = downloads / builder.name / name
+    archive.parent.mkdir(parents=True, exist_ok=True)
+    archive.touch()
+    resource.write_info_file(
+        url=url,
+        path=archive,
+        dataset_name=builder.name,
+        original_fname=info.filename or url.rsplit("/", 1)[1],
+        url_info=info,
+    )
+    unpacked = downloads / "extracted" / f"{method}.{name}"
+    unpacked.mkdir(parents=True)
+    return unpacked
