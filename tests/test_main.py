@@ -129,6 +129,7 @@ def test_export_is_read_by_sample(workdir, tiny_overrides, tmp_path):
         (["--mode=eval", "--config.mesh.fsdp=3"], "config.mesh.fsdp is 3, and must be a divisor"),
         (["--mode=sample", "--config.sample.task=dream"], "config.sample.task is 'dream'"),
         (["--mode=train", "--config.data.name=ucf102"], "config.data.name is 'ucf102'"),
+        (["--mode=plan", "--config.plan.topology=v4:4x4x7"], "config.plan.topology is 'v4:4x4x7'"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_sentence(arguments, sentence, tmp_path):
@@ -140,6 +141,16 @@ def test_what_is_wrong_is_said_in_one_sentence(arguments, sentence, tmp_path):
     assert sentence in done.stderr.strip().splitlines()[-1]
     assert not path.exists()
     print(f"{time.monotonic() - start:.1f} s")
+
+
+def test_a_plan_needs_no_workdir(tiny_overrides, tmp_path):
+    output = tmp_path / "plan.json"
+    options = ["--config.plan.steps=('sample',)", f"--config.plan.output={output}"]
+    done = _run(CONFIG, "--mode=plan", *tiny_overrides, *options)
+    assert done.returncode == 0, done.stderr
+    assert "everything fits" in done.stdout and str(output) in done.stdout.splitlines()[-1]
+    result = json.loads(output.read_text())
+    assert list(result["steps"]) == ["sample"] and "--mode=plan" in result["command"]
 
 
 def test_a_checkpoint_of_another_model_is_left_alone(workdir, tiny_overrides):

@@ -14,6 +14,7 @@ CAMERAS = ("image_main", "image_aux1")
 CONDITIONS = ("none", "label", "text")
 OPTIMIZERS = ("adam", "muon")
 REMAT = ("none", "activations", "blocks")
+OPTIMIZATION_LEVELS = ("O0", "O1", "O2", "O3")
 
 
 def default_config() -> ml_collections.ConfigDict:
@@ -154,6 +155,23 @@ def default_config() -> ml_collections.ConfigDict:
     evaluation.log_snr_bins = 10
     evaluation.batch_size = 16
     evaluation.shard_size = 64  # samples in a file, made and kept together
+
+    config.plan = plan = ml_collections.ConfigDict()
+    # TPUs that need not be here, in chips, as v4:4x4x8; empty for the attached devices.
+    plan.topology = ""
+    plan.devices = 0  # the first so many of these; 0 for all
+    # Whose memory and speed the steps are compared with (vdm/planning/hardware.py); empty for the
+    # devices that they are compiled for.
+    plan.hardware = ""
+    plan.steps = ("train", "sample", "guided")
+    # O0 | O1 | O2 | O3; empty for O0 where a topology is given, and for JAX's own otherwise.
+    plan.optimization_level = ""
+    plan.most_trials = 4  # changes that are compiled where a step does not fit; 0 for none
+    # Shares of the makers' peaks that the estimate of time assumes.
+    plan.compute_efficiency = 0.5
+    plan.memory_efficiency = 0.8
+    plan.link_efficiency = 0.8
+    plan.output = ""  # a JSON file; empty for WORKDIR/plan.json where there is a workdir
     return config
 
 
@@ -172,6 +190,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
     one_of(config, "model.remat", REMAT)
     one_of(config, "eval.protocol", ("moving_digits", *PROTOCOLS))
     one_of(config, "model.dtype", ("float32", "bfloat16"))
+    one_of(config, "plan.optimization_level", ("", *OPTIMIZATION_LEVELS))
     for field in (
         "data.frames",
         "data.resolution",
@@ -216,6 +235,8 @@ def validate(config: ml_collections.ConfigDict) -> None:
         "training.gradient_clip",
         "training.sample_every",
         "sample.max_video_files",
+        "plan.devices",
+        "plan.most_trials",
         "sample.langevin_step_size",
         "sample.guidance_weight",
     ):
@@ -230,6 +251,9 @@ def validate(config: ml_collections.ConfigDict) -> None:
     ):
         value = _get(config, field)
         require(0 <= value <= 1, field, value, "from 0 to 1")
+    for field in ("plan.compute_efficiency", "plan.memory_efficiency", "plan.link_efficiency"):
+        value = _get(config, field)
+        require(0 < value <= 1, field, value, "more than 0 and at most 1")
     require(
         config.diffusion.log_snr_min < config.diffusion.log_snr_max,
         "diffusion.log_snr_min",

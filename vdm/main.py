@@ -3,6 +3,7 @@
 import sys
 import tempfile
 import traceback
+from functools import partial
 from pathlib import Path
 
 from absl import app, flags, logging
@@ -10,7 +11,7 @@ from ml_collections import config_flags
 
 from vdm.config import validate
 
-MODES = ("train", "sample", "eval", "export")
+MODES = ("train", "sample", "eval", "export", "plan")
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "Configuration file; override its fields by --config.section.field=value."
@@ -24,7 +25,8 @@ _MODE = flags.DEFINE_enum(
     MODES,
     "train: from the newest checkpoint in the workdir. sample: videos, a contact sheet and arrays "
     "to WORKDIR/samples. eval: a report to WORKDIR/eval. export: EMA weights and the "
-    "configuration to WORKDIR/model.safetensors.",
+    "configuration to WORKDIR/model.safetensors. plan: what the steps need on given devices, and "
+    "an estimate of their time, without running them.",
 )
 
 
@@ -87,6 +89,35 @@ def export(config, workdir: Path) -> None:
     path = workdir / "model.safetensors"
     run(path, params, config, step)
     print(f"EMA weights of step {step}: {path} ({path.stat().st_size / 1e6:.1f} MB)")
+
+
+def plan(config, workdir: Path | None) -> None:
+    """Compiles the steps for given devices and prints what they need."""
+    from vdm.planning.plan import make_plan
+
+    output = _plan_file(config, workdir)
+    make_plan(config, output, tell=partial(print, flush=True))
+    if output:
+        print(f"plan: {output}")
+
+
+def _plan_file(config, workdir: Path | None) -> Path | None:
+    if config.plan.output:
+        return Path(config.plan.output)
+    return workdir / "plan.json" if workdir else None
+
+
+def check_plan(config, workdir: Path | None) -> None:
+    """As `check`, for a plan, which needs neither data nor a checkpoint, nor a workdir.
+
+    Raises:
+      ValueError, OSError: with one sentence that names the field, the file or the folder.
+    """
+    from vdm.planning.plan import check as check_steps
+
+    check_steps(config)
+    if output := _plan_file(config, workdir):
+        _check_writable(output.parent)
 
 
 def check(config, workdir: Path, mode: str) -> None:
@@ -166,8 +197,6 @@ def _check_writable(workdir: Path) -> None:
 
 def _load_weights(config, workdir: Path) -> tuple[dict, int]:
     """EMA parameters and their step: of config.checkpoint, or the newest of the workdir."""
-    from functools import partial
-
     import jax
 
     from vdm import parallel
@@ -198,7 +227,8 @@ def _parse(argv: list[str]) -> list[str]:
         rest = flags.FLAGS(argv)
         if len(rest) > 1:
             raise flags.Error(f"unexpected argument {rest[1]!r}")
-        for flag in ("config", "workdir"):
+        needed = ("config",) if _MODE.value == "plan" else ("config", "workdir")
+        for flag in needed:
             if flags.FLAGS[flag].value is None:
                 raise flags.Error(f"--{flag} is required")
     except Exception as error:  # A configuration file may fail in any way.
@@ -208,12 +238,16 @@ def _parse(argv: list[str]) -> list[str]:
 
 def main(_: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)  # Orbax reports every file that it writes.
-    config, workdir, mode = _CONFIG.value, Path(_WORKDIR.value), _MODE.value
+    config, mode = _CONFIG.value, _MODE.value
+    workdir = Path(_WORKDIR.value) if _WORKDIR.value else None
     try:
-        check(config, workdir, mode)
+        if mode == "plan":
+            check_plan(config, workdir)
+        else:
+            check(config, workdir, mode)
     except (ValueError, TypeError, OSError) as error:
         _fail(str(error), 1)
-    run = {"train": train, "sample": sample, "eval": evaluate, "export": export}[mode]
+    run = {"train": train, "sample": sample, "eval": evaluate, "export": export, "plan": plan}[mode]
     try:
         run(config, workdir)
     except KeyboardInterrupt:

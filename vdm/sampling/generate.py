@@ -30,7 +30,7 @@ def make_generator(config: ml_collections.ConfigDict, mesh: Mesh) -> Generator:
     and what is observed: nothing depends on the batch, nor on the number of devices.
     """
     settings = config.sample
-    task, jitted = TASKS[settings.task], _make_draw(config, mesh)
+    task, jitted = TASKS[settings.task], make_draw(config, mesh)
     observed = _make_observed(config, mesh)
 
     def generate_batch(params: dict, indices: Sequence[int]) -> np.ndarray:
@@ -57,7 +57,7 @@ def make_generator(config: ml_collections.ConfigDict, mesh: Mesh) -> Generator:
     return generate_all
 
 
-def _make_draw(config: ml_collections.ConfigDict, mesh: Mesh) -> Callable[..., jax.Array]:
+def make_draw(config: ml_collections.ConfigDict, mesh: Mesh) -> Callable[..., jax.Array]:
     """The jitted sampler: (params, indices, block, condition, observation) -> x."""
     settings, data = config.sample, config.data
     frame_shape = (data.resolution, data.resolution, data.channels)

@@ -1,0 +1,213 @@
+"""Plans of the tiny configuration on two devices, against what its shapes say."""
+
+import dataclasses
+import json
+import math
+from functools import partial
+
+import jax
+import numpy as np
+import pytest
+
+from vdm.build import init_params
+from vdm.planning import report
+from vdm.planning.compile import Compiled, Memory, _of_refusal
+from vdm.planning.hardware import HARDWARE
+from vdm.planning.plan import check, make_plan
+from vdm.planning.search import find_change
+
+FLOAT = 4  # bytes
+
+
+@pytest.fixture(scope="module")
+def tiny(tiny_config_of_module):
+    config = tiny_config_of_module
+    config.training.optimizer = "adam"
+    config.plan.hardware = "h100"
+    return config
+
+
+def _plan(config, steps, output=None, **changes):
+    config = config.copy_and_resolve_references()
+    config.update_from_flattened_dict(changes)
+    config.plan.steps = steps
+    check(config)
+    lines = []
+    return make_plan(config, output, lines.append), "\n".join(lines)
+
+
+@pytest.fixture(scope="module")
+def replicated(tiny, tmp_path_factory):
+    output = tmp_path_factory.mktemp("plan") / "folder" / "plan.json"
+    return *_plan(tiny, ("train", "sample", "guided"), output), output
+
+
+def _state_bytes(parameters):
+    return 4 * parameters * FLOAT  # parameters, their average and Adam's two moments
+
+
+def _batch_bytes(config, videos):
+    data = config.data
+    frames = data.frames + data.num_images
+    return videos * frames * data.resolution**2 * data.channels * FLOAT
+
+
+def test_arguments_and_communication_of_data_parallel_training(tiny, replicated):
+    result, _, _ = replicated
+    train, parameters = result["steps"]["train"], result["parameters"]
+    state, batch = _state_bytes(parameters), _batch_bytes(tiny, tiny.training.batch_size // 2)
+    memory = train["memory"]
+    assert 0 <= memory["argument_bytes"] - state - batch < 1000  # counters and sums
+    assert memory["total_bytes"] == (
+        memory["argument_bytes"]
+        + memory["output_bytes"]
+        - memory["aliased_bytes"]
+        + memory["temporary_bytes"]
+        + memory["code_bytes"]
+    )
+    reduced = train["collectives"]["all-reduce"]
+    # Of the tables of relative positions, the part that four frames read is reduced.
+    assert 0.97 * parameters * FLOAT < reduced["payload_bytes"] < parameters * FLOAT + 1000
+    assert reduced["sent_bytes"] == pytest.approx(reduced["payload_bytes"])  # 2 (n - 1) / n
+
+
+def test_fsdp_halves_the_state_and_gathers_what_is_split(tiny, replicated):
+    whole = replicated[0]["steps"]["train"]
+    split = _plan(tiny, ("train",), **{"mesh.fsdp": 2})[0]["steps"]["train"]
+    shapes = [leaf.shape for leaf in jax.tree.leaves(jax.eval_shape(partial(init_params, tiny)))]
+    # Vectors and what has less than 1,024 elements stay whole.
+    halved = sum(math.prod(s) for s in shapes if len(s) > 1 and math.prod(s) >= 1024)
+    saved = whole["memory"]["argument_bytes"] - split["memory"]["argument_bytes"]
+    assert saved == _state_bytes(halved) // 2
+    # What is split is gathered for the forward pass at least.
+    assert split["collectives"]["all-gather"]["payload_bytes"] >= halved * FLOAT
+    assert split["flops_as_written"] == whole["flops_as_written"]
+
+
+def test_the_compilers_count_is_that_of_the_products_and_some_more(replicated):
+    for step in replicated[0]["steps"].values():
+        assert 0.8 < step["flops"] / step["flops_as_written"] < 1.4
+
+
+def test_a_guided_step_costs_a_gradient_more(replicated):
+    steps = replicated[0]["steps"]
+    assert 1.8 < steps["guided"]["flops_as_written"] / steps["sample"]["flops_as_written"] < 2.2
+
+
+def test_the_report_says_what_the_result_has(replicated):
+    result, text, output = replicated
+    assert json.loads(output.read_text())["steps"] == result["steps"]
+    for line in (
+        f"{result['parameters']:,} parameters on 2 device(s)",
+        "train: training step of 4 videos, 2 a device",
+        "guided: step of dpmpp_2m of 4 videos by reconstruction, 2 a device",
+        "fits",
+        "arithmetic at 50 % of 989.5 TFLOP/s",
+    ):
+        assert line in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"plan.steps": ("dream",)}, "config.plan.steps has 'dream'"),
+        ({"plan.hardware": "abacus"}, "config.plan.hardware is 'abacus'"),
+        ({"plan.devices": 3}, "config.plan.devices is 3, and must be at most 2"),
+        ({"plan.topology": "v4:4x4x7"}, "config.plan.topology is 'v4:4x4x7'"),
+        ({"plan.optimization_level": "O9"}, "config.plan.optimization_level is 'O9'"),
+        ({"plan.link_efficiency": 0.0}, "config.plan.link_efficiency is 0.0"),
+        ({"training.batch_size": 3}, "config.training.batch_size is 3"),
+    ],
+)
+def test_what_is_wrong_is_said_before_anything_is_compiled(tiny, changes, sentence):
+    config = tiny.copy_and_resolve_references()
+    config.update_from_flattened_dict(changes)
+    with pytest.raises(ValueError, match=sentence):
+        check(config)
+
+
+def _compiled(arguments, temporaries, *, videos=8, name="train"):
+    memory = Memory(arguments, 0, 0, temporaries, 0)
+    return Compiled(name, "", videos, memory, False, 1.0, 1.0, 1.0, (), 0.0)
+
+
+def _machine(temporaries_of):
+    """Compiles as a machine whose memory is arguments / fsdp + temporaries / micro-batches."""
+
+    def compile_with(changes):
+        return _compiled(
+            800 // changes.get("mesh.fsdp", 1),
+            temporaries_of[changes.get("model.remat", "none")]
+            // changes.get("training.accumulate", 1),
+        )
+
+    return compile_with
+
+
+@pytest.mark.parametrize(
+    ("room", "videos", "expected"),
+    [
+        # 800 of arguments and 600 of temporaries; 2 videos a device or 1.
+        (1200, 8, [{"training.accumulate": 2}]),
+        (1200, 4, [{"mesh.fsdp": 2}]),
+        (500, 4, [{"model.remat": "activations"}, {"model.remat": "activations", "mesh.fsdp": 4}]),
+        (310, 4, [{"model.remat": "activations"}, {"model.remat": "blocks"},
+                  {"model.remat": "blocks", "mesh.fsdp": 4}]),
+        (100, 4, [{"model.remat": "activations"}, {"model.remat": "blocks"}]),
+    ],
+)  # fmt: skip
+def test_the_cheapest_change_that_fits_is_found(tiny, room, videos, expected):
+    compile_with = _machine({"none": 600, "activations": 300, "blocks": 100})
+    trials = find_change(
+        tiny,
+        dataclasses.replace(compile_with({}), batch_size=videos),
+        num_devices=4,
+        room=room,
+        compile_with=compile_with,
+        fits=lambda compiled: compiled.memory.total <= room,
+        most=4,
+        tell=lambda line: None,
+    )
+    assert [trial.changes for trial in trials] == expected
+    assert trials[-1].fits == (room > 100)
+
+
+def test_no_more_is_compiled_than_was_allowed(tiny):
+    trials = find_change(
+        tiny,
+        _compiled(800, 600),
+        num_devices=4,
+        room=10,
+        compile_with=lambda changes: _compiled(800, 600),
+        fits=lambda compiled: False,
+        most=1,
+        tell=lambda line: None,
+    )
+    assert [trial.changes for trial in trials] == [{"model.remat": "activations"}]
+
+
+def test_a_refusal_is_read():
+    message = (
+        "RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 41.50G of 30.75G hbm. "
+        "Exceeded hbm capacity by 10.75G."
+    )
+    memory = _of_refusal(message, arguments=2**34)
+    assert memory.total == 41.5 * 2**30 and memory.capacity == 30.75 * 2**30
+    assert _of_refusal("INTERNAL: something else", 0) is None
+    step = report.describe(
+        dataclasses.replace(_compiled(0, 0), memory=memory, refused=True),
+        HARDWARE["v4"],
+        None,
+        4,
+    )
+    assert not step["fits"] and "41.50 of 30.75 GiB: does not fit" in report.of_step("train", step)
+
+
+def test_a_slice_that_is_not_here():
+    pytest.importorskip("libtpu", reason="libtpu is not installed: pip install 'jax[tpu]'")
+    from vdm.planning.topology import devices_of
+
+    devices = devices_of("v4:4x4x8")
+    assert len(devices) == 128 and devices[0].device_kind == "TPU v4"  # a chip each
+    assert np.unique([device.id for device in devices]).size == 128
+    assert jax.devices()[0].platform == "cpu"
