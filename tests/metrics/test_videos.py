@@ -49,7 +49,7 @@ def test_video_files_are_decoded(tmp_path, colours):
     assert (videos.frames, videos.size) == (4, (6, 8))
     np.testing.assert_array_equal(next(iter(videos)), colours[0])
     (tmp_path / "b.mkv").write_bytes((tmp_path / "a.mkv").read_bytes()[:200])
-    with pytest.raises(ValueError, match=r"b\.mkv (cannot be decoded|has)"):
+    with pytest.raises(ValueError, match=r"b\.mkv (cannot be|has)"):
         list(videos)
 
 

@@ -1,17 +1,22 @@
-"""The user's own videos: .gif and .npz files and folders of images, to one uint8 array."""
+"""The user's own videos: video, .gif and .npz files and folders of images, to one uint8 array."""
 
-import contextlib
-import re
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-_IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
-_IMAGE_FORMATS = ("PNG", "JPEG")
-_MODES = {1: "L", 3: "RGB"}  # Pillow's name for 8 bits a channel, by the number of channels
+from vdm.data.pictures import (
+    MODES,
+    blamed_on,
+    entries_of,
+    gif_order,
+    image_size,
+    is_image,
+    read_gif,
+    read_image,
+)
+from vdm.data.video_files import CONTAINERS, first_frames
 
 
 def load_videos(
@@ -23,15 +28,16 @@ def load_videos(
     Pillow's conversion to 'L', grey becomes colour by repetition, and what is transparent is shown
     on black.
 
-    A GIF has a frame for each time the shortest duration in it fits into a duration, rounded, since
-    `vdm.data.media.gif_bytes` stores a repeated frame as a longer duration of it. A video that
-    repeats every one of its frames cannot be told from a slower one, and has fewer frames here.
+    A GIF has a frame for each time the shortest duration in it fits into a duration, rounded
+    (`vdm.data.pictures.gif_order`). A video that repeats every one of its frames cannot be told
+    from a slower one, and has fewer frames here.
 
     Args:
-      path: an .npz file with `video`, uint8 [n, frames, height, width, channels]; or a .gif file;
+      path: an .npz file with `video`, uint8 [n, frames, height, width, channels]; or a video file;
         or a folder of the frames of one video, .png, .jpg or .jpeg; or a folder whose entries are
         any of these three. Entries are in the natural order of their names, frame_10 after
-        frame_9, and hidden ones are ignored.
+        frame_9, and hidden ones are ignored. Video files are .gif and what PyAV reads, .mp4, .avi,
+        .mov, .webm, .mkv and .mpg.
       num_frames: frames that a video must have at least.
       height: height that every frame must have.
       width: width that every frame must have.
@@ -43,7 +49,7 @@ def load_videos(
         frames; a frame of another size or with more than 8 bits a channel; an .npz file with
         another layout or without videos; a number of channels other than 1 and 3.
     """
-    if channels not in _MODES:
+    if channels not in MODES:
         raise ValueError(f"channels must be 1 or 3, not {channels}")
     shape = (num_frames, height, width, channels)
     return np.concatenate([_load(source, shape) for source in sources_of(Path(path))])
@@ -61,7 +67,7 @@ def sources_of(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
     entries = entries_of(path)
-    return [path] if any(map(_is_image, entries)) else entries
+    return [path] if any(map(is_image, entries)) else entries
 
 
 def _load(source: Path, shape: tuple[int, int, int, int]) -> np.ndarray:
@@ -72,6 +78,8 @@ def _load(source: Path, shape: tuple[int, int, int, int]) -> np.ndarray:
         return _from_gif(source, shape)[None]
     if source.suffix.lower() == ".npz":
         return _from_npz(source, shape)
+    if source.suffix.lower() in CONTAINERS:
+        return _from_container(source, shape)[None]
     raise _other_type(source)
 
 
@@ -79,9 +87,9 @@ def _from_images(folder: Path, shape: tuple[int, int, int, int]) -> np.ndarray:
     """The images in a folder as one video, uint8 [*shape], or ValueError."""
     entries = entries_of(folder)
     for entry in entries:
-        if _is_image(entry):
+        if is_image(entry):
             continue
-        if not entry.is_dir() and entry.suffix.lower() not in (".gif", ".npz"):
+        if not entry.is_dir() and entry.suffix.lower() not in (".gif", ".npz", *CONTAINERS):
             raise _other_type(entry)
         raise ValueError(
             f"{entry} is not an image, and {folder} is read as the frames of one video, "
@@ -90,32 +98,33 @@ def _from_images(folder: Path, shape: tuple[int, int, int, int]) -> np.ndarray:
     _check_length(folder, len(entries), shape)
     frames = []
     for entry in entries[: shape[0]]:
-        with _open(entry, _IMAGE_FORMATS) as picture:
-            frames.append(_pixels(picture, entry, str(entry), shape))
+        _check_size(str(entry), image_size(entry), shape)
+        frames.append(read_image(entry, shape[-1]))
     return np.stack(frames)
 
 
 def _from_gif(path: Path, shape: tuple[int, int, int, int]) -> np.ndarray:
     """The frames of a GIF, each as often as its duration says, uint8 [*shape], or ValueError."""
-    frames, durations = [], []
-    with _open(path, ("GIF",)) as picture:
-        while _seek(picture, path, len(durations)):
-            if len(frames) < shape[0]:
-                name = f"frame {len(frames)} of {path}"
-                frames.append(_pixels(picture, path, name, shape))
-            durations.append(picture.info.get("duration", 0))
-    # A duration of 0 is in many GIFs, and leaves the speed to the viewer.
-    shortest = min(filter(None, durations), default=1)
-    # Beyond num_frames no repetition matters, and a file can ask for 65535 of each frame.
-    counts = [min(max(1, round(duration / shortest)), shape[0]) for duration in durations]
-    order = np.repeat(np.arange(len(counts)), counts)
+    _check_size(f"frame 0 of {path}", image_size(path), shape)
+    order = gif_order(path, most=shape[0])
     _check_length(path, len(order), shape)
-    return np.stack([frames[index] for index in order[: shape[0]]])
+    order = order[: shape[0]]
+    return read_gif(path, range(order[-1] + 1), shape[-1])[order]
+
+
+def _from_container(path: Path, shape: tuple[int, int, int, int]) -> np.ndarray:
+    """The first frames of a video file, uint8 [*shape], or ValueError."""
+    frames = []
+    for frame in first_frames(path, shape[0]):
+        _check_size(f"frame {len(frames)} of {path}", frame.shape[:2], shape)
+        frames.append(frame)
+    _check_length(path, len(frames), shape)
+    return with_channels(np.stack(frames), shape[-1])
 
 
 def _from_npz(path: Path, shape: tuple[int, int, int, int]) -> np.ndarray:
     """The array `video` of an .npz file, uint8 [n, *shape], or ValueError."""
-    with _blamed_on(path):
+    with blamed_on(path):
         # np.load takes whatever is no archive for a pickle, and says so, which misleads.
         zipfile.ZipFile(path).close()
         with np.load(path) as archive:
@@ -123,7 +132,7 @@ def _from_npz(path: Path, shape: tuple[int, int, int, int]) -> np.ndarray:
             videos = np.asarray(archive["video"]) if "video" in names else None
     if videos is None:
         raise ValueError(f"{path} holds the arrays {sorted(names)}, and `video` is needed")
-    if videos.dtype != np.uint8 or videos.ndim != 5 or videos.shape[-1] not in _MODES:
+    if videos.dtype != np.uint8 or videos.ndim != 5 or videos.shape[-1] not in MODES:
         raise ValueError(
             f"`video` of {path} is {videos.dtype} {videos.shape}, and uint8 "
             "[n, frames, height, width, channels] with 1 or 3 channels is needed"
@@ -147,72 +156,6 @@ def with_channels(videos: np.ndarray, channels: int) -> np.ndarray:
     return out
 
 
-def _pixels(
-    picture: Image.Image, path: Path, name: str, shape: tuple[int, int, int, int]
-) -> np.ndarray:
-    """The picture's present frame as uint8 [height, width, channels], or ValueError with `name`."""
-    _check_size(name, (picture.height, picture.width), shape)
-    if picture.mode.startswith(("I", "F")):  # which Pillow would clip to 255, not scale
-        raise ValueError(
-            f"{name} has pixels of Pillow's mode {picture.mode}, and 8 bits a channel are needed"
-        )
-    with _blamed_on(path):
-        if picture.has_transparency_data:
-            black = Image.new("RGBA", picture.size, "black")
-            picture = Image.alpha_composite(black, picture.convert("RGBA"))
-        return np.asarray(picture.convert(_MODES[shape[-1]])).reshape(shape[1:])
-
-
-@contextlib.contextmanager
-def _open(path: Path, formats: tuple[str, ...]) -> Iterator[Image.Image]:
-    """The picture in a file, not decoded yet, or ValueError."""
-    with _blamed_on(path):
-        picture = Image.open(path, formats=formats)
-    with picture:
-        yield picture
-
-
-def _seek(picture: Image.Image, path: Path, frame: int) -> bool:
-    """Goes to a frame; False where there is none, ValueError where it is damaged."""
-    with _blamed_on(path):
-        try:
-            picture.seek(frame)
-        except EOFError:
-            return False
-        return True
-
-
-@contextlib.contextmanager
-def _blamed_on(path: Path) -> Iterator[None]:
-    """Whatever is raised inside becomes a ValueError that names the file.
-
-    Whatever, since Pillow, numpy and zipfile raise more than a dozen types on damaged files.
-    """
-    try:
-        yield
-    except Exception as error:
-        sentence = f"{path} cannot be read, it is damaged or of another type: {error}"
-        raise ValueError(sentence) from error
-
-
-def entries_of(folder: Path) -> list[Path]:
-    """What is in a folder, hidden entries aside, in natural order of names, or ValueError."""
-    entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
-    if not entries:
-        raise ValueError(f"{folder} is empty, and videos or the frames of one are needed")
-    return sorted(entries, key=_natural)
-
-
-def _natural(path: Path) -> tuple[list[str | int], str]:
-    # Text and numbers alternate, text first, so that like is compared with like.
-    parts = re.split(r"(\d+)", path.name)
-    return [int(part) if place % 2 else part for place, part in enumerate(parts)], path.name
-
-
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in _IMAGE_SUFFIXES and not path.is_dir()
-
-
 def _check_length(path: Path, found: int, shape: tuple[int, int, int, int]) -> None:
     if found < shape[0]:
         frames = "frame" if found == 1 else "frames"
@@ -230,5 +173,5 @@ def _check_size(name: str, found: tuple[int, int], shape: tuple[int, int, int, i
 def _other_type(path: Path) -> ValueError:
     return ValueError(
         f"{path} is of another type: this version reads .gif, .npz and folders of images "
-        "(.png, .jpg, .jpeg)"
+        f"(.png, .jpg, .jpeg), and with PyAV {', '.join(CONTAINERS)}"
     )

@@ -11,10 +11,9 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image
 
-from vdm.data.user_videos import entries_of, load_videos, sources_of, with_channels
-
-# Containers that PyAV reads; other suffixes are .npz, .gif and images, read by vdm.data.
-_CONTAINERS = (".mp4", ".avi", ".webm", ".mkv", ".mov", ".mpg", ".mpeg")
+from vdm.data.pictures import entries_of
+from vdm.data.user_videos import load_videos, sources_of, with_channels
+from vdm.data.video_files import CONTAINERS, first_frames
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,8 +77,8 @@ def _probe(source: Path) -> tuple[tuple[int, int, int], int]:
     if source.suffix.lower() == ".npz":
         with _npz_member(source) as (_, shape):
             return shape[1:4], shape[0]
-    if source.suffix.lower() in _CONTAINERS:
-        decoded = list(_decoded(source, most=None))
+    if source.suffix.lower() in CONTAINERS:
+        decoded = list(first_frames(source))
         return (len(decoded), *decoded[0].shape[:2]), 1
     try:
         if source.is_dir():
@@ -95,7 +94,7 @@ def _probe(source: Path) -> tuple[tuple[int, int, int], int]:
 def _videos_of(source: Path, frames: int, size: tuple[int, int]) -> Iterator[np.ndarray]:
     if source.suffix.lower() == ".npz":
         yield from _of_npz(source, frames, size)
-    elif source.suffix.lower() in _CONTAINERS:
+    elif source.suffix.lower() in CONTAINERS:
         yield _of_container(source, frames, size)
     else:
         yield load_videos(source, num_frames=frames, height=size[0], width=size[1], channels=3)[0]
@@ -144,29 +143,9 @@ def _npz_member(path: Path) -> Iterator[tuple[BinaryIO, tuple[int, ...]]]:
 
 
 def _of_container(path: Path, frames: int, size: tuple[int, int]) -> np.ndarray:
-    decoded = list(_decoded(path, frames))
+    decoded = list(first_frames(path, frames))
     _check(path, len(decoded), decoded[0].shape[:2], frames, size)
     return np.stack(decoded)
-
-
-def _decoded(path: Path, most: int | None) -> Iterator[np.ndarray]:
-    """The first frames of a video file, uint8 [height, width, 3]."""
-    try:
-        import av
-    except ImportError as error:
-        raise ValueError(f'{path} needs PyAV: pip install "vdm[metrics]", or av') from error
-    found = 0
-    try:
-        with av.open(str(path)) as container:
-            for frame in container.decode(video=0):
-                if found == most:
-                    return
-                yield frame.to_ndarray(format="rgb24")
-                found += 1
-    except (av.FFmpegError, IndexError) as error:
-        raise ValueError(f"{path} cannot be decoded beyond frame {found}: {error}") from error
-    if not found:
-        raise ValueError(f"{path} has no video frames")
 
 
 def _check(
