@@ -10,6 +10,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from vdm.config import validate
+from vdm.processes import GOES_ON, Preempted, Processes, Start, first_line
 
 MODES = ("train", "sample", "eval", "export", "plan")
 
@@ -27,6 +28,24 @@ _MODE = flags.DEFINE_enum(
     "to WORKDIR/samples. eval: a report to WORKDIR/eval. export: EMA weights and the "
     "configuration to WORKDIR/model.safetensors. plan: what the steps need on given devices, and "
     "an estimate of their time, without running them.",
+)
+_COORDINATOR = flags.DEFINE_string(
+    "coordinator",
+    "",
+    "HOST:PORT of process 0, where several processes work together. Not needed on TPU pods, under "
+    "Slurm, Open MPI, or Kubernetes with jax[k8s], which are detected.",
+)
+_NUM_PROCESSES = flags.DEFINE_integer(
+    "num_processes", 0, "Processes in all, with --coordinator; 1 alone: detect no cluster."
+)
+_PROCESS_ID = flags.DEFINE_integer("process_id", -1, "Of this process, from 0, with --coordinator.")
+_CONNECT_TIMEOUT = flags.DEFINE_integer(
+    "connect_timeout", 30, "Seconds for all processes to come together."
+)
+_HEARTBEAT_TIMEOUT = flags.DEFINE_integer(
+    "heartbeat_timeout",
+    30,
+    "Seconds without a sign of life after which a process is lost, and all others end.",
 )
 
 
@@ -53,11 +72,15 @@ def sample(config, workdir: Path) -> None:
     print(f"sampling {len(indices)} videos with the weights of step {step}", flush=True)
     params = parallel.sharded_params(mesh, params)
     if config.sample.task == "figure4":
-        print(f"figure 4: {write_figure4(workdir / 'figure4', config, mesh, params, indices)}")
+        picture = write_figure4(workdir / "figure4", config, mesh, params, indices)
+        print(f"figure 4: {picture}")
+        return
+    videos = make_generator(config, mesh)(params, indices)
+    if not parallel.is_first_process():
         return
     sheet = write_samples(
         workdir / "samples",
-        make_generator(config, mesh)(params, indices),
+        videos,
         seed=config.sample.seed,
         max_video_files=config.sample.max_video_files,
         described=describe_conditions(config, indices),
@@ -76,6 +99,8 @@ def evaluate(config, workdir: Path) -> None:
     params, step = _load_weights(config, workdir)
     folder = workdir / "eval"
     result = evaluation.evaluate(config, params, step, folder / "samples")
+    if result is None:  # which process 0 has
+        return
     page = write_report(folder, result, evaluation.to_markdown(result))
     print(page.read_text())
     print(f"report: {page}")
@@ -83,9 +108,15 @@ def evaluate(config, workdir: Path) -> None:
 
 def export(config, workdir: Path) -> None:
     """Writes the EMA weights and the configuration as one safetensors file."""
+    import jax
+
+    from vdm import parallel
     from vdm.exported import export as run
 
     params, step = _load_weights(config, workdir)
+    params = jax.tree.map(parallel.gathered, params)
+    if not parallel.is_first_process():
+        return
     path = workdir / "model.safetensors"
     run(path, params, config, step)
     print(f"EMA weights of step {step}: {path} ({path.stat().st_size / 1e6:.1f} MB)")
@@ -216,11 +247,6 @@ def _load_weights(config, workdir: Path) -> tuple[dict, int]:
         checkpoints.close()
 
 
-def _fail(sentence: str, status: int) -> None:
-    print(f"error: {sentence}", file=sys.stderr)
-    sys.exit(status)
-
-
 def _parse(argv: list[str]) -> list[str]:
     """absl's parser, with one sentence and exit status 2 for whatever it finds wrong."""
     try:
@@ -232,7 +258,8 @@ def _parse(argv: list[str]) -> list[str]:
             if flags.FLAGS[flag].value is None:
                 raise flags.Error(f"--{flag} is required")
     except Exception as error:  # A configuration file may fail in any way.
-        _fail(str(error).strip().splitlines()[0] if str(error) else repr(error), 2)
+        print(f"error: {(str(error).strip() or repr(error)).splitlines()[0]}", file=sys.stderr)
+        sys.exit(2)
     return rest
 
 
@@ -240,23 +267,37 @@ def main(_: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)  # Orbax reports every file that it writes.
     config, mode = _CONFIG.value, _MODE.value
     workdir = Path(_WORKDIR.value) if _WORKDIR.value else None
+    start = Start(
+        _COORDINATOR.value,
+        _NUM_PROCESSES.value,
+        _PROCESS_ID.value,
+        _CONNECT_TIMEOUT.value,
+        _HEARTBEAT_TIMEOUT.value,
+    )
+    processes = Processes()
     try:
-        if mode == "plan":
+        if mode == "plan":  # of which one process knows all
             check_plan(config, workdir)
         else:
+            processes.connect(start, preemptible=mode == "train")
             check(config, workdir, mode)
     except (ValueError, TypeError, OSError) as error:
-        _fail(str(error), 1)
+        processes.fail(str(error), 1)
     run = {"train": train, "sample": sample, "eval": evaluate, "export": export, "plan": plan}[mode]
     try:
         run(config, workdir)
+        processes.finish()
     except KeyboardInterrupt:
-        _fail("interrupted; the same command goes on from the newest checkpoint", 130)
+        processes.fail("interrupted; the same command goes on from the newest checkpoint", 130)
+    except Preempted as notice:
+        processes.leave(notice)
     except (ArithmeticError, OSError) as error:
-        _fail(str(error), 1)
+        processes.fail(str(error), 1)
     except Exception as error:
+        if processes.is_loss(error):
+            processes.fail(f"another process was lost: {first_line(error)}; {GOES_ON}", 1)
         traceback.print_exc()
-        _fail(f"{type(error).__name__}: {error}", 1)
+        processes.fail(f"{type(error).__name__}: {error}", 1)
 
 
 if __name__ == "__main__":

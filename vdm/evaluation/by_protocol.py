@@ -1,10 +1,11 @@
 """The evaluation of a model by a protocol of vdm.metrics, and its report."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
+import jax
 import ml_collections
 import numpy as np
 
@@ -13,6 +14,7 @@ from vdm.data.media import to_uint8
 from vdm.data.source import held_out_videos
 from vdm.data.user_videos import with_channels
 from vdm.evaluation.paper_tables import TABLES
+from vdm.evaluation.shares import merged
 from vdm.metrics.features import make_extractors
 from vdm.metrics.measure import compare, summarize, warnings_of
 from vdm.metrics.protocols import PROTOCOLS, Protocol
@@ -57,8 +59,12 @@ def protocol_of(config: ml_collections.ConfigDict) -> Protocol:
     )
 
 
-def evaluate(config: ml_collections.ConfigDict, params: dict, step: int, folder: Path) -> dict:
+def evaluate(
+    config: ml_collections.ConfigDict, params: dict, step: int, folder: Path
+) -> dict | None:
     """The protocol's numbers for samples of the model, ready for JSON.
+
+    Of several processes each measures its share of the videos, and process 0 has the result.
 
     Args:
       config: the configuration.
@@ -77,16 +83,26 @@ def evaluate(config: ml_collections.ConfigDict, params: dict, step: int, folder:
         batch_size=config.eval.batch_size,
     )
     print("features of the real videos", flush=True)
-    real = measure(_real_videos(config, protocol), protocol.num_real)
+    mine = range(jax.process_index(), protocol.num_real, jax.process_count())
+    real = measure(_real_videos(config, protocol, mine), protocol.num_real, indices=mine)
+    real = merged(folder, real)
     numbers, folders = [], []
     for seed in range(protocol.seed, protocol.seed + protocol.repeats):
         own = config.copy_and_resolve_references()
         own.sample.update(seed=seed, per_example=protocol.samples_per_given)
         store = stored_samples(folder, own, params, mesh, protocol.num_generated)
         print("features of the samples", flush=True)
-        generated = measure((with_channels(video, 3) for video in store), len(store))
+        indices, videos = store.share()
+        generated = measure(
+            (with_channels(video, 3) for video in videos), len(store), indices=indices
+        )
+        generated = merged(folder, generated)
+        if generated is None:
+            continue
         numbers.append(compare(real, generated, protocol))
         folders.append(str(store.folder))
+    if not numbers:
+        return None
     return {
         **_over_repeats(numbers),
         "warnings": warnings_of(real, generated, protocol),
@@ -112,9 +128,11 @@ def _over_repeats(numbers: list[dict[str, float]]) -> dict:
     return result
 
 
-def _real_videos(config: ml_collections.ConfigDict, protocol: Protocol) -> Iterator[np.ndarray]:
+def _real_videos(
+    config: ml_collections.ConfigDict, protocol: Protocol, indices: Sequence[int]
+) -> Iterator[np.ndarray]:
     source = held_out_videos(config, protocol.frames)
-    for index in range(protocol.num_real):
+    for index in indices:
         yield with_channels(to_uint8(source.example(index)["video"]), 3)
 
 

@@ -16,7 +16,9 @@ from vdm.sampling.shards import stored_samples
 PROTOCOL = "moving_digits"
 
 
-def evaluate(config: ml_collections.ConfigDict, params: dict, step: int, folder: Path) -> dict:
+def evaluate(
+    config: ml_collections.ConfigDict, params: dict, step: int, folder: Path
+) -> dict | None:
     """Digit persistence of the task's samples, and, where it is to generate, the held-out loss.
 
     Args:
@@ -26,7 +28,7 @@ def evaluate(config: ml_collections.ConfigDict, params: dict, step: int, folder:
       folder: for the samples, which an interrupted evaluation goes on from.
 
     Returns:
-      protocol, results and the configuration, ready for JSON.
+      protocol, results and the configuration, ready for JSON; None on all processes but the first.
     """
     mesh = parallel.make_mesh(config)
     params = parallel.sharded_params(mesh, params)
@@ -37,7 +39,10 @@ def evaluate(config: ml_collections.ConfigDict, params: dict, step: int, folder:
         loss_rows = held_out_loss(config, params, mesh)
 
     count = config.eval.num_videos
-    videos = np.stack(list(stored_samples(folder, config, params, mesh, count)))
+    store = stored_samples(folder, config, params, mesh, count)
+    if not parallel.is_first_process():
+        return None
+    videos = np.stack(list(store))
     real = to_uint8(held_out_videos(config, videos.shape[1]).batch(0, count)["video"])
     labels = None
     if config.data.condition == "label" and config.sample.guidance_weight:

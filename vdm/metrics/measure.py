@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -36,6 +36,14 @@ class Summary:
     statistics: dict[tuple[str, str], list[FeatureStatistics]]
     scores: dict[tuple[str, str, int], list[ScoreSums]]
 
+    def merge(self, other: "Summary") -> "Summary":
+        """That of both sets of videos, by the same protocol."""
+        return Summary(
+            self.count + other.count,
+            _merged_lists(self.statistics, other.statistics),
+            _merged_lists(self.scores, other.scores),
+        )
+
 
 def summarize(
     videos: Iterable[np.ndarray],
@@ -43,15 +51,17 @@ def summarize(
     protocol: Protocol,
     extractors: Mapping[str, Network],
     *,
+    indices: Sequence[int] | None = None,
     batch_size: int = 8,
 ) -> Summary:
-    """Runs the protocol's networks over videos.
+    """Runs the protocol's networks over videos, all of a set or some.
 
     Args:
       videos: uint8 [frames, height, width, 3] each, all of one shape; read one batch at a time.
-      count: how many of them to take; there must be as many.
+      count: videos of the whole set.
       protocol: which metrics.
       extractors: a network of each name that the protocol asks for.
+      indices: which of the set the videos are, all by default; there must be as many.
       batch_size: videos to go through a network at once.
 
     Raises:
@@ -60,19 +70,20 @@ def summarize(
     views = {METRICS[metric] for metric in protocol.metrics}
     scored = {METRICS[metric] for metric in protocol.metrics if metric.startswith("is_")}
     summary = Summary(0, {}, {})
-    for batch in _batches(videos, count, batch_size):
+    of_set = np.arange(count) if indices is None else np.asarray(indices)
+    for batch in _batches(videos, len(of_set), batch_size):
         if not protocol.given_frames_counted:
             batch = batch[:, protocol.frames_given :]
-        indices = summary.count + np.arange(len(batch))
+        places = of_set[summary.count :][: len(batch)]
         for network, view in sorted(views):
             out = _seen_by(extractors[network], view, batch, batch_size)
-            _add_features(summary.statistics, (network, view), indices, out["features"])
+            _add_features(summary.statistics, (network, view), places, out["features"])
             if (network, view) in scored:
                 for splits in protocol.inception_splits:
-                    _add_scores(summary.scores, (network, view, splits), indices, out, count)
+                    _add_scores(summary.scores, (network, view, splits), places, out, count)
         summary.count += len(batch)
-    if summary.count < count:
-        raise ValueError(f"{count} videos are needed, and there are {summary.count}")
+    if summary.count < len(of_set):
+        raise ValueError(f"{len(of_set)} videos are needed, and there are {summary.count}")
     return summary
 
 
@@ -181,6 +192,15 @@ def _add_scores(scores, key, indices, out, count):
     of_split = np.searchsorted(ends, indices, side="right")
     for split in np.unique(of_split):
         parts[split] = parts[split].merge(ScoreSums.of(out["probabilities"][of_split == split]))
+
+
+def _merged_lists(ours: dict, theirs: dict) -> dict:
+    """Of each key the parts of both, merged one by one."""
+    both = {
+        key: [a.merge(b) for a, b in zip(ours[key], theirs[key], strict=True)]
+        for key in ours.keys() & theirs.keys()
+    }
+    return {**ours, **theirs, **both}
 
 
 def _merged(groups: list[FeatureStatistics]) -> FeatureStatistics:

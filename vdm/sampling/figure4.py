@@ -8,6 +8,7 @@ import numpy as np
 from jax.sharding import Mesh
 from PIL import Image, ImageDraw
 
+from vdm import parallel
 from vdm.data.media import contact_sheet, gif_bytes, video_grid
 from vdm.sampling.generate import make_generator
 from vdm.sampling.store import write_samples
@@ -39,6 +40,8 @@ def write_figure4(
         settings = config.copy_and_resolve_references()
         settings.sample.update(task="extend", conditioning=method)
         videos[method] = make_generator(settings, mesh)(params, indices)
+        if not parallel.is_first_process():
+            continue
         write_samples(
             folder / method,
             videos[method],
@@ -46,10 +49,12 @@ def write_figure4(
             max_video_files=config.sample.max_video_files,
             described={},
         )
+    picture = folder / "figure4.png"
+    if not parallel.is_first_process():
+        return picture
     pairs = np.stack([videos[method][:_ROWS] for method in METHODS], axis=1)
     rows = pairs.reshape(-1, *pairs.shape[2:])
     shown = np.linspace(0, rows.shape[1] - 1, min(_COLUMNS, rows.shape[1])).round().astype(int)
-    picture = folder / "figure4.png"
     _with_names(contact_sheet(rows[:, shown]), len(rows), shown).save(picture)
     (folder / "figure4.gif").write_bytes(gif_bytes(video_grid(rows)))
     return picture

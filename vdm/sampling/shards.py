@@ -13,6 +13,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 from jax.sharding import Mesh
 
+from vdm import parallel
 from vdm.metrics.weights import digest_of
 from vdm.sampling.generate import make_generator
 
@@ -22,7 +23,8 @@ class SampleStore:
     """Samples 0 to count - 1 on disk, for an evaluation that may be interrupted.
 
     Sample i is a function of (seed, i), and so it does not matter when or where a shard is made:
-    what is there is kept, and what is missing is made.
+    what is there is kept, and what is missing is made. Of several processes, which all make every
+    call, each writes its share of the shards to the one folder.
 
     Attributes:
       parent: of the store's own folder, whose name is a digest of all that its samples are a
@@ -48,18 +50,34 @@ class SampleStore:
         Args:
           generate: (indices) -> uint8 [len(indices), frames, height, width, channels].
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / "store.json").write_text(self._record())
-        for path, indices in self._shards():
-            if not path.exists():
-                temporary = path.with_suffix(".tmp")
-                with temporary.open("wb") as file:
-                    np.savez_compressed(file, video=generate(indices), index=np.array(indices))
-                temporary.replace(path)
+        if parallel.is_first_process():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            (self.folder / "store.json").write_text(self._record())
+        shards = self._shards()
+        # Folders over a network do not look alike everywhere at once, and all have to agree.
+        there = parallel.from_first_process(np.array([path.exists() for path, _ in shards]))
+        for (path, indices), is_there in zip(shards, there, strict=True):
+            if not is_there:
+                videos = generate(indices)
+                if _is_mine(path):
+                    temporary = path.with_suffix(".tmp")
+                    with temporary.open("wb") as file:
+                        np.savez_compressed(file, video=videos, index=np.array(indices))
+                    temporary.replace(path)
             print(f"sampled {indices[-1] + 1}/{self.count} videos", flush=True)
+        parallel.wait_for_all("the samples are on disk")
 
     def __len__(self) -> int:
         return self.count
+
+    def share(self) -> tuple[list[int], Iterator[np.ndarray]]:
+        """This process's share, the samples of its shards: their indices, and the samples.
+
+        Reading them raises ValueError at a shard that is damaged.
+        """
+        mine = [(path, indices) for path, indices in self._shards() if _is_mine(path)]
+        videos = (video for shard in mine for video in self._videos_of(*shard))
+        return [index for _, indices in mine for index in indices], videos
 
     def __iter__(self) -> Iterator[np.ndarray]:
         """The samples in order, uint8 [frames, height, width, channels]; a shard is held at a time.
@@ -68,16 +86,17 @@ class SampleStore:
           ValueError: a shard that is damaged.
         """
         for path, indices in self._shards():
-            try:
-                with path.open("rb") as file, np.load(file) as shard:
-                    videos = shard["video"]
-            except Exception as error:  # numpy and zipfile raise many types on damaged files.
-                raise ValueError(
-                    f"{path} cannot be read: remove it, and it is made again"
-                ) from error
-            if len(videos) != len(indices):
-                raise ValueError(f"{path} has {len(videos)} samples, and not {len(indices)}")
-            yield from videos
+            yield from self._videos_of(path, indices)
+
+    def _videos_of(self, path: Path, indices: range) -> np.ndarray:
+        try:
+            with path.open("rb") as file, np.load(file) as shard:
+                videos = shard["video"]
+        except Exception as error:  # numpy and zipfile raise many types on damaged files.
+            raise ValueError(f"{path} cannot be read: remove it, and it is made again") from error
+        if len(videos) != len(indices):
+            raise ValueError(f"{path} has {len(videos)} samples, and not {len(indices)}")
+        return videos
 
     def _shards(self) -> list[tuple[Path, range]]:
         return [
@@ -93,10 +112,14 @@ class SampleStore:
         return json.dumps(record, indent=2, sort_keys=True) + "\n"
 
 
+def _is_mine(path: Path) -> bool:
+    return int(path.stem.rpartition("_")[2]) % jax.process_count() == jax.process_index()
+
+
 def samples_made_by(config: ml_collections.ConfigDict, params: dict) -> dict:
     """What the samples of a configuration and of parameters are a function of, ready for JSON."""
-    tensors = jax.device_get(flatten_dict(params, sep="/"))
-    without = ("training", "eval", "checkpoint", "mesh")
+    tensors = jax.tree.map(parallel.gathered, flatten_dict(params, sep="/"))
+    without = ("training", "eval", "checkpoint", "mesh", "plan")
     sections = {name: part for name, part in config.to_dict().items() if name not in without}
     return {"weights_sha256": digest_of(tensors), **sections}
 

@@ -1,6 +1,8 @@
 """Checkpoints of a workdir, through Orbax, and what says which model they are of."""
 
+import contextlib
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import orbax.checkpoint as ocp
 from jax.sharding import Mesh
 
 from vdm import parallel
+from vdm.processes import first_line
 from vdm.training.state import TrainState
 
 # The fields that make a checkpoint the checkpoint of another model. The others may change from one
@@ -61,7 +64,9 @@ class Checkpoints:
     """The checkpoints of a workdir: the EMA parameters, and beside them the rest of the state.
 
     Saving is asynchronous: the state is copied to the host, and written while training goes on. A
-    checkpoint that was not finished when the process died is not there for the next one.
+    checkpoint that was not finished when the process died is not there for the next one, and one
+    that is damaged gives way to the one before, which is said. Every process has to make the calls,
+    in the same order.
     """
 
     def __init__(self, workdir: Path, keep: int = 1):
@@ -73,29 +78,49 @@ class Checkpoints:
         )
 
     def save(self, state: TrainState) -> None:
-        """Saves the state at its own step, unless it is there already."""
+        """Saves the state at its own step, unless it is there already.
+
+        Raises:
+          OSError: this or an earlier checkpoint cannot be written; those before it are kept.
+        """
         step = int(state.step)
         if step in self._manager.all_steps():
             return
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                ema=ocp.args.StandardSave(state.ema_params),
-                rest=ocp.args.StandardSave(_without_ema(state)),
-            ),
-        )
+        with self._saying_what_is_kept():
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    ema=ocp.args.StandardSave(state.ema_params),
+                    rest=ocp.args.StandardSave(_without_ema(state)),
+                ),
+            )
+
+    def raise_failures(self) -> None:
+        """Raises OSError where a checkpoint that was being written has failed; does not wait."""
+        with self._saying_what_is_kept():
+            self._manager.check_for_errors()
 
     def restore(self, abstract_state: TrainState) -> TrainState | None:
-        """The newest state, placed as the abstract state's shardings say; None if there is none."""
-        if self._manager.latest_step() is None:
-            return None
-        restored = self._manager.restore(
-            self._manager.latest_step(),
-            args=ocp.args.Composite(
-                ema=ocp.args.StandardRestore(abstract_state.ema_params),
-                rest=ocp.args.StandardRestore(_without_ema(abstract_state)),
-            ),
+        """The newest state, placed as the abstract state's shardings say; None if there is none.
+
+        Damaged checkpoints that are newer are moved aside.
+
+        Raises:
+          OSError: all checkpoints are damaged.
+        """
+        args = ocp.args.Composite(
+            ema=ocp.args.StandardRestore(abstract_state.ema_params),
+            rest=ocp.args.StandardRestore(_without_ema(abstract_state)),
         )
+        restored, step, damaged = self._newest_readable(args)
+        if step is None:
+            return None
+        if damaged:
+            if parallel.is_first_process():
+                for newer in damaged:
+                    _move_aside(Path(self._manager.directory) / str(newer))
+            parallel.wait_for_all("damaged checkpoints are moved aside")
+            self._manager.reload()
         return TrainState(**restored["rest"], ema_params=restored["ema"])
 
     def restore_ema(self, abstract_params: dict) -> tuple[dict, int]:
@@ -103,19 +128,59 @@ class Checkpoints:
 
         Raises:
           FileNotFoundError: the workdir has no checkpoint.
+          OSError: all checkpoints are damaged.
         """
-        step = self._manager.latest_step()
+        args = ocp.args.Composite(ema=ocp.args.StandardRestore(abstract_params))
+        restored, step, _ = self._newest_readable(args)
         if step is None:
             raise FileNotFoundError(f"no checkpoint in {self._manager.directory}")
-        restored = self._manager.restore(
-            step, args=ocp.args.Composite(ema=ocp.args.StandardRestore(abstract_params))
-        )
         return restored["ema"], step
 
     def close(self) -> None:
-        """Waits for what is being written."""
-        self._manager.wait_until_finished()
+        """Waits for what is being written.
+
+        Raises:
+          OSError: it cannot be written; the checkpoints before it are kept.
+        """
+        with self._saying_what_is_kept():
+            self._manager.wait_until_finished()
         self._manager.close()
+
+    def _newest_readable(self, args: ocp.args.Composite):
+        """What is restored, its step, both None where there is none, and the damaged steps."""
+        damaged = []
+        for step in sorted(self._manager.all_steps(), reverse=True):
+            restored, failure = None, None
+            try:
+                restored = self._manager.restore(step, args=args)
+            except Exception as error:  # Orbax and TensorStore raise many types on damaged files.
+                failure = error
+            if parallel.all_processes(failure is None):
+                return restored, step, damaged
+            what = first_line(failure) if failure else "another process cannot read it"
+            print(f"the checkpoint of step {step} is damaged: {what}", flush=True)
+            damaged.append(step)
+        if damaged:
+            raise OSError(f"all checkpoints in {self._manager.directory} are damaged: {damaged}")
+        return None, None, damaged
+
+    @contextlib.contextmanager
+    def _saying_what_is_kept(self):
+        try:
+            yield
+        except Exception as error:  # Orbax and TensorStore raise many types on a full disk.
+            kept = [path.name for path in Path(self._manager.directory).glob("*")]
+            kept = sorted(int(name) for name in kept if name.isdecimal())
+            raise OSError(
+                f"a checkpoint cannot be saved in {self._manager.directory}: {first_line(error)}; "
+                + (f"that of step {kept[-1]} is kept" if kept else "there is none yet")
+            ) from error
+
+
+def _move_aside(folder: Path) -> None:
+    aside = folder.with_name(f"damaged_{folder.name}")
+    shutil.rmtree(aside, ignore_errors=True)
+    folder.rename(aside)
 
 
 def _without_ema(state: TrainState) -> dict:

@@ -24,13 +24,17 @@ class Logs:
       workdir: metrics.jsonl and the event files are written here.
     """
 
-    def __init__(self, workdir: Path, first_step: int):
+    def __init__(self, workdir: Path, first_step: int, *, writes: bool = True):
         """Continues the logs of a workdir from a step, dropping what was logged after it.
 
         Args:
           workdir: of the run; exists.
           first_step: the step that the run starts or resumes from.
+          writes: whether this process is the one that writes; the others only call.
         """
+        self._events = None
+        if not writes:
+            return
         self._metrics = workdir / "metrics.jsonl"
         _drop_after(self._metrics, first_step)
         self._events = EventFileWriter(str(workdir / "tensorboard"))
@@ -42,6 +46,8 @@ class Logs:
 
     def write(self, step: int, metrics: dict[str, float]) -> None:
         """Appends one line to metrics.jsonl and the same scalars to TensorBoard."""
+        if self._events is None:
+            return
         with self._metrics.open("a") as file:
             file.write(json.dumps({"step": step, **metrics}) + "\n")
         scalars = [
@@ -53,6 +59,8 @@ class Logs:
 
     def write_gif(self, step: int, tag: str, gif: bytes, height: int, width: int) -> None:
         """Adds a video to TensorBoard, which plays GIF images."""
+        if self._events is None:
+            return
         image = summary_pb2.Summary.Image(
             height=height, width=width, colorspace=3, encoded_image_string=gif
         )
@@ -61,7 +69,8 @@ class Logs:
         self._events.flush()
 
     def close(self) -> None:
-        self._events.close()
+        if self._events is not None:
+            self._events.close()
 
     def _add_event(self, step: int, **what) -> None:
         self._events.add_event(event_pb2.Event(wall_time=time.time(), step=step, **what))

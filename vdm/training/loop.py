@@ -1,11 +1,13 @@
 """The training loop."""
 
+import collections
 import math
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
@@ -13,8 +15,10 @@ from vdm import parallel
 from vdm.build import count_parameters
 from vdm.data.media import gif_bytes
 from vdm.data.source import make_source
+from vdm.processes import GOES_ON, Preempted
 from vdm.training.checkpoints import Checkpoints, abstract_on, save_config
 from vdm.training.logs import Logs, StepTimer, progress_line
+from vdm.training.preemption import PreemptionNotice
 from vdm.training.state import TrainState, init_state
 from vdm.training.step import make_train_step
 
@@ -39,6 +43,8 @@ def train(config: ml_collections.ConfigDict, workdir: Path, *, preview: Preview)
 
     Raises:
       LossNotFinite: with the last good checkpoint kept.
+      Preempted: by SIGTERM or the platform, with the state saved.
+      OSError: a checkpoint cannot be saved or none can be read; the last good one is kept.
       ValueError: the batch does not divide over the devices, or the data set is unknown.
     """
     training = config.training
@@ -51,8 +57,9 @@ def train(config: ml_collections.ConfigDict, workdir: Path, *, preview: Preview)
     abstract_state = abstract_on(mesh, jax.eval_shape(initial))
 
     # State: restored, or new.
-    workdir.mkdir(parents=True, exist_ok=True)
-    save_config(workdir, config)
+    if parallel.is_first_process():
+        workdir.mkdir(parents=True, exist_ok=True)
+        save_config(workdir, config)
     checkpoints = Checkpoints(workdir, training.keep_checkpoints)
     state = checkpoints.restore(abstract_state)
     if state is None:
@@ -67,7 +74,9 @@ def train(config: ml_collections.ConfigDict, workdir: Path, *, preview: Preview)
         print("nothing to do: the newest checkpoint has all the steps", flush=True)
         checkpoints.close()
         return
-    logs = Logs(workdir, first_step)
+    logs = Logs(workdir, first_step, writes=parallel.is_first_process())
+    notice = PreemptionNotice()
+    pace = _Pace()
     timer = StepTimer()
     train_step = make_train_step(config, mesh)
 
@@ -80,23 +89,47 @@ def train(config: ml_collections.ConfigDict, workdir: Path, *, preview: Preview)
         if step == first_step + 1:
             jax.block_until_ready(state.step)
             timer.restart(step)
+            notice.listen()
+        pace.keep(state)
 
         is_last = step == training.num_steps
         is_logged = step % training.log_every == 0 or is_last
-        is_saved = step % training.checkpoint_every == 0 or is_last
+        is_preempted = notice.reached(step)
+        is_saved = step % training.checkpoint_every == 0 or is_last or is_preempted
         if is_logged or is_saved:
             metrics = _mean_metrics(state, training.log_every)
         if is_logged:
             speed = timer.steps_per_second(step)
             logs.write(step, metrics | ({"steps_per_second": speed} if speed else {}))
             print(progress_line(step, training.num_steps, metrics["loss"], speed), flush=True)
+            checkpoints.raise_failures()
         if is_saved:
             checkpoints.save(state)
+        if is_preempted and not is_last:
+            checkpoints.close()
+            raise Preempted(f"preempted: step {step} is saved, and {GOES_ON}")
         if training.sample_every and (step % training.sample_every == 0 or is_last):
             _write_preview(workdir, logs, step, preview(state.ema_params))
             timer.restart(step)
     logs.close()
     checkpoints.close()
+    notice.close()
+
+
+class _Pace:
+    """Keeps the host at most two steps ahead of the devices.
+
+    They never wait for it, and a notice of preemption does not wait for a queue of steps.
+    """
+
+    def __init__(self):
+        self._ahead = collections.deque()
+
+    def keep(self, state: TrainState) -> None:
+        """Called after each step; the state itself is given to the next step."""
+        self._ahead.append(jnp.copy(state.step))
+        if len(self._ahead) > 2:
+            jax.block_until_ready(self._ahead.popleft())
 
 
 def _mean_metrics(state: TrainState, log_every: int) -> dict[str, float]:
@@ -115,6 +148,8 @@ def _mean_metrics(state: TrainState, log_every: int) -> dict[str, float]:
 
 
 def _write_preview(workdir: Path, logs: Logs, step: int, video: np.ndarray) -> None:
+    if not parallel.is_first_process():
+        return
     gif = gif_bytes(video, scale=4 if video.shape[1] < 256 else 1)
     (workdir / "previews").mkdir(exist_ok=True)
     (workdir / "previews" / f"step_{step:08}.gif").write_bytes(gif)

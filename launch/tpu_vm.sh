@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# A TPU pod slice of Google Cloud: launch/tpu_vm.sh NAME ZONE [arguments of vdm.main]
+#
+# Needs gcloud, logged in with a project, and a slice made by
+#   gcloud compute tpus tpu-vm create NAME --zone=ZONE --accelerator-type=v4-128 \
+#       --version=tpu-ubuntu2204-base
+# and a workdir that all hosts see: a mounted bucket (gcsfuse) or Filestore. Copies this checkout to
+# every host, installs, and runs the same command on all, which find each other. Ctrl-C here leaves
+# them running; `gcloud compute tpus tpu-vm ssh NAME --zone=ZONE --worker=all --command='pkill -TERM
+# -f vdm.main'` has them save and leave.
+set -euo pipefail
+[ $# -ge 3 ] || {
+  sed -n '2p' "$0" | cut -c3- >&2
+  exit 2
+}
+name=$1 zone=$2
+shift 2
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+on_all() {
+  gcloud compute tpus tpu-vm ssh "$name" --zone="$zone" --worker=all --command="$1"
+}
+
+archive=$(mktemp --suffix=.tar.gz)
+trap 'rm -f "$archive"' EXIT
+git archive --format=tar.gz --output="$archive" HEAD
+gcloud compute tpus tpu-vm scp "$archive" "$name:/tmp/vdm.tar.gz" --zone="$zone" --worker=all
+on_all 'mkdir -p ~/vdm && tar -xzf /tmp/vdm.tar.gz -C ~/vdm && cd ~/vdm &&
+  { [ -x .venv/bin/python ] || python3 -m venv .venv; } &&
+  .venv/bin/pip install --quiet -e ".[tpu]"'
+on_all "cd ~/vdm && .venv/bin/python -m vdm.main --connect_timeout=300 $(printf '%q ' "$@")"

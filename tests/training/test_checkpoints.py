@@ -1,0 +1,88 @@
+"""Checkpoints that are damaged, or that cannot be written."""
+
+import os
+import resource
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vdm import parallel
+from vdm.training.checkpoints import Checkpoints, abstract_on
+from vdm.training.state import TrainState
+
+
+def _state(step):
+    """With enough that does not compress."""
+    params = {"kernel": jax.random.normal(jax.random.key(step), (256, 256))}
+    return TrainState(jnp.int32(step), params, params, (params,), {"loss": jnp.zeros(())})
+
+
+@pytest.fixture
+def abstract(tiny_config):
+    return abstract_on(parallel.make_mesh(tiny_config), jax.eval_shape(lambda: _state(0)))
+
+
+@pytest.fixture
+def workdir(tmp_path):
+    """With checkpoints of steps 5 and 10."""
+    checkpoints = Checkpoints(tmp_path, keep=3)
+    for step in (5, 10):
+        checkpoints.save(_state(step))
+    checkpoints.close()
+    return tmp_path
+
+
+def _damage(workdir, step, how):
+    files = [p for p in (workdir / "checkpoints" / str(step)).rglob("*") if p.is_file()]
+    for path in files:
+        if how == "emptied":
+            path.write_bytes(b"")
+        elif path.stat().st_size > 10_000:  # which holds parameters
+            if how == "truncated":
+                os.truncate(path, path.stat().st_size // 2)
+            else:
+                path.unlink()
+
+
+@pytest.mark.parametrize("how", ["truncated", "missing", "emptied"])
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(workdir, abstract, how, capsys):
+    _damage(workdir, 10, how)
+    reader = Checkpoints(workdir)
+    _, step = reader.restore_ema(abstract.ema_params)
+    reader.close()
+    assert step == 5 and "the checkpoint of step 10 is damaged" in capsys.readouterr().out
+
+    checkpoints = Checkpoints(workdir, keep=3)
+    state = checkpoints.restore(abstract)
+    assert int(state.step) == 5 and "of step 10 is damaged" in capsys.readouterr().out
+    jax.tree.map(np.testing.assert_array_equal, state, _state(5))
+    checkpoints.save(_state(10))  # whose place is free again
+    checkpoints.close()
+    again = Checkpoints(workdir)
+    jax.tree.map(np.testing.assert_array_equal, again.restore(abstract), _state(10))
+    again.close()
+
+
+def test_where_all_are_damaged_nothing_starts_anew(workdir, abstract):
+    for step in (5, 10):
+        _damage(workdir, step, "emptied")
+    with pytest.raises(OSError, match=r"all checkpoints in .* are damaged: \[10, 5\]"):
+        Checkpoints(workdir).restore(abstract)
+
+
+def test_a_full_disk_is_said_and_the_last_good_checkpoint_kept(workdir, abstract):
+    """A limit on the size of files is the nearest to a full disk that a test can make."""
+    checkpoints = Checkpoints(workdir, keep=3)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    try:
+        with pytest.raises(OSError, match=r"a checkpoint cannot be saved in .*step 10 is kept"):
+            checkpoints.save(_state(15))
+            checkpoints.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    again = Checkpoints(workdir)
+    jax.tree.map(np.testing.assert_array_equal, again.restore(abstract), _state(10))
+    again.close()
