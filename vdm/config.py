@@ -12,6 +12,7 @@ from vdm.metrics.protocols import PROTOCOLS
 
 CAMERAS = ("image_main", "image_aux1")
 CONDITIONS = ("none", "label", "text")
+STARTS = ("random", "first")
 OPTIMIZERS = ("adam", "muon")
 REMAT = ("none", "activations", "blocks")
 OPTIMIZATION_LEVELS = ("O0", "O1", "O2", "O3")
@@ -26,6 +27,8 @@ def default_config() -> ml_collections.ConfigDict:
 
     config.data = data = ml_collections.ConfigDict()
     data.name = "moving_digits"
+    data.path = ""  # of 'folder': the folder of video files
+    data.test_share = 0.1  # of 'folder': videos held out, where no manifest says
     data.tfds_dir = ""  # of data sets of TensorFlow Datasets; '' for TFDS's own default
     data.tfds_config = ""  # of those whose builder has several
     data.camera = "image_main"  # of BAIR: image_main | image_aux1
@@ -33,6 +36,7 @@ def default_config() -> ml_collections.ConfigDict:
     data.resolution = 64  # height and width
     data.channels = 3
     data.frameskip = 1  # one frame of these is kept
+    data.start = "random"  # of videos: where a clip for training begins, random | first
     data.downsample = 1  # of moving digits: block means, for the low resolution of a cascade
     data.motion = "any"  # of moving digits: any | horizontal
     data.speed = 0.5  # of moving digits: pixels a frame along an axis
@@ -184,6 +188,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
     data, model, training = config.data, config.model, config.training
     one_of(config, "data.camera", CAMERAS)
     one_of(config, "data.condition", CONDITIONS)
+    one_of(config, "data.start", STARTS)
     one_of(config, "diffusion.target", TARGETS)
     one_of(config, "sample.sampler", tuple(SAMPLERS))
     one_of(config, "training.optimizer", OPTIMIZERS)
@@ -242,6 +247,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
     ):
         at_least(config, field, 0)
     for field in (
+        "data.test_share",
         "model.dropout",
         "model.condition_dropout",
         "training.adam_b1",

@@ -1,15 +1,19 @@
 """From a configuration to a data set."""
 
 import dataclasses
+from functools import partial
+from pathlib import Path
 
 import ml_collections
 
-from vdm.data.clips import ClipSource
+from vdm.data.clips import ClipSource, VideoReader
+from vdm.data.folder import FolderVideos, open_folder
 from vdm.data.moving_digits import MovingDigits
 from vdm.data.prepared import PREPARED, open_prepared
+from vdm.data.words import encode_caption
 
 # Data sets are addressed by configurations alone, so that a new one is one more entry here.
-SOURCES = ("moving_digits", *PREPARED)
+SOURCES = ("moving_digits", "folder", *PREPARED)
 
 Source = MovingDigits | ClipSource
 
@@ -30,17 +34,18 @@ def make_source(config: ml_collections.ConfigDict, split: str) -> Source:
         return _moving_digits(config, split)
     data, is_training = config.data, split == "train"
     return ClipSource(
-        open_prepared(config, split),
+        _reader(config, split),
         seed=config.seed,
         frames=data.frames,
         resolution=data.resolution,
         channels=data.channels,
         frameskip=data.frameskip,
-        start="random" if is_training else PREPARED[data.name].held_out_start,
+        start=data.start if is_training else _held_out_start(data.name),
         shuffle=is_training,
         augment_flip=data.augment_flip and is_training,
         num_images=data.num_images,
         condition=data.condition,
+        encode=_caption_encoder(config) if data.condition == "text" else None,
     )
 
 
@@ -78,6 +83,41 @@ def check_name(config: ml_collections.ConfigDict) -> None:
             f"config.data.name is {config.data.name!r}, and this version can load "
             f"{', '.join(map(repr, SOURCES))}"
         )
+
+
+def _reader(config: ml_collections.ConfigDict, split: str) -> VideoReader:
+    return _folder(config, split) if config.data.name == "folder" else open_prepared(config, split)
+
+
+def _held_out_start(name: str) -> str:
+    return PREPARED[name].held_out_start if name in PREPARED else "first"
+
+
+def _caption_encoder(config: ml_collections.ConfigDict):
+    return partial(encode_caption, tokens=config.data.text_tokens, width=config.model.text_width)
+
+
+def _folder(config: ml_collections.ConfigDict, split: str) -> FolderVideos:
+    data = config.data
+    if not data.path:
+        raise ValueError("config.data.path is empty, and must be a folder of videos")
+    videos = open_folder(
+        Path(data.path).expanduser(),
+        needed_frames=(data.frames - 1) * data.frameskip + 1,
+        condition=data.condition,
+        test_share=data.test_share,
+    )[split]
+    if not len(videos):
+        raise ValueError(
+            f"no video of {data.path} is in the split {split!r}: a manifest says the splits, or "
+            f"config.data.test_share, {data.test_share}"
+        )
+    if data.condition == "label" and config.model.num_classes != len(videos.classes):
+        raise ValueError(
+            f"config.model.num_classes is {config.model.num_classes}, and the videos of "
+            f"{data.path} have {len(videos.classes)} classes"
+        )
+    return videos
 
 
 def _moving_digits(config: ml_collections.ConfigDict, split: str) -> MovingDigits:

@@ -1,0 +1,210 @@
+"""A folder of video files as a data set, without any preparation: `config.data.name` 'folder'."""
+
+import dataclasses
+import functools
+import hashlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from vdm.data.folder_index import FolderIndex, index_folder, read_frames, write_atomically
+from vdm.data.manifest import SUFFIXES, Entry, class_numbers, read_manifest
+from vdm.data.video_files import Contents
+
+MANIFEST = "manifest"
+REPORT_NAME = "video_index.txt"
+SPLITS = ("train", "test")
+
+
+@dataclasses.dataclass(frozen=True)
+class _File:
+    """One video of a folder, opened."""
+
+    path: Path
+    contents: Contents
+
+    @property
+    def num_frames(self) -> int:
+        return self.contents.num_frames
+
+    def read(self, frames: Sequence[int]) -> np.ndarray:
+        return read_frames(self.path, self.contents, list(frames))
+
+
+@dataclasses.dataclass(frozen=True)
+class FolderVideos:
+    """A split of a folder's videos, as `vdm.data.clips.VideoReader` says.
+
+    Attributes:
+      index: what is in the folder.
+      names: of the videos of this split, sorted.
+      labels: class of each, by name; empty where none was asked for.
+      captions: likewise.
+      classes: the names of all classes of the folder, by number.
+    """
+
+    index: FolderIndex
+    names: tuple[str, ...]
+    labels: Mapping[str, int]
+    captions: Mapping[str, str]
+    classes: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def open(self, index: int) -> _File:
+        """Video `index`; nothing is read yet."""
+        name = self.names[index]
+        return _File(self.index.folder / name, self.index.videos[name])
+
+    def name(self, index: int) -> str:
+        """The path from the folder on."""
+        return self.names[index]
+
+    def label(self, index: int) -> int:
+        """The number of the video's class."""
+        return self.labels[self.names[index]]
+
+    def caption(self, index: int) -> str:
+        """What the manifest says that the video shows."""
+        return self.captions[self.names[index]]
+
+
+# What is found is kept, so that it is said once, and nothing is looked for again.
+@functools.lru_cache(maxsize=8)
+def open_folder(
+    path: Path, *, needed_frames: int, condition: str = "none", test_share: float = 0.1
+) -> dict[str, FolderVideos]:
+    """The videos of a folder, split into 'train' and 'test'.
+
+    `manifest.csv` or `manifest.jsonl` in the folder, where there is one, says which videos are
+    taken, and their labels, captions and splits. A video without a split there, or without a
+    manifest, is held out by a digest of its name, so that it stays where it is when others come or
+    go; at least one is held out, and one is not. Without labels there, the class of a video is the
+    first folder on the way to it.
+
+    What is left out, and why, is written to video_index.txt beside the index.
+
+    Args:
+      path: the folder.
+      needed_frames: that a video must have at least.
+      condition: 'none'; or 'label' or 'text', which every video must have then.
+      test_share: the share of videos that is held out.
+
+    Raises:
+      OSError: no such folder.
+      ValueError: no video can be used, or the manifest is wrong.
+    """
+    index = index_folder(path)
+    skipped = dict(index.skipped)
+    entries = _manifest_entries(path)
+    labels, captions, splits = {}, {}, {}
+    for name, contents in index.videos.items():
+        entry = entries.get(name)
+        labels[name] = _label(name, entry)
+        captions[name] = entry.caption if entry else ""
+        splits[name] = entry.split if entry else ""
+        problem = _problem(contents, needed_frames, labels[name], captions[name], condition)
+        if entries and entry is None:
+            problem = "is not in the manifest"
+        elif splits[name] not in ("", *SPLITS):
+            problem = f"has the split {splits[name]!r}, which is neither 'train' nor 'test'"
+        if problem:
+            skipped[name] = problem
+    for name in entries.keys() - index.videos.keys() - index.skipped.keys():
+        skipped[name] = "is in the manifest and not in the folder"
+
+    used = [name for name in index.videos if name not in skipped]
+    report = index.path.with_name(REPORT_NAME)
+    _write_report(report, path, used, skipped)
+    if not used:
+        some = "; ".join(f"{name} {why}" for name, why in sorted(skipped.items())[:4])
+        raise ValueError(
+            f"{path} has no video that can be used"
+            + (f": {some} ({len(skipped)} skipped, all of them in {report})" if skipped else "")
+        )
+    classes = {}
+    if condition == "label":
+        # Of all videos, so that a class has its number whatever is skipped.
+        everything = entries or index.videos.keys() | index.skipped.keys()
+        named = {_label(name, entries.get(name)) for name in everything}
+        classes = class_numbers(named - {""})
+    by_split = _split(used, splits, test_share)
+    _say(path, by_split, skipped, report)
+    return {
+        split: FolderVideos(
+            index,
+            tuple(names),
+            {name: classes[labels[name]] for name in names} if classes else {},
+            captions if condition == "text" else {},
+            tuple(classes),
+        )
+        for split, names in by_split.items()
+    }
+
+
+def _manifest_entries(folder: Path) -> dict[str, Entry]:
+    found = [path for suffix in SUFFIXES if (path := folder / f"{MANIFEST}{suffix}").exists()]
+    if len(found) > 1:
+        raise ValueError(f"{folder} has {found[0].name} and {found[1].name}: one is needed")
+    return {entry.file: entry for entry in read_manifest(found[0])} if found else {}
+
+
+def _label(name: str, entry: Entry | None) -> str:
+    """The name of a video's class, by the manifest or else by the first folder on its path."""
+    if entry and entry.label:
+        return entry.label
+    return name.split("/")[0] if "/" in name else ""
+
+
+def _problem(
+    contents: Contents, needed_frames: int, label: str, caption: str, condition: str
+) -> str:
+    """Why a sound video cannot be used, or nothing."""
+    if contents.num_frames < needed_frames:
+        frames = "frame" if contents.num_frames == 1 else "frames"
+        return f"has {contents.num_frames} {frames}, and {needed_frames} are needed"
+    if condition == "label" and not label:
+        return "has no label: it is in no sub-folder, and no manifest says one"
+    if condition == "text" and not caption:
+        return "has no caption in a manifest"
+    return ""
+
+
+def _split(names: list[str], splits: dict[str, str], test_share: float) -> dict[str, list[str]]:
+    """Names by split; of those that have none, by a digest of the name."""
+    free = sorted((name for name in names if not splits[name]), key=_digest)
+    held_out = {name for name in free if _digest(name) < test_share}
+    if test_share > 0 and len(names) > 1 and len(free) == len(names):
+        # In a small folder the digests may all be on one side.
+        held_out = (held_out | {free[0]}) - {free[-1]}
+    chosen = {name: splits[name] or ("test" if name in held_out else "train") for name in names}
+    return {split: sorted(n for n in names if chosen[n] == split) for split in SPLITS}
+
+
+def _digest(name: str) -> float:
+    """A number from [0, 1) that depends on a name alone."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:6], "big") / 2**48
+
+
+def _write_report(report: Path, folder: Path, used: list[str], skipped: dict[str, str]) -> None:
+    lines = [f"{folder}: {len(used)} videos are used, and {len(skipped)} skipped"]
+    lines += [f"{name} {why}" for name, why in sorted(skipped.items())]
+    text = "\n".join(lines) + "\n"
+    if not report.exists() or report.read_text(encoding="utf-8") != text:
+        write_atomically(report, text)
+
+
+def _say(
+    folder: Path, by_split: dict[str, list[str]], skipped: dict[str, str], report: Path
+) -> None:
+    counts = ", ".join(f"{len(names)} in {split!r}" for split, names in by_split.items())
+    line = f"{folder}: {counts}"
+    if skipped:
+        # The first words, since what follows differs from one video to the next.
+        kinds = Counter(" ".join(why.split()[:3]).rstrip(":,") for why in skipped.values())
+        reasons = ", ".join(f"{count} {kind!r}" for kind, count in kinds.most_common(4))
+        line += f"; {len(skipped)} skipped ({reasons}), which {report} names"
+    print(line, flush=True)
