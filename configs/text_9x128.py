@@ -7,8 +7,8 @@ Hardware in the paper: 128 TPU v4 chips, 800,000 steps of 128 videos.
 --config.sample.task=cascade --config.cascade.base_checkpoint=FILE does that.
 Expected: the paper shows samples and has no table for it.
 Differs from the paper: nothing but the data, which are private.
-Fields that the paper does not fix say so in vdm/config.py. A loader of captioned videos is
-not in this version yet, and --mode=train says so.
+Fields that the paper does not fix say so in vdm/config.py.
+docs/data.md says how a data set of captioned videos is made ready, and its captions encoded.
 """
 
 from vdm.config import default_config
@@ -17,7 +17,9 @@ from vdm.config import default_config
 def get_config():
     config = default_config()
     config.data.name = "captioned_videos"
+    config.data.tfds_config = "128x128"
     config.data.condition = "text"
+    config.data.text_encoder = "bert-large-uncased"
     config.model.text_width = 1024  # a token vector of BERT-large
 
     # The lines of the paper's table, in its order.

@@ -18,8 +18,8 @@ The weight is that of classifier-free guidance, --config.sample.guidance_weight,
 equation 6: 1.0 is unguided.
 
 Differs from the paper: nothing but the data, which are private.
-Fields that the paper does not fix say so in vdm/config.py. A loader of captioned videos is
-not in this version yet, and --mode=train says so.
+Fields that the paper does not fix say so in vdm/config.py.
+docs/data.md says how a data set of captioned videos is made ready, and its captions encoded.
 """
 
 from vdm.config import default_config
@@ -28,7 +28,9 @@ from vdm.config import default_config
 def get_config():
     config = default_config()
     config.data.name = "captioned_videos"
+    config.data.tfds_config = "64x64"
     config.data.condition = "text"
+    config.data.text_encoder = "bert-large-uncased"
     config.model.text_width = 1024  # a token vector of BERT-large
 
     # The lines of the paper's table, in its order.

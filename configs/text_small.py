@@ -13,8 +13,8 @@ against the training / validation set (IS over 1 split / 10 splits):
     8             57.84/60.72    15.57/15.44  9.32/8.82  19.25/18.98  10.81/10.12
 
 Differs from the paper: nothing but the data, which are private.
-Fields that the paper does not fix say so in vdm/config.py. A loader of captioned videos is
-not in this version yet, and --mode=train says so.
+Fields that the paper does not fix say so in vdm/config.py.
+docs/data.md says how a data set of captioned videos is made ready, and its captions encoded.
 """
 
 from vdm.config import default_config
@@ -23,7 +23,9 @@ from vdm.config import default_config
 def get_config():
     config = default_config()
     config.data.name = "captioned_videos"
+    config.data.tfds_config = "64x64"
     config.data.condition = "text"
+    config.data.text_encoder = "bert-large-uncased"
     config.model.text_width = 1024  # a token vector of BERT-large
 
     # The lines of the paper's table, in its order.

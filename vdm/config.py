@@ -43,6 +43,9 @@ def default_config() -> ml_collections.ConfigDict:
     data.num_images = 8  # independent frames for joint training, after each video's own
     data.condition = "none"  # none | label | text
     data.text_tokens = 128
+    # 'words' for vdm/data/words.py; or a language model by its name on the Hugging Face hub, or by
+    # its folder, whose vectors of the data set's captions python -m vdm.data.encode_text keeps.
+    data.text_encoder = "words"
     data.augment_flip = False  # left-right
 
     config.model = model = ml_collections.ConfigDict()

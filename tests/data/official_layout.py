@@ -8,8 +8,9 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-import av
 import numpy as np
+
+from tests.data.video_writing import write_video
 
 
 def prepare_bair(folder: Path, videos: Mapping[str, np.ndarray], file_format: str) -> None:
@@ -63,22 +64,12 @@ def prepare_ucf101(
     clips.mkdir()
     lists.mkdir()
     for name, frames in videos.items():
-        write_avi(clips / name, frames)
+        # MPEG-4 in an .avi file, as UCF101 has.
+        write_video(clips / name, frames, codec="mpeg4", options={"b": "4000000"})
     for split, names in (("train", sorted(videos.keys() - test)), ("test", sorted(test))):
         lines = [f"{name.split('_')[1]}/{name}" + " 1" * (split == "train") for name in names]
         (lists / f"{split}list01.txt").write_text("\n".join(lines) + "\n")
     builder.download_and_prepare()
-
-
-def write_avi(path: Path, frames: np.ndarray) -> None:
-    """Writes frames uint8 [frames, height, width, 3] as MPEG-4 in an .avi file, as UCF101 has."""
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("mpeg4", rate=25)
-        stream.height, stream.width = frames.shape[1:3]
-        stream.bit_rate = 4_000_000
-        for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        container.mux(stream.encode())
 
 
 def link_ffmpeg(folder: Path) -> str:

@@ -1,5 +1,6 @@
 """BAIR and UCF101 as TFDS itself prepares them, read at random access and trained on."""
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -10,10 +11,13 @@ import pytest
 
 from configs.moving_digits import get_config
 from tests.data.official_layout import link_ffmpeg, prepare_bair, prepare_ucf101
+from vdm.build import init_params
 from vdm.data.media import to_uint8
 from vdm.data.source import held_out_videos, make_source
 from vdm.data.tfds_videos import EncodedVideo, TfdsVideos, prepared_folder
+from vdm.evaluation import by_protocol
 from vdm.main import check
+from vdm.metrics.protocols import PROTOCOLS
 
 tensorflow_datasets = pytest.importorskip("tensorflow_datasets")
 pytest.importorskip("tensorflow")
@@ -196,7 +200,7 @@ def test_the_papers_configuration_trains_on_it(name, file_format, data_dirs, tmp
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({}, "make it by tfds build bair_robot_pushing_small --data_dir="),
+        ({}, "make it by python -m vdm.data.prepare bair_robot_pushing_small --data_dir="),
         ({"tfds_config": "ucf101_1"}, "config.data.tfds_config is 'ucf101_1'"),
         ({"camera": "image_aux2"}, "config.data.camera is 'image_aux2'"),
         ({"name": "ucf101"}, "must be a configuration of the builder"),
@@ -212,6 +216,54 @@ def test_what_is_missing_is_said_before_anything_is_written(changes, sentence, t
     assert not (tmp_path / "workdir").exists()
 
 
+class MeanColour:
+    """Features: the mean of each channel of the first frame, and of the last one."""
+
+    digest, min_frames = "none", 1
+
+    def __call__(self, videos):
+        return {"features": videos[:, [0, -1]].mean((2, 3)).reshape(len(videos), 6) / 255}
+
+
+def test_table_2_is_of_the_first_frames_of_all_test_videos(
+    data_dirs, bair_videos, tmp_path, monkeypatch
+):
+    small = dataclasses.replace(
+        PROTOCOLS["bair"], num_real=256, num_generated=6, samples_per_given=2, resolution=16
+    )
+    monkeypatch.setitem(PROTOCOLS, "bair", small)
+    monkeypatch.setattr(by_protocol, "make_extractors", lambda _: {"i3d": MeanColour()})
+    config = _config("bair_robot_pushing_small", data_dirs["tfrecord"])
+    config.data.resolution = 16
+    config.model.update(
+        num_classes=0,
+        base_channels=8,
+        channel_multipliers=(1,),
+        blocks_per_resolution=1,
+        attention_resolutions=(),
+        patch_size=2,
+        embedding_dim=16,
+        embedding_layers=1,
+    )
+    config.sample.update(task="predict", num_steps=2, sampler="ddim", batch_size=6)
+    config.eval.protocol = "bair"
+    config.predict.num_given = 2
+    with pytest.raises(ValueError, match=r"predict\.num_given 1, and this configuration makes 2"):
+        by_protocol.protocol_of(config)
+    config.predict.num_given = 1
+    result = by_protocol.evaluate(config, init_params(config), 0, tmp_path)
+    assert result["protocol"]["camera"] == "image_main"
+    assert result["protocol"]["splits"] == ("test",)
+    assert any("3 real videos, where the protocol bair has 256" in w for w in result["warnings"])
+    (shard,) = Path(result["generated"]["paths"][0]).glob("*.npz")
+    samples = np.load(shard)["video"]
+    firsts = bair_videos["test"][:, 0, 0].reshape(3, 16, 4, 16, 4, 3).mean((2, 4))
+    order = [int(np.abs(firsts - sample[0]).mean((1, 2, 3)).argmin()) for sample in samples]
+    assert order[::2] == order[1::2] and sorted(order[::2]) == [0, 1, 2]
+    for sample, number in zip(samples, order, strict=True):
+        np.testing.assert_allclose(sample[0], firsts[number], atol=0.51)
+
+
 def test_too_many_frames_are_refused(data_dirs):
     config = _config("bair_robot_pushing_small", data_dirs["tfrecord"], frameskip=2)
     with pytest.raises(ValueError, match=r"videos of 31 frames are needed, .* have 30"):
@@ -224,8 +276,10 @@ def test_the_newest_version_is_found(tmp_path):
         (tmp_path / "data_set" / version / "features.json").touch()
     (tmp_path / "data_set" / "11.0.0").mkdir()  # being made
     assert prepared_folder("data_set", "", str(tmp_path), "").name == "10.0.0"
-    with pytest.raises(ValueError, match=r"no prepared data set in .*other: make it by tfds build"):
-        prepared_folder("other", "", str(tmp_path), "tfds build other")
+    with pytest.raises(
+        ValueError, match=r"no prepared data set in .*other: make it by prepare other"
+    ):
+        prepared_folder("other", "", str(tmp_path), "prepare other")
 
 
 def test_damaged_files_are_named(data_dirs, tmp_path):

@@ -51,6 +51,11 @@ class FolderVideos:
     captions: Mapping[str, str]
     classes: tuple[str, ...]
 
+    @property
+    def folder(self) -> Path:
+        """Where the videos are."""
+        return self.index.folder
+
     def __len__(self) -> int:
         return len(self.names)
 

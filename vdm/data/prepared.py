@@ -15,18 +15,18 @@ class PreparedSet:
     """A data set, and how it is used.
 
     Attributes:
-      command: what prepares it, without folders.
       splits: TFDS's split for 'train' and for 'test', which is what samples are compared with and
         from which come frames and conditions that are given.
       has_configs: whether a builder's configuration is chosen by config.data.tfds_config.
+      has_manual_dir: whether it is made of files that are not downloaded.
       held_out_start: where a clip of the held-out videos begins, as of `ClipSource`.
       features: of a record, as `TfdsVideos` takes them.
       num_frames: of the shortest video, where it is known beforehand.
     """
 
-    command: str
     splits: Mapping[str, str]
     has_configs: bool = True
+    has_manual_dir: bool = False
     held_out_start: str = "random"
     features: Mapping[str, str] = dataclasses.field(default_factory=dict)
     num_frames: int = 0
@@ -34,17 +34,21 @@ class PreparedSet:
 
 PREPARED = {
     "bair_robot_pushing_small": PreparedSet(
-        "tfds build bair_robot_pushing_small",
-        {"train": "train", "test": "test"},
-        has_configs=False,
-        held_out_start="first",
-        num_frames=30,
+        {"train": "train", "test": "test"}, has_configs=False, held_out_start="first", num_frames=30
     ),
     # The paper trains on all 13,320 videos, and they are its real ones too (section 4).
     "ucf101": PreparedSet(
-        "tfds build ucf101",
-        {"train": "train+test", "test": "train+test"},
-        features={"label": "label"},
+        {"train": "train+test", "test": "train+test"}, features={"label": "label"}
+    ),
+    "kinetics600": PreparedSet(
+        {"train": "train", "test": "test"},
+        has_manual_dir=True,
+        features={"label": "label", "name": "name"},
+    ),
+    "captioned_videos": PreparedSet(
+        {"train": "train", "test": "validation"},
+        has_manual_dir=True,
+        features={"caption": "caption", "name": "name"},
     ),
 }
 
@@ -67,8 +71,10 @@ def open_prepared(config: ml_collections.ConfigDict, split: str) -> TfdsVideos:
             f"config.data.tfds_config is {data.tfds_config!r}, and must be {allowed} for "
             f"{data.name!r}"
         )
-    command = chosen.command + (f" --config={data.tfds_config}" if data.tfds_config else "")
+    command = f"python -m vdm.data.prepare {data.name}"
+    command += f" --config={data.tfds_config}" if data.tfds_config else ""
     command += f" --data_dir={data.tfds_dir}" if data.tfds_dir else ""
+    command += " --manual_dir=VIDEOS" if chosen.has_manual_dir else ""
     folder = prepared_folder(
         data.name, data.tfds_config, data.tfds_dir, f"{command} (docs/data.md)"
     )
@@ -83,6 +89,11 @@ def open_prepared(config: ml_collections.ConfigDict, split: str) -> TfdsVideos:
             f"config.data.frames is {data.frames} and config.data.frameskip {data.frameskip}, for "
             f"which videos of {needed} frames are needed, and those in {folder} have {shortest}"
         )
+    for condition, feature in (("label", "label"), ("text", "caption")):
+        if data.condition == condition and feature not in chosen.features:
+            raise ValueError(
+                f"config.data.condition is {condition!r}, and {data.name!r} has no {feature}s"
+            )
     if data.condition == "label" and config.model.num_classes != videos.num_classes:
         raise ValueError(
             f"config.model.num_classes is {config.model.num_classes}, and the data set in {folder} "

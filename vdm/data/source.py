@@ -1,7 +1,6 @@
 """From a configuration to a data set."""
 
 import dataclasses
-from functools import partial
 from pathlib import Path
 
 import ml_collections
@@ -10,7 +9,7 @@ from vdm.data.clips import ClipSource, VideoReader
 from vdm.data.folder import FolderVideos, open_folder
 from vdm.data.moving_digits import MovingDigits
 from vdm.data.prepared import PREPARED, open_prepared
-from vdm.data.words import encode_caption
+from vdm.data.text import WORDS, make_encode
 
 # Data sets are addressed by configurations alone, so that a new one is one more entry here.
 SOURCES = ("moving_digits", "folder", *PREPARED)
@@ -33,8 +32,9 @@ def make_source(config: ml_collections.ConfigDict, split: str) -> Source:
     if config.data.name == "moving_digits":
         return _moving_digits(config, split)
     data, is_training = config.data, split == "train"
+    reader = open_reader(config, split)
     return ClipSource(
-        _reader(config, split),
+        reader,
         seed=config.seed,
         frames=data.frames,
         resolution=data.resolution,
@@ -45,7 +45,7 @@ def make_source(config: ml_collections.ConfigDict, split: str) -> Source:
         augment_flip=data.augment_flip and is_training,
         num_images=data.num_images,
         condition=data.condition,
-        encode=_caption_encoder(config) if data.condition == "text" else None,
+        encode=make_encode(config, reader.folder) if data.condition == "text" else None,
     )
 
 
@@ -76,6 +76,26 @@ def split_name(config: ml_collections.ConfigDict, split: str) -> str:
     return prepared.splits[split] if prepared else split
 
 
+def held_out_clips(config: ml_collections.ConfigDict) -> str:
+    """Which frames of a held-out video are taken, in words."""
+    is_random = _held_out_start(config.data.name) == "random"
+    return "one random window of each video" if is_random else "first frames"
+
+
+def number_of_videos(source: Source) -> int:
+    """How many videos there are, or 0 where there is no end of them."""
+    return 0 if isinstance(source, MovingDigits) else len(source)
+
+
+def open_reader(config: ml_collections.ConfigDict, split: str) -> VideoReader:
+    """The videos of a split of a data set of videos.
+
+    Raises:
+      ValueError: as of `make_source`.
+    """
+    return _folder(config, split) if config.data.name == "folder" else open_prepared(config, split)
+
+
 def check_name(config: ml_collections.ConfigDict) -> None:
     """Raises ValueError where config.data.name is none of `SOURCES`."""
     if config.data.name not in SOURCES:
@@ -85,16 +105,8 @@ def check_name(config: ml_collections.ConfigDict) -> None:
         )
 
 
-def _reader(config: ml_collections.ConfigDict, split: str) -> VideoReader:
-    return _folder(config, split) if config.data.name == "folder" else open_prepared(config, split)
-
-
 def _held_out_start(name: str) -> str:
     return PREPARED[name].held_out_start if name in PREPARED else "first"
-
-
-def _caption_encoder(config: ml_collections.ConfigDict):
-    return partial(encode_caption, tokens=config.data.text_tokens, width=config.model.text_width)
 
 
 def _folder(config: ml_collections.ConfigDict, split: str) -> FolderVideos:
@@ -122,7 +134,7 @@ def _folder(config: ml_collections.ConfigDict, split: str) -> FolderVideos:
 
 def _moving_digits(config: ml_collections.ConfigDict, split: str) -> MovingDigits:
     data = config.data
-    for field, only in (("channels", 1), ("augment_flip", False)):
+    for field, only in (("channels", 1), ("augment_flip", False), ("text_encoder", WORDS)):
         if data[field] != only:
             raise ValueError(
                 f"config.data.{field} is {data[field]!r}, and must be {only!r} for {data.name!r}"

@@ -5,6 +5,7 @@ from pathlib import Path
 import ml_collections
 
 from vdm.config import at_least, one_of, require
+from vdm.data.text import encode_given
 from vdm.diffusion.conditioning import DOWNSAMPLINGS
 from vdm.diffusion.guidance import NORMALIZATIONS
 from vdm.diffusion.samplers import CONDITIONINGS
@@ -31,6 +32,8 @@ def check_sampling(config: ml_collections.ConfigDict) -> None:
         at_least(config, f"sample.{field}", 1)
     for field in ("reconstruction_weight", "reconstruction_data_variance"):
         at_least(config, f"sample.{field}", 0)
+    if config.data.condition == "text" and sample.caption:
+        encode_given(config, sample.caption)
     if sample.task == "generate":
         require(not sample.observed, "sample.observed", sample.observed, "empty to generate")
         return

@@ -11,10 +11,11 @@ from jax.sharding import Mesh
 
 from vdm import parallel
 from vdm.build import make_denoiser, make_schedule
+from vdm.config import default_config
 from vdm.data.media import from_uint8, to_uint8, video_grid
 from vdm.data.source import make_source
+from vdm.data.text import encode_given
 from vdm.data.user_videos import load_videos
-from vdm.data.words import encode_caption
 from vdm.diffusion.samplers import sample
 from vdm.exported import load_exported, load_exported_config
 from vdm.sampling.tasks import TASKS, frames_needed
@@ -106,11 +107,13 @@ def _make_observed(
         return lambda indices, rows: None
     if settings.task == "cascade":
         path = Path(config.cascade.base_checkpoint)
-        base_config, _ = load_exported_config(path)
+        saved, _ = load_exported_config(path)
         for field in ("channel_multipliers", "attention_resolutions"):  # lists in JSON
-            base_config["model"][field] = tuple(base_config["model"][field])
-        base_config["model"]["remat"] = config.model.remat  # which changes no number
-        base_config = ml_collections.ConfigDict(base_config)
+            saved["model"][field] = tuple(saved["model"][field])
+        saved["model"]["remat"] = config.model.remat  # which changes no number
+        # Fields that came after the checkpoint have their defaults.
+        base_config = default_config()
+        base_config.update(saved)
         for field in ("seed", "batch_size", "label", "caption"):
             base_config.sample[field] = settings[field]
         base = make_generator(base_config, mesh)
@@ -163,9 +166,7 @@ def conditions(config: ml_collections.ConfigDict, indices: Sequence[int]) -> dic
     if data.condition == "label" and settings.label >= 0:
         return {"label": np.full(count, settings.label, np.int32)}
     if data.condition == "text" and settings.caption:
-        text, text_mask = encode_caption(
-            settings.caption, tokens=data.text_tokens, width=config.model.text_width
-        )
+        text, text_mask = encode_given(config, settings.caption)
         return {
             "text": np.tile(text, (count, 1, 1)),
             "text_mask": np.tile(text_mask, (count, 1)),

@@ -1,0 +1,165 @@
+"""Our builders of TFDS's data sets, from video files to what is read back."""
+
+import csv
+import json
+import re
+
+import numpy as np
+import pytest
+
+from configs.moving_digits import get_config
+from tests.data.video_writing import write_video
+from vdm.data.clips import centre_crop, resize_by_area
+from vdm.data.media import to_uint8
+from vdm.data.prepare import main as prepare
+from vdm.data.source import held_out_videos, make_source
+
+tfds = pytest.importorskip("tensorflow_datasets")
+pytest.importorskip("tensorflow")
+
+
+@pytest.fixture(scope="module")
+def clips():
+    """By name, noise of different lengths; the last one is too short."""
+    rng = np.random.default_rng(0)
+    lengths = {"a.mkv": 16, "b/c.mkv": 21, "d.mkv": 30, "e.mkv": 17, "short.mkv": 15}
+    return {
+        name: rng.integers(0, 256, (length, 24, 32, 3), np.uint8)
+        for name, length in lengths.items()
+    }
+
+
+@pytest.fixture(scope="module")
+def manual_dir(tmp_path_factory, clips):
+    folder = tmp_path_factory.mktemp("manual")
+    (folder / "b").mkdir()
+    for name, frames in clips.items():
+        write_video(folder / name, frames, codec="ffv1", pix_fmt="bgr0")
+    (folder / "broken.mp4").write_bytes(b"no video at all")
+    return folder
+
+
+def _kinetics(manual_dir, data_dir, file_format="array_record"):
+    rows = [
+        ("a.mkv", "juggling", "train"),
+        ("b/c.mkv", "archery", "train"),
+        ("broken.mp4", "archery", "train"),
+        ("missing.mp4", "archery", "test"),
+        ("d.mkv", "zumba", "test"),
+        ("e.mkv", "archery", "test"),
+        ("short.mkv", "archery", "test"),
+    ]
+    with (manual_dir / "manifest.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("file", "label", "split"), *rows])
+    config = json.dumps({"name": "8x8", "resolution": 8})
+    arguments = [f"--config={config}", f"--data_dir={data_dir}", f"--manual_dir={manual_dir}"]
+    prepare(["kinetics600", *arguments, f"--file_format={file_format}"])
+    (manual_dir / "manifest.csv").unlink()
+
+
+def _config(name, data_dir):
+    config = get_config()
+    config.data.update(name=name, tfds_dir=str(data_dir), tfds_config="8x8", channels=3)
+    config.data.update(frames=16, resolution=8, condition="none")
+    return config
+
+
+@pytest.mark.parametrize("file_format", ["array_record", "tfrecord"])
+def test_kinetics600_is_read_back(manual_dir, clips, tmp_path, file_format, capsys):
+    _kinetics(manual_dir, tmp_path, file_format)
+    assert f"prepared: {tmp_path}/kinetics600/8x8/1.0.0" in capsys.readouterr().out
+    config = _config("kinetics600", tmp_path)
+    config.data.condition, config.model.num_classes = "label", 3
+    expected = {
+        "train": {"a.mkv": 1, "b/c.mkv": 0},
+        "test": {"d.mkv": 2, "e.mkv": 0},
+    }
+    for split, labels in expected.items():
+        source = make_source(config, split)
+        assert set(source.clip_ids(0, 2)) == labels.keys()
+        for index, name in enumerate(source.clip_ids(0, 2)):
+            assert source.label(index) == labels[name]
+            clip = to_uint8(source.example(index)["video"])
+            frames = resize_by_area(centre_crop(clips[name]), 8)
+            starts = range(len(frames) - 15)
+            assert any((clip == frames[start : start + 16]).all() for start in starts)
+    left_out = source.reader.metadata["left_out"]
+    assert left_out.keys() == {"broken.mp4", "missing.mp4", "short.mkv"}
+    assert "has 15 frames, fewer than 16" in left_out["short.mkv"]
+
+    # An ordinary data set of TFDS.
+    (folder,) = (tmp_path / "kinetics600" / "8x8").iterdir()
+    builder = tfds.builder_from_directory(folder)
+    assert builder.info.splits["test"].num_examples == 2
+    assert builder.info.features["label"].names == ["archery", "juggling", "zumba"]
+    if file_format == "tfrecord":
+        examples = list(tfds.as_numpy(builder.as_dataset(split="train")))
+        for example in examples:
+            frames = clips[example["name"].decode()]
+            np.testing.assert_array_equal(example["video"], resize_by_area(centre_crop(frames), 8))
+
+    config.data.frameskip = 2
+    with pytest.raises(ValueError, match=r"videos of 31 frames are needed, .* have 16"):
+        make_source(config, "train")
+
+
+def test_a_held_out_window_is_a_function_of_seed_and_index(manual_dir, tmp_path):
+    _kinetics(manual_dir, tmp_path)
+    config = _config("kinetics600", tmp_path)
+    real, observed = held_out_videos(config, 16), make_source(config, "test")
+    for index in range(2):
+        video = real.example(index)["video"]
+        np.testing.assert_array_equal(video, observed.example(index)["video"])
+    windows = set()
+    for seed in range(12):
+        config.seed = seed
+        clip = held_out_videos(config, 16)
+        windows |= {clip.example(index)["video"].tobytes() for index in range(2)}
+    assert len(windows) > 5  # of 15 + 2 that there are
+
+
+@pytest.mark.parametrize(
+    ("manifest", "sentence"),
+    [
+        (None, "has 0 of manifest.csv and manifest.jsonl"),
+        ("file,caption,split\na.mkv,a man,train\n", "has no videos of the split validation"),
+        ("file,caption,split\na.mkv,,train\n", "a.mkv in .* has no caption"),
+        (
+            "file,caption,split\na.mkv,a man,train\nbroken.mp4,a man,validation\n",
+            "none of the 1 videos of a split can be used; .*broken.mp4",
+        ),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_sentence(manifest, sentence, manual_dir, tmp_path, capsys):
+    if manifest:
+        (manual_dir / "manifest.csv").write_text(manifest)
+    with pytest.raises(SystemExit):
+        prepare(["captioned_videos", f"--data_dir={tmp_path}", f"--manual_dir={manual_dir}"])
+    (manual_dir / "manifest.csv").unlink(missing_ok=True)
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert last.startswith("error: ") and re.search(sentence, last)
+
+
+def test_real_clips_are_prepared(shared_data, tmp_path):
+    folder = shared_data("clips")
+    manual_dir = tmp_path / "manual"
+    manual_dir.mkdir()
+    lines = []
+    for number, path in enumerate(sorted(folder.glob("asl_*.mkv"))[:4]):
+        (manual_dir / path.name).symlink_to(path)
+        split = "validation" if number == 3 else "train"
+        word = path.stem.removeprefix("asl_")
+        lines.append({"file": path.name, "caption": f"the sign for {word}", "split": split})
+    (manual_dir / "manifest.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    config = '{"name": "16x16", "resolution": 16, "encoding": "jpeg"}'
+    arguments = [f"--data_dir={tmp_path}", f"--manual_dir={manual_dir}", f"--config={config}"]
+    prepare(["captioned_videos", *arguments])
+    config = _config("captioned_videos", tmp_path)
+    config.data.update(tfds_config="16x16", resolution=16)
+    sources = [make_source(config, split) for split in ("train", "test")]
+    assert [len(source) for source in sources] == [3, 1]
+    for source in sources:
+        for index in range(len(source)):
+            word = source.clip_ids(index, 1)[0].removeprefix("asl_").removesuffix(".mkv")
+            assert source.caption(index) == f"the sign for {word}"
+            assert source.example(index)["video"].std() > 0.05

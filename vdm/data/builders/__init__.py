@@ -1,0 +1,1 @@
+"""Builders of TensorFlow Datasets for data sets that it has not."""

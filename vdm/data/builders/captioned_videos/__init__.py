@@ -1,0 +1,1 @@
+"""Videos with captions, from video files."""

@@ -1,0 +1,55 @@
+"""Encodes the captions of a data set: python -m vdm.data.encode_text --config=FILE.
+
+The language model is config.data.text_encoder, and the fields of the configuration can be changed
+as in training. What is written is described in vdm/data/text.py.
+"""
+
+import sys
+
+from absl import app, flags
+from ml_collections import config_flags
+
+from vdm.data.source import check_name, open_reader
+from vdm.data.text import WORDS, TextEncoder, text_folder, write_text
+
+
+def encode_data_set(config, batch_size: int = 64):
+    """Encodes all captions of a data set, and returns the folder and the number of them.
+
+    Raises:
+      ValueError: the data set or the language model is not there, or has another width.
+    """
+    if config.data.text_encoder == WORDS:
+        raise ValueError(
+            f"config.data.text_encoder is {WORDS!r}, which needs no encoding beforehand"
+        )
+    check_name(config)
+    if config.data.condition != "text":
+        raise ValueError(f"config.data.condition is {config.data.condition!r}, and must be 'text'")
+    readers = [open_reader(config, split) for split in ("train", "test")]
+    encoder = TextEncoder(config.data.text_encoder, config.data.text_tokens)
+    if encoder.width != config.model.text_width:
+        raise ValueError(
+            f"config.model.text_width is {config.model.text_width}, and the vectors of "
+            f"{encoder.name!r} have {encoder.width}"
+        )
+    captions = {reader.caption(i) for reader in readers for i in range(len(reader))}
+    folder = text_folder(readers[0].folder, config)
+    return folder, write_text(folder, captions, encoder, batch_size)
+
+
+def main(_: list[str]) -> None:
+    """Prints where the encoded captions are."""
+    try:
+        folder, count = encode_data_set(flags.FLAGS.config, flags.FLAGS.batch_size)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    print(f"{count} captions: {folder}")
+
+
+if __name__ == "__main__":
+    config_flags.DEFINE_config_file("config", None, "Configuration file, as of vdm.main.")
+    flags.DEFINE_integer("batch_size", 64, "Captions encoded at once.", lower_bound=1)
+    flags.mark_flag_as_required("config")
+    app.run(main)
