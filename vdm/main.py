@@ -205,10 +205,11 @@ def _check_evaluation(config) -> None:
                 f"{config.data.name!r}"
             )
         return
-    from vdm.evaluation.by_protocol import protocol_of
+    from vdm.evaluation.by_protocol import protocol_of, real_sources
     from vdm.metrics.features import make_extractors
 
     protocol = protocol_of(config)
+    real_sources(config, protocol)
     for extractor in make_extractors(protocol).values():
         if protocol.frames < extractor.min_frames:
             raise ValueError(

@@ -1,5 +1,6 @@
 """Evaluation by a protocol: resumable, whole, and refused where videos are not the protocol's."""
 
+import dataclasses
 import importlib.util
 import json
 import pathlib
@@ -8,11 +9,12 @@ import numpy as np
 import pytest
 
 from vdm.build import init_params
-from vdm.data.media import from_uint8
+from vdm.data.media import from_uint8, to_uint8
 from vdm.data.source import make_source
 from vdm.evaluation import by_protocol
 from vdm.evaluation.paper_tables import TABLES
 from vdm.evaluation.tables import main as write_tables
+from vdm.evaluation.tables import rows_of
 from vdm.metrics.frechet import frechet_distance
 from vdm.metrics.protocols import PROTOCOLS
 from vdm.sampling.generate import examples_of
@@ -53,7 +55,8 @@ def test_the_number_is_that_of_the_samples_on_disk(config, tmp_path):
 
     expected = frechet_distance(*statistics(real), *statistics(from_uint8(samples)))
     assert result["fvd"] == pytest.approx(expected, abs=1e-3)
-    assert result["protocol"]["num_generated"] == 12 and result["protocol"]["split"] == "test"
+    assert result["protocol"]["num_generated"] == 12
+    assert result["protocol"]["splits"] == ("test",)
 
     # Interrupted and gone on with, or simply run again: the same.
     shards[1].unlink()
@@ -75,6 +78,34 @@ def test_repeats_are_runs_with_the_next_seeds(config, tmp_path):
     assert both["fvd_of_repeats"] == values and values[0] != values[1]
     assert both["fvd"] == pytest.approx(np.mean(values))
     assert both["fvd_standard_deviation"] == pytest.approx(abs(values[0] - values[1]) / 2**0.5)
+
+
+def test_text_is_compared_with_training_and_with_held_out_videos(config, tmp_path, monkeypatch):
+    small = dataclasses.replace(
+        PROTOCOLS["text_16x64x64"],
+        metrics=("fvd",),
+        num_real=6,
+        num_generated=6,
+        frames=4,
+        resolution=8,
+    )
+    monkeypatch.setitem(PROTOCOLS, small.name, small)
+    config.eval.protocol = small.name
+    result = by_protocol.evaluate(config, init_params(config), 0, tmp_path)
+    shards = sorted(pathlib.Path(result["generated"]["paths"][0]).glob("*.npz"))
+    samples = np.concatenate([np.load(shard)["video"] for shard in shards])
+    for name, split in (("fvd", "train"), ("fvd_test", "test")):
+        source = make_source(config, split)
+        real = np.stack([to_uint8(source.example(i)["video"]) for i in range(6)])
+        statistics = []
+        for videos in (real, samples):
+            quarters = MeanOfQuarters()(videos.repeat(3, axis=-1))["features"]
+            statistics += [quarters.mean(0), np.cov(quarters, rowvar=False)]
+        assert result[name] == pytest.approx(frechet_distance(*statistics), abs=1e-3)
+    assert result["protocol"]["splits"] == ("train", "test")
+    table = next(table for table in TABLES if table.name == "Table 4")
+    row = rows_of(table, [{**result, "path": tmp_path / "r.json"}])[-1]
+    assert f"{result['fvd']:.2f} / {result['fvd_test']:.2f}" in row
 
 
 def test_several_samples_of_an_example_observe_it(tiny_config):

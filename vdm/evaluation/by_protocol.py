@@ -11,12 +11,18 @@ import numpy as np
 
 from vdm import parallel
 from vdm.data.media import to_uint8
-from vdm.data.source import held_out_videos
+from vdm.data.source import (
+    Source,
+    held_out_clips,
+    held_out_videos,
+    number_of_videos,
+    split_name,
+)
 from vdm.data.user_videos import with_channels
 from vdm.evaluation.paper_tables import TABLES
 from vdm.evaluation.shares import merged
 from vdm.metrics.features import make_extractors
-from vdm.metrics.measure import compare, summarize, warnings_of
+from vdm.metrics.measure import Summary, compare, summarize, warnings_of
 from vdm.metrics.protocols import PROTOCOLS, Protocol
 from vdm.sampling.shards import stored_samples
 
@@ -33,11 +39,13 @@ def protocol_of(config: ml_collections.ConfigDict) -> Protocol:
     protocol, data = PROTOCOLS[config.eval.protocol], config.data
     long = {"extend": config.extend, "cascade": config.cascade}.get(config.sample.task)
     frames = long.num_frames if long else data.frames
+    given = config.predict.num_given if config.sample.task == "predict" else 0
     for name, wanted, found in (
         ("data.frames", protocol.frames, frames),
         ("data.resolution", protocol.resolution, data.resolution),
         ("data.frameskip", protocol.frameskip if protocol.table else 0, data.frameskip),
         ("data.name", protocol.dataset if protocol.table in _PUBLIC else 0, data.name),
+        ("predict.num_given", protocol.frames_given, given),
     ):
         if wanted and wanted != found:
             raise ValueError(
@@ -47,16 +55,35 @@ def protocol_of(config: ml_collections.ConfigDict) -> Protocol:
     return dataclasses.replace(
         protocol,
         dataset=data.name,
-        split=protocol.split if protocol.split != "any" else "test",
+        splits=tuple(split_name(config, split) for split in _splits(protocol)),
         num_real=protocol.num_real or config.eval.num_videos,
         num_generated=protocol.num_generated or config.eval.num_videos,
         frames=frames,
         frameskip=data.frameskip,
         resolution=data.resolution,
+        real_clips=protocol.real_clips if protocol.table else held_out_clips(config),
+        camera=data.camera if data.name == "bair_robot_pushing_small" else "",
         repeats=config.eval.repeats,
         seed=config.sample.seed,
         compression="none",
     )
+
+
+def real_sources(config: ml_collections.ConfigDict, protocol: Protocol) -> dict[str, Source]:
+    """The real videos of each split of a protocol of `protocol_of`, by the split's name.
+
+    Raises:
+      ValueError: the data set is not there, or has not such videos.
+    """
+    asked = _splits(PROTOCOLS[protocol.name])
+    return {
+        name: held_out_videos(config, protocol.frames, split)
+        for name, split in zip(protocol.splits, asked, strict=True)
+    }
+
+
+def _splits(protocol: Protocol) -> list[str]:
+    return ["test" if split == "any" else split for split in protocol.splits]
 
 
 def evaluate(
@@ -82,10 +109,12 @@ def evaluate(
         extractors=extractors,
         batch_size=config.eval.batch_size,
     )
-    print("features of the real videos", flush=True)
-    mine = range(jax.process_index(), protocol.num_real, jax.process_count())
-    real = measure(_real_videos(config, protocol, mine), protocol.num_real, indices=mine)
-    real = merged(folder, real)
+    real = {}
+    for name, source in real_sources(config, protocol).items():
+        print(f"features of the real videos of {name}", flush=True)
+        count = min(protocol.num_real, number_of_videos(source) or protocol.num_real)
+        mine = range(jax.process_index(), count, jax.process_count())
+        real[name] = merged(folder, measure(_videos_of(source, mine), count, indices=mine))
     numbers, folders = [], []
     for seed in range(protocol.seed, protocol.seed + protocol.repeats):
         own = config.copy_and_resolve_references()
@@ -99,13 +128,19 @@ def evaluate(
         generated = merged(folder, generated)
         if generated is None:
             continue
-        numbers.append(compare(real, generated, protocol))
+        numbers.append(_against_each(real, generated, protocol))
         folders.append(str(store.folder))
     if not numbers:
         return None
     return {
         **_over_repeats(numbers),
-        "warnings": warnings_of(real, generated, protocol),
+        "warnings": list(
+            dict.fromkeys(
+                warning
+                for of_split in real.values()
+                for warning in warnings_of(of_split, generated, protocol)
+            )
+        ),
         "protocol": protocol.to_dict(),
         "generated": {"paths": folders, "videos": protocol.num_generated, "step": step},
         "networks": {name: {"weights_sha256": e.digest} for name, e in extractors.items()},
@@ -128,10 +163,28 @@ def _over_repeats(numbers: list[dict[str, float]]) -> dict:
     return result
 
 
-def _real_videos(
-    config: ml_collections.ConfigDict, protocol: Protocol, indices: Sequence[int]
-) -> Iterator[np.ndarray]:
-    source = held_out_videos(config, protocol.frames)
+def _against_each(
+    real: dict[str, Summary], generated: Summary, protocol: Protocol
+) -> dict[str, float]:
+    """The metrics against the first split, and those that read real videos against each further."""
+    (_, first), *others = real.items()
+    numbers = compare(first, generated, protocol)
+    for name, summary in others:
+        for metric, value in compare(summary, generated, protocol).items():
+            if not metric.startswith("is_"):
+                numbers[_with_split(metric, name)] = value
+    return numbers
+
+
+def _with_split(metric: str, split: str) -> str:
+    """The name of a number of a metric against a split that is not the protocol's first."""
+    for error in ("_standard_error", "_standard_deviation"):
+        if metric.endswith(error):
+            return f"{metric.removesuffix(error)}_{split}{error}"
+    return f"{metric}_{split}"
+
+
+def _videos_of(source: Source, indices: Sequence[int]) -> Iterator[np.ndarray]:
     for index in indices:
         yield with_channels(to_uint8(source.example(index)["video"]), 3)
 

@@ -112,10 +112,17 @@ def _setting(result: dict, field: str) -> str:
 def _cell(result: dict, metric: str) -> str:
     if metric not in result:
         return NOT_RUN
-    error = result.get(f"{metric}_standard_deviation", result.get(f"{metric}_standard_error"))
-    cell = f"{result[metric]:.2f}" + (f" +- {error:.2f}" if error is not None else "")
-    splits = result.get(f"{metric}_10_splits")
-    return cell + (f" / {splits:.2f}" if splits is not None else "")
+    of_splits = [f"{metric}_{split}" for split in result["protocol"].get("splits", ())[1:]]
+    numbers = [_number(result, name) for name in (metric, *of_splits) if name in result]
+    # Two parts of one cell, as in the paper: two splits of real videos, or two ways to score.
+    if f"{metric}_10_splits" in result:
+        numbers.append(f"{result[f'{metric}_10_splits']:.2f}")
+    return " / ".join(numbers)
+
+
+def _number(result: dict, name: str) -> str:
+    error = result.get(f"{name}_standard_deviation", result.get(f"{name}_standard_error"))
+    return f"{result[name]:.2f}" + (f" +- {error:.2f}" if error is not None else "")
 
 
 def _videos(result: dict) -> list[str]:

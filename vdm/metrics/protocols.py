@@ -28,8 +28,10 @@ class Protocol:
       metrics: of METRICS.
       resize: 'reference', TensorFlow 1's bilinear without half-pixel centres, as the original FVD
         and FID have it, or 'half_pixel', as most later code does.
-      dataset, split: that real videos are from.
-      num_real, num_generated: videos; 0 for all that there are.
+      dataset: that real videos are from.
+      splits: of it; samples are compared with each by itself. 'train' and 'test' stand for what the
+        data set is trained and tested on, and results have its own names of these.
+      num_real, num_generated: videos, of each split; 0 for what the configuration says.
       frames: of each video, given ones included; 0 for what the videos have.
       frameskip: one frame of these is kept.
       resolution: height and width of videos before the network's resize; 0 for any.
@@ -49,7 +51,7 @@ class Protocol:
     table: str = ""
     resize: str = "reference"
     dataset: str = "any"
-    split: str = "any"
+    splits: tuple[str, ...] = ("any",)
     num_real: int = ANY
     num_generated: int = ANY
     frames: int = ANY
@@ -87,7 +89,8 @@ _TEXT = Protocol(
     ("fvd", "fid_avg", "is_avg", "fid_first", "is_first"),
     table="Tables 4 and 5",
     dataset="captioned videos",
-    split="train and validation",
+    splits=("train", "test"),
+    real_clips="one random window of each video",
     num_real=4096,
     num_generated=4096,
     frames=16,
@@ -102,11 +105,12 @@ PAPER = (
         ("fid_c3d", "is_c3d"),
         table="Table 1",
         dataset="ucf101",
-        split="train and test",
-        num_real=ANY,  # the paper does not say how many of the 13,320
+        splits=("test",),  # which is all videos, as training is on all (vdm/data/prepared.py)
+        num_real=13_320,
         num_generated=10_000,
         frames=16,
         resolution=64,
+        real_clips="one random window of each video",
         compression="none",
     ),
     Protocol(
@@ -114,7 +118,7 @@ PAPER = (
         ("fvd",),
         table="Table 2",
         dataset="bair_robot_pushing_small",
-        split="test",
+        splits=("test",),
         num_real=256,
         num_generated=25_600,
         frames=16,
@@ -129,7 +133,7 @@ PAPER = (
         ("fvd", "is_i3d"),
         table="Table 3",
         dataset="kinetics600",
-        split="test",
+        splits=("test",),
         num_real=50_000,
         num_generated=50_000,
         frames=16,
