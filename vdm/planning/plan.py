@@ -5,7 +5,6 @@ import importlib.metadata
 import json
 import shlex
 import sys
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -172,7 +171,8 @@ def _set_optimization_level(config: ml_collections.ConfigDict) -> str:
         level = UPPER_BOUND
     if level:
         jax.config.update("jax_optimization_level", level)
-    return level or "the default"
+    level = jax.config.jax_optimization_level
+    return "default" if level == "UNKNOWN" else level
 
 
 def _versions() -> dict[str, str]:
@@ -190,5 +190,5 @@ def _write(output: Path | None, result: dict) -> None:
         return
     output.parent.mkdir(parents=True, exist_ok=True)
     temporary = output.with_name(output.name + ".tmp")
-    temporary.write_text(json.dumps(result | {"written": time.strftime("%F %T")}, indent=2) + "\n")
+    temporary.write_text(json.dumps(result, indent=2) + "\n")
     temporary.replace(output)

@@ -56,7 +56,7 @@ def heading(result: dict) -> str:
         f"{result['parameters']:,} parameters on {result['devices']} device(s): {where}",
         f"mesh data {mesh['data']}, fsdp {mesh['fsdp']}; remat {settings['remat']}, "
         f"{settings['accumulate']} micro-batch(es), {settings['dtype']}",
-        f"compiled at optimization level {level}"
+        f"compiled at JAX's optimization level {level}"
         + (", where the memory is an upper bound" if level == "O0" else ""),
     ]
     hardware = result["hardware"]["name"]

@@ -96,10 +96,11 @@ def assumptions(hardware: Hardware, efficiencies: Efficiencies, link_share: floa
         "nothing for the input of data, launching and waiting",
         f"peaks from {hardware.source}",
     ]
-    if hardware.node:
-        lines.insert(
-            3,
+    if hardware.node:  # a GPU
+        lines += [
             f"more than {hardware.node} devices over the network between nodes, at "
             f"{hardware.network_bandwidth / 1e9:g} GB/s a device",
-        )
+            "all of the memory, of which JAX takes 75 % unless XLA_PYTHON_CLIENT_MEM_FRACTION "
+            "says more",
+        ]
     return lines

@@ -1,6 +1,7 @@
 """Devices that are not here, for the compiler alone."""
 
 import importlib.util
+import math
 import os
 import re
 from collections.abc import Sequence
@@ -15,7 +16,8 @@ _GENERATIONS = {
     "v5e": (2, 256, {}),
     "v6e": (2, 256, {}),
 }
-_SMALL = {3: ((2, 2, 1), (2, 2, 2), (2, 2, 4), (2, 4, 4)), 2: ((2, 2), (2, 4))}
+_FLAT = ("2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
+_LESS_THAN_A_CUBE = ("2x2x1", "2x2x2", "2x2x4", "2x4x4")
 
 
 def devices_of(topology: str) -> Sequence[jax.Device]:
@@ -60,30 +62,28 @@ def check_topology(topology: str) -> None:
             f"or 'v5e:4x8', with a generation of {', '.join(_GENERATIONS)}"
         )
     axes, most, _ = _GENERATIONS[name]
-    sizes = tuple(int(size) for size in shape.split("x"))
-    chips = 1
-    for size in sizes:
-        chips *= size
-    if axes == 3:
-        made = sizes in _SMALL[3] or (
-            len(sizes) == 3
-            and all(size and size % 4 == 0 for size in sizes)
-            and sizes == tuple(sorted(sizes))
-        )
-        rule = "2x2x1, 2x2x2, 2x2x4, 2x4x4, or AxBxC of multiples of 4 with A <= B <= C"
+    if axes == 2:
+        made, rule = shape in _FLAT, ", ".join(_FLAT)
     else:
-        powers = all(size in (4, 8, 16) for size in sizes)
-        made = sizes in _SMALL[2] or (
-            len(sizes) == 2 and powers and sizes[0] <= sizes[1] <= 2 * sizes[0]
-        )
-        rule = "2x2, 2x4, 4x4, 4x8, 8x8, 8x16 or 16x16"
-    if not made or chips > most:
+        made = shape in _LESS_THAN_A_CUBE or _is_of_cubes(shape, most)
+        rule = f"{', '.join(_LESS_THAN_A_CUBE)}, or AxBxC of multiples of 4 with A <= B <= C"
+    if not made:
         raise ValueError(f"{wrong}a slice that is made: of {name}, {rule}, of at most {most} chips")
     if importlib.util.find_spec("libtpu") is None:
         raise ValueError(
             f"config.plan.topology is {topology!r}, and compiling for TPUs that are not attached "
             "needs libtpu: pip install 'jax[tpu]'"
         )
+
+
+def _is_of_cubes(shape: str, most: int) -> bool:
+    sizes = [int(size) for size in shape.split("x")]
+    return (
+        len(sizes) == 3
+        and all(size > 0 and size % 4 == 0 for size in sizes)
+        and sizes == sorted(sizes)
+        and math.prod(sizes) <= most
+    )
 
 
 def link_share(topology: str) -> float:
