@@ -47,6 +47,8 @@ def default_config() -> ml_collections.ConfigDict:
     # its folder, whose vectors of the data set's captions python -m vdm.data.encode_text keeps.
     data.text_encoder = "words"
     data.augment_flip = False  # left-right
+    data.num_workers = 4  # threads that make examples, on each host
+    data.prefetch = 2  # batches made ahead
 
     config.model = model = ml_collections.ConfigDict()
     model.base_channels = 128
@@ -205,6 +207,8 @@ def validate(config: ml_collections.ConfigDict) -> None:
         "data.channels",
         "data.frameskip",
         "data.text_tokens",
+        "data.num_workers",
+        "data.prefetch",
         "model.base_channels",
         "model.blocks_per_resolution",
         "model.head_dim",

@@ -51,18 +51,18 @@ class FolderVideos:
     captions: Mapping[str, str]
     classes: tuple[str, ...]
 
+    def __len__(self) -> int:
+        return len(self.names)
+
     @property
     def folder(self) -> Path:
         """Where the videos are."""
         return self.index.folder
 
-    def __len__(self) -> int:
-        return len(self.names)
-
     def open(self, index: int) -> _File:
         """Video `index`; nothing is read yet."""
         name = self.names[index]
-        return _File(self.index.folder / name, self.index.videos[name])
+        return _File(self.folder / name, self.index.videos[name])
 
     def name(self, index: int) -> str:
         """The path from the folder on."""

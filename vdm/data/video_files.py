@@ -65,7 +65,7 @@ def examine(path: Path) -> Contents:
       ValueError: PyAV is not installed.
     """
     with _opened(path) as (container, stream):
-        shown = [_Shown.of(frame) for frame in _decoded(path, container, stream)]
+        shown = [_Shown.of(frame) for frame in _decoded(container, stream)]
         _check_sound(path, shown)
         timestamps = [frame.timestamp for frame in shown]
         ordered = None not in timestamps and bool((np.diff(timestamps) > 0).all())
@@ -115,7 +115,7 @@ def first_frames(path: Path, most: int | None = None) -> Iterator[np.ndarray]:
     found = 0
     to_rgb = _Rgb()
     with _opened(path) as (container, stream):
-        for frame in _decoded(path, container, stream):
+        for frame in _decoded(container, stream):
             if found == most:
                 return
             if frame.is_corrupt:
@@ -138,7 +138,7 @@ def _frames(path: Path, contents: Contents, wanted: list[int]) -> Iterator:
         with _opened(path) as (container, stream):
             if start > 0:
                 container.seek(times[contents.keyframes[start]], stream=stream)
-            frames = _decoded(path, container, stream, needed_from=times[wanted[0]])
+            frames = _decoded(container, stream, needed_from=times[wanted[0]])
             frame = next(frames, None)
             if start > 0 and (frame is None or frame.pts > times[wanted[0]]):
                 start, back = start - back, 2 * back
@@ -157,7 +157,7 @@ def _frames(path: Path, contents: Contents, wanted: list[int]) -> Iterator:
 def _counted(path: Path, wanted: list[int]) -> Iterator:
     """PyAV's frames of ascending numbers, counted from the beginning."""
     with _opened(path) as (container, stream):
-        frames = enumerate(_decoded(path, container, stream))
+        frames = enumerate(_decoded(container, stream))
         for number in wanted:
             for found, frame in frames:
                 if found == number:
@@ -185,36 +185,33 @@ def _opened(path: Path) -> Iterator[tuple]:
         pictures = av.stream.Disposition.attached_pic
         streams = [s for s in container.streams.video if not s.disposition & pictures]
         if not streams:
-            kinds = sorted({stream.type for stream in container.streams})
+            kinds = sorted({stream.type for stream in container.streams} - {"video"})
             raise UnreadableVideoError(
                 path, f"has no video, but {' and '.join(kinds) or 'nothing'}"
             )
         stream = streams[0]
         # Files are decoded side by side, so that threads within one only cost.
         stream.codec_context.thread_count = 1
-        yield container, stream
+        try:
+            yield container, stream
+        except (OSError, av.FFmpegError) as error:
+            raise UnreadableVideoError(path, f"cannot be decoded: {_said(error)}") from error
 
 
-def _decoded(path: Path, container, stream, needed_from: int | None = None) -> Iterator:
+def _decoded(container, stream, needed_from: int | None = None) -> Iterator:
     """The frames from where the container is, in the order in which they are shown.
 
     Args:
-      path: for what is said of errors.
       container: PyAV's.
       stream: PyAV's.
       needed_from: of frames before this timestamp only those are decoded that others are made of.
     """
-    import av
-
     codec = stream.codec_context
-    try:
-        for packet in container.demux(stream):
-            if needed_from is not None:
-                early = packet.pts is not None and packet.pts < needed_from
-                codec.skip_frame = "NONREF" if early else "DEFAULT"
-            yield from packet.decode()
-    except (av.FFmpegError, ValueError) as error:
-        raise UnreadableVideoError(path, f"cannot be decoded: {_said(error)}") from error
+    for packet in container.demux(stream):
+        if needed_from is not None:
+            early = packet.pts is not None and packet.pts < needed_from
+            codec.skip_frame = "NONREF" if early else "DEFAULT"
+        yield from packet.decode()
 
 
 def _said(error: Exception) -> str:

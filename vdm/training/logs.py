@@ -94,22 +94,35 @@ def _drop_after(path: Path, step: int) -> None:
 
 
 class StepTimer:
-    """Steps per second between two log steps, without compilation and sampling."""
+    """What happened between two log steps, without compilation and sampling."""
 
     def __init__(self):
         self._step = None
         self._time = None
+        self._waited = None
 
-    def restart(self, step: int) -> None:
-        """Forgets the time up to now."""
-        self._step, self._time = step, time.monotonic()
+    def restart(self, step: int, seconds_waited: float) -> None:
+        """Forgets what happened up to now, `seconds_waited` for input included."""
+        self._step, self._time, self._waited = step, time.monotonic(), seconds_waited
 
-    def steps_per_second(self, step: int) -> float | None:
-        """Since the last call of either method; None where no step was made since."""
+    def rates(self, step: int, seconds_waited: float) -> dict[str, float]:
+        """Since the last call of either method; nothing where no step was made since.
+
+        Args:
+          step: the one that was made last.
+          seconds_waited: for input, in all.
+
+        Returns:
+          steps_per_second, and input_wait_share: the part of the time in which the devices had
+          nothing to do because the next batch was not there.
+        """
         now = time.monotonic()
         steps, seconds = step - self._step, now - self._time
-        self.restart(step)
-        return steps / seconds if steps else None
+        waited = seconds_waited - self._waited
+        self.restart(step, seconds_waited)
+        if not steps:
+            return {}
+        return {"steps_per_second": steps / seconds, "input_wait_share": waited / seconds}
 
 
 def progress_line(step: int, num_steps: int, loss: float, steps_per_second: float | None) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 from vdm import parallel
 from vdm.build import count_parameters
 from vdm.data.media import gif_bytes
+from vdm.data.pipeline import Batches
 from vdm.data.source import make_source
 from vdm.processes import GOES_ON, Preempted
 from vdm.training.checkpoints import Checkpoints, abstract_on, save_config
@@ -81,36 +82,46 @@ def train(config: ml_collections.ConfigDict, workdir: Path, *, preview: Preview)
     train_step = make_train_step(config, mesh)
 
     # Loop.
-    rows = parallel.local_rows(mesh, training.batch_size)
     print("compiling the training step", flush=True)
-    for step in range(first_step + 1, training.num_steps + 1):
-        batch = source.batch(step - 1, training.batch_size, rows=rows)
-        state = train_step(state, parallel.shard_batch(mesh, batch, training.batch_size))
-        if step == first_step + 1:
-            jax.block_until_ready(state.step)
-            timer.restart(step)
-            notice.listen()
-        pace.keep(state)
+    batches = Batches(
+        source,
+        range(first_step, training.num_steps),
+        training.batch_size,
+        rows=parallel.local_rows(mesh, training.batch_size),
+        place=lambda batch: parallel.shard_batch(mesh, batch, training.batch_size),
+        num_workers=config.data.num_workers,
+        prefetch=config.data.prefetch,
+    )
+    with batches:
+        for step in range(first_step + 1, training.num_steps + 1):
+            batch = batches.next(meanwhile=partial(jax.block_until_ready, state.step))
+            state = train_step(state, batch)
+            if step == first_step + 1:
+                jax.block_until_ready(state.step)
+                timer.restart(step, batches.seconds_waited)
+                notice.listen()
+            pace.keep(state)
 
-        is_last = step == training.num_steps
-        is_logged = step % training.log_every == 0 or is_last
-        is_preempted = notice.reached(step)
-        is_saved = step % training.checkpoint_every == 0 or is_last or is_preempted
-        if is_logged or is_saved:
-            metrics = _mean_metrics(state, training.log_every)
-        if is_logged:
-            speed = timer.steps_per_second(step)
-            logs.write(step, metrics | ({"steps_per_second": speed} if speed else {}))
-            print(progress_line(step, training.num_steps, metrics["loss"], speed), flush=True)
-            checkpoints.raise_failures()
-        if is_saved:
-            checkpoints.save(state)
-        if is_preempted and not is_last:
-            checkpoints.close()
-            raise Preempted(f"preempted: step {step} is saved, and {GOES_ON}")
-        if training.sample_every and (step % training.sample_every == 0 or is_last):
-            _write_preview(workdir, logs, step, preview(state.ema_params))
-            timer.restart(step)
+            is_last = step == training.num_steps
+            is_logged = step % training.log_every == 0 or is_last
+            is_preempted = notice.reached(step)
+            is_saved = step % training.checkpoint_every == 0 or is_last or is_preempted
+            if is_logged or is_saved:
+                metrics = _mean_metrics(state, training.log_every)
+            if is_logged:
+                rates = timer.rates(step, batches.seconds_waited)
+                logs.write(step, metrics | rates)
+                speed = rates.get("steps_per_second")
+                print(progress_line(step, training.num_steps, metrics["loss"], speed), flush=True)
+                checkpoints.raise_failures()
+            if is_saved:
+                checkpoints.save(state)
+            if is_preempted and not is_last:
+                checkpoints.close()
+                raise Preempted(f"preempted: step {step} is saved, and {GOES_ON}")
+            if training.sample_every and (step % training.sample_every == 0 or is_last):
+                _write_preview(workdir, logs, step, preview(state.ema_params))
+                timer.restart(step, batches.seconds_waited)
     logs.close()
     checkpoints.close()
     notice.close()
