@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -46,6 +47,7 @@ def _start(*arguments):
     environment = os.environ | {
         "JAX_PLATFORMS": "cpu",
         "JAX_NUM_CPU_DEVICES": "1",
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # for time: of the compiler
         "PYTHONPATH": str(Path(__file__).parents[1]),
     }
     return subprocess.Popen(
@@ -81,7 +83,7 @@ def _steps(workdir):
 def config(tiny_config_of_module):
     config = tiny_config_of_module
     config.training.update(num_steps=20, log_every=1, checkpoint_every=10, optimizer="adam")
-    config.eval.update(log_snr_bins=2, shard_size=2)
+    config.eval.update(log_snr_bins=1, num_videos=4, shard_size=2)
     validate(config)
     return config
 
@@ -90,8 +92,10 @@ def config(tiny_config_of_module):
 def by_one(tmp_path_factory, config):
     """The workdir of this process."""
     workdir = tmp_path_factory.mktemp("one")
+    jax.config.update("jax_disable_most_optimizations", True)
     for mode in (main.train, main.sample, main.evaluate, main.export):
         mode(config, workdir)
+    jax.config.update("jax_disable_most_optimizations", False)
     return workdir
 
 
@@ -147,7 +151,8 @@ def test_sigterm_saves_and_sigkill_of_one_ends_the_other(tmp_path, tiny_override
     overrides = [
         *tiny_overrides,
         "--config.training.num_steps=100000",
-        "--config.training.checkpoint_every=10",
+        "--config.training.optimizer=adam",
+        "--config.training.checkpoint_every=4",
     ]
     processes = _start_training(tmp_path, overrides)
     _wait_for_checkpoint(tmp_path, processes)

@@ -1,13 +1,14 @@
 """The measurement of two sets of videos, with a network small enough to compute by hand."""
 
 import dataclasses
+import functools
 
 import numpy as np
 import pytest
 
 from vdm.metrics.frechet import frechet_distance
 from vdm.metrics.inception_score import inception_score
-from vdm.metrics.measure import compare, summarize, warnings_of
+from vdm.metrics.measure import Summary, compare, summarize, warnings_of
 from vdm.metrics.protocols import PAPER, PROTOCOLS, Protocol
 
 NUM_VIDEOS, FRAMES = 43, 5
@@ -41,6 +42,29 @@ def measured(protocol, batch_size):
         for seed in (0, 1)
     )
     return compare(real, generated, protocol)
+
+
+def test_shares_of_several_processes_are_the_whole():
+    """Every third video each, and one process that has none."""
+    protocol = Protocol("all", ("fvd", "is_i3d", "fid_avg"), inception_splits=(1, 3))
+    whole = summarize(iter(videos(1)), NUM_VIDEOS, protocol, EXTRACTORS)
+    shares = [
+        summarize(
+            (videos(1)[index] for index in indices),
+            NUM_VIDEOS,
+            protocol,
+            EXTRACTORS,
+            indices=indices,
+            batch_size=4,
+        )
+        for indices in (*(range(first, NUM_VIDEOS, 3) for first in range(3)), range(0))
+    ]
+    merged = functools.reduce(Summary.merge, shares)
+    real = summarize(iter(videos(0)), NUM_VIDEOS, protocol, EXTRACTORS)
+    assert merged.count == NUM_VIDEOS
+    assert compare(real, merged, protocol) == pytest.approx(
+        compare(real, whole, protocol), rel=1e-10
+    )
 
 
 def gaussian_distance(a, b):
