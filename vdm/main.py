@@ -10,7 +10,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from vdm.config import validate
-from vdm.processes import GOES_ON, Preempted, Processes, Start, first_line
+from vdm.processes import GOES_ON, NotSaved, Preempted, Processes, Start, first_line
 
 MODES = ("train", "sample", "eval", "export", "plan")
 
@@ -292,6 +292,8 @@ def main(_: list[str]) -> None:
         processes.fail("interrupted; the same command goes on from the newest checkpoint", 130)
     except Preempted as notice:
         processes.leave(notice)
+    except NotSaved as error:  # After which Orbax's threads would go on to complain.
+        processes.fail(str(error), 1, at_once=True)
     except (ArithmeticError, OSError) as error:
         processes.fail(str(error), 1)
     except Exception as error:

@@ -43,6 +43,10 @@ class Preempted(Exception):
     STATUS = 75  # EX_TEMPFAIL of sysexits.h: the same command, given again, succeeds
 
 
+class NotSaved(OSError):
+    """A checkpoint cannot be written; those before it are kept."""
+
+
 class Processes:
     """The processes of a run, of which this is one.
 
@@ -96,22 +100,25 @@ class Processes:
         if self._index:
             sys.stdout = open(os.devnull, "w")  # noqa: SIM115  until the end of the process
 
-    def fail(self, sentence: str, status: int) -> NoReturn:
-        """Ends this process with one sentence, and thereby the others, which would wait for it."""
+    def fail(self, sentence: str, status: int, *, at_once: bool = False) -> NoReturn:
+        """Ends this process with one sentence, and thereby the others, which would wait for it.
+
+        A process that is alone first ends what it writes in the background, unless `at_once`.
+        """
         who = "" if self._index is None else f"process {self._index}: "
-        self._leave(f"error: {who}{sentence}", status)
+        self._leave(f"error: {who}{sentence}", status, at_once=at_once)
 
     def leave(self, notice: Preempted) -> NoReturn:
         """Ends this process, as all others, because of a notice."""
         self._leave("" if self._index else str(notice), Preempted.STATUS)
 
-    def _leave(self, sentence: str, status: int) -> NoReturn:
+    def _leave(self, sentence: str, status: int, *, at_once: bool = False) -> NoReturn:
         sys.stdout.flush()
         if sentence:
             print(sentence, file=sys.stderr, flush=True)
         if self._last_words is not None:
             self._last_words.not_needed()
-        if self._index is None:
+        if self._index is None and not at_once:
             sys.exit(status)
         if self._index == 0:
             time.sleep(2)  # The others are ended when the coordinator goes: they may speak first.

@@ -12,7 +12,7 @@ import orbax.checkpoint as ocp
 from jax.sharding import Mesh
 
 from vdm import parallel
-from vdm.processes import first_line
+from vdm.processes import NotSaved, first_line
 from vdm.training.state import TrainState
 
 # The fields that make a checkpoint the checkpoint of another model. The others may change from one
@@ -81,7 +81,7 @@ class Checkpoints:
         """Saves the state at its own step, unless it is there already.
 
         Raises:
-          OSError: this or an earlier checkpoint cannot be written; those before it are kept.
+          NotSaved: this or an earlier checkpoint cannot be written; those before it are kept.
         """
         step = int(state.step)
         if step in self._manager.all_steps():
@@ -96,7 +96,7 @@ class Checkpoints:
             )
 
     def raise_failures(self) -> None:
-        """Raises OSError where a checkpoint that was being written has failed; does not wait."""
+        """Raises NotSaved where a checkpoint that was being written has failed; does not wait."""
         with self._saying_what_is_kept():
             self._manager.check_for_errors()
 
@@ -140,7 +140,7 @@ class Checkpoints:
         """Waits for what is being written.
 
         Raises:
-          OSError: it cannot be written; the checkpoints before it are kept.
+          NotSaved: it cannot be written; the checkpoints before it are kept.
         """
         with self._saying_what_is_kept():
             self._manager.wait_until_finished()
@@ -157,7 +157,7 @@ class Checkpoints:
                 failure = error
             if parallel.all_processes(failure is None):
                 return restored, step, damaged
-            what = first_line(failure) if failure else "another process cannot read it"
+            what = _what(failure) if failure else "another process cannot read it"
             print(f"the checkpoint of step {step} is damaged: {what}", flush=True)
             damaged.append(step)
         if damaged:
@@ -171,10 +171,15 @@ class Checkpoints:
         except Exception as error:  # Orbax and TensorStore raise many types on a full disk.
             kept = [path.name for path in Path(self._manager.directory).glob("*")]
             kept = sorted(int(name) for name in kept if name.isdecimal())
-            raise OSError(
-                f"a checkpoint cannot be saved in {self._manager.directory}: {first_line(error)}; "
+            raise NotSaved(
+                f"a checkpoint cannot be saved in {self._manager.directory}: {_what(error)}; "
                 + (f"that of step {kept[-1]} is kept" if kept else "there is none yet")
             ) from error
+
+
+def _what(error: Exception) -> str:
+    """What is wrong, without what TensorStore adds for its developers."""
+    return first_line(error).partition(" [tensorstore_spec=")[0].partition(" [source locations=")[0]
 
 
 def _move_aside(folder: Path) -> None:

@@ -45,7 +45,7 @@ def train(config: ml_collections.ConfigDict, workdir: Path, *, preview: Preview)
     Raises:
       LossNotFinite: with the last good checkpoint kept.
       Preempted: by SIGTERM or the platform, with the state saved.
-      OSError: a checkpoint cannot be saved or none can be read; the last good one is kept.
+      OSError: a checkpoint cannot be saved (NotSaved), or none can be read.
       ValueError: the batch does not divide over the devices, or the data set is unknown.
     """
     training = config.training
