@@ -7,6 +7,7 @@ import pytest
 
 from vdm.models.attention import softmax
 from vdm.models.convolution import convolve
+from vdm.models.dense import fold
 from vdm.models.norm import FrameGroupNorm
 
 
@@ -65,14 +66,14 @@ def test_group_norm_far_from_zero_has_no_nan():
 
 
 @pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize("side", [1, 2, 5, 6])
-def test_convolution_is_that_of_jax(side, stride):
+@pytest.mark.parametrize(("side", "size"), [(1, 3), (2, 3), (5, 3), (6, 3), (9, 7)])
+def test_convolution_is_that_of_jax(side, size, stride):
     def theirs(h, kernel):
         return jax.lax.conv_general_dilated(
             h, kernel, (stride, stride), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
         )
 
-    arguments = normal(0, 2, side, side + 1, 3), normal(1, 3, 3, 3, 4)
+    arguments = normal(0, 2, side, side + 1, 3), normal(1, size, size, 3, 4)
     assert_close(
         value_and_gradients(
             lambda *a: convolve(*a, stride), lambda shape: normal(2, *shape), *arguments
@@ -88,5 +89,21 @@ def test_softmax_is_that_of_jax():
     assert_close(
         value_and_gradients(softmax, lambda shape: normal(1, *shape), logits),
         value_and_gradients(jax.nn.softmax, lambda shape: normal(1, *shape), logits),
+        1e-6,
+    )
+
+
+def test_folded_dense_is_that_of_flax():
+    h, kernel = normal(0, 2, 3, 4, 5, 6), normal(1, 6, 7)
+
+    def dense(h, kernel, **options):
+        return nn.Dense(7, use_bias=False, **options).apply({"params": {"kernel": kernel}}, h)
+
+    def folded(h, kernel):
+        return dense(h, kernel, dot_general=fold)
+
+    assert_close(
+        value_and_gradients(folded, lambda shape: normal(2, *shape), h, kernel),
+        value_and_gradients(dense, lambda shape: normal(2, *shape), h, kernel),
         1e-6,
     )

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
+from vdm.models.dense import fold
 from vdm.models.norm import FrameGroupNorm
 
 
@@ -26,7 +27,11 @@ class _QueryKeyValue(nn.Module):
         # One plain matrix product; a kernel with an axis of heads is several times slower to
         # differentiate on CPUs.
         projected = nn.Dense(
-            3 * tokens.shape[-1], use_bias=False, dtype=self.dtype, name="projection"
+            3 * tokens.shape[-1],
+            use_bias=False,
+            dtype=self.dtype,
+            dot_general=fold,
+            name="projection",
         )(tokens)
         query, key, value = (
             part.reshape(*part.shape[:-1], -1, self.head_dim).swapaxes(-2, -3)
@@ -50,6 +55,7 @@ class _Output(nn.Module):
             tokens.shape[-1],
             kernel_init=nn.initializers.zeros,
             dtype=self.dtype,
+            dot_general=fold,
             name="projection",
         )(tokens)
 

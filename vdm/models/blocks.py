@@ -7,6 +7,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from vdm.models.attention import SpatialAttention, TemporalAttention
 from vdm.models.convolution import FrameConv
+from vdm.models.dense import fold
 from vdm.models.norm import FrameGroupNorm
 
 
@@ -67,7 +68,7 @@ class ResidualBlock(nn.Module):
     ) -> Float[Array, "batch frames height width features"]:
         skip = h
         if h.shape[-1] != self.features:
-            skip = nn.Dense(self.features, dtype=self.dtype, name="skip")(h)
+            skip = nn.Dense(self.features, dtype=self.dtype, dot_general=fold, name="skip")(h)
         h = FrameGroupNorm(swish=True, dtype=self.dtype, name="norm_1")(h)
         h = FrameConv(self.features, dtype=self.dtype, name="conv_1")(h)
         embedded = nn.Dense(

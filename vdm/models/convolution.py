@@ -56,7 +56,7 @@ def _convolve_as_flax_asks(inputs, kernel, strides, padding, **unchanged):
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def convolve(
     h: Float[Array, "n height width in_features"],
-    kernel: Float[Array, "3 3 in_features out_features"],
+    kernel: Float[Array, "size size in_features out_features"],
     stride: int,
 ) -> Float[Array, "n out_height out_width out_features"]:
     """A 'SAME' convolution.
@@ -80,13 +80,15 @@ def _convolve_forward(h, kernel, stride):
 
 def _convolve_backward(stride, saved, gradient):
     h, kernel = saved
-    sizes, window = h.shape[1:3], (_KERNEL_SIZE, _KERNEL_SIZE)
+    sizes, window = h.shape[1:3], kernel.shape[:2]
     forward = jax.lax.padtype_to_pads(sizes, window, (stride, stride), "SAME")
     padding = []
-    for size, out_size, (low, _) in zip(sizes, gradient.shape[1:3], forward, strict=True):
+    for size, taps, out_size, (low, _) in zip(
+        sizes, window, gradient.shape[1:3], forward, strict=True
+    ):
         spread = (out_size - 1) * stride + 1
-        before = _KERNEL_SIZE - 1 - low
-        padding.append((before, size + _KERNEL_SIZE - 1 - spread - before))
+        before = taps - 1 - low
+        padding.append((before, size + taps - 1 - spread - before))
     towards_h = jax.lax.conv_general_dilated(
         gradient,
         jnp.flip(kernel, (0, 1)).swapaxes(2, 3),
