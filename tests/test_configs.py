@@ -202,6 +202,7 @@ def test_network_maps_a_video_to_its_shape(name):
         ("training.batch_size", 0),
         ("training.decay_steps", 60_001),
         ("training.ema_decay", 2.0),
+        ("training.warmup_steps", 60_001),
     ],
 )
 def test_wrong_value_is_refused_by_name(field, value):

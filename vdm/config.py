@@ -328,6 +328,12 @@ def validate(config: ml_collections.ConfigDict) -> None:
         "empty where config.data.condition is not 'text'",
     )
     require(
+        training.warmup_steps <= training.num_steps,
+        "training.warmup_steps",
+        training.warmup_steps,
+        f"at most training.num_steps, {training.num_steps}",
+    )
+    require(
         training.decay_steps <= training.num_steps - training.warmup_steps,
         "training.decay_steps",
         training.decay_steps,
