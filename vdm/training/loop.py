@@ -76,7 +76,6 @@ def train(config: ml_collections.ConfigDict, workdir: Path, *, preview: Preview)
         checkpoints.close()
         return
     logs = Logs(workdir, first_step, writes=parallel.is_first_process())
-    notice = PreemptionNotice()
     pace = _Pace()
     timer = StepTimer()
     train_step = make_train_step(config, mesh)
@@ -92,7 +91,7 @@ def train(config: ml_collections.ConfigDict, workdir: Path, *, preview: Preview)
         num_workers=config.data.num_workers,
         prefetch=config.data.prefetch,
     )
-    with batches:
+    with batches, PreemptionNotice() as notice:
         for step in range(first_step + 1, training.num_steps + 1):
             batch = batches.next(meanwhile=partial(jax.block_until_ready, state.step))
             state = train_step(state, batch)
@@ -124,7 +123,6 @@ def train(config: ml_collections.ConfigDict, workdir: Path, *, preview: Preview)
                 timer.restart(step, batches.seconds_waited)
     logs.close()
     checkpoints.close()
-    notice.close()
 
 
 class _Pace:

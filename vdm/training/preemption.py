@@ -33,7 +33,10 @@ class PreemptionNotice:
         """Whether to save the state after this step and leave."""
         return multihost_utils.reached_preemption_sync_point(step) or self._came
 
-    def close(self) -> None:
+    def __enter__(self) -> "PreemptionNotice":
+        return self
+
+    def __exit__(self, *_) -> None:
         """SIGTERM does again what it did before."""
         if self._before is not None:
             signal.signal(signal.SIGTERM, self._before)
