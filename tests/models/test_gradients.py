@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from vdm.models.attention import softmax
+from vdm.models.attention import combine, compare, softmax
 from vdm.models.convolution import convolve
 from vdm.models.dense import fold
 from vdm.models.norm import FrameGroupNorm
@@ -105,5 +105,24 @@ def test_folded_dense_is_that_of_flax():
     assert_close(
         value_and_gradients(folded, lambda shape: normal(2, *shape), h, kernel),
         value_and_gradients(dense, lambda shape: normal(2, *shape), h, kernel),
+        1e-6,
+    )
+
+
+def test_products_of_attention_are_those_of_jax():
+    query, key, value = normal(0, 2, 3, 5, 4), normal(1, 2, 3, 7, 4), normal(2, 2, 3, 7, 4)
+
+    def ours(query, key, value):
+        return combine(compare(query, key), value)
+
+    def theirs(query, key, value):
+        return query @ key.swapaxes(-1, -2) @ value
+
+    def cotangent(shape):
+        return normal(3, *shape)
+
+    assert_close(
+        jax.jit(lambda *a: value_and_gradients(ours, cotangent, *a))(query, key, value),
+        value_and_gradients(theirs, cotangent, query, key, value),
         1e-6,
     )
