@@ -66,5 +66,7 @@ def get_config():
     config.sample.sampler = "dpmpp_2m"
     config.sample.num_steps = 24
     config.sample.guidance_weight = 2.0
+    # A guided step in twice the memory of an unguided one, rather than nine times.
+    config.sample.reconstruction_micro_batch = 4
     config.eval.num_videos = 128
     return config

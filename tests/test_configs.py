@@ -198,6 +198,7 @@ def test_network_maps_a_video_to_its_shape(name):
         ("model.num_classes", 10),
         ("model.text_width", 8),
         ("sample.gamma", -0.1),
+        ("sample.reconstruction_micro_batch", -1),
         ("sample.sampler", "euler"),
         ("training.batch_size", 0),
         ("training.decay_steps", 60_001),

@@ -124,6 +124,9 @@ def default_config() -> ml_collections.ConfigDict:
     sample.reconstruction_normalization = "none"  # none | residual; not fixed by the paper
     # Of pseudo-inverse guidance; 0 for the paper's approximation of q(x_a given z_t).
     sample.reconstruction_data_variance = 0.0
+    # Most videos of a device that are guided at a time, in equal parts of what it has. The memory
+    # of a guided step grows with these, and its result does not change. 0: all at once.
+    sample.reconstruction_micro_batch = 0
     sample.return_observed = True  # observed frames as they are; not fixed by the paper
     sample.repaint_jump_length = 10  # steps
     sample.repaint_repeats = 10
@@ -251,6 +254,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
         "plan.most_trials",
         "sample.langevin_step_size",
         "sample.guidance_weight",
+        "sample.reconstruction_micro_batch",
     ):
         at_least(config, field, 0)
     for field in (

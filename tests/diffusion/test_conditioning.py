@@ -1,9 +1,12 @@
 """Conditional sampling of Gaussian 'videos', against each method's own exact law."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from PIL import Image
 
 from tests.diffusion.gaussian import (
@@ -21,7 +24,7 @@ from vdm.diffusion.conditioning import (
     repaint_places,
 )
 from vdm.diffusion.guidance import reconstruction_guidance
-from vdm.diffusion.samplers import sample
+from vdm.diffusion.samplers import SAMPLERS, sample
 
 FRAMES = 4
 
@@ -234,6 +237,55 @@ def test_the_parameters_are_never_differentiated():
         lambda z, log_snr: z * constant(parameter), observation, weight=1.0
     )
     assert guided(jnp.zeros((2, 3, 1)), jnp.zeros(2)).shape == (2, 3, 1)
+
+
+def _guided_sampler(micro_batches, sampler="ddim"):
+    """Of four videos with a condition each, and its arguments: all that is of single videos."""
+    shape = (4, FRAMES, 4, 4, 1)  # as many videos as frames: they must not be mistaken
+    values, gain = (jax.random.normal(jax.random.key(seed), shape) for seed in (1, 2))
+    low, its_mask = downsample(values, (2, 2)), jnp.tri(4, k=1, dtype=bool)
+    shift = jnp.arange(4.0).reshape(-1, 1, 1, 1, 1)
+
+    def draw(keys, values, low, its_mask, condition):
+        return sample(
+            keys,
+            lambda z, log_snr, c: jnp.tanh(z * c["gain"] + z.mean(1, keepdims=True) + c["shift"]),
+            shape,
+            condition=condition,
+            sampler=sampler,
+            num_steps=3,
+            observation=(
+                ObservedFrames(values, jnp.array([True, False, False, False])),
+                ObservedLowResolution(low, its_mask),
+            ),
+            reconstruction_options={"normalization": "residual", "micro_batches": micro_batches},
+        )
+
+    keys = jax.random.split(jax.random.key(0), 4)
+    return draw, (keys, values, low, its_mask, {"gain": gain, "shift": shift})
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_micro_batches_change_no_sample(sampler):
+    def samples(micro_batches):
+        draw, arguments = _guided_sampler(micro_batches, sampler)
+        return jax.jit(draw)(*arguments)
+
+    whole = samples(1)
+    for micro_batches in (2, 4):
+        np.testing.assert_allclose(samples(micro_batches), whole, atol=2e-6)
+    with pytest.raises(ValueError, match="batch of 4 cannot be divided into 3 micro-batches"):
+        samples(3)
+
+
+def test_micro_batches_move_nothing_between_devices():
+    draw, arguments = _guided_sampler(2)
+    split = NamedSharding(Mesh(np.array(jax.devices()[:2]), ("data",)), PartitionSpec("data"))
+    compiled = jax.jit(draw, in_shardings=split, out_shardings=split).lower(*arguments).compile()
+    assert not re.search("all-|collective-|reduce-scatter", compiled.as_text())
+    np.testing.assert_allclose(
+        compiled(*jax.device_put(arguments, split)), draw(*arguments), atol=2e-6
+    )
 
 
 @pytest.mark.parametrize(

@@ -96,6 +96,22 @@ def test_given_frames_come_back_and_the_rest_is_sampled(tiny_config, params, tas
     np.testing.assert_allclose(together.astype(int), videos[1:].astype(int), atol=1)
 
 
+def test_guiding_a_few_videos_at_a_time_changes_no_sample(tiny_config):
+    """Seven videos, each with its label, on two devices: of the four of each, two at a time."""
+    config = tiny_config
+    config.data.condition, config.model.num_classes = "label", 10
+    config.sample.update(task="predict", batch_size=7, reconstruction_weight=3.0)
+    params = jax.tree.map(
+        lambda leaf: leaf + 0.1 * jax.random.normal(jax.random.key(1), leaf.shape),
+        init_params(config),
+    )
+    videos = {}
+    for size in (0, 3):
+        config.sample.reconstruction_micro_batch = size
+        videos[size] = make_generator(config, parallel.make_mesh(config))(params, range(7))
+    np.testing.assert_allclose(videos[3].astype(int), videos[0].astype(int), atol=1)
+
+
 def test_upsampling_pulls_the_sample_to_the_low_resolution(tiny_config, params):
     """At many small steps and a large weight the guided sample shows what was observed."""
     config = tiny_config

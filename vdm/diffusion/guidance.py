@@ -1,5 +1,8 @@
 """Guidance: denoisers in, a denoiser out."""
 
+import dataclasses
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -43,13 +46,15 @@ def extrapolate(
 
 
 def reconstruction_guidance(
-    denoiser: Denoiser,
+    denoiser: Callable[..., Array],
     observation: Observation,
     weight: float,
     *,
+    condition: object = None,
     clip: bool = False,
     normalization: str = "none",
     data_variance: float | None = None,
+    micro_batches: int = 1,
 ) -> Denoiser:
     """Reconstruction guidance in time (eq 7), in space (eq 8), or in both at once.
 
@@ -65,10 +70,12 @@ def reconstruction_guidance(
     white stays white: pass one with clip=False, and clip the result. The paper fixes neither.
 
     Args:
-      denoiser: (z, log_snr) -> x_hat, best without clipping.
+      denoiser: (z, log_snr) -> x_hat, best without clipping; (z, log_snr, condition) -> x_hat
+        where there is a condition.
       observation: ObservedFrames, ObservedLowResolution, or a tuple of them, whose squared errors
         add up.
       weight: w_r; the paper's are 50 (BAIR) and 9 (Kinetics).
+      condition: what the denoiser is given of each video, a tree of arrays [batch, ...].
       clip: clip x~ to [-1, 1].
       normalization: "none" is the paper's gradient of the squared error; "residual" divides that
         by the norm of the residual, so that the correction has a length that does not fade as the
@@ -79,13 +86,17 @@ def reconstruction_guidance(
         the data around its mean, takes the covariance (sigma^2 s^2 / (alpha^2 s^2 + sigma^2)) A A^T
         of pseudo-inverse guidance (Song et al. 2023, ICLR, "Pseudoinverse-guided diffusion
         models"), which is exact for independent Gaussian pixels of that variance.
+      micro_batches: how many parts of the batch are guided one after the other, which divides the
+        batch. The gradient of a video depends on no other video, so that x~ is the same, and the
+        activations that the backward pass needs exist for one part at a time. All that the denoiser
+        knows of single videos has to be in `condition`, which is divided too.
 
     Returns:
       The guided denoiser (z, log_snr) -> x~, in float32.
 
     Raises:
       ValueError: an unknown normalization, a data_variance that is not positive, or, when called,
-        an observation that does not fit z.
+        an observation that does not fit z, or micro_batches that do not divide the batch.
     """
     if normalization not in NORMALIZATIONS:
         raise ValueError(
@@ -96,9 +107,13 @@ def reconstruction_guidance(
 
     def guided(z: Float[Array, " batch *shape"], log_snr: Float[Array, " batch"]) -> Array:
         parts = observations_of(observation, z.shape)
+        return _in_micro_batches(guided_by, micro_batches, z, log_snr, parts, condition)
+
+    def guided_by(z, log_snr, parts, condition):
+        bound = () if condition is None else (condition,)
 
         def half_error(z):
-            x = denoiser(z, log_snr).astype(jnp.float32)
+            x = denoiser(z, log_snr, *bound).astype(jnp.float32)
             residuals = [part.residual(x) for part in parts]
             solved = residuals
             if data_variance is not None:
@@ -128,3 +143,30 @@ def reconstruction_guidance(
         return jnp.clip(x, -1.0, 1.0) if clip else x
 
     return guided
+
+
+def _in_micro_batches(guided_by, count, z, log_snr, parts, condition):
+    """guided_by(z, log_snr, parts, condition), for one video of every `count` at a time.
+
+    Consecutive videos go to different micro-batches: a batch that is split over devices in blocks
+    is divided with no exchange between devices, if `count` divides what each of them holds.
+    """
+    batch = len(z)
+    if count < 1 or batch % count:
+        raise ValueError(f"a batch of {batch} cannot be divided into {count} micro-batches")
+    if count == 1:
+        return guided_by(z, log_snr, parts, condition)
+
+    def divided(a):
+        return jnp.moveaxis(a.reshape(batch // count, count, *a.shape[1:]), 1, 0)
+
+    def of_each_video(part):
+        if part.mask is None:
+            return part
+        return dataclasses.replace(part, mask=jnp.broadcast_to(part.mask, z.shape[:2]))
+
+    x = jax.lax.map(
+        lambda arguments: guided_by(*arguments),
+        jax.tree.map(divided, (z, log_snr, tuple(map(of_each_video, parts)), condition)),
+    )
+    return jnp.moveaxis(x, 0, 1).reshape(z.shape)

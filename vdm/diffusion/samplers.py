@@ -42,9 +42,10 @@ Latent = Float[Array, " batch *shape"]
 
 def sample(
     key: PRNGKeyArray | Keys,
-    denoiser: Denoiser,
+    denoiser: Callable[..., Array],
     shape: tuple[int, ...],
     *,
+    condition: object = None,
     sampler: str = "ancestral",
     num_steps: int,
     gamma: float = 0.0,
@@ -75,8 +76,10 @@ def sample(
     Args:
       key: one PRNG key, and sample i draws from fold_in(key, i); or an array of typed keys [batch],
         and sample i draws from key[i]. Either way it draws from nothing else.
-      denoiser: maps z [batch, ...] and log_snr [batch] to x_hat, of the shape of z.
+      denoiser: maps z [batch, ...] and log_snr [batch] to x_hat, of the shape of z; where there is
+        a condition, that is its third argument.
       shape: of the result, [batch, ...]; frames are axis 1.
+      condition: what the denoiser is given of each sample, a tree of arrays [batch, ...].
       sampler: one of SAMPLERS. "langevin" evaluates the denoiser 2 num_steps times, the others
         num_steps times.
       num_steps: the number of (predictor) steps.
@@ -124,10 +127,14 @@ def sample(
             raise ValueError("'repaint' takes steps again, and 'dpmpp_2m' needs the step before")
         places = repaint_places(num_steps, repaint_jump_length, repaint_repeats)
     if parts and conditioning == "reconstruction":
-        denoiser = reconstruction_guidance(denoiser, parts, weight, **reconstruction_options or {})
+        denoiser = reconstruction_guidance(
+            denoiser, parts, weight, condition=condition, **reconstruction_options or {}
+        )
+        condition = None  # the guided denoiser has it
 
     def float32_denoiser(z: Latent, log_snr: Float[Array, " batch"]) -> Latent:
-        return denoiser(z, log_snr).astype(jnp.float32)
+        bound = () if condition is None else (condition,)
+        return denoiser(z, log_snr, *bound).astype(jnp.float32)
 
     keys = _key_of_each_sample(key, shape[0])
     log_snr = schedule(jnp.linspace(1.0, 0.0, num_steps + 1, dtype=jnp.float32))

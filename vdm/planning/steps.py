@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 from vdm import parallel
 from vdm.build import init_params
 from vdm.diffusion.conditioning import ObservedFrames, ObservedLowResolution
-from vdm.sampling.generate import make_draw
+from vdm.sampling.generate import make_draw, micro_batches
 from vdm.training.checkpoints import abstract_on
 from vdm.training.state import init_state
 from vdm.training.step import make_train_step
@@ -35,7 +35,7 @@ class Step:
       function: jitted.
       arguments: shapes, dtypes and shardings.
       repeats: turns of the loop in which the function does its work: micro-batches, or all steps
-        of a sampler. The compiler's counts have one of them.
+        of a sampler, times the micro-batches of a guided one. The compiler's counts have one.
       steps: that the function takes, each of which the plan describes.
     """
 
@@ -95,6 +95,7 @@ def _draw(config: ml_collections.ConfigDict, mesh: Mesh, name: str, observation)
     indices = _on_batch(mesh, jax.ShapeDtypeStruct((size,), jnp.int32))
     block = jax.ShapeDtypeStruct((), jnp.int32, sharding=parallel.replicated(mesh))
     condition = _on_batch(mesh, _condition(config, size))
+    parts = 1 if observation is None else micro_batches(config, mesh, size)
     what = f"step of {settings.sampler} of {size} videos"
     if observation is not None:
         what += f" by {settings.conditioning}"
@@ -106,7 +107,7 @@ def _draw(config: ml_collections.ConfigDict, mesh: Mesh, name: str, observation)
         size,
         make_draw(config, mesh),
         (params, indices, block, condition, _on_batch(mesh, observation)),
-        repeats=settings.num_steps,
+        repeats=settings.num_steps * parts,
         steps=settings.num_steps,
     )
 

@@ -1,5 +1,6 @@
 """Sample i of a run as a function of (seed, i), on all devices."""
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -69,10 +70,15 @@ def make_draw(config: ml_collections.ConfigDict, mesh: Mesh) -> Callable[..., ja
         of_sample = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(settings.seed), indices)
         guided = observation is not None and settings.conditioning == "reconstruction"
         clip = False if guided and clips_after else None
+
+        def denoiser(z, log_snr, condition):
+            return make_denoiser(config, params, condition, clip=clip)(z, log_snr)
+
         return sample(
             jax.vmap(jax.random.fold_in, (0, None))(of_sample, block),
-            make_denoiser(config, params, condition, clip=clip),
+            denoiser,
             (len(indices), data.frames, *frame_shape),
+            condition=condition,
             sampler=settings.sampler,
             num_steps=settings.num_steps,
             gamma=settings.gamma,
@@ -85,6 +91,7 @@ def make_draw(config: ml_collections.ConfigDict, mesh: Mesh) -> Callable[..., ja
                 "clip": clips_after,
                 "normalization": settings.reconstruction_normalization,
                 "data_variance": settings.reconstruction_data_variance or None,
+                "micro_batches": micro_batches(config, mesh, len(indices)),
             },
             repaint_jump_length=settings.repaint_jump_length,
             repaint_repeats=settings.repaint_repeats,
@@ -93,6 +100,18 @@ def make_draw(config: ml_collections.ConfigDict, mesh: Mesh) -> Callable[..., ja
 
     shardings = (None, split, on_all, split, split)  # parameters as they are
     return jax.jit(draw, in_shardings=shardings, out_shardings=split)
+
+
+def micro_batches(config: ml_collections.ConfigDict, mesh: Mesh, batch_size: int) -> int:
+    """How many equal parts of a batch are guided one after the other.
+
+    The fewest that have config.sample.reconstruction_micro_batch videos of each device or fewer.
+    """
+    settings, of_device = config.sample, batch_size // mesh.size
+    if settings.conditioning != "reconstruction" or not settings.reconstruction_micro_batch:
+        return 1
+    least = math.ceil(of_device / settings.reconstruction_micro_batch)
+    return next(count for count in range(least, of_device + 1) if of_device % count == 0)
 
 
 def _make_observed(
