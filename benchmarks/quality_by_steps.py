@@ -1,0 +1,86 @@
+"""Videos a minute against their quality: each sampler by its number of steps.
+
+    python benchmarks/quality_by_steps.py [--samplers ddim dpmpp_2m] [--steps 8 16] [--videos=64]
+
+The shipped model of moving digits, told each held-out video's digit and without further guidance;
+the same seeds for all. Quality is digit persistence, and the share of videos that keep the digit
+that was asked for (vdm/evaluation/digit_persistence.py). The time is that of the second batch of
+the same shape, so without compilation. Runs for parts of the samplers or steps go into one file:
+each row stands until it is measured again.
+
+Prints and writes benchmarks/results/quality_by_steps.json. Half an hour on one core for all.
+"""
+
+import argparse
+import json
+
+import jax
+import numpy as np
+from measuring import RESULTS, ROOT, load_config, seconds, write_result
+
+from vdm import parallel
+from vdm.data.media import to_uint8
+from vdm.data.source import held_out_videos
+from vdm.diffusion.samplers import SAMPLERS
+from vdm.evaluation.digit_persistence import persistence_report
+from vdm.exported import load_exported
+from vdm.sampling.generate import conditions, make_generator
+
+NAME = "quality_by_steps"
+STEPS = (8, 16, 32, 64, 128, 256)
+CHECKPOINT = ROOT / "checkpoints/moving_digits.safetensors"
+
+
+def measure(config, params, mesh) -> dict:
+    """A row: one sampler, one number of steps."""
+    count, size = config.sample.num_videos, config.sample.batch_size
+    generator = make_generator(config, mesh)
+    videos = [generator(params, range(size))]  # and compiles
+    times = []
+    for first in range(size, count, size):
+        times.append(
+            seconds(
+                lambda first=first: videos.append(generator(params, range(first, first + size)))
+            )
+        )
+    videos = np.concatenate(videos)
+    real = to_uint8(held_out_videos(config, videos.shape[1]).batch(0, count)["video"])
+    labels = conditions(config, range(count))["label"]
+    report = persistence_report(videos, real=real, labels=labels)
+    samples = report["samples"]
+    return {
+        "sampler": config.sample.sampler,
+        "steps": config.sample.num_steps,
+        "videos": count,
+        "videos_per_minute": 60 * size / min(times),
+        "persistence": samples["persistence"],
+        "persistence_standard_error": samples["persistence_standard_error"],
+        "as_asked": samples["as_asked"],
+        "persistence_of_real_videos": report["real"]["persistence"],
+    }
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--samplers", nargs="+", choices=tuple(SAMPLERS), default=tuple(SAMPLERS))
+    parser.add_argument("--steps", nargs="+", type=int, default=STEPS)
+    parser.add_argument("--videos", type=int, default=64)
+    flags = parser.parse_args()
+    config = load_config(ROOT / "configs/moving_digits.py")
+    config.sample.guidance_weight = 1.0
+    config.sample.num_videos, config.sample.batch_size = flags.videos, flags.videos // 2
+    mesh = parallel.make_mesh(config)
+    params = jax.device_put(load_exported(CHECKPOINT), parallel.replicated(mesh))
+    path = RESULTS / f"{NAME}.json"
+    rows = json.loads(path.read_text())["rows"] if path.exists() else []
+    for steps in flags.steps:
+        for sampler in flags.samplers:
+            config.sample.sampler, config.sample.num_steps = sampler, steps
+            row = measure(config, params, mesh)
+            rows = [r for r in rows if (r["sampler"], r["steps"]) != (sampler, steps)] + [row]
+            rows.sort(key=lambda r: (r["sampler"], r["steps"]))
+            write_result(NAME, {"rows": rows}, "flax")
+
+
+if __name__ == "__main__":
+    main()
