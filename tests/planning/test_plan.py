@@ -193,6 +193,13 @@ def test_a_refusal_is_read():
     )
     memory = _of_refusal(message, arguments=2**34)
     assert memory.total == 41.5 * 2**30 and memory.capacity == 30.75 * 2**30
+    earlier = (
+        "RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required for HLO "
+        "temporaries (16.40G) exceeds available HBM (15.75G)."
+    )
+    of_earlier = _of_refusal(earlier, arguments=2**31)
+    assert of_earlier.total == round(16.4 * 2**30) + 2**31
+    assert of_earlier.capacity == 15.75 * 2**30
     assert _of_refusal("INTERNAL: something else", 0) is None
     step = report.describe(
         dataclasses.replace(_compiled(0, 0), memory=memory, refused=True),

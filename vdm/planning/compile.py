@@ -146,10 +146,18 @@ def argument_bytes(step: Step) -> int:
     )
 
 
+# What libtpu says, at one stage of the compilation or at another: in the first form of all memory,
+# in the second of temporaries alone.
+_SIZE = r"([\d.]+)([KMGT]?)"
+_OF_ALL = re.compile(f"Used {_SIZE} of {_SIZE} hbm")
+_OF_TEMPORARIES = re.compile(rf"HLO temporaries \({_SIZE}\) exceeds available HBM \({_SIZE}\)")
+
+
 def _of_refusal(message: str, arguments: int) -> Memory | None:
-    """Needed and present memory from 'Used 41.2G of 30.75G hbm'; None where it says no such."""
-    found = re.search(r"Used ([\d.]+)([KMGT]?) of ([\d.]+)([KMGT]?) hbm", message)
+    """Needed and present memory from a compiler's refusal; None where it says no such."""
+    found = _OF_ALL.search(message) or _OF_TEMPORARIES.search(message)
     if found is None:
         return None
-    used, capacity = (round(float(found[place]) * _UNITS[found[place + 1]]) for place in (1, 3))
-    return Memory(arguments, 0, 0, max(0, used - arguments), 0, capacity)
+    needed, capacity = (round(float(found[place]) * _UNITS[found[place + 1]]) for place in (1, 3))
+    temporaries = needed if found.re is _OF_TEMPORARIES else max(0, needed - arguments)
+    return Memory(arguments, 0, 0, temporaries, 0, capacity)
