@@ -11,6 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
+from vdm.data.attributes import check_at_least, check_choices
 from vdm.data.batches import examples_of_batch, stack_examples
 from vdm.data.media import from_uint8
 from vdm.data.user_videos import with_channels
@@ -100,22 +101,8 @@ class ClipSource:
     encode: Callable[[str], tuple[np.ndarray, np.ndarray]] | None = None
 
     def __post_init__(self):
-        for name, choices in (
-            ("condition", CONDITIONS),
-            ("start", STARTS),
-            ("channels", (1, 3)),
-        ):
-            if getattr(self, name) not in choices:
-                raise ValueError(f"{name} must be one of {choices}, not {getattr(self, name)!r}")
-        for name, least in (
-            ("seed", 0),
-            ("frames", 1),
-            ("resolution", 1),
-            ("frameskip", 1),
-            ("num_images", 0),
-        ):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}, not {getattr(self, name)}")
+        check_choices(self, condition=CONDITIONS, start=STARTS, channels=(1, 3))
+        check_at_least(self, seed=0, frames=1, resolution=1, frameskip=1, num_images=0)
         if not len(self.reader):
             raise ValueError("a data set of videos is empty")
         if self.num_images and len(self.reader) < 2:

@@ -10,6 +10,7 @@ import itertools
 import json
 import os
 import time
+import uuid
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
@@ -119,7 +120,8 @@ def read_frames(path: Path, contents: Contents, numbers: list[int]) -> np.ndarra
 
 def write_atomically(path: Path, text: str) -> None:
     """Writes a text file, of which other processes see all or nothing."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    # Not the process's number: hosts that share a folder may have the same.
+    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
     temporary.write_text(text, encoding="utf-8")
     temporary.replace(path)
 

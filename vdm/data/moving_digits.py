@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from vdm.data.attributes import check_at_least, check_choices
 from vdm.data.batches import examples_of_batch, stack_examples
 from vdm.data.words import encode_caption
 
@@ -89,21 +90,8 @@ class MovingDigits:
     text_width: int = 32
 
     def __post_init__(self):
-        if self.split not in SPLITS:
-            raise ValueError(f"split must be one of {SPLITS}, not {self.split!r}")
-        if self.condition not in CONDITIONS:
-            raise ValueError(f"condition must be one of {CONDITIONS}, not {self.condition!r}")
-        if self.motion not in MOTIONS:
-            raise ValueError(f"motion must be one of {tuple(MOTIONS)}, not {self.motion!r}")
-        for name, least in (
-            ("frames", 1),
-            ("frameskip", 1),
-            ("downsample", 1),
-            ("num_images", 0),
-            ("seed", 0),
-        ):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}, not {getattr(self, name)}")
+        check_choices(self, split=SPLITS, condition=CONDITIONS, motion=tuple(MOTIONS))
+        check_at_least(self, frames=1, frameskip=1, downsample=1, num_images=0, seed=0)
         if self._side < DIGIT_SIZE:
             raise ValueError(
                 f"resolution must be at least {DIGIT_SIZE // self.downsample}, the size of a "
