@@ -59,7 +59,8 @@ def torch_steps(
     from video_diffusion_pytorch import GaussianDiffusion
 
     if compile:
-        network = torch.compile(network)
+        # Each layer for its own shape: what it makes for all shapes at once does not compile.
+        network = torch.compile(network, dynamic=False)
     diffusion = GaussianDiffusion(
         network, image_size=layout.resolution, num_frames=layout.frames, timesteps=_TIMESTEPS
     )
