@@ -297,7 +297,7 @@ FOLD_TEXT = [
     "",
 ]
 FOLDED_TEXT = [
-    "The layers are a small part of the step, and the step gains accordingly little.",
+    "The layers are a small part of the step, which gains a little on one device and nothing on two.",
     "",
 ]
 UTILISATION_TEXT = [
