@@ -9,7 +9,7 @@ with Adam) and in Flax (benchmarks/peer), from the same weights: the outputs are
 Both have all cores, PyTorch as threads and JAX as devices, and take turns, in float32. --huge-pages
 is for both; --compile adds the peer through torch.compile. The same command compares on a GPU.
 
-Prints and writes benchmarks/results/peer_speed_LAYOUT[_huge_pages][_gpu].json. Two to four minutes
+Prints and writes benchmarks/results/peer_speed_LAYOUT[_huge_pages][_compiled][_gpu].json. Two to four minutes
 on two cores; leave the machine alone meanwhile.
 """
 
@@ -73,7 +73,8 @@ def main():
     for index, step in enumerate(("training_step", "sampling_step")):
         steps = {name: pair[index] for name, pair in pairs.items()}
         result[step] = compared(interleaved(steps, flags.rounds), "peer")
-    suffix = ("_huge_pages" if flags.huge_pages else "") + ("_gpu" if on_gpu else "")
+    chosen = {"huge_pages": flags.huge_pages, "compiled": flags.compile, "gpu": on_gpu}
+    suffix = "".join(f"_{name}" for name, is_chosen in chosen.items() if is_chosen)
     write_result(
         f"peer_speed_{flags.layout}{suffix}", result, "flax", "torch", "video-diffusion-pytorch"
     )

@@ -49,7 +49,7 @@ def peer():
     lines = ["## Beside the PyTorch peer", "", *PEER_TEXT]
     rows, sources, differences = [], [], []
     for layout in ("small", "large"):
-        for suffix, pages in (("", "no"), ("_huge_pages", "yes")):
+        for suffix, pages in (("", "no"), ("_compiled", "no"), ("_huge_pages", "yes")):
             name = f"peer_speed_{layout}{suffix}"
             result = load(name)
             if result is None:
@@ -79,7 +79,7 @@ def peer():
             "",
         ]
     lines += sources
-    if load("peer_speed_large_gpu") is None:
+    if load("peer_speed_large_compiled_gpu") is None:
         lines += gpu_command("python benchmarks/peer_speed.py --layout=large --compile")
     return lines
 
@@ -297,7 +297,8 @@ FOLD_TEXT = [
     "",
 ]
 FOLDED_TEXT = [
-    "The layers are a small part of the step, which gains a little on one device and nothing on two.",
+    "The layers are a small part of the step, which gains a little on one device and nothing on",
+    "two.",
     "",
 ]
 UTILISATION_TEXT = [

@@ -1,5 +1,6 @@
 """A training step and a sampling step of the peer's GaussianDiffusion, in PyTorch and in JAX."""
 
+import copy
 import math
 import sys
 from collections.abc import Callable, Sequence
@@ -60,7 +61,8 @@ def torch_steps(
 
     if compile:
         # Each layer for its own shape: what it makes for all shapes at once does not compile.
-        network = torch.compile(network, dynamic=False)
+        # A copy: of the module itself the sampler's method is replaced below.
+        network = torch.compile(copy.deepcopy(network), dynamic=False)
     diffusion = GaussianDiffusion(
         network, image_size=layout.resolution, num_frames=layout.frames, timesteps=_TIMESTEPS
     )
