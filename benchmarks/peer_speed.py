@@ -9,8 +9,8 @@ with Adam) and in Flax (benchmarks/peer), from the same weights: the outputs are
 Both have all cores, PyTorch as threads and JAX as devices, and take turns, in float32. --huge-pages
 is for both; --compile adds the peer through torch.compile. The same command compares on a GPU.
 
-Prints and writes benchmarks/results/peer_speed_LAYOUT[_huge_pages][_compiled][_gpu].json. Two to four minutes
-on two cores; leave the machine alone meanwhile.
+Prints and writes benchmarks/results/peer_speed_LAYOUT[_huge_pages][_compiled][_gpu].json. Two to
+five minutes on two cores; leave the machine alone meanwhile.
 """
 
 import argparse
