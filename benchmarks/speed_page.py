@@ -8,6 +8,7 @@ compares. What has no file yet is 'not measured'.
 """
 
 import json
+import math
 
 from measuring import RESULTS, ROOT
 
@@ -232,22 +233,16 @@ def scaling():
         "![Seconds against size](images/scaling.png)",
         "",
     ]
-    rows = []
-    for name in ("frames", "resolution", "batch"):
-        rows += [
-            [
-                row["frames"],
-                row["resolution"],
-                row["batch"],
-                spread(row["seconds"]),
-                f"{row['planned_bytes'] / 1e6:.0f}",
-            ]
-            for row in result[name]["rows"]
-        ]
+    sizes = ("frames", "resolution", "batch")
+    measured = {  # the smallest size once
+        tuple(row[size] for size in sizes): row for name in sizes for row in result[name]["rows"]
+    }
+    rows = [
+        [*size, spread(row["seconds"]), f"{row['planned_bytes'] / 1e6:.0f}"]
+        for size, row in measured.items()
+    ]
     lines += table(["frames", "resolution", "videos", "s", "planned memory, MB"], rows)
-    exponents = "; ".join(
-        f"{name} {result[name]['exponent']:.2f}" for name in ("frames", "resolution", "batch")
-    )
+    exponents = "; ".join(f"{name} {result[name]['exponent']:.2f}" for name in sizes)
     return [
         *lines,
         f"Fitted exponents: {exponents}.",
@@ -319,9 +314,8 @@ FIRST_STEP_TEXT = [
     "",
 ]
 SCALING_TEXT = [
-    "Frames cost more than in proportion where attention in time is long. Pixels cost less:",
-    "attention in space is at 32, 16 and 8 pixels whatever the resolution, which at 32 is nearly",
-    "the whole network and at 128 its lower half.",
+    "Attention in space is at heights of 32, 16 and 8 pixels whatever the resolution, so at 32 it",
+    "is at full resolution and at 128 two levels lower.",
     "",
 ]
 QUALITY_TEXT = [
@@ -356,8 +350,11 @@ def page() -> str:
 
 def plot_quality(plt, result):
     samplers = sorted({row["sampler"] for row in result["rows"]})
-    figure, panels = plt.subplots(2, 2, figsize=(8, 6), sharex=True, sharey=True)
-    for axes, sampler in zip(panels.flat, samplers, strict=True):
+    lines = math.ceil(len(samplers) / 2)
+    figure, panels = plt.subplots(
+        lines, 2, figsize=(8, 3 * lines), sharex=True, sharey=True, squeeze=False
+    )
+    for axes, sampler in zip(panels.flat, samplers, strict=False):  # an odd one leaves a place
         rows = [row for row in result["rows"] if row["sampler"] == sampler]
         speed, quality_of = ([r[k] for r in rows] for k in ("videos_per_minute", "persistence"))
         errors = [row["persistence_standard_error"] for row in rows]
@@ -369,7 +366,7 @@ def plot_quality(plt, result):
         axes.axhline(real, color="gray", ls=":", label="real videos")
         axes.set(xscale="log", ylim=(None, 1.02), title=f"{sampler}, by its steps")
     panels[0, 0].legend(loc="lower left")
-    for axes in panels[1]:
+    for axes in panels[-1]:
         axes.set_xlabel("videos a minute")
     for axes in panels[:, 0]:
         axes.set_ylabel("persistence")
