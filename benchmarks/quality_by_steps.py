@@ -19,12 +19,12 @@ import numpy as np
 from measuring import RESULTS, ROOT, load_config, seconds, write_result
 
 from vdm import parallel
-from vdm.data.media import to_uint8
 from vdm.data.source import held_out_videos
 from vdm.diffusion.samplers import SAMPLERS
 from vdm.evaluation.digit_persistence import persistence_report
 from vdm.exported import load_exported
 from vdm.sampling.generate import conditions, make_generator
+from vdm.video.pixels import to_uint8
 
 NAME = "quality_by_steps"
 STEPS = (8, 16, 32, 64, 128, 256)

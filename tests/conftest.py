@@ -1,5 +1,6 @@
 """What every test runs under: checked shape annotations, and two devices."""
 
+import functools
 import os
 import pathlib
 import sys
@@ -23,19 +24,26 @@ sys.path.insert(0, str(ROOT))
 from configs.moving_digits import get_config  # noqa: E402  after the hook, as all of vdm
 
 SHARED_DATA = ROOT.parent / "shared" / "data"
+SHARED_FAULTS = ROOT.parent / "shared" / "faults" / "inputs"
+
+
+def _path_or_skip(folder: pathlib.Path, name: str) -> pathlib.Path:
+    path = folder / name
+    if not path.exists():
+        pytest.skip(f"{path} is missing")
+    return path
 
 
 @pytest.fixture(scope="session")
 def shared_data():
     """The path of a file in ../shared/data, which is not in the repository, or a skip."""
+    return functools.partial(_path_or_skip, SHARED_DATA)
 
-    def path_of(name: str) -> pathlib.Path:
-        path = SHARED_DATA / name
-        if not path.exists():
-            pytest.skip(f"{path} is missing")
-        return path
 
-    return path_of
+@pytest.fixture(scope="session")
+def shared_faults():
+    """The path of a file in ../shared/faults/inputs, likewise."""
+    return functools.partial(_path_or_skip, SHARED_FAULTS)
 
 
 def _tiny_config():

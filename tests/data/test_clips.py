@@ -15,7 +15,7 @@ class _Video:
         self._pixels = pixels
         self.num_frames = len(pixels)
 
-    def read(self, frames):
+    def frames(self, frames):
         return self._pixels[list(frames)]
 
 

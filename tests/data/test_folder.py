@@ -11,11 +11,11 @@ from PIL import Image
 
 from configs import folder as folder_config
 from tests.data.video_writing import number_of, numbered, write_sound, write_video
-from vdm.data import folder_index
 from vdm.data.folder import open_folder
-from vdm.data.folder_index import INDEX_NAME, index_folder
-from vdm.data.media import gif_bytes
 from vdm.data.source import held_out_videos, make_source
+from vdm.video import index as video_index
+from vdm.video.display import gif_bytes
+from vdm.video.index import INDEX_NAME, index_folder
 
 _GOOD = 12  # videos in the folder, besides the bad ones
 
@@ -81,7 +81,8 @@ def test_bad_files_are_skipped_and_named_with_the_reason(videos, capsys):
     assert len(names) == len(source) + len(held_out) == _GOOD and not names & _BAD.keys()
     report = (videos / "video_index.txt").read_text().splitlines()
     assert report[0] == f"{videos}: 12 videos are used, and 4 skipped"
-    assert sorted(report[1:]) == sorted(f"{name} {why}" for name, why in _BAD.items())
+    others = [".hidden.mp4 is hidden", "notes.txt is no video or image by its name"]
+    assert sorted(report[1:]) == sorted([f"{name} {why}" for name, why in _BAD.items()] + others)
     said = capsys.readouterr().out
     assert said.count("4 skipped") == 1 and "1 'has no video'" in said
 
@@ -93,7 +94,7 @@ def test_frames_are_those_asked_for_whatever_the_file(videos):
             video = reader.open(index)
             assert video.num_frames == 20 + int(name[2:].split(".")[0])
             wanted = [video.num_frames - 1, *rng.integers(0, video.num_frames, 3).tolist()]
-            assert [number_of(frame) for frame in video.read(wanted)] == wanted
+            assert [number_of(frame) for frame in video.frames(wanted)] == wanted
 
 
 @pytest.mark.parametrize("kind", ["mp4", "gif", "images"])
@@ -150,8 +151,10 @@ def test_all_bad_is_an_error_that_says_why(videos):
 def test_the_index_is_made_once_and_changed_files_are_decoded_again(videos, monkeypatch):
     first = index_folder(videos)
     examined = []
-    whole = folder_index.examine
-    monkeypatch.setattr(folder_index, "examine", lambda path: examined.append(path) or whole(path))
+    whole = video_index.open_video
+    monkeypatch.setattr(
+        video_index, "open_video", lambda path, number: examined.append(path) or whole(path, number)
+    )
     again = index_folder(videos)
     assert not examined and again == first
     write_video(videos / "c" / "short.avi", [numbered(0)] * 30, codec="mpeg4")
@@ -160,7 +163,7 @@ def test_the_index_is_made_once_and_changed_files_are_decoded_again(videos, monk
     assert [path.name for path in examined] == ["short.avi"]
     assert first.videos["c/short.avi"].num_frames == 5
     assert changed.videos["c/short.avi"].num_frames == 30
-    assert changed.skipped.keys() == {"a/empty.mp4", "a/corrupt.mkv"}
+    assert changed.unreadable == {"a/empty.mp4", "a/corrupt.mkv"}
     (videos / INDEX_NAME).write_text('{"version": 1, "videos": {"a/emp')
     assert index_folder(videos) == changed and len(examined) > 10
 
@@ -270,4 +273,4 @@ def test_real_clips(shared_data, tmp_path):
     assert (clips / "video_index.txt").read_text().endswith("38 videos are used, and 0 skipped\n")
     for index in range(len(splits["test"])):
         video = splits["test"].open(index)
-        assert video.read([video.num_frames - 1])[0].std() > 1
+        assert video.frames([video.num_frames - 1])[0].std() > 1

@@ -12,12 +12,12 @@ import pytest
 from configs.moving_digits import get_config
 from tests.data.official_layout import link_ffmpeg, prepare_bair, prepare_ucf101
 from vdm.build import init_params
-from vdm.data.media import to_uint8
 from vdm.data.source import held_out_videos, make_source
 from vdm.data.tfds_videos import EncodedVideo, TfdsVideos, prepared_folder
 from vdm.evaluation import by_protocol
 from vdm.main import check
 from vdm.metrics.protocols import PROTOCOLS
+from vdm.video.pixels import to_uint8
 
 tensorflow_datasets = pytest.importorskip("tensorflow_datasets")
 pytest.importorskip("tensorflow")
@@ -84,7 +84,7 @@ def test_bair_is_what_tfds_reads(data_dirs, file_format, split, camera):
         assert videos.open(index).num_frames == 30
         frames = [29, 0, 7, 7]
         np.testing.assert_array_equal(
-            videos.open(index).read(frames), np.array(expected[index][camera])[frames]
+            videos.open(index).frames(frames), np.array(expected[index][camera])[frames]
         )
 
 
@@ -99,7 +99,7 @@ def test_ucf101_is_what_tfds_reads(data_dirs, file_format):
         assert video.num_frames == len(example["video"])
         assert videos.label(index) == example["label"]
         last = video.num_frames - 1
-        found = video.read([0, last]).astype(int)
+        found = video.frames([0, last]).astype(int)
         # Pillow's and TensorFlow's JPEG decoders round differently.
         np.testing.assert_allclose(found, np.array(example["video"])[[0, last]], atol=6)
     names = {videos.name(index) for index in range(4)}
@@ -305,9 +305,9 @@ def test_only_the_frames_asked_for_are_decoded(data_dirs):
     folder = data_dirs["tfrecord"] / "bair_robot_pushing_small" / "2.0.0"
     encoded = TfdsVideos(folder, "test", frames="image_main").open(0).encoded
     video = EncodedVideo("v", [encoded[0], encoded[1][:100]])
-    assert video.read([0]).shape == (1, 64, 64, 3)
+    assert video.frames([0]).shape == (1, 64, 64, 3)
     with pytest.raises(ValueError, match="frame 1 of v is damaged"):
-        video.read([0, 1])
+        video.frames([0, 1])
 
 
 def test_reading_needs_no_tensorflow(data_dirs):
@@ -315,7 +315,7 @@ def test_reading_needs_no_tensorflow(data_dirs):
     program = (
         "import sys; from vdm.data.tfds_videos import TfdsVideos\n"
         f"video = TfdsVideos({str(folder)!r}, 'test', frames='image_main').open(1)\n"
-        "assert video.read([3]).shape == (1, 64, 64, 3) and 'tensorflow' not in sys.modules"
+        "assert video.frames([3]).shape == (1, 64, 64, 3) and 'tensorflow' not in sys.modules"
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False)
     assert done.returncode == 0

@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vdm.data.media import gif_bytes
 from vdm.data.user_videos import load_videos
+from vdm.video.display import gif_bytes
 
-_SIZE = {"height": 5, "width": 6}
+_SIZE = {"resolution": 6}
 
 
 def _random(*shape):
@@ -30,7 +30,7 @@ def _grey(video):
     "order", [[0, 1, 2, 3, 4], [0, 0, 1, 1, 1, 2], [0, 1, 2, 2, 2], [3, 0, 0, 3, 3]]
 )
 def test_a_gif_of_this_project_comes_back_with_every_repeated_frame(tmp_path, channels, order):
-    video = _random(5, 5, 6, channels)[order]
+    video = _random(5, 6, 6, channels)[order]
     path = tmp_path / "a.GIF"
     path.write_bytes(gif_bytes(video, scale=1))
     for num_frames in (len(order), 3):
@@ -40,7 +40,7 @@ def test_a_gif_of_this_project_comes_back_with_every_repeated_frame(tmp_path, ch
 
 
 def test_the_durations_of_other_gifs_are_counted_in_the_shortest(tmp_path):
-    frames = _random(4, 5, 6, 1)
+    frames = _random(4, 6, 6, 1)
     pictures = [Image.fromarray(frame[..., 0]) for frame in frames]
     for durations, expected in (
         ([30, 40, 50, 30], [0, 1, 2, 2, 3]),  # to the nearest: 4/3 is once, 5/3 twice
@@ -55,20 +55,20 @@ def test_the_durations_of_other_gifs_are_counted_in_the_shortest(tmp_path):
 
 
 def test_a_gif_whose_frames_are_patches_is_composited(tmp_path):
-    frames = np.repeat(_random(1, 5, 6, 1), 3, axis=0)
+    frames = np.repeat(_random(1, 6, 6, 1), 3, axis=0)
     frames[1:, 2, 3] ^= 255
     frames[2, 4, 1:3] ^= 255
     path = tmp_path / "a.gif"
     path.write_bytes(gif_bytes(frames, scale=1))
     with Image.open(path) as picture:
         picture.seek(1)
-        assert picture.tile[0][1] != (0, 0, 6, 5)  # Pillow stored what differs alone
+        assert picture.tile[0][1] != (0, 0, 6, 6)  # Pillow stored what differs alone
     read = load_videos(path, num_frames=3, channels=1, **_SIZE)
     np.testing.assert_array_equal(read[0], frames)
 
 
 def test_a_folder_of_images_is_a_video_in_natural_order(tmp_path):
-    video = _random(12, 5, 6, 3)
+    video = _random(12, 6, 6, 3)
     folder = _write_images(tmp_path / "a", video)
     (folder / ".hidden").write_text("no image")
     for path in (folder, tmp_path):  # the folder itself, and a folder with it alone
@@ -78,12 +78,12 @@ def test_a_folder_of_images_is_a_video_in_natural_order(tmp_path):
     flat = np.broadcast_to(_random(4, 1, 1, 1), (4, 8, 8, 1))  # which JPEG stores nearly exactly
     for suffix in (".jpg", ".JPEG"):
         folder = _write_images(tmp_path / suffix[1:], flat, suffix)
-        read = load_videos(folder, num_frames=4, height=8, width=8, channels=1)
+        read = load_videos(folder, num_frames=4, resolution=8, channels=1)
         np.testing.assert_allclose(read[0].astype(int), flat, atol=1)
 
 
 def test_a_folder_of_every_kind_is_in_natural_order(tmp_path):
-    videos = _random(5, 3, 5, 6, 1)
+    videos = _random(5, 3, 6, 6, 1)
     np.savez(tmp_path / "video_9.npz", video=videos[1:3], seed=0)
     _write_images(tmp_path / "video_10", videos[3])
     (tmp_path / "video_2.gif").write_bytes(gif_bytes(videos[0], scale=1))
@@ -94,12 +94,12 @@ def test_a_folder_of_every_kind_is_in_natural_order(tmp_path):
 
 
 def test_channels_are_converted_whatever_the_file(tmp_path):
-    colour = _random(3, 5, 6, 3)
+    colour = _random(3, 6, 6, 3)
     np.savez(tmp_path / "a.npz", video=colour[None])
     (tmp_path / "b.gif").write_bytes(gif_bytes(colour, scale=1))
     _write_images(tmp_path / "c", colour)
     read = load_videos(tmp_path, num_frames=3, channels=1, **_SIZE)
-    assert read.shape == (3, 3, 5, 6, 1)
+    assert read.shape == (3, 3, 6, 6, 1)
     assert np.abs(read - _grey(colour)).max() < 0.51
     np.testing.assert_array_equal(read[1:], read[:-1])
 
@@ -113,7 +113,7 @@ def test_channels_are_converted_whatever_the_file(tmp_path):
 
 
 def test_what_is_transparent_is_shown_on_black(tmp_path):
-    pixels = _random(5, 6, 4)
+    pixels = _random(6, 6, 4)
     pixels[..., 3] = np.where(np.arange(6) < 3, 0, 255)
     Image.fromarray(pixels).save(tmp_path / "a.png")
     read = load_videos(tmp_path, num_frames=1, channels=3, **_SIZE)
@@ -130,59 +130,42 @@ def _empty(path):
     return path
 
 
-def _text_among_images(path):
-    folder = _write_images(path / "a", _random(4, 5, 6, 1))
-    (folder / "notes.txt").touch()
-    return path
-
-
 def _film(path):
     (path / "film.mp4").touch()
     return path
 
 
 def _image_alone(path):
-    return _write_images(path / "a", _random(4, 5, 6, 1)) / "frame_0.png"
-
-
-def _gif_among_images(path):
-    folder = _write_images(path / "a", _random(4, 5, 6, 1))
-    (folder / "b.gif").write_bytes(gif_bytes(_random(4, 5, 6, 1), scale=1))
-    return folder
+    return _write_images(path / "a", _random(4, 6, 6, 1)) / "frame_0.png"
 
 
 def _short_gif(path):
-    (path / "x.gif").write_bytes(gif_bytes(_random(3, 5, 6, 1), scale=1))
+    (path / "x.gif").write_bytes(gif_bytes(_random(3, 6, 6, 1), scale=1))
     return path
 
 
 def _still_gif(path):
-    (path / "x.gif").write_bytes(gif_bytes(np.zeros((4, 5, 6, 1), np.uint8), scale=1))
+    (path / "x.gif").write_bytes(gif_bytes(np.zeros((4, 6, 6, 1), np.uint8), scale=1))
     return path
 
 
 def _short_folder(path):
-    return _write_images(path / "a", _random(3, 5, 6, 1))
-
-
-def _large_gif(path):
-    (path / "x.gif").write_bytes(gif_bytes(_random(4, 5, 6, 1), scale=2))
-    return path
+    return _write_images(path / "a", _random(3, 6, 6, 1))
 
 
 def _mixed_sizes(path):
-    folder = _write_images(path / "a", _random(4, 5, 6, 1))
+    folder = _write_images(path / "a", _random(4, 6, 6, 1))
     Image.fromarray(_random(6, 5)).save(folder / "frame_2.png")
     return folder
 
 
 def _sixteen_bits(path):
-    Image.fromarray(_random(5, 6).astype(np.uint16)).save(path / "frame_0.png")
+    Image.fromarray(_random(6, 6).astype(np.uint16)).save(path / "frame_0.png")
     return _repeated(path)
 
 
 def _cut_png(path):
-    Image.fromarray(_random(5, 6)).save(path / "frame_0.png")
+    Image.fromarray(_random(6, 6)).save(path / "frame_0.png")
     data = (path / "frame_0.png").read_bytes()
     (path / "frame_0.png").write_bytes(data[: len(data) // 2])
     return _repeated(path)
@@ -195,12 +178,12 @@ def _repeated(path):
 
 
 def _cut_gif(path):
-    (path / "x.gif").write_bytes(gif_bytes(_random(4, 5, 6, 1), scale=1)[:-20])
+    (path / "x.gif").write_bytes(gif_bytes(_random(4, 6, 6, 1), scale=1)[:-20])
     return path / "x.gif"
 
 
 def _png_called_gif(path):
-    Image.fromarray(_random(5, 6)).save(path / "x.gif", format="PNG")
+    Image.fromarray(_random(6, 6)).save(path / "x.gif", format="PNG")
     return path / "x.gif"
 
 
@@ -221,28 +204,27 @@ def _npz(**arrays):
     "write, sentence",
     [
         (_missing, "nowhere does not exist"),
-        (_empty, "is empty, and videos or the frames of one are needed"),
-        (_text_among_images, "notes.txt is .* this version reads .gif, .npz and folders of images"),
+        (_empty, "has no videos: .hidden is hidden"),
         (_film, "film.mp4 is empty"),
-        (_image_alone, "frame_0.png is .* this version reads .gif, .npz and folders of images"),
-        (_gif_among_images, "b.gif is not an image, and .*a is read as the frames of one video"),
+        (_image_alone, "frame_0.png has 1 frame, and 4 are needed"),
         (_short_gif, "x.gif has 3 frames, and 4 are needed"),
         (_still_gif, "x.gif has 1 frame, and 4 are needed"),
         (_short_folder, "a has 3 frames, and 4 are needed"),
-        (_large_gif, r"frame 0 of .*x.gif is 10 x 12 pixels .*, and 5 x 6 is needed"),
-        (_mixed_sizes, r"frame_2.png is 6 x 5 pixels \(height x width\), and 5 x 6 is needed"),
+        (_mixed_sizes, r"a has images of different sizes: frame_2.png is 6 x 5 pixels \(height"),
         (_sixteen_bits, "frame_0.png has pixels of .* I;16, and 8 bits a channel are needed"),
         (_cut_png, "frame_0.png cannot be read, it is damaged"),
         (_cut_gif, "x.gif cannot be read, it is damaged"),
-        (_png_called_gif, "x.gif cannot be read, it is damaged or of another type"),
+        (_png_called_gif, "x.gif has 1 frame, and 4 are needed"),
         (_no_archive, "x.npz cannot be read, .* not a zip file"),
-        (_npz(a=0, b=1), r"x.npz holds the arrays \['a', 'b'\], and `video` is needed"),
-        (_npz(video=np.zeros((2, 4, 5, 6, 1))), r"x.npz is float64 .*, and uint8 \[n, frames"),
-        (_npz(video=_random(4, 5, 6, 1)), r"x.npz is uint8 \(4, 5, 6, 1\), and uint8 \[n, frames"),
-        (_npz(video=_random(2, 4, 5, 6, 2)), r"\(2, 4, 5, 6, 2\), .* 1 or 3 channels is needed"),
-        (_npz(video=_random(0, 4, 5, 6, 1)), r"\(0, 4, 5, 6, 1\), and a video is needed"),
-        (_npz(video=_random(2, 3, 5, 6, 1)), "x.npz has 3 frames, and 4 are needed"),
-        (_npz(video=_random(2, 4, 6, 5, 1)), "x.npz is 6 x 5 pixels .*, and 5 x 6 is needed"),
+        (_npz(a=0, b=1), r"x.npz has the arrays \['a', 'b'\], and `video` is needed"),
+        (_npz(video=np.zeros((2, 4, 6, 6, 1))), r"x.npz holds float64 .*, and uint8 \[n, frames"),
+        (_npz(video=_random(4, 6, 6)), r"x.npz holds uint8 \(4, 6, 6\), and uint8 \[n, frames"),
+        (_npz(video=_random(2, 4, 6, 6, 2)), r"\(2, 4, 6, 6, 2\), .* 1 or 3 channels is needed"),
+        (
+            _npz(video=_random(0, 4, 6, 6, 1)),
+            r"x.npz holds no frames, its shape is \(0, 4, 6, 6, 1\)",
+        ),
+        (_npz(video=_random(2, 3, 6, 6, 1)), "x.npz has 3 frames, and 4 are needed"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_sentence_that_names_the_file(tmp_path, write, sentence):
@@ -254,9 +236,25 @@ def test_what_is_wrong_is_said_in_one_sentence_that_names_the_file(tmp_path, wri
     assert "\n" not in str(caught.value)
 
 
+def test_observed_videos_are_cropped_and_resized_as_training_data(tmp_path):
+    video = _random(3, 12, 20, 3)
+    np.savez(tmp_path / "a.npz", video=video)
+    (read,) = load_videos(tmp_path, num_frames=3, resolution=6, channels=3)
+    # The mean of each 2x2 block of the square in the middle.
+    means = video[:, :, 4:16].reshape(3, 6, 2, 6, 2, 3).mean((2, 4))
+    assert np.abs(read - means).max() <= 0.51
+
+
+def test_foreign_files_are_ignored(tmp_path):
+    folder = _write_images(tmp_path / "a", _random(4, 6, 6, 1))
+    (folder / "notes.txt").touch()
+    (tmp_path / "README.md").touch()
+    assert load_videos(tmp_path, num_frames=4, channels=1, **_SIZE).shape == (1, 4, 6, 6, 1)
+
+
 def test_one_bad_video_among_good_ones_is_an_error(tmp_path):
     for index, count in enumerate((4, 4, 2)):
-        (tmp_path / f"{index}.gif").write_bytes(gif_bytes(_random(count, 5, 6, 1), scale=1))
+        (tmp_path / f"{index}.gif").write_bytes(gif_bytes(_random(count, 6, 6, 1), scale=1))
     with pytest.raises(ValueError, match=r"2\.gif has 2 frames, and 4 are needed"):
         load_videos(tmp_path, num_frames=4, channels=1, **_SIZE)
     with pytest.raises(ValueError, match="channels must be 1 or 3, not 2"):

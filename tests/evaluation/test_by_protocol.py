@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from vdm.build import init_params
-from vdm.data.media import from_uint8, to_uint8
 from vdm.data.source import make_source
 from vdm.evaluation import by_protocol
 from vdm.evaluation.paper_tables import TABLES
@@ -18,6 +17,7 @@ from vdm.evaluation.tables import rows_of
 from vdm.metrics.frechet import frechet_distance
 from vdm.metrics.protocols import PROTOCOLS
 from vdm.sampling.generate import examples_of
+from vdm.video.pixels import from_uint8, to_uint8
 
 ROOT = pathlib.Path(__file__).parents[2]
 

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from vdm.data.media import to_uint8
 from vdm.data.moving_digits import MovingDigits, handwriting
 from vdm.evaluation.digit_persistence import (
     DigitClassifier,
@@ -15,6 +14,7 @@ from vdm.evaluation.digit_persistence import (
     persistence_report,
     share_as_asked,
 )
+from vdm.video.pixels import to_uint8
 
 _COUNT = 128
 

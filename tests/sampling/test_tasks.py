@@ -9,13 +9,13 @@ import pytest
 
 from vdm import parallel
 from vdm.build import init_params, make_denoiser
-from vdm.data.media import from_uint8, to_uint8
 from vdm.data.source import make_source
 from vdm.diffusion.conditioning import ObservedFrames, ObservedLowResolution
 from vdm.exported import export
 from vdm.sampling.checks import check_sampling
 from vdm.sampling.generate import make_generator, preview_config
 from vdm.sampling.tasks import cascade, extend
+from vdm.video.pixels import from_uint8, to_uint8
 
 
 class _Counter:

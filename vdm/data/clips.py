@@ -13,8 +13,7 @@ import numpy as np
 
 from vdm.data.attributes import check_at_least, check_choices
 from vdm.data.batches import examples_of_batch, stack_examples
-from vdm.data.media import from_uint8
-from vdm.data.user_videos import with_channels
+from vdm.video.pixels import centre_crop, from_uint8, resize_by_area, with_channels
 
 CONDITIONS = ("none", "label", "text")
 STARTS = ("random", "first")
@@ -32,8 +31,8 @@ class Video(Protocol):
 
     num_frames: int
 
-    def read(self, frames: Sequence[int]) -> np.ndarray:
-        """Exactly the frames asked for, by number: uint8 [n, height, width, 1 or 3]."""
+    def frames(self, indices: Sequence[int]) -> np.ndarray:
+        """Frames by their numbers, uint8 [n, height, width, 1 or 3]."""
 
 
 class VideoReader(Protocol):
@@ -208,7 +207,7 @@ class ClipSource:
 
     def _pixels(self, video: Video, frames: list[int], flip: bool) -> np.ndarray:
         """Frames of a video as the model takes them, float32 [n, resolution, resolution, c]."""
-        pixels = resize_by_area(centre_crop(video.read(frames)), self.resolution)
+        pixels = resize_by_area(centre_crop(video.frames(frames)), self.resolution)
         pixels = pixels[:, :, ::-1] if flip else pixels
         return from_uint8(with_channels(pixels, self.channels))
 
@@ -238,38 +237,3 @@ def _order(seed: int, epoch: int, count: int) -> np.ndarray:
     # Sorted raw bits, since NumPy promises that they stay the same in its later versions, and
     # does not promise it of `Generator.permutation`.
     return np.argsort(bits.random_raw(count), kind="stable")
-
-
-def centre_crop(frames: np.ndarray) -> np.ndarray:
-    """The square in the middle of frames [..., height, width, channels], of the shorter side.
-
-    Where the margin is odd, the part at the top or at the left is the smaller one.
-    """
-    height, width = frames.shape[-3:-1]
-    side = min(height, width)
-    top, left = (height - side) // 2, (width - side) // 2
-    return frames[..., top : top + side, left : left + side, :]
-
-
-def resize_by_area(frames: np.ndarray, side: int) -> np.ndarray:
-    """Frames uint8 [n, height, width, channels], 1 or 3 channels, as [n, side, side, channels].
-
-    Each pixel is the mean, rounded, of the rectangle of the frame that it covers, and what it
-    covers in part counts in part. Frames of that size already are returned as they are.
-
-    Raises:
-      ValueError: opencv is needed and not installed.
-    """
-    if frames.shape[1:3] == (side, side):
-        return frames
-    try:
-        import cv2
-    except ImportError as error:
-        raise ValueError(
-            'resizing videos needs OpenCV: pip install "vdm[data]", or opencv-python-headless'
-        ) from error
-    out = np.empty((len(frames), side, side, frames.shape[-1]), np.uint8)
-    for frame, small in zip(frames, out, strict=True):
-        resized = cv2.resize(frame, (side, side), interpolation=cv2.INTER_AREA)
-        small[:] = resized.reshape(small.shape)
-    return out

@@ -3,34 +3,23 @@
 import dataclasses
 import functools
 import hashlib
+import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-import numpy as np
-
-from vdm.data.folder_index import FolderIndex, index_folder, read_frames, write_atomically
-from vdm.data.manifest import SUFFIXES, Entry, class_numbers, read_manifest
-from vdm.data.video_files import Contents
+from vdm.data.manifest import SUFFIXES, Entry, class_numbers, normalised, read_manifest
+from vdm.video.folders import MANIFEST_NAMES
+from vdm.video.index import REPORT_NAME, FolderIndex, index_folder, write_atomically
+from vdm.video.read import Video
 
 MANIFEST = "manifest"
-REPORT_NAME = "video_index.txt"
 SPLITS = ("train", "test")
 
-
-@dataclasses.dataclass(frozen=True)
-class _File:
-    """One video of a folder, opened."""
-
-    path: Path
-    contents: Contents
-
-    @property
-    def num_frames(self) -> int:
-        return self.contents.num_frames
-
-    def read(self, frames: Sequence[int]) -> np.ndarray:
-        return read_frames(self.path, self.contents, list(frames))
+# Names of folders that are splits where all videos of a folder lie in such ones.
+_TRAIN_FOLDERS = ("train", "training")
+_TEST_FOLDERS = ("test", "testing")
+_VALIDATION_FOLDERS = ("val", "valid", "validation")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,10 +48,9 @@ class FolderVideos:
         """Where the videos are."""
         return self.index.folder
 
-    def open(self, index: int) -> _File:
+    def open(self, index: int) -> Video:
         """Video `index`; nothing is read yet."""
-        name = self.names[index]
-        return _File(self.folder / name, self.index.videos[name])
+        return self.index.videos[self.names[index]]
 
     def name(self, index: int) -> str:
         """The path from the folder on."""
@@ -88,7 +76,8 @@ def open_folder(
     taken, and their labels, captions and splits. A video without a split there, or without a
     manifest, is held out by a digest of its name, so that it stays where it is when others come or
     go; at least one is held out, and one is not. Without labels there, the class of a video is the
-    first folder on the way to it.
+    first folder on the way to it. Without a manifest, folders named train/ and test/ are the
+    splits; val/ or validation/ is held out where there is no test/, and is skipped otherwise.
 
     What is left out, and why, is written to video_index.txt beside the index.
 
@@ -102,39 +91,53 @@ def open_folder(
       OSError: no such folder.
       ValueError: no video can be used, or the manifest is wrong.
     """
+    if path.is_file():
+        raise NotADirectoryError(f"{path} is a file, and a folder of videos is needed")
     index = index_folder(path)
-    skipped = dict(index.skipped)
+    skipped = {name: index.left_out[name] for name in index.unreadable}
+    other = {
+        name: why
+        for name, why in index.left_out.items()
+        if name not in skipped and name not in MANIFEST_NAMES
+    }
     entries = _manifest_entries(path)
-    labels, captions, splits = {}, {}, {}
-    for name, contents in index.videos.items():
-        entry = entries.get(name)
-        labels[name] = _label(name, entry)
+    labels, captions = {}, {}
+    by_folder = {} if entries else _splits_by_folder(index.videos)
+    splits = dict(by_folder)
+    for name, video in index.videos.items():
+        entry = entries.get(normalised(name))
+        labels[name] = _label(name, entry, by_folder)
         captions[name] = entry.caption if entry else ""
-        splits[name] = entry.split if entry else ""
-        problem = _problem(contents, needed_frames, labels[name], captions[name], condition)
+        splits[name] = entry.split if entry else by_folder.get(name, "")
+        problem = _problem(video, needed_frames, labels[name], captions[name], condition)
         if entries and entry is None:
             problem = "is not in the manifest"
+        elif by_folder and not splits[name]:
+            problem = "is for validation, and there is a folder of test videos"
         elif splits[name] not in ("", *SPLITS):
             problem = f"has the split {splits[name]!r}, which is neither 'train' nor 'test'"
         if problem:
             skipped[name] = problem
-    for name in entries.keys() - index.videos.keys() - index.skipped.keys():
+    listed = {normalised(name) for name in (*index.videos, *index.left_out)}
+    for name in entries.keys() - listed:
         skipped[name] = "is in the manifest and not in the folder"
 
     used = [name for name in index.videos if name not in skipped]
     report = index.path.with_name(REPORT_NAME)
-    _write_report(report, path, used, skipped)
+    notes = {name: index.videos[name].note for name in used if index.videos[name].note}
+    _write_report(report, path, used, skipped | other, len(skipped), notes)
     if not used:
-        some = "; ".join(f"{name} {why}" for name, why in sorted(skipped.items())[:4])
+        reasons = [*sorted(skipped.items()), *other.items()]
+        some = "; ".join(f"{name} {why}" for name, why in reasons[:4])
         raise ValueError(
             f"{path} has no video that can be used"
-            + (f": {some} ({len(skipped)} skipped, all of them in {report})" if skipped else "")
+            + (f": {some} ({len(reasons)} left out, all of them in {report})" if reasons else "")
         )
     classes = {}
     if condition == "label":
         # Of all videos, so that a class has its number whatever is skipped.
-        everything = entries or index.videos.keys() | index.skipped.keys()
-        named = {_label(name, entries.get(name)) for name in everything}
+        everything = entries or index.videos.keys() | index.unreadable
+        named = {_label(name, entries.get(name), by_folder) for name in everything}
         classes = class_numbers(named - {""})
     by_split = _split(used, splits, test_share)
     _say(path, by_split, skipped, report)
@@ -154,23 +157,35 @@ def _manifest_entries(folder: Path) -> dict[str, Entry]:
     found = [path for suffix in SUFFIXES if (path := folder / f"{MANIFEST}{suffix}").exists()]
     if len(found) > 1:
         raise ValueError(f"{folder} has {found[0].name} and {found[1].name}: one is needed")
-    return {entry.file: entry for entry in read_manifest(found[0])} if found else {}
+    return {normalised(entry.file): entry for entry in read_manifest(found[0])} if found else {}
 
 
-def _label(name: str, entry: Entry | None) -> str:
-    """The name of a video's class, by the manifest or else by the first folder on its path."""
+def _splits_by_folder(names: Iterable[str]) -> dict[str, str]:
+    """The split of each video by its first folder, '' if it has none; {} without such folders."""
+    first = {name: name.split("/")[0].lower() if "/" in name else "" for name in names}
+    tops = set(first.values())
+    known = (*_TRAIN_FOLDERS, *_TEST_FOLDERS, *_VALIDATION_FOLDERS)
+    if not tops.intersection(_TRAIN_FOLDERS) or len(tops) < 2 or not tops.issubset(known):
+        return {}
+    held_out = _TEST_FOLDERS if tops.intersection(_TEST_FOLDERS) else _VALIDATION_FOLDERS
+    splits = dict.fromkeys(_TRAIN_FOLDERS, "train") | dict.fromkeys(held_out, "test")
+    return {name: splits.get(top, "") for name, top in first.items()}
+
+
+def _label(name: str, entry: Entry | None, by_folder: Mapping[str, str]) -> str:
+    """The name of a video's class, by the manifest or else by its first folder below the split."""
     if entry and entry.label:
         return entry.label
+    if by_folder:
+        name = name.split("/", 1)[-1]
     return name.split("/")[0] if "/" in name else ""
 
 
-def _problem(
-    contents: Contents, needed_frames: int, label: str, caption: str, condition: str
-) -> str:
+def _problem(video: Video, needed_frames: int, label: str, caption: str, condition: str) -> str:
     """Why a sound video cannot be used, or nothing."""
-    if contents.num_frames < needed_frames:
-        frames = "frame" if contents.num_frames == 1 else "frames"
-        return f"has {contents.num_frames} {frames}, and {needed_frames} are needed"
+    if video.num_frames < needed_frames:
+        frames = "frame" if video.num_frames == 1 else "frames"
+        return f"has {video.num_frames} {frames}, and {needed_frames} are needed"
     if condition == "label" and not label:
         return "has no label: it is in no sub-folder, and no manifest says one"
     if condition == "text" and not caption:
@@ -191,14 +206,24 @@ def _split(names: list[str], splits: dict[str, str], test_share: float) -> dict[
 
 def _digest(name: str) -> float:
     """A number from [0, 1) that depends on a name alone."""
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:6], "big") / 2**48
+    return int.from_bytes(hashlib.sha256(os.fsencode(name)).digest()[:6], "big") / 2**48
 
 
-def _write_report(report: Path, folder: Path, used: list[str], skipped: dict[str, str]) -> None:
-    lines = [f"{folder}: {len(used)} videos are used, and {len(skipped)} skipped"]
-    lines += [f"{name} {why}" for name, why in sorted(skipped.items())]
+def _write_report(
+    report: Path,
+    folder: Path,
+    used: list[str],
+    left_out: dict[str, str],
+    num_skipped: int,
+    notes: dict[str, str],
+) -> None:
+    lines = [f"{folder}: {len(used)} videos are used, and {num_skipped} skipped"]
+    lines += [f"{name} {why}" for name, why in sorted(left_out.items())]
+    lines += [f"{name} is used, and {note}" for name, note in sorted(notes.items())]
     text = "\n".join(lines) + "\n"
-    if not report.exists() or report.read_text(encoding="utf-8") != text:
+    # As it is written: a name that is not UTF-8 has escapes.
+    encoded = text.encode("utf-8", errors="backslashreplace")
+    if not report.exists() or report.read_bytes() != encoded:
         write_atomically(report, text)
 
 
@@ -212,4 +237,4 @@ def _say(
         kinds = Counter(" ".join(why.split()[:3]).rstrip(":,") for why in skipped.values())
         reasons = ", ".join(f"{count} {kind!r}" for kind, count in kinds.most_common(4))
         line += f"; {len(skipped)} skipped ({reasons}), which {report} names"
-    print(line, flush=True)
+    print(line.encode("utf-8", errors="backslashreplace").decode(), flush=True)

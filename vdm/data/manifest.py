@@ -3,6 +3,8 @@
 import csv
 import dataclasses
 import json
+import posixpath
+import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -46,17 +48,27 @@ def read_manifest(path: Path) -> list[Entry]:
         try:
             for line, row in read(path, file):
                 entry = _entry(f"line {line} of {path}", row)
-                if entry.file in lines:
+                key = normalised(entry.file)
+                if key in lines:
                     raise ValueError(
-                        f"line {line} of {path} has {entry.file!r}, as line {lines[entry.file]} has"
+                        f"line {line} of {path} has {entry.file!r}, as line {lines[key]} has"
                     )
                 entries.append(entry)
-                lines[entry.file] = line
+                lines[key] = line
         except (UnicodeDecodeError, csv.Error) as error:
             raise ValueError(f"{path} cannot be read as a manifest: {error}") from error
     if not entries:
         raise ValueError(f"{path} lists no videos")
     return entries
+
+
+def normalised(name: str) -> str:
+    r"""A file's name below the folder, in the one form by which names are compared.
+
+    Manifests are written by other programs and on other systems: './a.mp4', 'x\a.mp4', blanks at
+    the end, and accents as characters of their own (NFD) stand for the same file.
+    """
+    return posixpath.normpath(unicodedata.normalize("NFC", name.strip()).replace("\\", "/"))
 
 
 def class_numbers(labels: Iterable[str]) -> dict[str, int]:

@@ -7,7 +7,6 @@ decoded that are asked for.
 
 import dataclasses
 import functools
-import io
 import itertools
 import os
 import re
@@ -16,9 +15,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from vdm.data.tfrecords import TfRecords, locate
+from vdm.video.formats.images import decode_image
 
 # Records that are kept, so that the frames, the label and the caption of a video are read at once,
 # in as many threads as there may be.
@@ -163,22 +162,18 @@ class EncodedVideo:
         """How many frames it has."""
         return len(self.encoded)
 
-    def read(self, frames: Sequence[int]) -> np.ndarray:
-        """The frames asked for, by number: uint8 [n, height, width, 1 or 3].
+    def frames(self, indices: Sequence[int]) -> np.ndarray:
+        """Frames by their numbers, uint8 [n, height, width, 1 or 3].
 
         Raises:
           ValueError: a frame that cannot be decoded.
         """
-        return np.stack([self._decode(frame) for frame in frames])
-
-    def _decode(self, frame: int) -> np.ndarray:
-        try:
-            with Image.open(io.BytesIO(self.encoded[frame]), formats=("PNG", "JPEG")) as picture:
-                if picture.mode == "L":
-                    return np.asarray(picture)[..., None]
-                return np.asarray(picture.convert("RGB"))
-        except OSError as error:
-            raise ValueError(f"frame {frame} of {self.name} is damaged: {error}") from error
+        return np.stack(
+            [
+                decode_image(self.encoded[index], f"frame {index} of {self.name}")
+                for index in indices
+            ]
+        )
 
 
 def _open_builder(folder: Path):

@@ -10,7 +10,6 @@ import ml_collections
 import numpy as np
 
 from vdm import parallel
-from vdm.data.media import to_uint8
 from vdm.data.source import (
     Source,
     held_out_clips,
@@ -18,13 +17,13 @@ from vdm.data.source import (
     number_of_videos,
     split_name,
 )
-from vdm.data.user_videos import with_channels
 from vdm.evaluation.paper_tables import TABLES
 from vdm.evaluation.shares import merged
 from vdm.metrics.features import make_extractors
 from vdm.metrics.measure import Summary, compare, summarize, warnings_of
 from vdm.metrics.protocols import PROTOCOLS, Protocol
 from vdm.sampling.shards import stored_samples
+from vdm.video.pixels import to_uint8, with_channels
 
 # Tables of data sets that anybody can have; those of the others' are private.
 _PUBLIC = ("Table 1", "Table 2", "Table 3")

@@ -15,8 +15,8 @@ from scipy.ndimage import gaussian_filter, shift
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.svm import SVC
 
-from vdm.data.media import to_uint8
 from vdm.data.moving_digits import DIGIT_SIZE, MovingDigits, handwriting
+from vdm.video.pixels import to_uint8
 
 NO_DIGIT = -1
 _CLASSES = 10

@@ -6,12 +6,12 @@ import ml_collections
 import numpy as np
 
 from vdm import parallel
-from vdm.data.media import to_uint8
 from vdm.data.source import held_out_videos
 from vdm.evaluation.digit_persistence import persistence_report
 from vdm.evaluation.held_out_loss import held_out_loss
 from vdm.sampling.generate import conditions
 from vdm.sampling.shards import stored_samples
+from vdm.video.pixels import to_uint8
 
 PROTOCOL = "moving_digits"
 

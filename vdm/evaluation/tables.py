@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from vdm.data.media import gif_bytes, video_grid
 from vdm.evaluation.paper_tables import NOT_RUN, TABLES, Table
+from vdm.video.display import gif_bytes, video_grid
 
 _VIDEOS_SHOWN = 8
 

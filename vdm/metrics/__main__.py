@@ -15,8 +15,8 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m vdm.metrics", description=__doc__)
     what = (
-        "a .npz with `video` uint8 [n, frames, height, width, channels], a folder of video files, "
-        ".npz files, .gif files or folders of images"
+        "a video or .npz file, or a folder, searched to any depth, of video files, GIFs, folders "
+        "of images and .npz files with `video` uint8 [n, frames, height, width, channels]"
     )
     parser.add_argument("--real", type=Path, required=True, help=what)
     parser.add_argument("--generated", type=Path, required=True, help="the same")
@@ -28,7 +28,24 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         "--frames",
         type=int,
         default=0,
-        help="of each video, where the protocol takes any number; default: those of the first",
+        help="frames of each clip, where the protocol takes any number; default: as many as the "
+        "first real video has",
+    )
+    parser.add_argument(
+        "--resolution",
+        type=int,
+        default=0,
+        help="crops the square in the middle and resizes it by area to this side, as training "
+        "does; default: as it is",
+    )
+    parser.add_argument(
+        "--frameskip", type=int, default=1, help="keeps every k-th frame; default %(default)s"
+    )
+    parser.add_argument(
+        "--clips_per_video",
+        type=int,
+        default=1,
+        help="clips of each video, evenly spread over it; default %(default)s, its beginning",
     )
     parser.add_argument("--batch_size", type=int, default=8, help="default %(default)s")
     return parser.parse_args(argv)
@@ -43,16 +60,28 @@ def run(flags: argparse.Namespace) -> dict:
     from vdm.metrics.videos import open_videos
 
     protocol = PROTOCOLS[flags.protocol]
-    if flags.batch_size < 1:
-        raise ValueError(f"--batch_size must be at least 1, not {flags.batch_size}")
+    for name, least in (
+        ("batch_size", 1),
+        ("frames", 0),
+        ("resolution", 0),
+        ("frameskip", 1),
+        ("clips_per_video", 1),
+    ):
+        if getattr(flags, name) < least:
+            raise ValueError(f"--{name} must be at least {least}, not {getattr(flags, name)}")
     if flags.frames and protocol.frames:
         raise ValueError(
             f"--frames is for protocols that take any number, and {protocol.name} has "
             f"{protocol.frames}"
         )
     frames = protocol.frames or flags.frames
-    real = open_videos(flags.real, frames)
-    generated = open_videos(flags.generated, real.frames)
+    options = {
+        "frameskip": flags.frameskip,
+        "clips_per_video": flags.clips_per_video,
+        "resolution": flags.resolution,
+    }
+    real = open_videos(flags.real.expanduser(), frames, **options)
+    generated = open_videos(flags.generated.expanduser(), real.frames, **options)
     for videos in (real, generated):
         _check(videos, protocol)
     if generated.size != real.size:
@@ -85,10 +114,14 @@ def run(flags: argparse.Namespace) -> dict:
             videos, len(videos), protocol, extractors, batch_size=flags.batch_size
         )
     numbers = compare(summaries["real"], summaries["generated"], protocol)
-    measured = dataclasses.replace(protocol, frames=real.frames)
+    measured = dataclasses.replace(protocol, frames=real.frames, frameskip=flags.frameskip)
     return {
         **numbers,
-        "warnings": warnings_of(summaries["real"], summaries["generated"], protocol),
+        "warnings": [
+            *real.warnings,
+            *generated.warnings,
+            *warnings_of(summaries["real"], summaries["generated"], protocol),
+        ],
         "protocol": measured.to_dict(),
         "real": _described(real),
         "generated": _described(generated),
@@ -110,7 +143,8 @@ def _check(videos, protocol: Protocol) -> None:
 def _described(videos) -> dict:
     return {
         "path": str(videos.path),
-        "videos": len(videos),
+        "videos": len(videos.videos),
+        "clips_per_video": videos.clips_per_video,
         "frames": videos.frames,
         "height": videos.size[0],
         "width": videos.size[1],

@@ -9,9 +9,9 @@ from jax.sharding import Mesh
 from PIL import Image, ImageDraw
 
 from vdm import parallel
-from vdm.data.media import contact_sheet, gif_bytes, video_grid
 from vdm.sampling.generate import make_generator
 from vdm.sampling.store import write_samples
+from vdm.video.display import contact_sheet, gif_bytes, video_grid
 
 METHODS = ("replacement", "reconstruction")
 _COLUMNS = 16  # frames of a long video that are shown

@@ -13,13 +13,14 @@ from jax.sharding import Mesh
 from vdm import parallel
 from vdm.build import make_denoiser, make_schedule
 from vdm.config import default_config
-from vdm.data.media import from_uint8, to_uint8, video_grid
 from vdm.data.source import make_source
 from vdm.data.text import encode_given
 from vdm.data.user_videos import load_videos
 from vdm.diffusion.samplers import sample
 from vdm.exported import load_exported, load_exported_config
 from vdm.sampling.tasks import TASKS, frames_needed
+from vdm.video.display import video_grid
+from vdm.video.pixels import from_uint8, to_uint8
 
 # (parameters, indices) -> uint8 videos [len(indices), frames, height, width, channels]
 Generator = Callable[[dict, Sequence[int]], np.ndarray]
@@ -158,10 +159,9 @@ def load_observed(config: ml_collections.ConfigDict) -> np.ndarray:
         side //= config.upsample.factor
     needed = frames_needed(config)
     videos = load_videos(
-        Path(config.sample.observed),
+        Path(config.sample.observed).expanduser(),
         num_frames=needed,
-        height=side,
-        width=side,
+        resolution=side,
         channels=config.data.channels,
     )
     # What is not observed is not read, and makes all blocks of one shape.

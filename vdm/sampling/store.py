@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vdm.data.media import contact_sheet, gif_bytes
+from vdm.video.display import contact_sheet, gif_bytes
 
 # Rows beyond these would make a picture that no viewer shows well.
 _MOST_ROWS = 32

@@ -13,7 +13,6 @@ import numpy as np
 
 from vdm import parallel
 from vdm.build import count_parameters
-from vdm.data.media import gif_bytes
 from vdm.data.pipeline import Batches
 from vdm.data.source import make_source
 from vdm.processes import GOES_ON, Preempted
@@ -22,6 +21,7 @@ from vdm.training.logs import Logs, StepTimer, progress_line
 from vdm.training.preemption import PreemptionNotice
 from vdm.training.state import TrainState, init_state
 from vdm.training.step import make_train_step
+from vdm.video.display import gif_bytes
 
 # (EMA parameters) -> uint8 video [frames, height, width, channels] of samples side by side.
 Preview = Callable[[dict], np.ndarray]

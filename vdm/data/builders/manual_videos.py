@@ -12,9 +12,9 @@ import tensorflow_datasets as tfds
 from absl import logging
 from PIL import Image
 
-from vdm.data.clips import centre_crop, resize_by_area
 from vdm.data.manifest import Entry, read_manifest
-from vdm.data.video_files import first_frames
+from vdm.video.pixels import centre_crop, resize_by_area
+from vdm.video.read import stream_frames
 
 MANIFESTS = ("manifest.csv", "manifest.jsonl")
 ENCODINGS = ("png", "jpeg")
@@ -145,7 +145,7 @@ class ManualVideos(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 def _encoded_frames(path: Path, config: VideosConfig) -> list[bytes]:
     """All frames of a file as they are stored, or ValueError with the reason to leave it out."""
     frames = []
-    for frame in first_frames(path):
+    for frame in stream_frames(path):
         if config.resolution:
             frame = resize_by_area(centre_crop(frame)[None], config.resolution)[0]
         out = io.BytesIO()

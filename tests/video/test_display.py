@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
-from vdm.data.media import contact_sheet, from_uint8, gif_bytes, to_uint8, video_grid
+from vdm.video.display import contact_sheet, gif_bytes, video_grid
+from vdm.video.pixels import from_uint8, to_uint8
 
 
 def _read(data, mode):

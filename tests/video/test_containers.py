@@ -1,11 +1,14 @@
 """The frames that are asked for are those that come, as another FFmpeg decodes them."""
 
-import cv2
+import subprocess
+
 import numpy as np
 import pytest
 
 from tests.data.video_writing import number_of, numbered, write_sound, write_video
-from vdm.data.video_files import UnreadableVideoError, examine, first_frames, read_frames
+from vdm.video import UnreadableVideoError, open_video
+from vdm.video.formats.random_access import open_container
+from vdm.video.read import stream_frames
 
 _COUNT = 75
 _IRREGULAR = np.cumsum(np.random.default_rng(0).integers(1, 30, _COUNT)).tolist()
@@ -25,8 +28,10 @@ KINDS = {
         "a.avi",
         {"options": _X264},
     ),
+    "av1": ("a.mp4", {"codec": "libsvtav1", "options": {"g": "25", "preset": "10"}}),
     "upper case": ("A.MP4", {"options": _X264}),
 }
+_COUNTED = ("avi with frames out of order", "mpeg 1", "mpeg 2", "av1")
 _FRAMES = [numbered(number) for number in range(_COUNT)]
 
 
@@ -34,10 +39,10 @@ _FRAMES = [numbered(number) for number in range(_COUNT)]
 def test_frames_are_those_asked_for(tmp_path, kind):
     name, settings = KINDS[kind]
     path = write_video(tmp_path / name, _FRAMES, **settings)
-    contents = examine(path)
+    contents = open_video(path)
     assert (contents.num_frames, contents.height, contents.width) == (_COUNT, 48, 64)
     # Without keyframes they are counted, which is exact whatever the file, and slower.
-    assert contents.keyframes or kind in ("avi with frames out of order", "mpeg 1", "mpeg 2")
+    assert contents.keyframes or kind in _COUNTED
     rng = np.random.default_rng(1)
     for wanted in (
         [_COUNT - 1],
@@ -48,41 +53,41 @@ def test_frames_are_those_asked_for(tmp_path, kind):
         [40, 7, 7, 61],
         *([int(number)] for number in rng.integers(0, _COUNT, 12)),
     ):
-        read = read_frames(path, contents, wanted)
+        read = contents.frames(wanted)
         assert read.shape == (len(wanted), 48, 64, 3) and read.dtype == np.uint8
         assert [number_of(frame) for frame in read] == wanted
     with pytest.raises(IndexError, match="has 75 frames"):
-        read_frames(path, contents, [_COUNT])
+        contents.frames([_COUNT])
 
 
-def _by_opencv(path):
-    """All frames of a file by OpenCV, which brings an FFmpeg of its own."""
-    capture, frames = cv2.VideoCapture(str(path)), []
-    while True:
-        found, frame = capture.read()
-        if not found:
-            return np.stack(frames)[..., ::-1]
-        frames.append(frame)
+def _by_ffmpeg(path, height, width):
+    """All frames of a file by the ffmpeg command, uint8 [n, height, width, 3]."""
+    command = pytest.importorskip("imageio_ffmpeg").get_ffmpeg_exe()
+    options = ["-map", "0:v:0", "-fps_mode", "passthrough", "-pix_fmt", "rgb24"]
+    options += ["-f", "rawvideo", "-"]
+    found = subprocess.run([command, "-v", "error", "-i", path, *options], capture_output=True)
+    return np.frombuffer(found.stdout, np.uint8).reshape(-1, height, width, 3)
 
 
-def _assert_as_opencv(path):
-    expected = _by_opencv(path)
-    contents = examine(path)
-    assert contents.num_frames == len(expected)
+def _assert_as_ffmpeg(path):
+    """Frames of a file read singly, in pairs and in order are ffmpeg's."""
+    video = open_video(path)
+    expected = _by_ffmpeg(path, video.height, video.width)
+    assert video.num_frames == len(expected)
     last = len(expected) - 1
-    for wanted in (list(range(0, last, 7)), [last // 2, last]):
-        read = read_frames(path, contents, wanted)
-        assert np.abs(read.astype(int) - expected[wanted]).max() <= 1
-    assert np.abs(next(first_frames(path)).astype(int) - expected[0]).max() <= 1
+    singles = range(last + 1) if last < 100 else np.random.default_rng(0).integers(0, last, 20)
+    for wanted in (*([i] for i in singles), list(range(0, last, 7)), [last, last // 2]):
+        np.testing.assert_array_equal(video.frames(wanted), expected[wanted])
+    np.testing.assert_array_equal(next(stream_frames(path)), expected[0])
 
 
-@pytest.mark.parametrize("kind", ["x264", "mpeg 1", "vp8", "avi"])
+@pytest.mark.parametrize("kind", ["x264", "mpeg 1", "mpeg 2", "vp8", "avi", "av1"])
 def test_pixels_are_those_of_another_decoder(tmp_path, kind):
     name, settings = KINDS[kind]
     size = (90, 160) if kind == "x264" else (91, 161)  # which x264 cannot have in half its colours
     noise = np.random.default_rng(0).integers(0, 32, (20, *size, 3), dtype=np.uint8)
     frames = [numbered(3 * number, *size) + noise[number] for number in range(20)]
-    _assert_as_opencv(write_video(tmp_path / name, frames, **settings))
+    _assert_as_ffmpeg(write_video(tmp_path / name, frames, **settings))
 
 
 @pytest.mark.parametrize(
@@ -97,7 +102,7 @@ def test_pixels_are_those_of_another_decoder(tmp_path, kind):
     ],
 )
 def test_pixels_of_real_files_are_those_of_another_decoder(shared_data, name):
-    _assert_as_opencv(shared_data("clips") / name)
+    _assert_as_ffmpeg(shared_data("clips") / name)
 
 
 def test_a_file_on_its_side_is_turned_upright(tmp_path):
@@ -109,8 +114,8 @@ def test_a_file_on_its_side_is_turned_upright(tmp_path):
     turned = zero + one + zero + minus_one + zero * 4
     first = data.index(upright, data.index(b"tkhd"))
     path.write_bytes(data[:first] + turned + data[first + len(turned) :])
-    assert _by_opencv(path)[0].shape == (64, 48, 3)
-    _assert_as_opencv(path)
+    assert open_video(path).frames([0]).shape == (1, 64, 48, 3)
+    _assert_as_ffmpeg(path)
 
 
 def _written(tmp_path, name="a.mp4", **settings):
@@ -161,26 +166,112 @@ def _changing(tmp_path):
         (lambda folder: _cut(folder, "a.mp4", 0.6, options=_X264), "cannot be opened"),
         (
             lambda folder: _cut(folder, "a.mp4", 0.6, options=_X264 | {"movflags": "faststart"}),
-            "cannot be|is cut off|is damaged",
+            "cannot be|is truncated|is damaged",
         ),
-        (lambda folder: _cut(folder, "a.mkv", 0.6, options=_X264), "is cut off: it should have 3"),
-        (lambda folder: _cut(folder, "a.avi", 0.6, codec="mpeg4"), "is damaged|is cut off"),
-        (lambda folder: _cut(folder, "a.mkv", 0.02, options=_X264), "cannot be|has no|is cut off"),
+        (
+            lambda folder: _cut(folder, "a.mkv", 0.6, options=_X264),
+            "is truncated: it should have 3",
+        ),
+        (lambda folder: _cut(folder, "a.avi", 0.6, codec="mpeg4"), "is damaged|is truncated"),
+        (
+            lambda folder: _cut(folder, "a.mkv", 0.02, options=_X264),
+            "cannot be|has no|truncated",
+        ),
         (_changing, r"changes from \(48, 64\) to \(64, 64\) pixels at frame"),
     ],
 )
 def test_why_a_file_cannot_be_used(tmp_path, write, reason):
     with pytest.raises(UnreadableVideoError, match=reason) as caught:
-        examine(write(tmp_path))
+        open_container(write(tmp_path))
     assert not caught.value.reason.startswith(str(tmp_path)) and str(tmp_path) in str(caught.value)
 
 
 def test_a_file_that_changes_after_it_was_examined_is_named(tmp_path):
     path = _written(tmp_path, options=_X264)
-    contents = examine(path)
+    contents = open_video(path)
     write_video(path, _FRAMES[:30], options=_X264)
     with pytest.raises(UnreadableVideoError, match=r"a\.mp4 has no frame 60"):
-        read_frames(path, contents, [60])
+        contents.frames([60])
     path.unlink()
     with pytest.raises(UnreadableVideoError, match=r"a\.mp4 cannot be opened"):
-        read_frames(path, contents, [0])
+        contents.frames([0])
+
+
+_FAULTS = [
+    "hevc10_bt2020_pq.mp4",
+    "matrix_hflip.mp4",
+    "hflip.mkv",
+    "svt_g25.mp4",
+    "x264_interlaced.mp4",
+    "pal8_raw.avi",
+    "mpeg2_bf2_g25.mpg",
+]
+
+
+@pytest.mark.parametrize("name", _FAULTS)
+def test_files_that_were_read_wrongly_are_as_ffmpeg_has_them(shared_faults, name):
+    _assert_as_ffmpeg(shared_faults(name))
+
+
+def test_a_rotation_that_is_not_a_right_angle_is_noted(shared_faults):
+    video = open_video(shared_faults("rot30.mp4"))
+    assert video.note == "is rotated by 30 degrees, and is read as stored"
+    assert video.frames([0]).shape == (1, 48, 64, 3)
+
+
+def test_the_default_stream_is_read_rather_than_the_first(shared_faults):
+    video = open_video(shared_faults("two.mkv"))
+    assert (video.num_frames, video.height, video.width) == (20, 48, 64)
+
+
+def test_a_video_that_changes_its_size_names_the_frame(shared_faults):
+    with pytest.raises(UnreadableVideoError, match=r"changes.webm changes from .* at frame 20"):
+        open_video(shared_faults("changes.webm"))
+
+
+# Rows of the matrix: where a step to the right, and one down, lead when the frame is shown.
+@pytest.mark.parametrize("rotation", [0, 90, 180, 270])
+@pytest.mark.parametrize("mirror", [[], ["-display_hflip"], ["-display_vflip"]])
+def test_rotated_and_mirrored_files_are_shown_as_ffmpeg_does(tmp_path, rotation, mirror):
+    command = pytest.importorskip("imageio_ffmpeg").get_ffmpeg_exe()
+    stored = write_video(tmp_path / "stored.mp4", _FRAMES[:6], options=_X264)
+    shown = tmp_path / "shown.mp4"
+    options = ["-display_rotation", str(rotation), *mirror, "-i", stored, "-c", "copy", shown]
+    subprocess.run([command, "-v", "error", *options], check=True)
+    _assert_as_ffmpeg(shown)
+
+
+@pytest.mark.parametrize("name", ["12:30.mp4", "a b\udcff.mp4", "50%.mp4", "ä|ö.mp4"])
+def test_any_name_is_read(tmp_path, name):
+    path = write_video(tmp_path / "a.mp4", _FRAMES[:4], options=_X264).rename(tmp_path / name)
+    assert open_video(path).num_frames == 4
+
+
+@pytest.mark.parametrize(
+    "name, options",
+    [
+        ("a.avi", "-c:v rawvideo -pix_fmt pal8"),
+        ("a.mov", "-c:v rawvideo -pix_fmt rgb24"),
+        ("a.mp4", "-c:v libx265 -pix_fmt yuv420p10le -x265-params log-level=none -g 12"),
+        ("a.mp4", "-c:v libx264 -flags +ilme+ildct -x264-params tff=1 -g 25"),
+        ("a.ts", "-c:v libx264 -bf 3 -g 12"),
+        ("a.mpg", "-c:v mpeg2video -bf 2 -g 25"),
+        ("a.mpg", "-c:v mpeg1video -bf 2 -g 12"),
+        ("a.webm", "-c:v libvpx-vp9 -g 25 -deadline realtime"),
+        ("a.mkv", "-c:v libaom-av1 -cpu-used 8 -g 25"),
+        ("a.avi", "-c:v mjpeg"),
+        ("a.wmv", "-c:v wmv2"),
+        ("a.flv", "-c:v flv -g 12"),
+        ("a.ogv", "-c:v libtheora -g 12"),
+        ("a.3gp", "-c:v mpeg4 -bf 2 -g 12"),
+        ("a.mp4", "-c:v libx264 -bf 3 -g 300"),
+        ("a.mp4", "-c:v libx264 -g 1"),
+        ("a.mkv", "-c:v libx264 -bf 3 -g 12 -x264-params open-gop=1"),
+    ],
+)
+def test_files_of_the_ffmpeg_command_are_as_it_decodes_them(tmp_path, name, options):
+    command = pytest.importorskip("imageio_ffmpeg").get_ffmpeg_exe()
+    path = tmp_path / name
+    source = ["-f", "lavfi", "-i", "testsrc=size=96x64:rate=25:duration=2.4"]
+    subprocess.run([command, "-v", "error", *source, *options.split(), path], check=True)
+    _assert_as_ffmpeg(path)

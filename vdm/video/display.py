@@ -1,4 +1,4 @@
-"""Videos for people to look at: uint8, GIF, contact sheet and grid."""
+"""Videos for people to look at: GIF, MP4, contact sheet and grid."""
 
 import io
 
@@ -8,16 +8,6 @@ from PIL import Image
 _GIF_SIDE = 128  # pixels at least, for a video to be seen
 _TILE_SIDE = 48
 _SEPARATOR = np.array([64, 96, 160], np.uint8)  # neither black, white nor grey, as frames are
-
-
-def to_uint8(video: np.ndarray) -> np.ndarray:
-    """From [-1, 1] to 0..255, of any shape: rounded, and what is out of range clipped."""
-    return np.clip(np.round((np.asarray(video, np.float32) + 1) * 127.5), 0, 255).astype(np.uint8)
-
-
-def from_uint8(video: np.ndarray) -> np.ndarray:
-    """From uint8 0..255 to float32 in [-1, 1], of any shape; `to_uint8` is its inverse."""
-    return np.asarray(video).astype(np.float32) / 127.5 - 1
 
 
 def gif_bytes(

@@ -1,0 +1,1 @@
+"""One file per kind of video: containers, images, animations and arrays."""

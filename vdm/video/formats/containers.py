@@ -1,0 +1,245 @@
+"""Video containers, decoded in display order by PyAV.
+
+Pixels equal those of `ffmpeg -pix_fmt rgb24`: a filter graph converts them, since FFmpeg's command
+does the same, and PyAV's own conversion differs for 10-bit and interlaced video. Frames are
+rotated and mirrored as the file's display matrix says.
+"""
+
+import contextlib
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from vdm.video.errors import UnreadableVideoError
+
+SUFFIXES = (
+    *(".mp4", ".m4v", ".mov", ".avi", ".webm", ".mkv", ".mpg", ".mpeg", ".wmv", ".asf", ".flv"),
+    *(".ts", ".mts", ".m2ts", ".3gp", ".ogv", ".vob"),
+)
+
+# A file that lacks more of its duration than this many seconds, and this share, is truncated:
+# containers round durations, and only some of them count the last frame's.
+_TRUNCATED = (0.5, 0.05)
+
+
+class Decoded(NamedTuple):
+    """What is kept of a frame while a whole file is decoded.
+
+    Attributes:
+      timestamp: presentation time in units of the stream's time base, if the file has one.
+      duration: in the same units, 0 if unknown.
+      is_keyframe: whether decoding can start here.
+      checksum: CRC-32 of all planes as decoded, a palette included.
+    """
+
+    timestamp: int | None
+    duration: int
+    is_keyframe: bool
+    checksum: int
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[tuple]:
+    """Opens a file: PyAV's container and its default video stream.
+
+    Raises:
+      UnreadableVideoError: the file is empty, damaged or has no video.
+      ValueError: PyAV is not installed.
+    """
+    try:
+        import av
+    except ImportError as error:
+        raise ValueError(f'{path} needs PyAV: pip install "vdm[data]", or av') from error
+    with contextlib.ExitStack() as stack:
+        try:
+            if not path.stat().st_size:
+                raise UnreadableVideoError(path, "is empty")
+            container = stack.enter_context(_open(path, stack))
+        except (OSError, av.FFmpegError) as error:
+            raise UnreadableVideoError(path, f"cannot be opened: {_message(error)}") from error
+        stream = _default_stream(path, container)
+        # Files are decoded side by side, so that threads within one only cost.
+        stream.codec_context.thread_count = 1
+        try:
+            yield container, stream
+        except (OSError, av.FFmpegError) as error:
+            raise UnreadableVideoError(path, f"cannot be decoded: {_message(error)}") from error
+
+
+def decode(path: Path, container, stream) -> Iterator:
+    """PyAV's frames from the container's position on, in display order.
+
+    Raises:
+      UnreadableVideoError: a frame is damaged or has another size than the first.
+    """
+    size = None
+    for number, frame in enumerate(container.decode(stream)):
+        if frame.is_corrupt:
+            raise UnreadableVideoError(path, f"is damaged at frame {number}")
+        size = size or upright_size(frame)
+        if upright_size(frame) != size:
+            raise UnreadableVideoError(
+                path, f"changes from {size} to {upright_size(frame)} pixels at frame {number}"
+            )
+        yield frame
+
+
+def stream_frames(path: Path) -> Iterator[np.ndarray]:
+    """All frames of a file in display order, each uint8 [height, width, 3].
+
+    Raises:
+      UnreadableVideoError: no video, or damaged.
+      ValueError: PyAV is not installed.
+    """
+    to_rgb, frame = RgbConverter(), None
+    with opened(path) as (container, stream):
+        for frame in decode(path, container, stream):
+            yield to_rgb(frame)
+    if frame is None:
+        raise UnreadableVideoError(path, "has no video frames")
+
+
+def check_complete(path: Path, container, stream, decoded: list[Decoded]) -> None:
+    """Raises UnreadableVideoError where the file announces more seconds than it has."""
+    import av
+
+    if stream.duration is not None:
+        announced = float(stream.duration * stream.time_base)
+    elif "DURATION" in stream.metadata:  # Matroska's, as hours:minutes:seconds
+        parts = reversed(stream.metadata["DURATION"].split(":"))
+        announced = sum(float(part) * 60**power for power, part in enumerate(parts))
+    elif container.duration is not None and len(container.streams) == 1:
+        announced = container.duration / av.time_base
+    else:
+        return
+    times = [frame.timestamp for frame in decoded]
+    last = decoded[-1].duration or (times[-1] - times[-2] if times[1:] else 0)
+    found = float((times[-1] - min(times[0], 0) + last) * stream.time_base)
+    if announced - found > max(_TRUNCATED[0], _TRUNCATED[1] * announced):
+        raise UnreadableVideoError(
+            path, f"is truncated: it should have {announced:.1f} s, and has {found:.1f} s"
+        )
+
+
+class RgbConverter:
+    """Converts PyAV's frames to uint8 [height, width, 3], rotated and mirrored upright."""
+
+    def __init__(self):
+        self._graph, self._layout = None, None
+
+    def __call__(self, frame) -> np.ndarray:
+        layout = (frame.format.name, frame.width, frame.height)
+        if layout != self._layout:
+            self._graph, self._layout = _rgb_graph(frame), layout
+        self._graph.push(frame)
+        rgb = self._graph.pull().to_ndarray()
+        transposed, flipped_rows, flipped_columns, _ = _orientation(frame)
+        if transposed:
+            rgb = rgb.swapaxes(0, 1)
+        return rgb[:: -1 if flipped_rows else 1, :: -1 if flipped_columns else 1]
+
+
+def upright_size(frame) -> tuple[int, int]:
+    """Height and width of a frame after its rotation."""
+    size = (frame.height, frame.width)
+    return size[::-1] if _orientation(frame).transposed else size
+
+
+def orientation_note(frame) -> str:
+    """A sentence for a frame whose rotation is no multiple of 90 degrees, otherwise ''."""
+    degrees = _orientation(frame).degrees
+    return f"is rotated by {degrees} degrees, and is read as stored" if degrees else ""
+
+
+def checksum(frame) -> int:
+    """CRC-32 of all planes of a frame as decoded: a palette is a plane."""
+    total = 0
+    for plane in frame.planes:
+        total = zlib.crc32(_rows(plane), total)
+    return total
+
+
+class _Orientation(NamedTuple):
+    """How to show a stored frame: first transpose it, then flip rows (top-bottom) and columns.
+
+    Attributes:
+      degrees: an angle that is not applied, 0 where the three others are all.
+    """
+
+    transposed: bool = False
+    flipped_rows: bool = False
+    flipped_columns: bool = False
+    degrees: int = 0
+
+
+def _orientation(frame) -> _Orientation:
+    from av.sidedata.sidedata import Type
+
+    data = frame.side_data.get(Type.DISPLAYMATRIX)
+    if data is None:
+        return _Orientation()
+    # Rows of the matrix are where a step along x, and one along y, of the stored frame lead.
+    x_step, y_step = np.frombuffer(data, np.int32, 9).reshape(3, 3)[:2, :2] / 2**16
+    length = max(np.hypot(*x_step), np.hypot(*y_step)) or 1.0
+    # FFmpeg takes an angle within a degree of a right one for it.
+    x_near, y_near = np.abs([x_step, y_step]) < np.sin(np.deg2rad(1)) * length
+    if x_near[1] and y_near[0]:
+        return _Orientation(False, bool(y_step[1] < 0), bool(x_step[0] < 0))
+    if x_near[0] and y_near[1]:
+        return _Orientation(True, bool(x_step[1] < 0), bool(y_step[0] < 0))
+    return _Orientation(degrees=round(np.rad2deg(np.arctan2(-x_step[1], x_step[0]))))
+
+
+def _rgb_graph(frame):
+    import av
+
+    graph = av.filter.Graph()
+    graph.threads = 1
+    source = graph.add_buffer(
+        width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base
+    )
+    to_rgb, sink = graph.add("format", "rgb24"), graph.add("buffersink")
+    source.link_to(to_rgb)
+    to_rgb.link_to(sink)
+    graph.configure()
+    return graph
+
+
+def _rows(plane) -> bytes:
+    stored = np.frombuffer(plane, np.uint8)
+    stride = abs(plane.line_size)
+    if stride == 0 or len(stored) % stride:
+        return stored.tobytes()
+    return stored.reshape(-1, stride)[: plane.height].tobytes()
+
+
+def _open(path: Path, stack: contextlib.ExitStack):
+    import av
+
+    try:
+        # With a protocol, FFmpeg takes no part of the name for one, as of '12:30.mp4'.
+        return av.open(f"file:{path}")
+    except UnicodeEncodeError:  # A name that is not UTF-8.
+        return av.open(stack.enter_context(path.open("rb")))
+
+
+def _default_stream(path: Path, container):
+    """The video stream that FFmpeg's command chooses: the default one, else the largest."""
+    import av
+
+    # The cover of a piece of music is a video stream to FFmpeg.
+    covers = av.stream.Disposition.attached_pic
+    streams = [stream for stream in container.streams.video if not stream.disposition & covers]
+    if not streams:
+        kinds = sorted({stream.type for stream in container.streams} - {"video"})
+        raise UnreadableVideoError(path, f"has no video, but {' and '.join(kinds) or 'nothing'}")
+    default = av.stream.Disposition.default
+    return max(streams, key=lambda s: (bool(s.disposition & default), s.width * s.height))
+
+
+def _message(error: Exception) -> str:
+    """FFmpeg's, or else the system's, message without the file's name."""
+    return getattr(error, "strerror", None) or str(error)
