@@ -128,8 +128,9 @@ def open_animated(path: Path) -> AnimatedImage:
     delays, size = [], None
     with _opened(path) as picture:
         while _seek(picture, path, len(delays)):
+            size = _pixels(picture, path, f"picture {len(delays)}: ").shape[:2]
+            # Of WebP files Pillow knows the delay when the pixels are decoded.
             delays.append(float(picture.info.get("duration") or 0))
-            size = _pixels(picture, path, f"picture {len(delays) - 1}: ").shape[:2]
             if not getattr(picture, "is_animated", False):
                 break
     animated = [_BROWSERS_DELAY if delay <= _SHORTEST_DELAY else delay for delay in delays]

@@ -1,0 +1,233 @@
+"""Which videos a folder holds, and what is said of the rest."""
+
+import json
+import os
+import shutil
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from vdm.data.folder import open_folder
+from vdm.data.manifest import read_manifest
+from vdm.metrics.videos import open_videos
+from vdm.sampling.store import write_samples
+from vdm.video import UnreadableVideoError, find_videos, open_video
+from vdm.video.display import gif_bytes
+from vdm.video.index import index_folder
+
+
+def _pixels(frames=4, height=6, width=8, seed=0):
+    shape = (frames, height, width, 3)
+    return np.random.default_rng(seed).integers(256, size=shape, dtype=np.uint8)
+
+
+def _write_frames(folder, pixels, suffix=".png"):
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, frame in enumerate(pixels):
+        Image.fromarray(frame).save(folder / f"frame_{number}{suffix}")
+    return folder
+
+
+def _write_animated(path, pixels):
+    first, *rest = [Image.fromarray(frame) for frame in pixels]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    first.save(path, save_all=True, append_images=rest, duration=40, lossless=True)
+    return path
+
+
+def _names(folder):
+    return [found.name for found in find_videos(folder).videos]
+
+
+def test_foreign_files_do_not_hide_the_frames_of_a_video(tmp_path):
+    folder = _write_frames(tmp_path / "x.avi", _pixels())
+    for name in ("Thumbs.db", "meta.json", "sound.wav"):
+        (folder / name).touch()
+    _write_frames(folder / "masks", _pixels(seed=1))
+    found = find_videos(tmp_path)
+    assert [video.name for video in found.videos] == ["x.avi"]
+    assert set(found.left_out) == {
+        f"x.avi/{name}" for name in ("Thumbs.db", "meta.json", "sound.wav", "masks")
+    }
+    np.testing.assert_array_equal(open_video(folder).frames(range(4)), _pixels())
+
+
+def test_a_stray_picture_does_not_hide_the_folders_beside_it(tmp_path):
+    for name in "abc":
+        _write_frames(tmp_path / name, _pixels())
+    Image.fromarray(_pixels()[0]).save(tmp_path / "preview.png")
+    found = find_videos(tmp_path)
+    assert [video.name for video in found.videos] == ["a", "b", "c"]
+    assert found.left_out == {"preview.png": "is a single image beside videos"}
+
+
+def test_links_are_followed_once_and_dangling_ones_named(tmp_path):
+    _write_frames(tmp_path / "elsewhere" / "a", _pixels())
+    videos = tmp_path / "videos"
+    videos.mkdir()
+    (videos / "linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "back").symlink_to(tmp_path / "elsewhere")
+    (videos / "gone.mp4").symlink_to(tmp_path / "nowhere.mp4")
+    found = find_videos(videos)
+    assert [video.name for video in found.videos] == ["linked/a"]
+    assert found.left_out == {
+        "gone.mp4": "is a link to nothing",
+        "linked/back": "is a link to a folder that it lies in",
+    }
+
+
+def test_animated_pictures_are_videos(tmp_path):
+    pixels = _pixels()
+    for name in ("a.png", "b.webp", "c.apng"):
+        format_ = "PNG" if name.endswith("png") else "WEBP"
+        path = _write_animated(tmp_path / name.replace("apng", "png"), pixels)
+        path.rename(tmp_path / name)
+        video = open_video(tmp_path / name)
+        assert (video.num_frames, video.frame_rate) == (4, 25), format_
+        np.testing.assert_array_equal(video.frames([3, 0, 0]), pixels[[3, 0, 0]])
+    assert _names(tmp_path) == ["a.png", "b.webp", "c.apng"]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_applied(tmp_path, orientation):
+    upright = np.zeros((16, 32, 3), np.uint8)
+    upright[:8, :16] = 255  # the upper left quarter
+    # How a camera stores an upright picture, by EXIF 2.3's table of orientations.
+    stored = {
+        1: upright,
+        2: upright[:, ::-1],
+        3: upright[::-1, ::-1],
+        4: upright[::-1],
+        5: upright.swapaxes(0, 1),
+        6: np.rot90(upright),
+        7: upright[::-1, ::-1].swapaxes(0, 1),
+        8: np.rot90(upright, -1),
+    }[orientation]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(np.ascontiguousarray(stored)).save(tmp_path / "a.jpg", exif=exif, quality=100)
+    read = open_video(tmp_path / "a.jpg").frames([0])[0]
+    assert read.shape == upright.shape and np.abs(read.astype(int) - upright).max() <= 4
+
+
+def test_samples_as_they_are_left_are_the_arrays_alone(tmp_path):
+    samples = np.stack([_pixels(seed=seed) for seed in range(3)])
+    write_samples(tmp_path, samples, seed=0, max_video_files=2, described={})
+    assert _names(tmp_path) == ["samples.npz#0", "samples.npz#1", "samples.npz#2"]
+    np.testing.assert_array_equal(list(open_videos(tmp_path, 0)), samples)
+
+
+def test_the_same_videos_have_the_same_frames_at_every_door(tmp_path):
+    repeated = _pixels(8)[[0, 1, 1, 1, 2, 3, 4, 5]] // 32 * 32
+    grey = repeated[..., :1].repeat(3, -1)
+    (tmp_path / "class").mkdir()
+    (tmp_path / "class" / "a.gif").write_bytes(gif_bytes(grey[..., :1], scale=1))
+    _write_frames(tmp_path / "class" / "b", grey)
+    np.savez(tmp_path / "c.npz", video=grey[None])
+    np.save(tmp_path / "d.npy", np.asfortranarray(grey))
+    expected = [grey] * 4
+    np.testing.assert_array_equal(list(open_videos(tmp_path, 0)), expected)
+    indexed = index_folder(tmp_path, save=False).videos
+    np.testing.assert_array_equal([v.frames(range(8)) for v in indexed.values()], expected)
+    opened = [open_video(found.path, found.index) for found in find_videos(tmp_path).videos]
+    np.testing.assert_array_equal([video.frames(range(8)) for video in opened], expected)
+    assert not (tmp_path / "video_index.json").exists()
+
+
+def test_a_folder_that_is_one_video_is_indexed_twice(tmp_path):
+    _write_frames(tmp_path, _pixels(20))
+    for _ in range(2):
+        open_folder.cache_clear()
+        splits = open_folder(tmp_path, needed_frames=16)
+        assert sum(map(len, splits.values())) == 1
+
+
+def test_frames_that_are_replaced_are_indexed_again(tmp_path):
+    _write_frames(tmp_path / "a", _pixels(seed=0))
+    assert index_folder(tmp_path).videos["a"].width == 8
+    _write_frames(tmp_path / "a", _pixels(width=10, seed=1))
+    assert index_folder(tmp_path).videos["a"].width == 10
+
+
+@pytest.mark.parametrize("name", ["video_index.txt", "video_index.json"])
+def test_files_of_others_are_not_overwritten(tmp_path, monkeypatch, name):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    folder = tmp_path / "videos"
+    _write_frames(folder / "a", _pixels(20))
+    (folder / name).write_text("my own notes\n")
+    open_folder.cache_clear()
+    open_folder(folder, needed_frames=16)
+    assert (folder / name).read_text() == "my own notes\n"
+    assert len(list((tmp_path / "cache").rglob("video_index.*"))) == 2
+
+
+@pytest.mark.parametrize("held_out", ["test", "val", "validation"])
+def test_folders_of_splits_are_splits(tmp_path, held_out):
+    for split, count in (("train", 3), (held_out, 2)):
+        for number in range(count):
+            _write_frames(tmp_path / split / "waves" / str(number), _pixels(20))
+    open_folder.cache_clear()
+    splits = open_folder(tmp_path, needed_frames=16, condition="label")
+    assert [len(splits[split]) for split in ("train", "test")] == [3, 2]
+    assert splits["train"].classes == ("waves",)
+    assert all(name.startswith(held_out) for name in splits["test"].names)
+
+
+def test_names_that_are_not_utf_8_are_used_and_reported(tmp_path):
+    bad = os.fsdecode(b"caf\xe9")
+    _write_frames(tmp_path / bad, _pixels(20))
+    (tmp_path / (bad + ".txt")).touch()
+    for _ in range(2):
+        open_folder.cache_clear()
+        splits = open_folder(tmp_path, needed_frames=16)
+        assert [name for split in splits.values() for name in split.names] == [bad]
+    assert "caf\\udce9.txt is no video" in (tmp_path / "video_index.txt").read_text()
+
+
+def test_manifest_names_of_other_systems_are_the_same_files(tmp_path):
+    for name in ("a", "b", "c", "d\u00e9"):
+        _write_frames(tmp_path / "x" / name, _pixels(20))
+    listed = ["./x/a", "x\\b", "x/c ", "x/de\u0301"]
+    rows = [json.dumps({"file": name, "split": "train"}) for name in listed]
+    (tmp_path / "manifest.jsonl").write_text("\n".join(rows))
+    open_folder.cache_clear()
+    assert len(open_folder(tmp_path, needed_frames=16)["train"]) == 4
+    (tmp_path / "manifest.jsonl").write_text("\n".join([*rows, json.dumps({"file": "x/a"})]))
+    with pytest.raises(ValueError, match=r"line 5 .* has 'x/a', as line 1 has"):
+        read_manifest(tmp_path / "manifest.jsonl")
+
+
+_NAMES = st.text(st.characters(codec="utf-8", exclude_characters="/\0"), min_size=1, max_size=6)
+_SUFFIXES = st.sampled_from(["", ".mp4", ".gif", ".png", ".npz", ".txt", ".PNG", ".webp"])
+_CONTENTS = st.sampled_from([b"", b"no video", gif_bytes(_pixels(2), scale=1)])
+_FILES = st.dictionaries(
+    st.tuples(st.lists(_NAMES, max_size=2).map(tuple), _NAMES, _SUFFIXES), _CONTENTS, max_size=6
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(files=_FILES)
+def test_every_file_is_used_or_named(tmp_path, files):
+    root = tmp_path / "root"
+    shutil.rmtree(root, ignore_errors=True)
+    root.mkdir()
+    written = []
+    for (folders, name, suffix), content in files.items():
+        path = root.joinpath(*folders, name + suffix)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        except OSError:  # '.', or a folder where a file is
+            continue
+        written.append(path)
+    index = index_folder(root, save=False)
+    used = {video.path for video in index.videos.values()}
+    named = {root / name for name in index.left_out}
+    for path in written:
+        assert ({path, *path.parents} & (used | named)) or path.parent in used
+    for name in index.unreadable:
+        with pytest.raises(UnreadableVideoError):
+            open_video(root / name)
