@@ -117,14 +117,14 @@ class ManualVideos(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def _generate_examples(self, folder: Path, entries: list[Entry]) -> Iterator[tuple[str, dict]]:
         config, left_out = self.builder_config, {}
 
-        def encoded(entry: Entry) -> list[bytes] | ValueError:
+        def encoded(entry: Entry) -> list[bytes] | Exception:
             try:
                 return _encoded_frames(folder / entry.file, config)
-            except ValueError as error:
+            except (ValueError, OSError) as error:
                 return error
 
         for entry, frames in zip(entries, _in_parallel(encoded, entries), strict=True):
-            if isinstance(frames, ValueError):
+            if isinstance(frames, Exception):
                 left_out[entry.file] = str(frames)
                 continue
             said = getattr(entry, self.said_of_each)
