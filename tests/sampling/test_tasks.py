@@ -13,7 +13,7 @@ from vdm.data.source import make_source
 from vdm.diffusion.conditioning import ObservedFrames, ObservedLowResolution
 from vdm.exported import export
 from vdm.sampling.checks import check_sampling
-from vdm.sampling.generate import make_generator, preview_config
+from vdm.sampling.generate import load_observed, make_generator, preview_config
 from vdm.sampling.tasks import cascade, extend
 from vdm.video.pixels import from_uint8, to_uint8
 
@@ -178,11 +178,23 @@ def test_wrong_settings_are_one_sentence(tiny_config, section, values, sentence)
         check_sampling(tiny_config)
 
 
-def test_observed_videos_that_do_not_fit_are_named(tiny_config, tmp_path):
+def test_observed_videos_that_are_too_short_are_named(tiny_config, tmp_path):
     tiny_config.sample.update(task="predict", observed=str(tmp_path / "mine.npz"))
-    np.savez(tmp_path / "mine.npz", video=np.zeros((2, 3, 10, 8, 1), np.uint8))
-    with pytest.raises(ValueError, match=r"mine.npz.* 10.*8"):
+    tiny_config.predict.num_given = 3
+    np.savez(tmp_path / "mine.npz", video=np.zeros((2, 2, 8, 8, 1), np.uint8))
+    with pytest.raises(ValueError, match=r"mine\.npz has 2 frames, and 3 are needed"):
         check_sampling(tiny_config)
+
+
+def test_observed_videos_of_another_size_are_cropped_and_resized(tiny_config, tmp_path):
+    tiny_config.sample.update(task="predict", observed=str(tmp_path / "mine.npz"))
+    video = np.zeros((2, 3, 16, 24, 1), np.uint8)
+    video[..., 4:12, :] = 255  # the left half of the square in the middle
+    np.savez(tmp_path / "mine.npz", video=video)
+    check_sampling(tiny_config)
+    observed = load_observed(tiny_config)[:, 0]
+    assert observed.shape == (2, 8, 8, 1)
+    assert (observed[:, :, :4] == 255).all() and not observed[:, :, 4:].any()
 
 
 def test_the_cascade_runs_two_models(tiny_config, params, tmp_path):
