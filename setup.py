@@ -49,6 +49,7 @@ setup(
         "test": [
             "av>=17,<20",
             "beartype>=0.22,<0.24",
+            "hypothesis>=6.100,<7",
             "imageio-ffmpeg>=0.6,<0.9",  # the ffmpeg command that frames are compared with
             "keras>=3.12,<4",  # what the feature networks are compared with
             "opencv-python-headless>=4.10,<6",
