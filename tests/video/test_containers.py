@@ -65,7 +65,9 @@ def _by_ffmpeg(path, height, width):
     command = pytest.importorskip("imageio_ffmpeg").get_ffmpeg_exe()
     options = ["-map", "0:v:0", "-fps_mode", "passthrough", "-pix_fmt", "rgb24"]
     options += ["-f", "rawvideo", "-"]
-    found = subprocess.run([command, "-v", "error", "-i", path, *options], capture_output=True)
+    found = subprocess.run(
+        [command, "-v", "error", "-threads", "1", "-i", path, *options], capture_output=True
+    )
     return np.frombuffer(found.stdout, np.uint8).reshape(-1, height, width, 3)
 
 
@@ -257,6 +259,10 @@ def test_any_name_is_read(tmp_path, name):
         ("a.ts", "-c:v libx264 -bf 3 -g 12"),
         ("a.mpg", "-c:v mpeg2video -bf 2 -g 25"),
         ("a.mpg", "-c:v mpeg1video -bf 2 -g 12"),
+        # Seeks that land behind a keyframe, after which timestamps are guesses.
+        ("a.mpg", "-c:v mpeg1video -bf 0 -g 4"),
+        ("a.mpg", "-c:v mpeg2video -bf 0 -g 2"),
+        ("a.ts", "-c:v libx264 -bf 2 -g 300"),
         ("a.webm", "-c:v libvpx-vp9 -g 25 -deadline realtime"),
         ("a.mkv", "-c:v libaom-av1 -cpu-used 8 -g 25"),
         ("a.avi", "-c:v mjpeg"),

@@ -188,8 +188,8 @@ def _index_path(folder: Path) -> Path:
 
 def _is_ours(path: Path, start: str) -> bool:
     """Whether a file is missing, or its first line is one that we write."""
-    if not path.exists():
-        return True
+    if not path.is_file():
+        return not path.exists()
     with path.open(encoding="utf-8", errors="replace") as file:
         return re.match(start, file.readline(10_000)) is not None
 

@@ -175,11 +175,14 @@ def _frames(video: ContainerVideo, wanted: list[int]) -> Iterator:
     start, back = bisect.bisect_right(video.keyframes, wanted[0]) - 1, 1
     while True:
         with opened(video.path) as (container, stream):
+            aim = times[video.keyframes[start]]
             if start > 0:
-                container.seek(times[video.keyframes[start]], stream=stream)
+                container.seek(aim, stream=stream)
             frames = container.decode(stream)
             frame = next(frames, None)
-            if start > 0 and (frame is None or frame.pts is None or frame.pts > times[wanted[0]]):
+            # Compared with the keyframe, not with the frame that is wanted: so all frames of a
+            # group are read by the very seek that was compared with sequential decoding.
+            if start > 0 and (frame is None or frame.pts is None or frame.pts > aim):
                 start, back = start - back, 2 * back
                 continue
             for number in wanted:
