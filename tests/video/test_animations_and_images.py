@@ -110,7 +110,7 @@ def test_delays_become_repeated_frames(tmp_path, delays, repeats):
 
 def test_transparent_pixels_of_a_gif_are_black(tmp_path):
     labels = np.array([[0, 1], [2, 1]], np.uint8)
-    picture = Image.fromarray(labels, "P") if False else Image.new("P", (2, 2))
+    picture = Image.new("P", (2, 2))
     picture.putdata(labels.ravel().tolist())
     picture.putpalette([255, 255, 255, 200, 10, 20, 30, 40, 50])
     picture.save(tmp_path / "a.gif", transparency=1)

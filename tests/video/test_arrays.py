@@ -143,7 +143,9 @@ def test_a_damaged_member_is_named(tmp_path):
             open_video(path, index).frames(range(5))
 
 
-@pytest.mark.parametrize("content", [b"", b"no archive at all", b"PK\x03\x04", b"\x93NUMPY\x01\x00"])
+@pytest.mark.parametrize(
+    "content", [b"", b"no archive at all", b"PK\x03\x04", b"\x93NUMPY\x01\x00"]
+)
 @pytest.mark.parametrize("name", ["a.npz", "a.npy"])
 def test_files_of_other_contents_are_named(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
