@@ -112,7 +112,8 @@ def test_v3_repeated_frames_of_a_gif_are_counted_at_every_door(fault, tmp_path):
 
 def test_v4_foreign_files_in_a_folder_of_frames(tmp_path):
     folder = _images(tmp_path / "a", _SMALL)
-    for name in ("Thumbs.db", "data.json", "sound.wav", ".DS_Store"):
+    foreign = ("Thumbs.db", "data.json", "sound.wav", ".DS_Store")
+    for name in foreign:
         (folder / name).write_bytes(b"foreign")
     _images(folder / "masks", _SMALL)
     found = find_videos(tmp_path)

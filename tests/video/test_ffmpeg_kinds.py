@@ -82,9 +82,8 @@ _KINDS = {  # suffix, then options of ffmpeg
     "svq1": (".mov", "-c:v", "svq1", "-g", "12"),
     "snow": (".avi", "-c:v", "snow", "-strict", "-2", "-g", "12"),
     "zmbv": (".avi", "-c:v", "zmbv", "-g", "12"),
-    "realvideo": (".mkv", "-c:v", "rv20", "-g", "12"),
 }  # fmt: skip
-_SLOW = ("interlaced dv", "12 bit hevc", "cinepak", "svq1", "realvideo", "snow", "late ts")
+_SLOW = ("interlaced dv", "12 bit hevc", "cinepak", "svq1", "snow", "late ts")
 
 
 @pytest.mark.parametrize(

@@ -25,23 +25,9 @@ _COMPONENTS = st.one_of(
 )
 _SUFFIXES = st.sampled_from(
     [
-        ".png",
-        ".PNG",
-        ".jpg",
-        ".webp",
-        ".bmp",
-        ".gif",
-        ".npz",
-        ".npy",
-        ".mp4",
-        ".avi",
-        ".mkv",
-        ".txt",
-        ".json",
-        ".tif",
-        ".apng",
+        *("", ".png", ".PNG", ".jpg", ".webp", ".bmp", ".tif", ".apng", ".gif", ".npz", ".npy"),
+        *(".mp4", ".avi", ".mkv", ".txt", ".json"),
     ]
-    + [""]
 )
 _NAMED = ["samples.npz", "video_index.json", "video_index.txt", "manifest.csv", "Thumbs.db"]
 _NAMES = st.one_of(

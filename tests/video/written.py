@@ -1,4 +1,4 @@
-"""Video files written by ffmpeg, and what ffmpeg decodes from them: the reference of these tests."""
+"""Video files that ffmpeg writes, and their frames as ffmpeg decodes them."""
 
 import os
 import subprocess
