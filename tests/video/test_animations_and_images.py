@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.video.written import encode, moving, reference_frames
+from tests.video.written import encode, moving, reference_frames, reference_on_black
 from vdm.video import UnreadableVideoError, open_video
+from vdm.video.index import index_folder
 from vdm.video.read import stream_frames
 
 
@@ -116,6 +117,37 @@ def test_transparent_pixels_of_a_gif_are_black(tmp_path):
     picture.save(tmp_path / "a.gif", transparency=1)
     (frame,) = open_video(tmp_path / "a.gif").frames([0])
     np.testing.assert_array_equal(frame, [[[255] * 3, [0] * 3], [[30, 40, 50], [0] * 3]])
+
+
+@pytest.mark.parametrize("disposal", [0, 1, 2, 3])
+@pytest.mark.parametrize("suffix", [".gif", ".png"])
+def test_what_becomes_of_the_picture_before_equals_ffmpeg(tmp_path, suffix, disposal):
+    if suffix == ".png" and disposal == 3:
+        pytest.skip("PNG has three ways")
+    pixels = np.zeros((5, 12, 16, 4), np.uint8)
+    for number in range(5):
+        pixels[number, number : number + 5, number : number + 6] = (255, 60 * number, 20, 255)
+    path = _save(tmp_path / f"a{suffix}", pixels, 40, disposal=disposal)
+    expected = reference_on_black(path, 12, 16)
+    np.testing.assert_array_equal(open_video(path).frames(range(5)), expected)
+
+
+def test_the_default_image_of_an_animated_png_is_no_frame(tmp_path):
+    """It is for programs that cannot show animations (APNG specification, "structure")."""
+    frames = _palette_frames(5)
+    path = _save(tmp_path / "a.png", frames, 40, default_image=True)
+    expected, video = reference_frames(path), open_video(path)
+    assert (video.num_frames, len(expected)) == (4, 4)
+    np.testing.assert_array_equal(video.frames(range(4)), expected)
+
+
+def test_a_tiff_of_several_pages_in_a_folder_is_not_cut_to_its_first(tmp_path):
+    frames = _palette_frames(5)
+    _save(tmp_path / "a.tif", frames, 40)
+    np.testing.assert_array_equal(open_video(tmp_path / "a.tif").frames(range(5)), frames)
+    index = index_folder(tmp_path, save=False)
+    counts = [video.num_frames for video in index.videos.values()]
+    assert counts == [5] or index.left_out
 
 
 # EXIF 2.32, section 4.6.4: what the stored row 0 and column 0 are of the upright picture.

@@ -1,7 +1,6 @@
 """Faults that were reported, one test per kind: inputs made here, and the files where they are."""
 
 import os
-import unicodedata
 
 import numpy as np
 import pytest
@@ -20,7 +19,6 @@ from vdm.video import UnreadableVideoError, find_videos, open_video
 from vdm.video.index import index_folder
 
 _INPUTS = ROOT.parent / "shared" / "faults" / "inputs"
-_CLIPS = ROOT.parent / "shared" / "data" / "clips"
 _X264 = ("-c:v", "libx264", "-preset", "veryfast", "-pix_fmt", "yuv420p")
 
 
@@ -162,14 +160,6 @@ def test_v8_every_frame_of_program_streams(tmp_path, codec, group, b_frames):
     options = ("-c:v", codec, "-g", group, "-bf", b_frames if group != "1" else "0")
     path = encode(tmp_path / "a.mpg", moving(60), *options)
     assert_frames(open_video(path), reference_frames(path))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["grid_bbaf2n.mpg", "grid_lwbsza.mpg"])
-def test_v8_every_frame_of_recorded_program_streams(name):
-    if not (_CLIPS / name).exists():
-        pytest.skip(f"{_CLIPS / name} is missing")
-    assert_frames(open_video(_CLIPS / name), reference_frames(_CLIPS / name))
 
 
 def test_v11_a_folder_of_frames_is_indexed_twice(tmp_path):
@@ -342,7 +332,7 @@ def test_v26_any_name_is_read(tmp_path, stem):
 
 
 def test_v26_names_keep_their_normal_form(tmp_path):
-    name = unicodedata.normalize("NFD", "é.gif")
+    name = "e\u0301.gif"  # as macOS stores it
     _animated(tmp_path / name, _SMALL)
     assert _names(tmp_path) == [name]
     assert open_video(find_videos(tmp_path).videos[0].path).num_frames == 6

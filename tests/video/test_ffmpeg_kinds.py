@@ -197,3 +197,17 @@ def test_frames_with_the_same_time_equal_ffmpeg(tmp_path):
     plain = encode(tmp_path / "plain.mkv", moving(30), "-c:v", "mjpeg")
     path = remux(tmp_path / "a.mkv", plain, "-bsf:v", "setts=ts=floor(N/2)*80")
     assert_frames(open_video(path), reference_frames(path))
+
+
+@pytest.mark.slow
+def test_recorded_videos_equal_ffmpeg(shared_data):
+    """Single frames and pairs at random, and around all keyframes, of every recorded file."""
+    for path in sorted(shared_data("clips").iterdir()):
+        if path.suffix in (".mp4", ".mkv", ".mpg", ".avi") and path.stat().st_size < 2e6:
+            video = open_video(path)
+            if video.num_frames * video.height * video.width > 100e6:
+                continue
+            random = np.random.default_rng(0).integers(0, video.num_frames, 8)
+            near = {k + d for k in video.keyframes[:6] for d in (-1, 0, 1)} | {*random.tolist()}
+            wanted = sorted(near & {*range(video.num_frames)})
+            assert_frames(video, reference_frames(path), wanted)

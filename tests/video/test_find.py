@@ -129,9 +129,11 @@ def test_every_file_is_used_or_named(tmp_path, contents, examples):
 
 
 @pytest.mark.parametrize("examples", _EXAMPLES)
-def test_a_saved_index_gives_the_same_videos(tmp_path, monkeypatch, contents, examples):
+def test_a_saved_index_gives_the_same_videos(
+    tmp_path, tmp_path_factory, monkeypatch, contents, examples
+):
     # Where a file of another program has the index's name, the index goes there.
-    cache = tmp_path / "cache"
+    cache = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
     root = (tmp_path / "root").resolve()
 

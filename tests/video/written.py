@@ -97,6 +97,14 @@ def reference_frames(path, *, stream: str = "0:v:0", autorotate: bool = True) ->
     return np.stack(list(_images(pipe)))
 
 
+def reference_on_black(path, height: int, width: int) -> np.ndarray:
+    """All frames of a transparent file over black, uint8 [n, height, width, 3], by ffmpeg."""
+    target = ("-map", "0:v:0", "-fps_mode", "passthrough", "-pix_fmt", "rgba", "-f", "rawvideo")
+    raw = np.frombuffer(run_ffmpeg("-i", path, *target, "-", log_level="fatal"), np.uint8)
+    raw = raw.reshape(-1, height, width, 4).astype(int)
+    return np.round(raw[..., :3] * raw[..., 3:] / 255).astype(np.uint8)
+
+
 def _images(pipe: bytes):
     """The images uint8 [height, width, 3] of concatenated PPM files."""
     start = 0
