@@ -231,3 +231,17 @@ def test_every_file_is_used_or_named(tmp_path, files):
     for name in index.unreadable:
         with pytest.raises(UnreadableVideoError):
             open_video(root / name)
+
+
+def test_photographs_with_a_preview_inside_are_single_frames(tmp_path):
+    """Phones store two pictures in one .jpg (MPO, CIPA DC-007)."""
+    flat = [np.full((6, 8, 3), 40 * number, np.uint8) for number in range(4)]
+    for number, frame in enumerate(flat):
+        preview = Image.fromarray(frame[:3, :4])
+        photograph = Image.fromarray(frame)
+        path = tmp_path / "a" / f"{number}.jpg"
+        path.parent.mkdir(exist_ok=True)
+        photograph.save(path, format="MPO", save_all=True, append_images=[preview])
+    assert open_video(path).num_frames == 1
+    read = open_video(tmp_path / "a").frames(range(4))
+    assert np.abs(read.astype(int) - flat).max() <= 2

@@ -127,11 +127,13 @@ def open_animated(path: Path) -> AnimatedImage:
     """
     delays, size = [], None
     with _opened(path) as picture:
-        while _seek(picture, path, len(delays)):
-            size = _pixels(picture, path, f"picture {len(delays)}: ").shape[:2]
+        # The default image of a PNG is for programs that cannot show the animation.
+        first = int(bool(picture.info.get("default_image")))
+        while _seek(picture, path, first + len(delays)):
+            size = _pixels(picture, path, f"picture {first + len(delays)}: ").shape[:2]
             # Of WebP files Pillow knows the delay when the pixels are decoded.
             delays.append(float(picture.info.get("duration") or 0))
-            if not getattr(picture, "is_animated", False):
+            if not _has_pages(picture):
                 break
     animated = [_BROWSERS_DELAY if delay <= _SHORTEST_DELAY else delay for delay in delays]
     repeats = [max(1, round(delay / min(animated))) for delay in animated]
@@ -139,11 +141,11 @@ def open_animated(path: Path) -> AnimatedImage:
     if max(repeats) > _MAX_REPEATS:
         number = int(np.argmax(repeats))
         note = (
-            f"shows picture {number} for {animated[number] / 1000:.1f} s, of which "
+            f"shows picture {first + number} for {animated[number] / 1000:.1f} s, of which "
             f"{_MAX_REPEATS} frames are kept"
         )
         repeats = [min(count, _MAX_REPEATS) for count in repeats]
-    pictures = np.repeat(np.arange(len(repeats)), repeats).tolist()
+    pictures = np.repeat(np.arange(first, first + len(repeats)), repeats).tolist()
     return AnimatedImage(
         path, *size, tuple(pictures), min(animated) / 1000 if len(delays) > 1 else 0.0, note
     )
@@ -202,8 +204,10 @@ def read_image(path: Path) -> np.ndarray:
       UnreadableVideoError: the file is damaged, animated, or has over 8 bits a channel.
     """
     with _opened(path) as picture:
-        if getattr(picture, "n_frames", 1) > 1 and picture.format != "TIFF":
-            raise UnreadableVideoError(path, "is animated, and one frame is needed")
+        if _has_pages(picture):
+            raise UnreadableVideoError(
+                path, f"has {picture.n_frames} pictures, and one frame is needed"
+            )
         return _pixels(picture, path, "")
 
 
@@ -224,10 +228,12 @@ def decode_image(encoded: bytes, name: str) -> np.ndarray:
 
 def _pixels(picture: Image.Image, path: Path, where: str) -> np.ndarray:
     """The picture that a file is at, uint8 [height, width, 3]; what is transparent is black."""
-    if picture.mode.startswith(("I", "F")):  # which Pillow would clip to 255 instead of scaling
+    # Pillow clips 16 bits of grey to 255 instead of scaling, and drops 8 of 16 bits of colour.
+    stored = {str(tile.args) for tile in picture.tile}
+    if picture.mode.startswith(("I", "F")) or any(";16" in args for args in stored):
+        kind = f"{picture.mode}, 16 bits" if picture.mode == "RGB" else picture.mode
         raise UnreadableVideoError(
-            path,
-            f"{where}has pixels of Pillow's mode {picture.mode}, and 8 bits a channel are needed",
+            path, f"{where}has pixels of Pillow's mode {kind}, and 8 bits a channel are needed"
         )
     with _blamed_on(path):
         upright = ImageOps.exif_transpose(picture)
@@ -235,6 +241,11 @@ def _pixels(picture: Image.Image, path: Path, where: str) -> np.ndarray:
             black = Image.new("RGBA", upright.size, "black")
             upright = Image.alpha_composite(black, upright.convert("RGBA"))
         return np.asarray(upright.convert("RGB"))
+
+
+def _has_pages(picture: Image.Image) -> bool:
+    """Whether a file holds several pictures; those beside a photograph (MPO) do not count."""
+    return getattr(picture, "n_frames", 1) > 1 and picture.format != "MPO"
 
 
 def _check_size(folder: Path, name: str, image: np.ndarray, size: tuple[int, int]) -> None:
