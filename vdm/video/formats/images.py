@@ -133,7 +133,7 @@ def open_animated(path: Path) -> AnimatedImage:
             size = _pixels(picture, path, f"picture {first + len(delays)}: ").shape[:2]
             # Of WebP files Pillow knows the delay when the pixels are decoded.
             delays.append(float(picture.info.get("duration") or 0))
-            if not _has_pages(picture):
+            if not _has_pages(picture, path):
                 break
     animated = [_BROWSERS_DELAY if delay <= _SHORTEST_DELAY else delay for delay in delays]
     repeats = [max(1, round(delay / min(animated))) for delay in animated]
@@ -204,7 +204,7 @@ def read_image(path: Path) -> np.ndarray:
       UnreadableVideoError: the file is damaged, animated, or has over 8 bits a channel.
     """
     with _opened(path) as picture:
-        if _has_pages(picture):
+        if _has_pages(picture, path):
             raise UnreadableVideoError(
                 path, f"has {picture.n_frames} pictures, and one frame is needed"
             )
@@ -243,9 +243,10 @@ def _pixels(picture: Image.Image, path: Path, where: str) -> np.ndarray:
         return np.asarray(upright.convert("RGB"))
 
 
-def _has_pages(picture: Image.Image) -> bool:
+def _has_pages(picture: Image.Image, path: Path) -> bool:
     """Whether a file holds several pictures; those beside a photograph (MPO) do not count."""
-    return getattr(picture, "n_frames", 1) > 1 and picture.format != "MPO"
+    with _blamed_on(path):  # Pillow parses all of a GIF to count its pictures.
+        return getattr(picture, "n_frames", 1) > 1 and picture.format != "MPO"
 
 
 def _check_size(folder: Path, name: str, image: np.ndarray, size: tuple[int, int]) -> None:
