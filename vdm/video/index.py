@@ -28,7 +28,7 @@ INDEX_NAME, REPORT_NAME = INDEX_NAMES
 # By their first lines our files are told from those of other programs.
 _INDEX_START = r'\{"version": \d+, "videos": '
 REPORT_START = r".*: \d+ videos are used, and \d+ skipped$"
-_VERSION = 2
+_VERSION = 3
 _SAVE_INTERVAL = 60  # seconds, so that an interrupted indexing resumes
 _PROGRESS_INTERVAL = 10
 
@@ -222,7 +222,8 @@ def _to_record(video: Video) -> dict:
             "keyframes": list(video.keyframes),
         }
     elif isinstance(video, images.AnimatedImage):
-        record |= {"pictures": _runs(video.pictures), "delay": video.delay}
+        delays = [[delay, len(list(run))] for delay, run in itertools.groupby(video.delays)]
+        record |= {"pictures": _runs(video.pictures), "delays": delays}
     return record
 
 
@@ -239,7 +240,8 @@ def _from_record(path: Path, record: dict) -> Video:
         )
     if "pictures" in record:
         pictures = _from_runs(record["pictures"])
-        return images.AnimatedImage(path, *size, pictures, record["delay"], note)
+        delays = tuple(delay for delay, count in record["delays"] for _ in range(count))
+        return images.AnimatedImage(path, *size, pictures, delays, note)
     return images.ImageFolder(path, *size, tuple(images.image_names(path)))
 
 
