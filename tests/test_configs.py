@@ -184,6 +184,10 @@ def test_network_maps_a_video_to_its_shape(name):
     ("field", "value"),
     [
         ("data.condition", "caption"),
+        ("data.frame_rate", -1.0),
+        ("data.frame_rate", float("inf")),
+        ("data.frame_rate", float("nan")),
+        ("data.frame_rate", 1001.0),
         ("data.frames", 0),
         ("data.num_images", -1),
         ("data.resolution", 60),

@@ -35,6 +35,9 @@ def default_config() -> ml_collections.ConfigDict:
     data.frames = 16
     data.resolution = 64  # height and width
     data.channels = 3
+    # Of 'folder': frames per second at which videos are sampled by their presentation times, before
+    # frameskip; 0 for frames as stored. Observed videos are sampled alike. Not fixed by the paper.
+    data.frame_rate = 0.0
     data.frameskip = 1  # one frame of these is kept
     data.start = "random"  # of videos: where a clip for training begins, random | first
     data.downsample = 1  # of moving digits: block means, for the low resolution of a cascade
@@ -268,6 +271,12 @@ def validate(config: ml_collections.ConfigDict) -> None:
     ):
         value = _get(config, field)
         require(0 <= value <= 1, field, value, "from 0 to 1")
+    require(
+        0 <= data.frame_rate <= 1000,  # vdm.video.timing.MAX_FRAME_RATE
+        "data.frame_rate",
+        data.frame_rate,
+        "0 for frames as stored, or positive and at most 1000 frames per second",
+    )
     for field in ("plan.compute_efficiency", "plan.memory_efficiency", "plan.link_efficiency"):
         value = _get(config, field)
         require(0 < value <= 1, field, value, "more than 0 and at most 1")

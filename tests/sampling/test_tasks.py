@@ -213,6 +213,10 @@ def test_the_cascade_runs_two_models(tiny_config, params, tmp_path):
     config.cascade.frameskip = 4
     with pytest.raises(ValueError, match=r"frameskip 2, and config\.cascade\.frameskip is 4"):
         check_sampling(config)
+    config.cascade.frameskip = 2
+    config.data.frame_rate = 8.0
+    with pytest.raises(ValueError, match=r"frame_rate 0\.0, and config\.data\.frame_rate is 8\.0"):
+        check_sampling(config)
 
 
 def test_the_cascade_asks_its_first_model_for_the_same_label(tiny_config, tmp_path):

@@ -107,6 +107,11 @@ def test_delays_become_repeated_frames(tmp_path, delays, repeats):
         video.frames(range(video.num_frames)), np.repeat(frames, repeats, axis=0)
     )
     assert bool(video.note) == (max(delays) == 30000)
+    shown = [100 if delay <= 10 else delay for delay in delays]
+    starts = video.times[np.cumsum([0, *repeats[:-1]])]
+    np.testing.assert_allclose(starts, np.cumsum([0, *shown[:-1]]) / 1000, rtol=1e-12)
+    assert (np.diff(video.times) > 0).all() and video.times[-1] < sum(shown) / 1000
+    assert video.num_frames / video.frame_rate == pytest.approx(sum(shown) / 1000)
 
 
 def test_transparent_pixels_of_a_gif_are_black(tmp_path):

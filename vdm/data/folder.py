@@ -12,6 +12,7 @@ from vdm.data.manifest import SUFFIXES, Entry, class_numbers, normalised, read_m
 from vdm.video.folders import MANIFEST_NAMES
 from vdm.video.index import REPORT_NAME, FolderIndex, index_folder, write_atomically
 from vdm.video.read import Video
+from vdm.video.timing import describe_length
 
 MANIFEST = "manifest"
 SPLITS = ("train", "test")
@@ -68,7 +69,12 @@ class FolderVideos:
 # What is found is kept, so that it is said once, and nothing is looked for again.
 @functools.lru_cache(maxsize=8)
 def open_folder(
-    path: Path, *, needed_frames: int, condition: str = "none", test_share: float = 0.1
+    path: Path,
+    *,
+    needed_frames: int,
+    frame_rate: float = 0.0,
+    condition: str = "none",
+    test_share: float = 0.1,
 ) -> dict[str, FolderVideos]:
     """The videos of a folder, split into 'train' and 'test'.
 
@@ -83,7 +89,8 @@ def open_folder(
 
     Args:
       path: the folder.
-      needed_frames: that a video must have at least.
+      needed_frames: that a video must have at least, at the frame rate.
+      frame_rate: frames per second at which videos are sampled, 0 for frames as stored.
       condition: 'none'; or 'label' or 'text', which every video must have then.
       test_share: the share of videos that is held out.
 
@@ -93,7 +100,7 @@ def open_folder(
     """
     if path.is_file():
         raise NotADirectoryError(f"{path} is a file, and a folder of videos is needed")
-    index = index_folder(path)
+    index = index_folder(path, frame_rate=frame_rate)
     skipped = {name: index.left_out[name] for name in index.unreadable}
     other = {
         name: why
@@ -184,8 +191,7 @@ def _label(name: str, entry: Entry | None, by_folder: Mapping[str, str]) -> str:
 def _problem(video: Video, needed_frames: int, label: str, caption: str, condition: str) -> str:
     """Why a sound video cannot be used, or nothing."""
     if video.num_frames < needed_frames:
-        frames = "frame" if video.num_frames == 1 else "frames"
-        return f"has {video.num_frames} {frames}, and {needed_frames} are needed"
+        return f"has {describe_length(video)}, and {needed_frames} are needed"
     if condition == "label" and not label:
         return "has no label: it is in no sub-folder, and no manifest says one"
     if condition == "text" and not caption:

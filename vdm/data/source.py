@@ -97,11 +97,21 @@ def open_reader(config: ml_collections.ConfigDict, split: str) -> VideoReader:
 
 
 def check_name(config: ml_collections.ConfigDict) -> None:
-    """Raises ValueError where config.data.name is none of `SOURCES`."""
+    """Checks config.data.name, and that the data set has the times that a frame rate needs.
+
+    Raises:
+      ValueError: the name is none of `SOURCES`, or config.data.frame_rate is not 0 for another data
+        set than 'folder'.
+    """
     if config.data.name not in SOURCES:
         raise ValueError(
             f"config.data.name is {config.data.name!r}, and this version can load "
             f"{', '.join(map(repr, SOURCES))}"
+        )
+    if config.data.name != "folder" and config.data.frame_rate != 0:
+        raise ValueError(
+            f"config.data.frame_rate is {config.data.frame_rate}, and must be 0 for "
+            f"{config.data.name!r}, whose frames have no times"
         )
 
 
@@ -116,6 +126,7 @@ def _folder(config: ml_collections.ConfigDict, split: str) -> FolderVideos:
     videos = open_folder(
         Path(data.path).expanduser(),
         needed_frames=(data.frames - 1) * data.frameskip + 1,
+        frame_rate=data.frame_rate,
         condition=data.condition,
         test_share=data.test_share,
     )[split]

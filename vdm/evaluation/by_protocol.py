@@ -58,6 +58,7 @@ def protocol_of(config: ml_collections.ConfigDict) -> Protocol:
         num_real=protocol.num_real or config.eval.num_videos,
         num_generated=protocol.num_generated or config.eval.num_videos,
         frames=frames,
+        frame_rate=data.frame_rate,
         frameskip=data.frameskip,
         resolution=data.resolution,
         real_clips=protocol.real_clips if protocol.table else held_out_clips(config),

@@ -39,6 +39,13 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         "does; default: as it is",
     )
     parser.add_argument(
+        "--frame_rate",
+        type=float,
+        default=0.0,
+        help="frames per second at which each video is sampled by its presentation times, before "
+        "--frameskip; default: frames as stored",
+    )
+    parser.add_argument(
         "--frameskip", type=int, default=1, help="keeps every k-th frame; default %(default)s"
     )
     parser.add_argument(
@@ -76,6 +83,7 @@ def run(flags: argparse.Namespace) -> dict:
         )
     frames = protocol.frames or flags.frames
     options = {
+        "frame_rate": flags.frame_rate,
         "frameskip": flags.frameskip,
         "clips_per_video": flags.clips_per_video,
         "resolution": flags.resolution,
@@ -114,7 +122,12 @@ def run(flags: argparse.Namespace) -> dict:
             videos, len(videos), protocol, extractors, batch_size=flags.batch_size
         )
     numbers = compare(summaries["real"], summaries["generated"], protocol)
-    measured = dataclasses.replace(protocol, frames=real.frames, frameskip=flags.frameskip)
+    measured = dataclasses.replace(
+        protocol,
+        frames=real.frames,
+        frame_rate=flags.frame_rate,
+        frameskip=flags.frameskip,
+    )
     return {
         **numbers,
         "warnings": [

@@ -33,6 +33,8 @@ class Protocol:
         data set is trained and tested on, and results have its own names of these.
       num_real, num_generated: videos, of each split; 0 for what the configuration says.
       frames: of each video, given ones included; 0 for what the videos have.
+      frame_rate: frames per second at which videos are sampled before frameskip; 0 for frames as
+        stored.
       frameskip: one frame of these is kept.
       resolution: height and width of videos before the network's resize; 0 for any.
       frames_given: of each generated video that are the real video's.
@@ -55,6 +57,7 @@ class Protocol:
     num_real: int = ANY
     num_generated: int = ANY
     frames: int = ANY
+    frame_rate: float = 0.0
     frameskip: int = 1
     resolution: int = ANY
     frames_given: int = 0

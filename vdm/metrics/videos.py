@@ -9,6 +9,7 @@ import numpy as np
 from vdm.video.index import index_folder
 from vdm.video.pixels import centre_crop, resize_by_area
 from vdm.video.read import Video
+from vdm.video.timing import describe_length
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,12 +18,13 @@ class VideoSet:
 
     Attributes:
       path: what `vdm.video.folders.find_videos` takes: a folder, a video or an array file.
-      videos: all of them, by name.
+      videos: all of them, by name, at `frame_rate`.
       frames: number of frames of a clip.
       size: height and width of a clip, in pixels.
       frameskip: one frame of these is kept.
       clips_per_video: clips of each video, evenly spread over it; one is its beginning.
       resolution: height and width to which the square in the middle is resized; 0 for as it is.
+      frame_rate: frames per second at which videos are sampled; 0 for frames as stored.
     """
 
     path: Path
@@ -32,6 +34,7 @@ class VideoSet:
     frameskip: int = 1
     clips_per_video: int = 1
     resolution: int = 0
+    frame_rate: float = 0.0
 
     def __len__(self) -> int:
         return len(self.videos) * self.clips_per_video
@@ -75,6 +78,7 @@ def open_videos(
     frameskip: int = 1,
     clips_per_video: int = 1,
     resolution: int = 0,
+    frame_rate: float = 0.0,
 ) -> VideoSet:
     """Opens all videos below a path; each is decoded, so that its frames are known.
 
@@ -84,13 +88,14 @@ def open_videos(
       frameskip: as of VideoSet.
       clips_per_video: as of VideoSet.
       resolution: as of VideoSet.
+      frame_rate: as of VideoSet.
 
     Raises:
       FileNotFoundError: there is no such path.
-      ValueError: an empty folder, or a video that cannot be read, is too short, or has another
-        size than the first.
+      ValueError: an empty folder, or a video that cannot be read, is too short, has another size
+        than the first, or lacks the timestamps that a frame rate needs.
     """
-    index = index_folder(path, save=False)
+    index = index_folder(path, save=False, frame_rate=frame_rate)
     index.check_readable()
     first = next(iter(index.videos.values()))
     frames = frames or (first.num_frames - 1) // frameskip + 1
@@ -98,14 +103,16 @@ def open_videos(
     for name, video in index.videos.items():
         where = path / name if path.is_dir() else path
         if video.num_frames < needed:
-            raise ValueError(f"{where} has {video.num_frames} frames, and {needed} are needed")
+            raise ValueError(f"{where} has {describe_length(video)}, and {needed} are needed")
         if not resolution and (video.height, video.width) != (first.height, first.width):
             raise ValueError(
                 f"{where} is {video.height} x {video.width} pixels (height x width), and the first "
                 f"video is {first.height} x {first.width}: --resolution resizes all"
             )
     size = (resolution, resolution) if resolution else (first.height, first.width)
-    return VideoSet(path, index.videos, frames, size, frameskip, clips_per_video, resolution)
+    return VideoSet(
+        path, index.videos, frames, size, frameskip, clips_per_video, resolution, frame_rate
+    )
 
 
 def _length(frames: int, frameskip: int) -> int:

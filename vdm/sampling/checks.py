@@ -111,6 +111,13 @@ def _check_base(config: ml_collections.ConfigDict) -> None:
             f"{path} has data.frameskip {base['data']['frameskip']}, and config.cascade.frameskip "
             f"is {config.cascade.frameskip}"
         )
+    # Files that were exported before the field existed have frames as stored.
+    base_rate = base["data"].get("frame_rate", 0.0)
+    if base_rate != config.data.frame_rate:
+        raise ValueError(
+            f"{path} has data.frame_rate {base_rate}, and config.data.frame_rate is "
+            f"{config.data.frame_rate}"
+        )
 
 
 def _in_range(config: ml_collections.ConfigDict, field: str, least: int, most: int) -> None:

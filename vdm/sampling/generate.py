@@ -163,6 +163,7 @@ def load_observed(config: ml_collections.ConfigDict) -> np.ndarray:
         num_frames=needed,
         resolution=side,
         channels=config.data.channels,
+        frame_rate=config.data.frame_rate,
     )
     # What is not observed is not read, and makes all blocks of one shape.
     missing = max(0, config.data.frames - needed)

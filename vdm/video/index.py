@@ -23,12 +23,13 @@ from vdm.video.folders import INDEX_NAMES, Found, find_videos
 from vdm.video.formats import arrays, images
 from vdm.video.formats.random_access import ContainerVideo
 from vdm.video.read import Video, open_video
+from vdm.video.timing import at_rate, check_frame_rate
 
 INDEX_NAME, REPORT_NAME = INDEX_NAMES
 # By their first lines our files are told from those of other programs.
 _INDEX_START = r'\{"version": \d+, "videos": '
 REPORT_START = r".*: \d+ videos are used, and \d+ skipped$"
-_VERSION = 2
+_VERSION = 3
 _SAVE_INTERVAL = 60  # seconds, so that an interrupted indexing resumes
 _PROGRESS_INTERVAL = 10
 
@@ -42,7 +43,8 @@ class FolderIndex:
       path: the index file.
       videos: those that can be used.
       left_out: why each other file cannot.
-      unreadable: those names in `left_out` that are videos, but damaged or of another layout.
+      unreadable: those names in `left_out` that are videos, but damaged, of another layout, or
+        without the timestamps that a frame rate needs.
     """
 
     folder: Path
@@ -61,17 +63,20 @@ class FolderIndex:
             raise ValueError(f"{self.folder} has no videos" + (f": {some}" if some else ""))
 
 
-def index_folder(folder: Path, *, save: bool = True) -> FolderIndex:
+def index_folder(folder: Path, *, save: bool = True, frame_rate: float = 0.0) -> FolderIndex:
     """Opens the videos of a folder; those that have not changed since the last time, by its index.
 
     Args:
       folder: a folder, or a single file.
       save: whether to write the index file; an existing one is read in any case.
+      frame_rate: frames per second at which videos are sampled (`vdm.video.timing`), 0 for frames
+        as stored. The index file does not depend on it.
 
     Raises:
       FileNotFoundError: there is no such folder.
-      ValueError: PyAV is needed and not installed.
+      ValueError: PyAV is needed and not installed, or a frame rate below 0, above 1000, or NaN.
     """
+    check_frame_rate(frame_rate)
     found = find_videos(folder)
     path = _index_path(folder)
     states = {video.name: _state(video) for video in found.videos}
@@ -105,7 +110,15 @@ def index_folder(folder: Path, *, save: bool = True) -> FolderIndex:
             unreadable.add(video.name)
         else:
             opened[video.name] = _from_record(video.path, record)
-    ordered = {video.name: opened[video.name] for video in found.videos if video.name in opened}
+    ordered = {}
+    for video in found.videos:
+        if video.name not in opened:
+            continue
+        try:
+            ordered[video.name] = at_rate(opened[video.name], frame_rate)
+        except UnreadableVideoError as error:
+            left_out[video.name] = error.reason
+            unreadable.add(video.name)
     return FolderIndex(folder, path, ordered, left_out, frozenset(unreadable))
 
 
@@ -222,7 +235,8 @@ def _to_record(video: Video) -> dict:
             "keyframes": list(video.keyframes),
         }
     elif isinstance(video, images.AnimatedImage):
-        record |= {"pictures": _runs(video.pictures), "delay": video.delay}
+        delays = [[delay, len(list(run))] for delay, run in itertools.groupby(video.delays)]
+        record |= {"pictures": _runs(video.pictures), "delays": delays}
     return record
 
 
@@ -239,7 +253,8 @@ def _from_record(path: Path, record: dict) -> Video:
         )
     if "pictures" in record:
         pictures = _from_runs(record["pictures"])
-        return images.AnimatedImage(path, *size, pictures, record["delay"], note)
+        delays = tuple(delay for delay, count in record["delays"] for _ in range(count))
+        return images.AnimatedImage(path, *size, pictures, delays, note)
     return images.ImageFolder(path, *size, tuple(images.image_names(path)))
 
 

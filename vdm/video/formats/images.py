@@ -32,7 +32,7 @@ class AnimatedImage:
       width: in pixels.
       pictures: the number of the stored picture that each frame shows: a picture is repeated for
         each time that the shortest delay in the file fits into its own, rounded.
-      delay: seconds per frame, 0 where the file has no delays.
+      delays: how long each stored picture is shown, in milliseconds, none of a still image.
       note: '' or a sentence that a user should know.
     """
 
@@ -40,7 +40,7 @@ class AnimatedImage:
     height: int
     width: int
     pictures: tuple[int, ...]
-    delay: float
+    delays: tuple[float, ...]
     note: str = ""
 
     @property
@@ -50,13 +50,20 @@ class AnimatedImage:
 
     @property
     def frame_rate(self) -> float | None:
-        """Frames per second, None without delays."""
-        return 1 / self.delay if self.delay else None
+        """Mean frames per second, None of a still image."""
+        return 1000 * self.num_frames / sum(self.delays) if self.delays else None
 
     @property
     def times(self) -> np.ndarray | None:
-        """Presentation times in seconds, float64 [num_frames], None without delays."""
-        return np.arange(self.num_frames) * self.delay if self.delay else None
+        """Presentation times in seconds, float64 [num_frames], None of a still image.
+
+        A picture's first frame is shown when the file says; its repeats divide its delay evenly.
+        """
+        if not self.delays:
+            return None
+        repeats = np.bincount(np.asarray(self.pictures) - self.pictures[0])
+        ends = np.cumsum(np.repeat(np.asarray(self.delays) / repeats, repeats))
+        return np.concatenate([[0.0], ends[:-1]]) / 1000
 
     def frames(self, indices: Sequence[int]) -> np.ndarray:
         """Frames by their numbers, in any order, uint8 [n, height, width, 3].
@@ -147,7 +154,7 @@ def open_animated(path: Path) -> AnimatedImage:
         repeats = [min(count, _MAX_REPEATS) for count in repeats]
     pictures = np.repeat(np.arange(first, first + len(repeats)), repeats).tolist()
     return AnimatedImage(
-        path, *size, tuple(pictures), min(animated) / 1000 if len(delays) > 1 else 0.0, note
+        path, *size, tuple(pictures), tuple(animated) if len(delays) > 1 else (), note
     )
 
 
