@@ -70,7 +70,6 @@ def index_folder(folder: Path, *, save: bool = True) -> FolderIndex:
 
     Raises:
       FileNotFoundError: there is no such folder.
-      ValueError: PyAV is needed and not installed.
     """
     found = find_videos(folder)
     path = _index_path(folder)
