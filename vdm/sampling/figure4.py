@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 from vdm import parallel
 from vdm.sampling.generate import make_generator
 from vdm.sampling.store import write_samples
-from vdm.video.display import contact_sheet, gif_bytes, video_grid
+from vdm.video.display import contact_sheet, gif_bytes, mp4_bytes, video_grid
 
 METHODS = ("replacement", "reconstruction")
 _COLUMNS = 16  # frames of a long video that are shown
@@ -29,8 +29,8 @@ def write_figure4(
     """Extends videos by both methods and writes them side by side.
 
     Both start from the same first block of each video and have the same noise. Writes figure4.png,
-    a pair of rows a video, figure4.gif with the same videos, and the arrays and GIFs of each method
-    to a folder of its name.
+    one pair of rows per video, figure4.gif and figure4.mp4 with the same videos, and the arrays and
+    videos of each method to a folder of its name.
 
     Returns:
       The path of figure4.png.
@@ -56,7 +56,9 @@ def write_figure4(
     rows = pairs.reshape(-1, *pairs.shape[2:])
     shown = np.linspace(0, rows.shape[1] - 1, min(_COLUMNS, rows.shape[1])).round().astype(int)
     _with_names(contact_sheet(rows[:, shown]), len(rows), shown).save(picture)
-    (folder / "figure4.gif").write_bytes(gif_bytes(video_grid(rows)))
+    grid = video_grid(rows)
+    (folder / "figure4.gif").write_bytes(gif_bytes(grid))
+    (folder / "figure4.mp4").write_bytes(mp4_bytes(grid))
     return picture
 
 
