@@ -8,7 +8,13 @@ from PIL import Image, ImageSequence
 
 from tests.video.written import reference_frames
 from vdm.video import open_video
-from vdm.video.display import contact_sheet, gif_bytes, mp4_bytes, video_grid
+from vdm.video.display import (
+    contact_sheet,
+    gif_bytes,
+    labelled_contact_sheet,
+    mp4_bytes,
+    video_grid,
+)
 from vdm.video.pixels import from_uint8, to_uint8
 
 
@@ -67,6 +73,20 @@ def test_a_contact_sheet_has_a_row_a_video_and_a_column_a_frame():
             np.testing.assert_array_equal(sheet[tile], expected)
             covered[tile] = True
     assert len(np.unique(sheet[~covered])) == 1 and (~covered).sum() == 3 * 28 + 4 * 20
+
+
+def test_labels_are_beside_their_rows_and_above_their_columns():
+    videos = _random(2, 3, 12, 12, 3)
+    labels = {"rows": ["upper", "lower"], "columns": ["0", "", "9"], "corner": "frame"}
+    sheet = np.asarray(contact_sheet(videos))
+    labelled = np.asarray(labelled_contact_sheet(videos, **labels))
+    left, top = labelled.shape[1] - sheet.shape[1], labelled.shape[0] - sheet.shape[0]
+    np.testing.assert_array_equal(labelled[top:, left:], sheet)
+    has_ink = [(part < 128).any() for part in np.split(labelled[top:-1, :left], 2)]
+    has_ink += [(part < 128).any() for part in np.split(labelled[:top, left:-1], 3, axis=1)]
+    assert has_ink == [True, True, True, False, True]
+    with pytest.raises(ValueError, match=r"1 labels of rows and 3 of columns .* 2 videos of 3"):
+        labelled_contact_sheet(videos, **labels | {"rows": ["upper"]})
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -2,6 +2,7 @@
 
 import io
 import tempfile
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -9,12 +10,13 @@ import av
 import numpy as np
 from av.codec.context import Flags
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from vdm.video.pixels import with_channels
 
 _MIN_SIDE = 128  # pixels, for a video to be seen
 _TILE_SIDE = 48
+_LEFT_MARGIN, _TOP_MARGIN = 96, 20  # pixels, for the labels of rows and columns
 _CRF = "10"  # of x264: hardly to be told from the pixels, in fewer bytes than a GIF
 _BT_709 = 1  # in ITU-T H.273's tables of matrices, primaries and transfer functions
 _SEPARATOR = np.array([64, 96, 160], np.uint8)  # neither black, white nor grey, as frames are
@@ -122,6 +124,45 @@ def contact_sheet(videos: np.ndarray, *, scale: int | None = None) -> Image.Imag
     """
     _check(videos, "[n, frames, height, width, channels]")
     return _picture(_tile(_enlarge(videos, scale or _scale_to(videos.shape[2:4], _TILE_SIDE))))
+
+
+def labelled_contact_sheet(
+    videos: np.ndarray,
+    *,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    corner: str,
+    scale: int | None = None,
+) -> Image.Image:
+    """A contact sheet with a label left of each row and one above each column.
+
+    Args:
+      videos: as of `contact_sheet`.
+      rows: a label for each video, of up to 15 letters.
+      columns: a label for each frame.
+      corner: what the labels of the columns are, left of them.
+      scale: as of `contact_sheet`.
+
+    Raises:
+      ValueError: another shape or dtype, or not one label for each row and column.
+    """
+    sheet = contact_sheet(videos, scale=scale)
+    if (len(rows), len(columns)) != videos.shape[:2]:
+        raise ValueError(
+            f"{len(rows)} labels of rows and {len(columns)} of columns are given, for "
+            f"{videos.shape[0]} videos of {videos.shape[1]} frames"
+        )
+    out = Image.new("RGB", (sheet.width + _LEFT_MARGIN, sheet.height + _TOP_MARGIN), "white")
+    out.paste(sheet, (_LEFT_MARGIN, _TOP_MARGIN))
+    draw = ImageDraw.Draw(out)
+    for row, label in enumerate(rows):
+        middle = _TOP_MARGIN + (row + 0.5) * sheet.height / len(rows)
+        draw.text((_LEFT_MARGIN - 6, middle), label, fill="black", anchor="rm")
+    draw.text((_LEFT_MARGIN - 6, _TOP_MARGIN / 2), corner, fill="black", anchor="rm")
+    for column, label in enumerate(columns):
+        middle = _LEFT_MARGIN + (column + 0.5) * sheet.width / len(columns)
+        draw.text((middle, _TOP_MARGIN / 2), label, fill="black", anchor="mm")
+    return out
 
 
 def video_grid(videos: np.ndarray) -> np.ndarray:
