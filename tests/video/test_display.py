@@ -1,10 +1,20 @@
 import io
+from fractions import Fraction
 
+import av
 import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
-from vdm.video.display import contact_sheet, gif_bytes, video_grid
+from tests.video.written import reference_frames
+from vdm.video import open_video
+from vdm.video.display import (
+    contact_sheet,
+    gif_bytes,
+    labelled_contact_sheet,
+    mp4_bytes,
+    video_grid,
+)
 from vdm.video.pixels import from_uint8, to_uint8
 
 
@@ -65,6 +75,20 @@ def test_a_contact_sheet_has_a_row_a_video_and_a_column_a_frame():
     assert len(np.unique(sheet[~covered])) == 1 and (~covered).sum() == 3 * 28 + 4 * 20
 
 
+def test_labels_are_beside_their_rows_and_above_their_columns():
+    videos = _random(2, 3, 12, 12, 3)
+    labels = {"rows": ["upper", "lower"], "columns": ["0", "", "9"], "corner": "frame"}
+    sheet = np.asarray(contact_sheet(videos))
+    labelled = np.asarray(labelled_contact_sheet(videos, **labels))
+    left, top = labelled.shape[1] - sheet.shape[1], labelled.shape[0] - sheet.shape[0]
+    np.testing.assert_array_equal(labelled[top:, left:], sheet)
+    has_ink = [(part < 128).any() for part in np.split(labelled[top:-1, :left], 2)]
+    has_ink += [(part < 128).any() for part in np.split(labelled[:top, left:-1], 3, axis=1)]
+    assert has_ink == [True, True, True, False, True]
+    with pytest.raises(ValueError, match=r"1 labels of rows and 3 of columns .* 2 videos of 3"):
+        labelled_contact_sheet(videos, **labels | {"rows": ["upper"]})
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_video_grid_is_near_square_with_black_for_what_is_left_over(channels):
     videos = _random(5, 4, 3, 6, channels)
@@ -83,7 +107,50 @@ def test_other_shapes_are_refused_by_name():
             function(_random(2, 3, 8, 8, 2))
         with pytest.raises(ValueError, match=r"\(3, 8, 8, 1\)"):
             function(_random(3, 8, 8, 1))
-    with pytest.raises(ValueError, match=r"\(3, 8, 8\)"):
-        gif_bytes(_random(3, 8, 8))
-    with pytest.raises(ValueError, match="float64"):
-        gif_bytes(np.zeros((3, 8, 8, 1)))
+    for function in (gif_bytes, mp4_bytes):
+        with pytest.raises(ValueError, match=r"\(3, 8, 8\)"):
+            function(_random(3, 8, 8))
+        with pytest.raises(ValueError, match="float64"):
+            function(np.zeros((3, 8, 8, 1)))
+    with pytest.raises(ValueError, match="frames_per_second is 0, and must be positive"):
+        mp4_bytes(_random(3, 8, 8, 1), frames_per_second=0)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_an_mp4_shows_the_video_to_ffmpeg(tmp_path, channels):
+    waves = np.sin(
+        np.arange(20)[:, None] / 5 + np.arange(31)[None] / 7 + np.arange(3)[:, None, None]
+    )
+    grey = np.round(127.5 * (waves + 1)).astype(np.uint8)
+    colours = (grey, 255 - grey, grey // 2 + 100)[:channels]
+    video = np.stack(colours, -1)
+    video[2] = (230, 30, 60)[:channels]  # flat, so that 4:2:0 loses nothing
+    path = tmp_path / "a.mp4"
+    path.write_bytes(mp4_bytes(video, frames_per_second=Fraction(30000, 1001)))
+    # 20 x 31 pixels, each as 7 x 7, and a column more.
+    expected = np.kron(np.broadcast_to(video, (*video.shape[:-1], 3)), np.ones((1, 7, 7, 1), int))
+    expected = np.concatenate([expected, expected[:, :, -1:]], 2)
+    shown = reference_frames(path)
+    assert shown.shape == (3, 140, 218, 3)
+    error = np.abs(shown.astype(int) - expected)
+    # At the edges of enlarged pixels, 4:2:0 mixes colours.
+    assert error[:2].mean() < (1, None, 4)[channels - 1] and error[2].max() <= 2
+    assert error[:2, :, -2:].mean() < 4
+    with av.open(str(path)) as container:
+        (stream,) = container.streams
+        context = stream.codec_context
+        assert (context.name, context.profile, context.pix_fmt) == ("h264", "High", "yuv420p")
+        assert context.colorspace == context.color_primaries == context.color_trc == 1  # BT.709
+        assert context.color_range == 1 and stream.average_rate == Fraction(30000, 1001)
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_an_mp4_is_a_function_of_the_video_and_starts_with_its_index(tmp_path, count):
+    video = _random(count, 9, 6, 3)
+    written = mp4_bytes(video, frames_per_second=2.5, scale=1)
+    assert written == mp4_bytes(video, frames_per_second=2.5, scale=1)
+    assert written.index(b"moov") < written.index(b"mdat")
+    (tmp_path / "a.mp4").write_bytes(written)
+    read = open_video(tmp_path / "a.mp4")
+    assert (read.num_frames, read.height, read.width) == (count, 10, 6)
+    np.testing.assert_allclose(read.times, np.arange(count) / 2.5)

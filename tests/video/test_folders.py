@@ -120,6 +120,24 @@ def test_samples_as_they_are_left_are_the_arrays_alone(tmp_path):
     np.testing.assert_array_equal(list(open_videos(tmp_path, 0)), samples)
 
 
+def test_a_sample_written_twice_is_counted_once(tmp_path):
+    samples = np.stack([_pixels(20, seed=seed) for seed in range(3)])
+    write_samples(tmp_path, samples, seed=0, max_video_files=3, described={})
+    write_samples(tmp_path, samples, seed=0, max_video_files=2, described={})
+    (tmp_path / "samples.npz").unlink()
+    (tmp_path / "other.GIF").write_bytes(gif_bytes(samples[2]))
+    assert _names(tmp_path) == ["other.GIF", "video_0000.mp4", "video_0001.mp4"]
+    assert len(open_videos(tmp_path, 16)) == 3
+    why = "is beside video_0001.mp4, which is taken for the same video"
+    assert find_videos(tmp_path).left_out["video_0001.gif"] == why
+    assert open_video(tmp_path / "video_0001.gif").num_frames == 20
+    # A manifest says which one is meant.
+    (tmp_path / "manifest.csv").write_text("file,split\nvideo_0000.gif,train\nother.GIF,test\n")
+    open_folder.cache_clear()
+    splits = open_folder(tmp_path, needed_frames=16)
+    assert (splits["train"].names, splits["test"].names) == (("video_0000.gif",), ("other.GIF",))
+
+
 def test_the_same_videos_have_the_same_frames_at_every_door(tmp_path):
     repeated = _pixels(8)[[0, 1, 1, 1, 2, 3, 4, 5]] // 32 * 32
     grey = repeated[..., :1].repeat(3, -1)

@@ -4,6 +4,7 @@ import os
 import subprocess
 from fractions import Fraction
 
+import av
 import numpy as np
 import pytest
 
@@ -71,8 +72,6 @@ def remux(path, source, *arguments, before=()):
 
 def encode_with_times(path, frames: np.ndarray, times, *, codec="libx264", options=None):
     """Writes frames by PyAV, each at its time in units of 1/1000 s."""
-    import av
-
     with av.open(os.fspath(path), "w") as container:
         stream = container.add_stream(codec, rate=25, options=options or {})
         stream.height, stream.width = frames.shape[1:3]

@@ -6,17 +6,15 @@ from pathlib import Path
 import ml_collections
 import numpy as np
 from jax.sharding import Mesh
-from PIL import Image, ImageDraw
 
 from vdm import parallel
 from vdm.sampling.generate import make_generator
 from vdm.sampling.store import write_samples
-from vdm.video.display import contact_sheet, gif_bytes, video_grid
+from vdm.video.display import gif_bytes, labelled_contact_sheet, mp4_bytes, video_grid
 
 METHODS = ("replacement", "reconstruction")
 _COLUMNS = 16  # frames of a long video that are shown
 _ROWS = 4  # videos that are shown
-_LEFT_MARGIN, _TOP_MARGIN = 96, 20  # pixels, for the method of a row and the number of a frame
 
 
 def write_figure4(
@@ -29,8 +27,8 @@ def write_figure4(
     """Extends videos by both methods and writes them side by side.
 
     Both start from the same first block of each video and have the same noise. Writes figure4.png,
-    a pair of rows a video, figure4.gif with the same videos, and the arrays and GIFs of each method
-    to a folder of its name.
+    one pair of rows per video, figure4.gif and figure4.mp4 with the same videos, and the arrays and
+    videos of each method to a folder of its name.
 
     Returns:
       The path of figure4.png.
@@ -55,22 +53,11 @@ def write_figure4(
     pairs = np.stack([videos[method][:_ROWS] for method in METHODS], axis=1)
     rows = pairs.reshape(-1, *pairs.shape[2:])
     shown = np.linspace(0, rows.shape[1] - 1, min(_COLUMNS, rows.shape[1])).round().astype(int)
-    _with_names(contact_sheet(rows[:, shown]), len(rows), shown).save(picture)
-    (folder / "figure4.gif").write_bytes(gif_bytes(video_grid(rows)))
+    names = [METHODS[row % len(METHODS)] for row in range(len(rows))]
+    labelled_contact_sheet(
+        rows[:, shown], rows=names, columns=[str(frame) for frame in shown], corner="frame"
+    ).save(picture)
+    grid = video_grid(rows)
+    (folder / "figure4.gif").write_bytes(gif_bytes(grid))
+    (folder / "figure4.mp4").write_bytes(mp4_bytes(grid))
     return picture
-
-
-def _with_names(sheet: Image.Image, rows: int, shown: np.ndarray) -> Image.Image:
-    """The sheet with the method of each row on its left and the number of each frame above."""
-    out = Image.new("RGB", (sheet.width + _LEFT_MARGIN, sheet.height + _TOP_MARGIN), "white")
-    out.paste(sheet, (_LEFT_MARGIN, _TOP_MARGIN))
-    draw = ImageDraw.Draw(out)
-    for row in range(rows):
-        middle = _TOP_MARGIN + (row + 0.5) * sheet.height / rows
-        name = METHODS[row % len(METHODS)]
-        draw.text((_LEFT_MARGIN - 6, middle), name, fill="black", anchor="rm")
-    draw.text((_LEFT_MARGIN - 6, _TOP_MARGIN / 2), "frame", fill="black", anchor="rm")
-    for column, frame in enumerate(shown):
-        middle = _LEFT_MARGIN + (column + 0.5) * sheet.width / len(shown)
-        draw.text((middle, _TOP_MARGIN / 2), str(frame), fill="black", anchor="mm")
-    return out

@@ -1,10 +1,10 @@
-"""Samples on disk: arrays, a GIF a video, and a contact sheet."""
+"""Samples on disk: arrays, a GIF and an MP4 of each video, and a contact sheet."""
 
 from pathlib import Path
 
 import numpy as np
 
-from vdm.video.display import contact_sheet, gif_bytes
+from vdm.video.display import contact_sheet, gif_bytes, mp4_bytes
 
 # Rows beyond these would make a picture that no viewer shows well.
 _MOST_ROWS = 32
@@ -18,13 +18,13 @@ def write_samples(
     max_video_files: int,
     described: dict[str, np.ndarray],
 ) -> Path:
-    """Writes samples.npz, video_0000.gif and so on, and contact_sheet.png.
+    """Writes samples.npz, video_0000.gif and video_0000.mp4 and so on, and contact_sheet.png.
 
     Args:
       folder: is made where it is missing; files of an earlier call are replaced.
       videos: uint8 [n, frames, height, width, channels].
       seed: that the samples are a function of, with their index.
-      max_video_files: GIF files at most; the arrays hold all videos.
+      max_video_files: maximum number of videos written as GIF and MP4; the arrays hold all.
       described: more arrays [n] for samples.npz, such as labels.
 
     Returns:
@@ -36,10 +36,12 @@ def write_samples(
     with temporary.open("wb") as file:
         np.savez_compressed(file, video=videos, seed=seed, **described)
     temporary.replace(arrays)
-    for stale in folder.glob("video_*.gif"):
-        stale.unlink()
+    for suffix in ("gif", "mp4"):
+        for stale in folder.glob(f"video_*.{suffix}"):
+            stale.unlink()
     for index, video in enumerate(videos[:max_video_files]):
         (folder / f"video_{index:04}.gif").write_bytes(gif_bytes(video))
+        (folder / f"video_{index:04}.mp4").write_bytes(mp4_bytes(video))
     sheet = folder / "contact_sheet.png"
     contact_sheet(videos[:_MOST_ROWS]).save(sheet)
     return sheet

@@ -21,7 +21,7 @@ from vdm.training.logs import Logs, StepTimer, progress_line
 from vdm.training.preemption import PreemptionNotice
 from vdm.training.state import TrainState, init_state
 from vdm.training.step import make_train_step
-from vdm.video.display import gif_bytes
+from vdm.video.display import gif_bytes, mp4_bytes
 
 # (EMA parameters) -> uint8 video [frames, height, width, channels] of samples side by side.
 Preview = Callable[[dict], np.ndarray]
@@ -159,7 +159,9 @@ def _mean_metrics(state: TrainState, log_every: int) -> dict[str, float]:
 def _write_preview(workdir: Path, logs: Logs, step: int, video: np.ndarray) -> None:
     if not parallel.is_first_process():
         return
-    gif = gif_bytes(video, scale=4 if video.shape[1] < 256 else 1)
+    scale = 4 if video.shape[1] < 256 else 1
+    gif = gif_bytes(video, scale=scale)
     (workdir / "previews").mkdir(exist_ok=True)
     (workdir / "previews" / f"step_{step:08}.gif").write_bytes(gif)
+    (workdir / "previews" / f"step_{step:08}.mp4").write_bytes(mp4_bytes(video, scale=scale))
     logs.write_gif(step, "samples", gif, *video.shape[1:3])

@@ -1,12 +1,24 @@
 """Videos for people to look at: GIF, MP4, contact sheet and grid."""
 
 import io
+import tempfile
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
 
+import av
 import numpy as np
-from PIL import Image
+from av.codec.context import Flags
+from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
+from PIL import Image, ImageDraw
 
-_GIF_SIDE = 128  # pixels at least, for a video to be seen
+from vdm.video.pixels import with_channels
+
+_MIN_SIDE = 128  # pixels, for a video to be seen
 _TILE_SIDE = 48
+_LEFT_MARGIN, _TOP_MARGIN = 96, 20  # pixels, for the labels of rows and columns
+_CRF = "10"  # of x264: hardly to be told from the pixels, in fewer bytes than a GIF
+_BT_709 = 1  # in ITU-T H.273's tables of matrices, primaries and transfer functions
 _SEPARATOR = np.array([64, 96, 160], np.uint8)  # neither black, white nor grey, as frames are
 
 
@@ -28,7 +40,7 @@ def gif_bytes(
       ValueError: another shape or dtype.
     """
     _check(video, "[frames, height, width, channels]")
-    scale = scale or _scale_to(video.shape[1:3], _GIF_SIDE)
+    scale = scale or _scale_to(video.shape[1:3], _MIN_SIDE)
     frames = [_picture(frame) for frame in _enlarge(video, scale)]
     if video.shape[-1] == 3:
         frames = [frame.quantize(256, dither=Image.Dither.NONE) for frame in frames]
@@ -45,6 +57,60 @@ def gif_bytes(
     return out.getvalue()
 
 
+def mp4_bytes(
+    video: np.ndarray, *, frames_per_second: float | Fraction = 8, scale: int | None = None
+) -> bytes:
+    """An MP4 that browsers play: H.264 of high quality, 4:2:0, its index before the pictures.
+
+    The same video gives the same bytes. An odd height or width, which 4:2:0 does not have, is
+    padded by repeating the last row or column of the enlarged frame.
+
+    Args:
+      video: uint8 [frames, height, width, channels], 1 or 3 channels.
+      frames_per_second: kept exactly, as a fraction of which the denominator is at most 1001.
+      scale: each pixel becomes scale x scale; by default the least with which the shorter side
+        has 128 pixels.
+
+    Raises:
+      ValueError: another shape or dtype, or a frame rate that is not positive.
+    """
+    _check(video, "[frames, height, width, channels]")
+    scale = scale or _scale_to(video.shape[1:3], _MIN_SIDE)
+    rate = Fraction(frames_per_second).limit_denominator(1001)
+    if rate <= 0:
+        raise ValueError(f"frames_per_second is {frames_per_second}, and must be positive")
+    height, width = (-(-scale * side // 2) * 2 for side in video.shape[1:3])
+    # Not in memory: to move the index to the front, FFmpeg opens the file a second time.
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "video.mp4"
+        options = {"movflags": "+faststart", "fflags": "+bitexact"}
+        with av.open(str(path), "w", options=options) as container:
+            stream = container.add_stream("libx264", rate=rate, options={"crf": _CRF})
+            stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
+            context = stream.codec_context
+            context.thread_count = 1  # x264's bytes depend on the number of threads.
+            context.flags |= Flags.bitexact
+            # Said, since players guess the matrix of a file that does not say it by its size.
+            context.colorspace = context.color_primaries = context.color_trc = _BT_709
+            context.color_range = ColorRange.MPEG
+            to_yuv = VideoReformatter()
+            for number, frame in enumerate(video):
+                frame = _enlarge(with_channels(frame, 3), scale)
+                margins = (height - frame.shape[0], width - frame.shape[1])
+                frame = np.pad(frame, ((0, margins[0]), (0, margins[1]), (0, 0)), "edge")
+                encoded = to_yuv.reformat(
+                    av.VideoFrame.from_ndarray(frame),
+                    format="yuv420p",
+                    dst_colorspace=Colorspace.ITU709,
+                    dst_color_range=ColorRange.MPEG,
+                    threads=1,
+                )
+                encoded.pts, encoded.time_base = number, 1 / rate
+                container.mux(stream.encode(encoded))
+            container.mux(stream.encode())
+        return path.read_bytes()
+
+
 def contact_sheet(videos: np.ndarray, *, scale: int | None = None) -> Image.Image:
     """A picture with a row for each video and a column for each frame, separated by thin lines.
 
@@ -58,6 +124,45 @@ def contact_sheet(videos: np.ndarray, *, scale: int | None = None) -> Image.Imag
     """
     _check(videos, "[n, frames, height, width, channels]")
     return _picture(_tile(_enlarge(videos, scale or _scale_to(videos.shape[2:4], _TILE_SIDE))))
+
+
+def labelled_contact_sheet(
+    videos: np.ndarray,
+    *,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    corner: str,
+    scale: int | None = None,
+) -> Image.Image:
+    """A contact sheet with a label left of each row and one above each column.
+
+    Args:
+      videos: as of `contact_sheet`.
+      rows: a label for each video, of up to 15 letters.
+      columns: a label for each frame.
+      corner: what the labels of the columns are, left of them.
+      scale: as of `contact_sheet`.
+
+    Raises:
+      ValueError: another shape or dtype, or not one label for each row and column.
+    """
+    sheet = contact_sheet(videos, scale=scale)
+    if (len(rows), len(columns)) != videos.shape[:2]:
+        raise ValueError(
+            f"{len(rows)} labels of rows and {len(columns)} of columns are given, for "
+            f"{videos.shape[0]} videos of {videos.shape[1]} frames"
+        )
+    out = Image.new("RGB", (sheet.width + _LEFT_MARGIN, sheet.height + _TOP_MARGIN), "white")
+    out.paste(sheet, (_LEFT_MARGIN, _TOP_MARGIN))
+    draw = ImageDraw.Draw(out)
+    for row, label in enumerate(rows):
+        middle = _TOP_MARGIN + (row + 0.5) * sheet.height / len(rows)
+        draw.text((_LEFT_MARGIN - 6, middle), label, fill="black", anchor="rm")
+    draw.text((_LEFT_MARGIN - 6, _TOP_MARGIN / 2), corner, fill="black", anchor="rm")
+    for column, label in enumerate(columns):
+        middle = _LEFT_MARGIN + (column + 0.5) * sheet.width / len(columns)
+        draw.text((middle, _TOP_MARGIN / 2), label, fill="black", anchor="mm")
+    return out
 
 
 def video_grid(videos: np.ndarray) -> np.ndarray:

@@ -12,6 +12,7 @@ INDEX_NAMES = ("video_index.json", "video_index.txt")
 MANIFEST_NAMES = ("manifest.csv", "manifest.jsonl")
 # What --mode=sample leaves: all samples as arrays, and pictures of some.
 _SAMPLES = "samples.npz"
+_MP4 = ".mp4"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +55,9 @@ def find_videos(path: str | Path) -> FoundVideos:
     of .png and .webp files, which may be animated. Symbolic links are followed, each folder once.
     A folder with images and without other videos is the frames of one video: its sub-folders,
     masks for example, are left out, unless they are more than the images. A folder with
-    samples.npz, as --mode=sample leaves it, is that file alone.
+    samples.npz, as --mode=sample leaves it, is that file alone. A GIF that differs by its suffix
+    alone from an MP4 beside it is left out, as both are written of a sample; but a manifest in the
+    folder decides by itself which of the two is used.
 
     Raises:
       FileNotFoundError: there is no such path.
@@ -77,6 +80,13 @@ def find_videos(path: str | Path) -> FoundVideos:
     )
 
 
+def _gifs_of_mp4s(files: list[str]) -> list[str]:
+    """Those GIFs of a folder's files beside which lies an MP4 of the same name."""
+    # The GIF is the one to leave: it merges equal frames, and has 256 colours.
+    stems = {Path(name).stem for name in files if Path(name).suffix == _MP4}
+    return [n for n in files if Path(n).suffix.lower() == images.GIF and Path(n).stem in stems]
+
+
 def _order(found: Found) -> tuple:
     """Folder by folder in the natural order of names, frame_10 after frame_9."""
     return [images.natural_order(part) for part in found.path.parts], found.index or 0
@@ -88,6 +98,7 @@ class _Search:
         self.videos: list[Found] = []
         self.left_out: dict[str, str] = {}
         self.unreadable: set[str] = set()
+        self.has_manifest = any((root / name).exists() for name in MANIFEST_NAMES)
 
     def folder(self, folder: Path, name: str, above: frozenset) -> None:
         """Searches a folder; `above` are the real paths of those that it lies in."""
@@ -116,6 +127,10 @@ class _Search:
                     self.left_out[prefix + entry] = f"is beside {_SAMPLES}, which holds the samples"
             self.file(folder / _SAMPLES, prefix + _SAMPLES, loose_images=False)
             return
+        for entry in () if self.has_manifest else _gifs_of_mp4s(files):
+            files.remove(entry)
+            twin = Path(entry).with_suffix(_MP4).name
+            self.left_out[prefix + entry] = f"is beside {twin}, which is taken for the same video"
         is_frames = self._is_frames(folder, files, folders)
         if is_frames:
             self.videos.append(Found(name or ".", folder))

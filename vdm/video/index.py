@@ -74,7 +74,7 @@ def index_folder(folder: Path, *, save: bool = True, frame_rate: float = 0.0) ->
 
     Raises:
       FileNotFoundError: there is no such folder.
-      ValueError: PyAV is needed and not installed, or a frame rate below 0, above 1000, or NaN.
+      ValueError: a frame rate below 0, above 1000, or NaN.
     """
     check_frame_rate(frame_rate)
     found = find_videos(folder)

@@ -60,7 +60,7 @@ def open_video(path: str | Path, index: int | None = None) -> Video:
     Raises:
       FileNotFoundError: there is no such path.
       UnreadableVideoError: it is no video, or a damaged one.
-      ValueError: PyAV is needed and not installed, or `index` is missing or out of range.
+      ValueError: `index` is missing or out of range.
     """
     path = Path(path).expanduser()
     suffix = path.suffix.lower()

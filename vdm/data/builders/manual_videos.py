@@ -2,7 +2,6 @@
 
 import collections
 import dataclasses
-import io
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,9 +9,9 @@ from pathlib import Path
 
 import tensorflow_datasets as tfds
 from absl import logging
-from PIL import Image
 
 from vdm.data.manifest import Entry, read_manifest
+from vdm.video.formats.images import encode_image
 from vdm.video.pixels import centre_crop, resize_by_area
 from vdm.video.read import stream_frames
 
@@ -148,10 +147,7 @@ def _encoded_frames(path: Path, config: VideosConfig) -> list[bytes]:
     for frame in stream_frames(path):
         if config.resolution:
             frame = resize_by_area(centre_crop(frame)[None], config.resolution)[0]
-        out = io.BytesIO()
-        quality = {"quality": 95, "subsampling": 0} if config.encoding == "jpeg" else {}
-        Image.fromarray(frame).save(out, config.encoding, **quality)
-        frames.append(out.getvalue())
+        frames.append(encode_image(frame, config.encoding))
     if len(frames) < config.min_frames:
         raise ValueError(f"{path} has {len(frames)} frames, fewer than {config.min_frames}")
     return frames

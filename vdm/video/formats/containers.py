@@ -11,7 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import av
 import numpy as np
+from av.sidedata.sidedata import Type as SideDataType
 
 from vdm.video.errors import UnreadableVideoError
 
@@ -47,12 +49,7 @@ def opened(path: Path) -> Iterator[tuple]:
 
     Raises:
       UnreadableVideoError: the file is empty, damaged or has no video.
-      ValueError: PyAV is not installed.
     """
-    try:
-        import av
-    except ImportError as error:
-        raise ValueError(f'{path} needs PyAV: pip install "vdm[data]", or av') from error
     with contextlib.ExitStack() as stack:
         try:
             if not path.stat().st_size:
@@ -92,7 +89,6 @@ def stream_frames(path: Path) -> Iterator[np.ndarray]:
 
     Raises:
       UnreadableVideoError: no video, or damaged.
-      ValueError: PyAV is not installed.
     """
     to_rgb, frame = RgbConverter(), None
     with opened(path) as (container, stream):
@@ -104,8 +100,6 @@ def stream_frames(path: Path) -> Iterator[np.ndarray]:
 
 def check_complete(path: Path, container, stream, decoded: list[Decoded]) -> None:
     """Raises UnreadableVideoError where the file announces more seconds than it has."""
-    import av
-
     if stream.duration is not None:
         announced = float(stream.duration * stream.time_base)
     elif "DURATION" in stream.metadata:  # Matroska's, as hours:minutes:seconds
@@ -176,9 +170,7 @@ class _Orientation(NamedTuple):
 
 
 def _orientation(frame) -> _Orientation:
-    from av.sidedata.sidedata import Type
-
-    data = frame.side_data.get(Type.DISPLAYMATRIX)
+    data = frame.side_data.get(SideDataType.DISPLAYMATRIX)
     if data is None:
         return _Orientation()
     # Rows of the matrix are where a step along x, and one along y, of the stored frame lead.
@@ -194,8 +186,6 @@ def _orientation(frame) -> _Orientation:
 
 
 def _rgb_graph(frame):
-    import av
-
     graph = av.filter.Graph()
     graph.threads = 1
     source = graph.add_buffer(
@@ -217,8 +207,6 @@ def _rows(plane) -> bytes:
 
 
 def _open(path: Path, stack: contextlib.ExitStack):
-    import av
-
     try:
         # With a protocol, FFmpeg takes no part of the name for one, as of '12:30.mp4'.
         return av.open(f"file:{path}")
@@ -228,8 +216,6 @@ def _open(path: Path, stack: contextlib.ExitStack):
 
 def _default_stream(path: Path, container):
     """The video stream that FFmpeg's command chooses: the default one, else the largest."""
-    import av
-
     # The cover of a piece of music is a video stream to FFmpeg.
     covers = av.stream.Disposition.attached_pic
     streams = [stream for stream in container.streams.video if not stream.disposition & covers]

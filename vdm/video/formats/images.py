@@ -233,6 +233,14 @@ def decode_image(encoded: bytes, name: str) -> np.ndarray:
         raise ValueError(f"{name} is damaged: {error}") from error
 
 
+def encode_image(pixels: np.ndarray, encoding: str) -> bytes:
+    """A picture uint8 [height, width, 3] as 'png', which is exact, or as 'jpeg' of high quality."""
+    out = io.BytesIO()
+    quality = {"quality": 95, "subsampling": 0} if encoding == "jpeg" else {}
+    Image.fromarray(pixels).save(out, encoding, **quality)
+    return out.getvalue()
+
+
 def _pixels(picture: Image.Image, path: Path, where: str) -> np.ndarray:
     """The picture that a file is at, uint8 [height, width, 3]; what is transparent is black."""
     # Pillow clips 16 bits of grey to 255 instead of scaling, and drops 8 of 16 bits of colour.

@@ -99,7 +99,6 @@ def open_container(path: Path) -> ContainerVideo:
 
     Raises:
       UnreadableVideoError: no video, damaged, truncated, or of changing size.
-      ValueError: PyAV is not installed.
     """
     decoded, first = [], None
     with opened(path) as (container, stream):
