@@ -125,17 +125,19 @@ def test_a_sample_written_twice_is_counted_once(tmp_path):
     write_samples(tmp_path, samples, seed=0, max_video_files=3, described={})
     write_samples(tmp_path, samples, seed=0, max_video_files=2, described={})
     (tmp_path / "samples.npz").unlink()
-    (tmp_path / "other.GIF").write_bytes(gif_bytes(samples[2]))
-    assert _names(tmp_path) == ["other.GIF", "video_0000.mp4", "video_0001.mp4"]
-    assert len(open_videos(tmp_path, 16)) == 3
-    why = "is beside video_0001.mp4, which is taken for the same video"
+    # Files of users, by other names, may be different videos.
+    (tmp_path / "mine.gif").write_bytes(gif_bytes(samples[2]))
+    (tmp_path / "mine.mp4").write_bytes((tmp_path / "video_0000.mp4").read_bytes())
+    assert _names(tmp_path) == ["mine.gif", "mine.mp4", "video_0000.mp4", "video_0001.mp4"]
+    assert len(open_videos(tmp_path, 16)) == 4
+    why = "is the sample of video_0001.mp4 as a GIF"
     assert find_videos(tmp_path).left_out["video_0001.gif"] == why
     assert open_video(tmp_path / "video_0001.gif").num_frames == 20
     # A manifest says which one is meant.
-    (tmp_path / "manifest.csv").write_text("file,split\nvideo_0000.gif,train\nother.GIF,test\n")
+    (tmp_path / "manifest.csv").write_text("file,split\nvideo_0000.gif,train\nmine.gif,test\n")
     open_folder.cache_clear()
     splits = open_folder(tmp_path, needed_frames=16)
-    assert (splits["train"].names, splits["test"].names) == (("video_0000.gif",), ("other.GIF",))
+    assert (splits["train"].names, splits["test"].names) == (("video_0000.gif",), ("mine.gif",))
 
 
 def test_the_same_videos_have_the_same_frames_at_every_door(tmp_path):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import re
 from pathlib import Path
 
 from vdm.video.errors import UnreadableVideoError
@@ -12,7 +13,9 @@ INDEX_NAMES = ("video_index.json", "video_index.txt")
 MANIFEST_NAMES = ("manifest.csv", "manifest.jsonl")
 # What --mode=sample leaves: all samples as arrays, and pictures of some.
 _SAMPLES = "samples.npz"
-_MP4 = ".mp4"
+# Stems of the GIF and the MP4 of one sample, preview or figure. Two files of users that have one
+# stem may be different videos.
+_WRITTEN_TWICE = re.compile(r"video_\d{4,}|step_\d{8,}|figure4")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,9 +58,9 @@ def find_videos(path: str | Path) -> FoundVideos:
     of .png and .webp files, which may be animated. Symbolic links are followed, each folder once.
     A folder with images and without other videos is the frames of one video: its sub-folders,
     masks for example, are left out, unless they are more than the images. A folder with
-    samples.npz, as --mode=sample leaves it, is that file alone. A GIF that differs by its suffix
-    alone from an MP4 beside it is left out, as both are written of a sample; but a manifest in the
-    folder decides by itself which of the two is used.
+    samples.npz, as --mode=sample leaves it, is that file alone. Of a sample or preview that is
+    there as GIF and as MP4, by the names that vdm gives them, the MP4 is used, unless a manifest in
+    the folder decides.
 
     Raises:
       FileNotFoundError: there is no such path.
@@ -80,11 +83,11 @@ def find_videos(path: str | Path) -> FoundVideos:
     )
 
 
-def _gifs_of_mp4s(files: list[str]) -> list[str]:
-    """Those GIFs of a folder's files beside which lies an MP4 of the same name."""
-    # The GIF is the one to leave: it merges equal frames, and has 256 colours.
-    stems = {Path(name).stem for name in files if Path(name).suffix == _MP4}
-    return [n for n in files if Path(n).suffix.lower() == images.GIF and Path(n).stem in stems]
+def _gifs_of_mp4s(files: list[str]) -> set[str]:
+    """Those GIFs among a folder's files of which the same sample is there as an MP4."""
+    # The GIF is the one to leave out: it merges equal frames, and has 256 colours.
+    stems = [name.removesuffix(".mp4") for name in files if name.endswith(".mp4")]
+    return {f"{s}{images.GIF}" for s in stems if _WRITTEN_TWICE.fullmatch(s)}.intersection(files)
 
 
 def _order(found: Found) -> tuple:
@@ -127,10 +130,10 @@ class _Search:
                     self.left_out[prefix + entry] = f"is beside {_SAMPLES}, which holds the samples"
             self.file(folder / _SAMPLES, prefix + _SAMPLES, loose_images=False)
             return
-        for entry in () if self.has_manifest else _gifs_of_mp4s(files):
-            files.remove(entry)
-            twin = Path(entry).with_suffix(_MP4).name
-            self.left_out[prefix + entry] = f"is beside {twin}, which is taken for the same video"
+        twins = set() if self.has_manifest else _gifs_of_mp4s(files)
+        files = [entry for entry in files if entry not in twins]
+        for entry in twins:
+            self.left_out[prefix + entry] = f"is the sample of {Path(entry).stem}.mp4 as a GIF"
         is_frames = self._is_frames(folder, files, folders)
         if is_frames:
             self.videos.append(Found(name or ".", folder))
