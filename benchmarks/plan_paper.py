@@ -20,9 +20,9 @@ import sys
 
 from vdm.config import default_config
 from vdm.planning.collectives import Collective
-from vdm.planning.hardware import GIB, HARDWARE
+from vdm.planning.hardware.peaks import GIB, HARDWARE
+from vdm.planning.hardware.topology import link_share
 from vdm.planning.roofline import Estimate
-from vdm.planning.topology import link_share
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PLANS = ROOT / "benchmarks/results/plans"

@@ -18,11 +18,11 @@ import jax
 import numpy as np
 from measuring import RESULTS, ROOT, load_config, seconds, write_result
 
-from vdm import parallel
-from vdm.data.source import held_out_videos
+from vdm.data.datasets import held_out_videos
 from vdm.diffusion.samplers import SAMPLERS
 from vdm.evaluation.digit_persistence import persistence_report
 from vdm.exported import load_exported
+from vdm.parallel.mesh import make_mesh, replicated
 from vdm.sampling.generate import conditions, make_generator
 from vdm.video.pixels import to_uint8
 
@@ -69,8 +69,8 @@ def main():
     config = load_config(ROOT / "configs/moving_digits.py")
     config.sample.guidance_weight = 1.0
     config.sample.num_videos, config.sample.batch_size = flags.videos, flags.videos // 2
-    mesh = parallel.make_mesh(config)
-    params = jax.device_put(load_exported(CHECKPOINT), parallel.replicated(mesh))
+    mesh = make_mesh(config)
+    params = jax.device_put(load_exported(CHECKPOINT), replicated(mesh))
     path = RESULTS / f"{NAME}.json"
     rows = json.loads(path.read_text())["rows"] if path.exists() else []
     for steps in flags.steps:

@@ -27,10 +27,10 @@ import jax.numpy as jnp
 from absl import app, flags
 from ml_collections import config_flags
 
-from vdm import parallel
+from vdm.parallel.mesh import make_mesh
 from vdm.planning import report
 from vdm.planning.compile import read_off
-from vdm.planning.hardware import HARDWARE, hardware_of
+from vdm.planning.hardware.peaks import HARDWARE, hardware_of
 from vdm.planning.plan import efficiencies_of
 from vdm.planning.roofline import estimate
 from vdm.planning.steps import make_step
@@ -73,7 +73,7 @@ def seconds_of(function, *arguments):
 
 def main(_):
     config = _CONFIG.value
-    mesh = parallel.make_mesh(config)
+    mesh = make_mesh(config)
     device = mesh.devices.flat[0]
     step = make_step(config, mesh, "train")
     abstract_state, shapes = step.arguments

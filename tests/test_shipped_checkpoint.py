@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 
 from configs.moving_digits import get_config
-from vdm import parallel
 from vdm.evaluation.digit_persistence import digit_classifier
 from vdm.exported import load_exported, load_exported_config
+from vdm.parallel.mesh import make_mesh
 from vdm.sampling.generate import describe_conditions, make_generator
 from vdm.training.checkpoints import check_same_model
 
@@ -22,7 +22,7 @@ def test_samples_keep_the_digit_that_was_asked_for():
     config.sample.batch_size = 32
     indices = range(32)
     params = load_exported(SHIPPED)
-    videos = make_generator(config, parallel.make_mesh(config))(params, indices)
+    videos = make_generator(config, make_mesh(config))(params, indices)
     labels = describe_conditions(config, indices)["label"]
     seen = digit_classifier().digits_seen(videos)
     kept = (seen == np.asarray(labels)[:, None]).sum(axis=1) >= 14

@@ -46,8 +46,9 @@ def default_config() -> ml_collections.ConfigDict:
     data.num_images = 8  # independent frames for joint training, after each video's own
     data.condition = "none"  # none | label | text
     data.text_tokens = 128
-    # 'words' for vdm/data/words.py; or a language model by its name on the Hugging Face hub, or by
-    # its folder, whose vectors of the data set's captions python -m vdm.data.encode_text keeps.
+    # 'words' for vdm/data/captions/word_vectors.py; or a language model by its name on the Hugging
+    # Face hub, or by its folder, whose vectors of the data set's captions
+    # python -m vdm.data.encode_text keeps.
     data.text_encoder = "words"
     data.augment_flip = False  # left-right
     data.num_workers = 4  # threads that make examples, on each host
@@ -175,8 +176,8 @@ def default_config() -> ml_collections.ConfigDict:
     # TPUs that need not be here, in chips, as v4:4x4x8; empty for the attached devices.
     plan.topology = ""
     plan.devices = 0  # the first so many of these; 0 for all
-    # Whose memory and speed the steps are compared with (vdm/planning/hardware.py); empty for the
-    # devices that they are compiled for.
+    # Whose memory and speed the steps are compared with (vdm/planning/hardware/peaks.py); empty for
+    # the devices that they are compiled for.
     plan.hardware = ""
     plan.steps = ("train", "sample", "guided")
     # O0 | O1 | O2 | O3; empty for O0 where a topology is given, and for JAX's own otherwise.

@@ -10,7 +10,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from vdm.config import validate
-from vdm.processes import GOES_ON, NotSaved, Preempted, Processes, Start, first_line
+from vdm.parallel.processes import GOES_ON, NotSaved, Preempted, Processes, Start, first_line
 
 MODES = ("train", "sample", "eval", "export", "plan")
 
@@ -51,7 +51,7 @@ _HEARTBEAT_TIMEOUT = flags.DEFINE_integer(
 
 def train(config, workdir: Path) -> None:
     """Trains, or goes on training, and writes checkpoints, logs and sample videos."""
-    from vdm.parallel import make_mesh
+    from vdm.parallel.mesh import make_mesh
     from vdm.sampling.generate import make_preview
     from vdm.training.loop import train as run
 
@@ -61,22 +61,23 @@ def train(config, workdir: Path) -> None:
 
 def sample(config, workdir: Path) -> None:
     """Makes videos with the EMA weights and writes them to WORKDIR/samples."""
-    from vdm import parallel
-    from vdm.sampling.figure4 import write_figure4
+    from vdm.evaluation.figure4 import write_figure4
+    from vdm.parallel.mesh import make_mesh, sharded_params
+    from vdm.parallel.messages import is_first_process
     from vdm.sampling.generate import describe_conditions, make_generator
-    from vdm.sampling.store import write_samples
+    from vdm.sampling.write import write_samples
 
     params, step = _load_weights(config, workdir)
-    mesh = parallel.make_mesh(config)
+    mesh = make_mesh(config)
     indices = range(config.sample.num_videos)
     print(f"sampling {len(indices)} videos with the weights of step {step}", flush=True)
-    params = parallel.sharded_params(mesh, params)
+    params = sharded_params(mesh, params)
     if config.sample.task == "figure4":
         picture = write_figure4(workdir / "figure4", config, mesh, params, indices)
         print(f"figure 4: {picture}")
         return
     videos = make_generator(config, mesh)(params, indices)
-    if not parallel.is_first_process():
+    if not is_first_process():
         return
     sheet = write_samples(
         workdir / "samples",
@@ -93,7 +94,7 @@ def evaluate(config, workdir: Path) -> None:
     if config.eval.protocol == "moving_digits":
         from vdm.evaluation import moving_digits as evaluation
     else:
-        from vdm.evaluation import by_protocol as evaluation
+        from vdm.evaluation import protocol as evaluation
     from vdm.evaluation.report import write_report
 
     params, step = _load_weights(config, workdir)
@@ -110,12 +111,12 @@ def export(config, workdir: Path) -> None:
     """Writes the EMA weights and the configuration as one safetensors file."""
     import jax
 
-    from vdm import parallel
     from vdm.exported import export as run
+    from vdm.parallel.messages import gathered, is_first_process
 
     params, step = _load_weights(config, workdir)
-    params = jax.tree.map(parallel.gathered, params)
-    if not parallel.is_first_process():
+    params = jax.tree.map(gathered, params)
+    if not is_first_process():
         return
     path = workdir / "model.safetensors"
     run(path, params, config, step)
@@ -157,17 +158,17 @@ def check(config, workdir: Path, mode: str) -> None:
     Raises:
       ValueError, OSError: with one sentence that names the field, the file or the folder.
     """
-    from vdm import parallel
-    from vdm.data.source import check_name, make_source
+    from vdm.checks import check_sampling, needs_held_out
+    from vdm.data.datasets import check_name, make_source
     from vdm.exported import load_exported_config
-    from vdm.sampling.checks import check_sampling, needs_held_out
+    from vdm.parallel.mesh import check_divides, make_mesh
     from vdm.sampling.generate import preview_config
     from vdm.training import checkpoints
 
     validate(config)
-    mesh = parallel.make_mesh(config)
+    mesh = make_mesh(config)
     if mode == "train":
-        parallel.check_divides(
+        check_divides(
             mesh, config.training.batch_size, "training.batch_size", config.training.accumulate
         )
     check_name(config)
@@ -205,7 +206,7 @@ def _check_evaluation(config) -> None:
                 f"{config.data.name!r}"
             )
         return
-    from vdm.evaluation.by_protocol import protocol_of, real_sources
+    from vdm.evaluation.protocol import protocol_of, real_sources
     from vdm.metrics.features import make_extractors
 
     protocol = protocol_of(config)
@@ -231,16 +232,16 @@ def _load_weights(config, workdir: Path) -> tuple[dict, int]:
     """EMA parameters and their step: of config.checkpoint, or the newest of the workdir."""
     import jax
 
-    from vdm import parallel
     from vdm.build import init_params
     from vdm.exported import load_exported, load_exported_config
+    from vdm.parallel.mesh import make_mesh
     from vdm.training.checkpoints import Checkpoints, abstract_on
 
     if config.checkpoint:
         path = Path(config.checkpoint)
         return load_exported(path), load_exported_config(path)[1]
     abstract = jax.eval_shape(partial(init_params, config))
-    mesh = parallel.make_mesh(config)
+    mesh = make_mesh(config)
     checkpoints = Checkpoints(workdir)
     try:
         return checkpoints.restore_ema(abstract_on(mesh, abstract))

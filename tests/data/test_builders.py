@@ -10,8 +10,8 @@ import pytest
 from configs.moving_digits import get_config
 from tests.data.video_writing import write_video
 from vdm.data.clips import centre_crop, resize_by_area
+from vdm.data.datasets import held_out_videos, make_source
 from vdm.data.prepare import main as prepare
-from vdm.data.source import held_out_videos, make_source
 from vdm.video.pixels import to_uint8
 
 tfds = pytest.importorskip("tensorflow_datasets")

@@ -6,8 +6,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from vdm.data.captions.word_vectors import encode_caption
 from vdm.data.clips import ClipSource, centre_crop, resize_by_area
-from vdm.data.words import encode_caption
 
 
 class _Video:

@@ -6,8 +6,8 @@ from PIL import Image
 
 from configs import folder as folder_config
 from tests.video.written import encode, numbered
-from vdm.data.folder import open_folder
-from vdm.data.source import check_name, make_source
+from vdm.data.datasets import check_name, make_source
+from vdm.data.folder.videos import open_folder
 from vdm.metrics.__main__ import main
 from vdm.metrics.videos import open_videos
 from vdm.sampling.generate import load_observed

@@ -3,8 +3,8 @@ import pytest
 from scipy.ndimage import shift
 from sklearn.datasets import load_digits
 
+from vdm.data.captions.word_vectors import encode_caption
 from vdm.data.moving_digits import MovingDigits, handwriting
-from vdm.data.words import encode_caption
 
 _FILES = load_digits()
 _NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from vdm import parallel
 from vdm.build import init_params
 from vdm.data.moving_digits import MovingDigits
 from vdm.evaluation.held_out_loss import held_out_loss
+from vdm.parallel.mesh import make_mesh
 
 
 @pytest.mark.parametrize("target", ["eps", "v"])
@@ -15,7 +15,7 @@ def test_a_network_that_predicts_zero_has_the_mean_square_of_the_target(tiny_con
     config.diffusion.target = target
     config.eval.update(num_videos=50, log_snr_bins=8, batch_size=16)
     params = init_params(config)  # the last convolution starts from zeros
-    rows = held_out_loss(config, params, parallel.make_mesh(config))
+    rows = held_out_loss(config, params, make_mesh(config))
     videos = MovingDigits("test", frames=4, resolution=8).batch(0, 50)["video"]
     mean_square = float(np.square(videos).mean())
     assert [row["log_snr_from"] for row in rows] == [-20, -15, -10, -5, 0, 5, 10, 15]

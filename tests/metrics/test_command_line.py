@@ -8,8 +8,8 @@ import sys
 import numpy as np
 import pytest
 
-from vdm.metrics import weights
 from vdm.metrics.__main__ import main
+from vdm.metrics.weights import files as weight_files
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def test_too_few_frames_for_the_network(paths, capsys):
 
 def weights_or_skip():
     try:
-        return weights.digest_of(weights.load("i3d"))
+        return weight_files.digest_of(weight_files.load("i3d"))
     except FileNotFoundError as error:
         pytest.skip(str(error))
 

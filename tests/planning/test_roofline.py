@@ -6,9 +6,9 @@ import math
 import pytest
 
 from vdm.planning.collectives import Collective
-from vdm.planning.hardware import HARDWARE, Hardware
+from vdm.planning.hardware.peaks import HARDWARE, Hardware
+from vdm.planning.hardware.topology import check_topology, link_share
 from vdm.planning.roofline import Efficiencies, estimate
-from vdm.planning.topology import check_topology, link_share
 
 
 def test_an_estimate_by_hand():

@@ -4,14 +4,14 @@ import jax
 import numpy as np
 import pytest
 
-from vdm import parallel
 from vdm.build import init_params
-from vdm.data.words import encode_caption
+from vdm.data.captions.word_vectors import encode_caption
+from vdm.parallel.mesh import make_mesh
 from vdm.sampling.generate import conditions, describe_conditions, make_generator
 
 
 def _mesh(config, devices):
-    return parallel.make_mesh(config, jax.devices()[:devices])
+    return make_mesh(config, jax.devices()[:devices])
 
 
 def test_neither_batch_size_nor_devices_nor_place_matter(tiny_config):

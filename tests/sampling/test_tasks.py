@@ -7,12 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vdm import parallel
 from vdm.build import init_params, make_denoiser
-from vdm.data.source import make_source
+from vdm.checks import check_sampling
+from vdm.data.datasets import make_source
 from vdm.diffusion.conditioning import ObservedFrames, ObservedLowResolution
 from vdm.exported import export
-from vdm.sampling.checks import check_sampling
+from vdm.parallel.mesh import make_mesh
 from vdm.sampling.generate import load_observed, make_generator, preview_config
 from vdm.sampling.tasks import cascade, extend
 from vdm.video.pixels import from_uint8, to_uint8
@@ -84,7 +84,7 @@ def test_given_frames_come_back_and_the_rest_is_sampled(tiny_config, params, tas
     config.predict.num_given = 2
     config.interpolate.every = 3
     config.extend.update(num_given=3, num_frames=7, overlap=2, stride=2)
-    videos = make_generator(config, parallel.make_mesh(config))(params, range(3))
+    videos = make_generator(config, make_mesh(config))(params, range(3))
     source = make_source(config, "test")
     real = to_uint8(np.stack([source.example(i)["video"] for i in range(3)]))
     assert videos.shape == (3, 7 if task == "extend" else 4, 8, 8, 1)
@@ -92,7 +92,7 @@ def test_given_frames_come_back_and_the_rest_is_sampled(tiny_config, params, tas
     others = [i for i in range(4) if i not in given]
     assert (videos[:, others] != real[:, others]).any((2, 3, 4)).all()
     # The same whatever the batch: sample 2 was alone in a batch, and now is with another.
-    together = make_generator(config, parallel.make_mesh(config))(params, [1, 2])
+    together = make_generator(config, make_mesh(config))(params, [1, 2])
     np.testing.assert_allclose(together.astype(int), videos[1:].astype(int), atol=1)
 
 
@@ -108,7 +108,7 @@ def test_guiding_a_few_videos_at_a_time_changes_no_sample(tiny_config):
     videos = {}
     for size in (0, 3):
         config.sample.reconstruction_micro_batch = size
-        videos[size] = make_generator(config, parallel.make_mesh(config))(params, range(7))
+        videos[size] = make_generator(config, make_mesh(config))(params, range(7))
     np.testing.assert_allclose(videos[3].astype(int), videos[0].astype(int), atol=1)
 
 
@@ -119,7 +119,7 @@ def test_upsampling_pulls_the_sample_to_the_low_resolution(tiny_config, params):
     generate = {}
     for weight in (0.0, 20.0):
         config.sample.reconstruction_weight = weight
-        generate[weight] = make_generator(config, parallel.make_mesh(config))(params, range(4))
+        generate[weight] = make_generator(config, make_mesh(config))(params, range(4))
     source = make_source(config, "test")
     real = np.stack([source.example(i)["video"] for i in range(4)])
 
@@ -208,7 +208,7 @@ def test_the_cascade_runs_two_models(tiny_config, params, tmp_path):
         base_checkpoint=str(tmp_path / "base.safetensors"), num_frames=9, frameskip=2
     )
     check_sampling(config)
-    videos = make_generator(config, parallel.make_mesh(config))(params, range(2))
+    videos = make_generator(config, make_mesh(config))(params, range(2))
     assert videos.shape == (2, 9, 8, 8, 1)
     config.cascade.frameskip = 4
     with pytest.raises(ValueError, match=r"frameskip 2, and config\.cascade\.frameskip is 4"):
@@ -238,7 +238,7 @@ def test_the_cascade_asks_its_first_model_for_the_same_label(tiny_config, tmp_pa
     videos = []
     for label in (3, 8):
         config.sample.label = label
-        videos.append(make_generator(config, parallel.make_mesh(config))(params, [0]))
+        videos.append(make_generator(config, make_mesh(config))(params, [0]))
     assert (videos[0] != videos[1]).any()
 
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vdm import parallel
+from vdm.parallel.mesh import make_mesh
 from vdm.training.checkpoints import Checkpoints, abstract_on
 from vdm.training.state import TrainState
 
@@ -21,7 +21,7 @@ def _state(step):
 
 @pytest.fixture
 def abstract(tiny_config):
-    return abstract_on(parallel.make_mesh(tiny_config), jax.eval_shape(lambda: _state(0)))
+    return abstract_on(make_mesh(tiny_config), jax.eval_shape(lambda: _state(0)))
 
 
 @pytest.fixture

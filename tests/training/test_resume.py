@@ -11,7 +11,7 @@ from functools import partial
 import jax
 import numpy as np
 
-from vdm import parallel
+from vdm.parallel.mesh import make_mesh
 from vdm.training.checkpoints import Checkpoints, abstract_on
 from vdm.training.state import init_state
 
@@ -27,7 +27,7 @@ def _train(workdir, overrides):
 
 def _state(workdir, config):
     abstract = jax.eval_shape(partial(init_state, config))
-    mesh = parallel.make_mesh(config)
+    mesh = make_mesh(config)
     checkpoints = Checkpoints(workdir)
     try:
         return checkpoints.restore(abstract_on(mesh, abstract))

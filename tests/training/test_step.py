@@ -5,23 +5,24 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vdm import parallel
-from vdm.data.source import make_source
+from vdm.data.datasets import make_source
+from vdm.parallel.mesh import make_mesh, param_shardings
+from vdm.parallel.rows import shard_batch
 from vdm.training.loop import LossNotFinite, train
 from vdm.training.state import init_state, make_learning_rate
 from vdm.training.step import make_train_step
 
 
 def _run(config, devices, steps):
-    mesh = parallel.make_mesh(config, devices)
+    mesh = make_mesh(config, devices)
     state = init_state(config)
-    state = jax.device_put(state, parallel.param_shardings(mesh, state))
+    state = jax.device_put(state, param_shardings(mesh, state))
     step = make_train_step(config, mesh)
     source = make_source(config, "train")
     states = []
     for index in range(steps):
         batch = source.batch(index, config.training.batch_size)
-        state = step(state, parallel.shard_batch(mesh, batch, config.training.batch_size))
+        state = step(state, shard_batch(mesh, batch, config.training.batch_size))
         states.append(jax.tree.map(np.asarray, state))
     return states
 

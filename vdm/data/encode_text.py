@@ -1,7 +1,7 @@
 """Encodes the captions of a data set: python -m vdm.data.encode_text --config=FILE.
 
 The language model is config.data.text_encoder, and the fields of the configuration can be changed
-as in training. What is written is described in vdm/data/text.py.
+as in training. What is written is described in vdm/data/captions/encoded.py.
 """
 
 import sys
@@ -9,8 +9,8 @@ import sys
 from absl import app, flags
 from ml_collections import config_flags
 
-from vdm.data.source import check_name, open_reader
-from vdm.data.text import WORDS, TextEncoder, text_folder, write_text
+from vdm.data.captions.encoded import WORDS, TextEncoder, text_folder, write_text
+from vdm.data.datasets import check_name, open_reader
 
 
 def encode_data_set(config, batch_size: int = 64):

@@ -14,7 +14,7 @@ import numpy as np
 
 from vdm.data.attributes import check_at_least, check_choices
 from vdm.data.batches import examples_of_batch, stack_examples
-from vdm.data.words import encode_caption
+from vdm.data.captions.word_vectors import encode_caption
 
 DIGIT_SIZE = 8  # height and width of the handwriting, in pixels
 SPLITS = ("train", "test")

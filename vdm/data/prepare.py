@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from vdm.data.prepared import PREPARED
+from vdm.data.tfds.registry import PREPARED
 
 FILE_FORMATS = ("array_record", "tfrecord")
 
@@ -29,7 +29,7 @@ def prepare(
     file_format: str = "array_record",
     verify_ssl: bool = True,
 ) -> Path:
-    """Prepares a data set of `vdm.data.prepared.PREPARED`, or finds it prepared.
+    """Prepares a data set of `vdm.data.tfds.registry.PREPARED`, or finds it prepared.
 
     Args:
       name: of the data set.

@@ -5,10 +5,12 @@ import ml_collections
 import numpy as np
 from jax.sharding import Mesh
 
-from vdm import parallel
 from vdm.build import make_model
-from vdm.data.source import make_source
+from vdm.data.datasets import make_source
 from vdm.diffusion.loss import loss_at
+from vdm.parallel.mesh import batch_sharding, replicated, rounded_up
+from vdm.parallel.messages import gathered
+from vdm.parallel.rows import local_rows, shard_batch, shard_rows
 
 
 def held_out_loss(
@@ -43,25 +45,25 @@ def held_out_loss(
             target=config.diffusion.target,
         )[0]
 
-    split = parallel.batch_sharding(mesh)
-    on_all = parallel.replicated(mesh)
+    split = batch_sharding(mesh)
+    on_all = replicated(mesh)
     losses_of_batch = jax.jit(
         jax.vmap(loss_of_video, in_axes=(None, 0, 0, None, None, None)),
         in_shardings=(None, split, split, on_all, on_all, on_all),
         out_shardings=split,
     )
-    size = parallel.rounded_up(mesh, settings.batch_size)
-    rows = parallel.local_rows(mesh, size)
+    size = rounded_up(mesh, settings.batch_size)
+    rows = local_rows(mesh, size)
     losses = [[] for _ in range(settings.log_snr_bins)]
     for first in range(0, settings.num_videos, size):
         batch = source.batch(first // size, size, rows=rows)
         batch = {name: value for name, value in batch.items() if not name.startswith("image")}
-        batch = parallel.shard_batch(mesh, batch, size)
-        indices = parallel.shard_rows(mesh, first + np.array(rows), size)
+        batch = shard_batch(mesh, batch, size)
+        indices = shard_rows(mesh, first + np.array(rows), size)
         for index in range(settings.log_snr_bins):
             low, high = edges[index : index + 2]
             of_batch = losses_of_batch(params, indices, batch, index, low, high)
-            losses[index].append(parallel.gathered(of_batch))
+            losses[index].append(gathered(of_batch))
     return [
         _row(low, high, np.concatenate(parts)[: settings.num_videos])
         for low, high, parts in zip(edges[:-1], edges[1:], losses, strict=True)

@@ -5,12 +5,13 @@ from pathlib import Path
 import ml_collections
 import numpy as np
 
-from vdm import parallel
-from vdm.data.source import held_out_videos
+from vdm.data.datasets import held_out_videos
 from vdm.evaluation.digit_persistence import persistence_report
 from vdm.evaluation.held_out_loss import held_out_loss
+from vdm.parallel.mesh import make_mesh, sharded_params
+from vdm.parallel.messages import is_first_process
 from vdm.sampling.generate import conditions
-from vdm.sampling.shards import stored_samples
+from vdm.sampling.sample_store import stored_samples
 from vdm.video.pixels import to_uint8
 
 PROTOCOL = "moving_digits"
@@ -30,8 +31,8 @@ def evaluate(
     Returns:
       protocol, results and the configuration, ready for JSON; None on all processes but the first.
     """
-    mesh = parallel.make_mesh(config)
-    params = parallel.sharded_params(mesh, params)
+    mesh = make_mesh(config)
+    params = sharded_params(mesh, params)
     generates = config.sample.task == "generate"
     loss_rows = []
     if generates:
@@ -40,7 +41,7 @@ def evaluate(
 
     count = config.eval.num_videos
     store = stored_samples(folder, config, params, mesh, count)
-    if not parallel.is_first_process():
+    if not is_first_process():
         return None
     videos = np.stack(list(store))
     real = to_uint8(held_out_videos(config, videos.shape[1]).batch(0, count)["video"])

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import jax
 
-from vdm import parallel
 from vdm.metrics.measure import Summary
+from vdm.parallel.messages import is_first_process, wait_for_all
 
 
 def merged(folder: Path, share: Summary) -> Summary | None:
@@ -24,8 +24,8 @@ def merged(folder: Path, share: Summary) -> Summary | None:
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"share_{index:05}.pickle" for index in range(jax.process_count())]
     paths[jax.process_index()].write_bytes(pickle.dumps(share))
-    parallel.wait_for_all("all shares are measured")
-    if not parallel.is_first_process():
+    wait_for_all("all shares are measured")
+    if not is_first_process():
         return None
     for path in paths[1:]:
         share = share.merge(pickle.loads(path.read_bytes()))

@@ -9,10 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import unflatten_dict
 
-from vdm import parallel
-from vdm.metrics import c3d, i3d, inception, preprocessing, weights
-from vdm.metrics.naming import HEAD
+from vdm.metrics.networks import c3d, i3d, inception, preprocessing
 from vdm.metrics.protocols import Protocol
+from vdm.metrics.weights import files as weight_files
+from vdm.metrics.weights.naming import HEAD
+from vdm.parallel.mesh import batch_sharding, local_mesh, replicated
 
 Features = dict[str, np.ndarray]
 
@@ -83,9 +84,7 @@ class Extractor:
         """The inputs, over all devices where their number divides."""
         mesh = jax.tree.leaves(self._params)[0].sharding.mesh
         divides = len(inputs) % mesh.size == 0
-        return jax.device_put(
-            inputs, parallel.batch_sharding(mesh) if divides else parallel.replicated(mesh)
-        )
+        return jax.device_put(inputs, batch_sharding(mesh) if divides else replicated(mesh))
 
 
 def make_extractor(network: str, *, resize: str = "reference") -> Extractor:
@@ -107,15 +106,15 @@ def make_extractor(network: str, *, resize: str = "reference") -> Extractor:
     """
     if resize not in ("reference", "half_pixel"):
         raise ValueError(f"no resize {resize!r}: reference, half_pixel")
-    tensors = weights.load(network)
+    tensors = weight_files.load(network)
     module, dimension, min_frames = {
         "i3d": (i3d.I3D(), i3d.NUM_CLASSES, i3d.MIN_FRAMES),
         "inception": (inception.InceptionV3(HEAD in tensors), inception.NUM_FEATURES, 1),
         "c3d": (c3d.C3D(), c3d.NUM_FEATURES, c3d.NUM_FRAMES),
     }[network]
-    on_all = parallel.replicated(parallel.local_mesh())
+    on_all = replicated(local_mesh())
     params = jax.device_put(unflatten_dict(tensors, sep="/"), on_all)
-    digest = weights.digest_of(tensors)
+    digest = weight_files.digest_of(tensors)
     return Extractor(network, dimension, min_frames, digest, resize, module, params)
 
 

@@ -19,8 +19,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from vdm.metrics.naming import HEAD, NAMINGS, convert
-from vdm.metrics.weights import (
+from vdm.metrics.weights.files import (
     PUBLISHED,
     digest_of,
     is_published,
@@ -29,6 +28,7 @@ from vdm.metrics.weights import (
     sha256_of,
     store,
 )
+from vdm.metrics.weights.naming import HEAD, NAMINGS, convert
 
 
 def import_weights(network: str, path: Path, mean: Path | None = None) -> Path:

@@ -108,7 +108,7 @@ PAPER = (
         ("fid_c3d", "is_c3d"),
         table="Table 1",
         dataset="ucf101",
-        splits=("test",),  # which is all videos, as training is on all (vdm/data/prepared.py)
+        splits=("test",),  # which is all videos, as training is on all (vdm/data/tfds/registry.py)
         num_real=13_320,
         num_generated=10_000,
         frames=16,

@@ -7,8 +7,8 @@ import time
 
 import jax
 
-from vdm.planning.arithmetic import count_flops
 from vdm.planning.collectives import Collective, read_collectives
+from vdm.planning.flops import count_flops
 from vdm.planning.steps import Step
 
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}

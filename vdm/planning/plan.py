@@ -13,17 +13,17 @@ import jax
 import ml_collections
 from jax.sharding import Mesh
 
-from vdm import parallel
 from vdm.build import count_parameters, init_params
+from vdm.checks import check_sampling
 from vdm.config import one_of, validate
+from vdm.parallel.mesh import make_mesh
 from vdm.planning import report
 from vdm.planning.compile import Compiled, compile_step
-from vdm.planning.hardware import HARDWARE, Hardware, hardware_of
+from vdm.planning.hardware.peaks import HARDWARE, Hardware, hardware_of
+from vdm.planning.hardware.topology import devices_of, link_share
 from vdm.planning.roofline import Efficiencies, assumptions, estimate
-from vdm.planning.search import Changes, as_flags, find_change
 from vdm.planning.steps import STEPS, make_step
-from vdm.planning.topology import devices_of, link_share
-from vdm.sampling.checks import check_sampling
+from vdm.planning.suggest import Changes, as_flags, find_change
 from vdm.sampling.generate import preview_config
 
 UPPER_BOUND = "O0"  # at this level the compiler takes minutes where the others take hours
@@ -162,7 +162,7 @@ def _mesh(config: ml_collections.ConfigDict) -> Mesh:
             f"config.plan.devices is {wanted}, and must be at most {len(devices)}, the devices "
             f"{'of ' + config.plan.topology if config.plan.topology else 'that are attached'}"
         )
-    return parallel.make_mesh(config, devices[: wanted or None])
+    return make_mesh(config, devices[: wanted or None])
 
 
 def _set_optimization_level(config: ml_collections.ConfigDict) -> str:

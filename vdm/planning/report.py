@@ -4,7 +4,7 @@ import dataclasses
 
 from vdm.planning.collectives import by_kind
 from vdm.planning.compile import Compiled
-from vdm.planning.hardware import GIB, Hardware
+from vdm.planning.hardware.peaks import GIB, Hardware
 from vdm.planning.roofline import Estimate
 
 

@@ -8,7 +8,7 @@ import dataclasses
 from collections.abc import Iterable
 
 from vdm.planning.collectives import Collective
-from vdm.planning.hardware import Hardware
+from vdm.planning.hardware.peaks import Hardware
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,9 +13,9 @@ import jax.numpy as jnp
 import ml_collections
 from jax.sharding import Mesh
 
-from vdm import parallel
 from vdm.build import init_params
 from vdm.diffusion.conditioning import ObservedFrames, ObservedLowResolution
+from vdm.parallel.mesh import batch_sharding, check_divides, replicated, rounded_up
 from vdm.sampling.generate import make_draw, micro_batches
 from vdm.training.checkpoints import abstract_on
 from vdm.training.state import init_state
@@ -65,7 +65,7 @@ def make_step(config: ml_collections.ConfigDict, mesh: Mesh, name: str) -> Step:
 
 def _train(config: ml_collections.ConfigDict, mesh: Mesh) -> Step:
     size = config.training.batch_size
-    parallel.check_divides(mesh, size, "training.batch_size", config.training.accumulate)
+    check_divides(mesh, size, "training.batch_size", config.training.accumulate)
     state = abstract_on(mesh, jax.eval_shape(partial(init_state, config)))
     return Step(
         "train",
@@ -82,7 +82,7 @@ def _sample(config: ml_collections.ConfigDict, mesh: Mesh) -> Step:
 
 
 def _guided(config: ml_collections.ConfigDict, mesh: Mesh) -> Step:
-    size = parallel.rounded_up(mesh, config.sample.batch_size)
+    size = rounded_up(mesh, config.sample.batch_size)
     return _draw(config, mesh, "guided", _observation(config, size))
 
 
@@ -90,10 +90,10 @@ def _draw(config: ml_collections.ConfigDict, mesh: Mesh, name: str, observation)
     config = config.copy_and_resolve_references()
     config.sample.repaint_repeats = 1  # so that every turn of the loop is a step
     settings = config.sample
-    size = parallel.rounded_up(mesh, settings.batch_size)
+    size = rounded_up(mesh, settings.batch_size)
     params = abstract_on(mesh, jax.eval_shape(partial(init_params, config)))
     indices = _on_batch(mesh, jax.ShapeDtypeStruct((size,), jnp.int32))
-    block = jax.ShapeDtypeStruct((), jnp.int32, sharding=parallel.replicated(mesh))
+    block = jax.ShapeDtypeStruct((), jnp.int32, sharding=replicated(mesh))
     condition = _on_batch(mesh, _condition(config, size))
     parts = 1 if observation is None else micro_batches(config, mesh, size)
     what = f"step of {settings.sampler} of {size} videos"
@@ -159,7 +159,7 @@ def _observation(config: ml_collections.ConfigDict, size: int):
 
 
 def _on_batch(mesh: Mesh, tree):
-    split = parallel.batch_sharding(mesh)
+    split = batch_sharding(mesh)
     return jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=split), tree
     )

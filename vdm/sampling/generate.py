@@ -10,14 +10,16 @@ import ml_collections
 import numpy as np
 from jax.sharding import Mesh
 
-from vdm import parallel
 from vdm.build import make_denoiser, make_schedule
 from vdm.config import default_config
-from vdm.data.source import make_source
-from vdm.data.text import encode_given
-from vdm.data.user_videos import load_videos
+from vdm.data.captions.encoded import encode_given
+from vdm.data.datasets import make_source
+from vdm.data.folder.user_videos import load_videos
 from vdm.diffusion.samplers import sample
 from vdm.exported import load_exported, load_exported_config
+from vdm.parallel.mesh import batch_sharding, replicated, rounded_up, sharded_params
+from vdm.parallel.messages import gathered
+from vdm.parallel.rows import local_rows, rows_of, shard_rows
 from vdm.sampling.tasks import TASKS, frames_needed
 from vdm.video.display import video_grid
 from vdm.video.pixels import from_uint8, to_uint8
@@ -38,19 +40,19 @@ def make_generator(config: ml_collections.ConfigDict, mesh: Mesh) -> Generator:
 
     def generate_batch(params: dict, indices: Sequence[int]) -> np.ndarray:
         # Short batches are filled up: one shape compiles once, and divides over the devices.
-        size = parallel.rounded_up(mesh, settings.batch_size)
-        rows = parallel.local_rows(mesh, size)
+        size = rounded_up(mesh, settings.batch_size)
+        rows = local_rows(mesh, size)
         filled = np.resize(np.asarray(indices, np.int32), size)
         mine = filled[rows]
-        on_mesh = partial(parallel.shard_rows, mesh, batch_size=size)
+        on_mesh = partial(shard_rows, mesh, batch_size=size)
         condition = jax.tree.map(on_mesh, conditions(config, mine))
 
         def draw(block, observation):
             observation = jax.tree.map(on_mesh, observation)
-            return parallel.rows_of(jitted(params, on_mesh(mine), block, condition, observation))
+            return rows_of(jitted(params, on_mesh(mine), block, condition, observation))
 
         videos = on_mesh(to_uint8(task(config, draw, observed(filled, rows))))
-        return parallel.gathered(videos)[: len(indices)]
+        return gathered(videos)[: len(indices)]
 
     def generate_all(params: dict, indices: Sequence[int]) -> np.ndarray:
         size = settings.batch_size
@@ -64,7 +66,7 @@ def make_draw(config: ml_collections.ConfigDict, mesh: Mesh) -> Callable[..., ja
     """The jitted sampler: (params, indices, block, condition, observation) -> x."""
     settings, data = config.sample, config.data
     frame_shape = (data.resolution, data.resolution, data.channels)
-    on_all, split = parallel.replicated(mesh), parallel.batch_sharding(mesh)
+    on_all, split = replicated(mesh), batch_sharding(mesh)
     clips_after = config.diffusion.clip and settings.reconstruction_clip == "after"
 
     def draw(params, indices, block, condition, observation):
@@ -137,7 +139,7 @@ def _make_observed(
         for field in ("seed", "batch_size", "label", "caption"):
             base_config.sample[field] = settings[field]
         base = make_generator(base_config, mesh)
-        params = parallel.sharded_params(mesh, load_exported(path))
+        params = sharded_params(mesh, load_exported(path))
         return lambda indices, rows: from_uint8(base(params, indices)[rows])
     if settings.observed:
         videos = from_uint8(load_observed(config))

@@ -11,8 +11,9 @@ import ml_collections
 import orbax.checkpoint as ocp
 from jax.sharding import Mesh
 
-from vdm import parallel
-from vdm.processes import NotSaved, first_line
+from vdm.parallel.mesh import param_shardings
+from vdm.parallel.messages import all_processes, is_first_process, wait_for_all
+from vdm.parallel.processes import NotSaved, first_line
 from vdm.training.state import TrainState
 
 # The fields that make a checkpoint the checkpoint of another model. The others may change from one
@@ -116,10 +117,10 @@ class Checkpoints:
         if step is None:
             return None
         if damaged:
-            if parallel.is_first_process():
+            if is_first_process():
                 for newer in damaged:
                     _move_aside(Path(self._manager.directory) / str(newer))
-            parallel.wait_for_all("damaged checkpoints are moved aside")
+            wait_for_all("damaged checkpoints are moved aside")
             self._manager.reload()
         return TrainState(**restored["rest"], ema_params=restored["ema"])
 
@@ -155,7 +156,7 @@ class Checkpoints:
                 restored = self._manager.restore(step, args=args)
             except Exception as error:  # Orbax and TensorStore raise many types on damaged files.
                 failure = error
-            if parallel.all_processes(failure is None):
+            if all_processes(failure is None):
                 return restored, step, damaged
             what = _what(failure) if failure else "another process cannot read it"
             print(f"the checkpoint of step {step} is damaged: {what}", flush=True)
@@ -197,5 +198,5 @@ def abstract_on(mesh: Mesh, tree):
     return jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
         tree,
-        parallel.param_shardings(mesh, tree),
+        param_shardings(mesh, tree),
     )

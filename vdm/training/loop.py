@@ -11,14 +11,16 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from vdm import parallel
 from vdm.build import count_parameters
+from vdm.data.datasets import make_source
 from vdm.data.pipeline import Batches
-from vdm.data.source import make_source
-from vdm.processes import GOES_ON, Preempted
+from vdm.parallel.mesh import check_divides, make_mesh, param_shardings
+from vdm.parallel.messages import is_first_process
+from vdm.parallel.preemption import PreemptionNotice
+from vdm.parallel.processes import GOES_ON, Preempted
+from vdm.parallel.rows import local_rows, shard_batch
 from vdm.training.checkpoints import Checkpoints, abstract_on, save_config
 from vdm.training.logs import Logs, StepTimer, progress_line
-from vdm.training.preemption import PreemptionNotice
 from vdm.training.state import TrainState, init_state
 from vdm.training.step import make_train_step
 from vdm.video.display import gif_bytes, mp4_bytes
@@ -51,20 +53,20 @@ def train(config: ml_collections.ConfigDict, workdir: Path, *, preview: Preview)
     training = config.training
 
     # Everything that can be wrong is found before anything is written.
-    mesh = parallel.make_mesh(config)
-    parallel.check_divides(mesh, training.batch_size, "training.batch_size", training.accumulate)
+    mesh = make_mesh(config)
+    check_divides(mesh, training.batch_size, "training.batch_size", training.accumulate)
     source = make_source(config, "train")
     initial = partial(init_state, config)
     abstract_state = abstract_on(mesh, jax.eval_shape(initial))
 
     # State: restored, or new.
-    if parallel.is_first_process():
+    if is_first_process():
         workdir.mkdir(parents=True, exist_ok=True)
         save_config(workdir, config)
     checkpoints = Checkpoints(workdir, training.keep_checkpoints)
     state = checkpoints.restore(abstract_state)
     if state is None:
-        state = jax.jit(initial, out_shardings=parallel.param_shardings(mesh, abstract_state))()
+        state = jax.jit(initial, out_shardings=param_shardings(mesh, abstract_state))()
     first_step = int(state.step)
     print(
         f"{count_parameters(state.params):,} parameters on {mesh.size} "
@@ -75,7 +77,7 @@ def train(config: ml_collections.ConfigDict, workdir: Path, *, preview: Preview)
         print("nothing to do: the newest checkpoint has all the steps", flush=True)
         checkpoints.close()
         return
-    logs = Logs(workdir, first_step, writes=parallel.is_first_process())
+    logs = Logs(workdir, first_step, writes=is_first_process())
     pace = _Pace()
     timer = StepTimer()
     train_step = make_train_step(config, mesh)
@@ -86,8 +88,8 @@ def train(config: ml_collections.ConfigDict, workdir: Path, *, preview: Preview)
         source,
         range(first_step, training.num_steps),
         training.batch_size,
-        rows=parallel.local_rows(mesh, training.batch_size),
-        place=lambda batch: parallel.shard_batch(mesh, batch, training.batch_size),
+        rows=local_rows(mesh, training.batch_size),
+        place=lambda batch: shard_batch(mesh, batch, training.batch_size),
         num_workers=config.data.num_workers,
         prefetch=config.data.prefetch,
     )
@@ -157,7 +159,7 @@ def _mean_metrics(state: TrainState, log_every: int) -> dict[str, float]:
 
 
 def _write_preview(workdir: Path, logs: Logs, step: int, video: np.ndarray) -> None:
-    if not parallel.is_first_process():
+    if not is_first_process():
         return
     scale = 4 if video.shape[1] < 256 else 1
     gif = gif_bytes(video, scale=scale)

@@ -9,9 +9,10 @@ import ml_collections
 import optax
 from jax.sharding import Mesh
 
-from vdm import parallel
 from vdm.build import make_model, make_schedule
 from vdm.diffusion.loss import draw_noise, loss_given
+from vdm.parallel.mesh import batch_sharding, param_shardings, with_split_gradient
+from vdm.parallel.rows import micro_batches
 from vdm.training.state import TrainState, init_state, make_optimizer
 
 # The average follows the parameters closely while they still move far, min(decay, (1+n)/(10+n)),
@@ -39,7 +40,7 @@ def make_train_step(
     schedule = make_schedule(config)
 
     def loss(params, batch, x, noise, log_snr, dropout_key):
-        params = parallel.with_split_gradient(mesh, params)
+        params = with_split_gradient(mesh, params)
 
         def network(z, log_snr):
             return model.apply(
@@ -69,10 +70,10 @@ def make_train_step(
             return in_place(jax.tree.map(jnp.add, total, of_part)), None
 
         def in_place(total):  # each device adds up its own pieces of the gradient
-            return jax.lax.with_sharding_constraint(total, parallel.param_shardings(mesh, total))
+            return jax.lax.with_sharding_constraint(total, param_shardings(mesh, total))
 
         nothing = in_place((jnp.zeros(()), jax.tree.map(jnp.zeros_like, params)))
-        parts = parallel.micro_batches(mesh, rows, training.accumulate)
+        parts = micro_batches(mesh, rows, training.accumulate)
         total, _ = jax.lax.scan(add, nothing, (parts, jnp.arange(training.accumulate)))
         return jax.tree.map(lambda leaf: leaf / training.accumulate, total)
 
@@ -95,10 +96,10 @@ def make_train_step(
         )
         return TrainState(state.step + 1, params, ema_params, opt_state, metric_sums)
 
-    shardings = parallel.param_shardings(mesh, jax.eval_shape(partial(init_state, config)))
+    shardings = param_shardings(mesh, jax.eval_shape(partial(init_state, config)))
     return jax.jit(
         step,
-        in_shardings=(shardings, parallel.batch_sharding(mesh)),
+        in_shardings=(shardings, batch_sharding(mesh)),
         out_shardings=shardings,
         donate_argnums=0,
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 import tensorflow_datasets as tfds
 from absl import logging
 
-from vdm.data.manifest import Entry, read_manifest
+from vdm.data.folder.manifest import Entry, read_manifest
 from vdm.video.formats.images import encode_image
 from vdm.video.pixels import centre_crop, resize_by_area
 from vdm.video.read import stream_frames

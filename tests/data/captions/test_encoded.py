@@ -1,0 +1,175 @@
+"""Captions through a language model: what is stored, and what a small BERT itself gives."""
+
+import json
+
+import numpy as np
+import pytest
+
+from configs.moving_digits import get_config
+from tests.data.video_writing import write_video
+from vdm.data.captions.encoded import (
+    StoredText,
+    TextEncoder,
+    encode_given,
+    make_encode,
+    text_folder,
+    write_text,
+)
+from vdm.data.captions.word_vectors import encode_caption
+from vdm.data.datasets import make_source
+from vdm.data.encode_text import encode_data_set
+
+WORDS = ["a", "man", "woman", "rides", "walks", "horse", "the", "dog", "on", "beach"]
+CAPTIONS = [
+    "a man rides a horse",
+    "the dog walks on the beach",
+    "",
+    "a woman",
+    "A man rides a horse",  # the same to an uncased tokenizer, and another caption
+    "a man walks the dog on the beach on a horse the woman rides",  # cut off
+]
+
+
+class WordVectors:
+    """An encoder without a language model: one vector a word."""
+
+    name, tokens, width = "word vectors", 16, 12
+
+    def __call__(self, captions):
+        encoded = [encode_caption(c, tokens=self.tokens, width=self.width) for c in captions]
+        return [text[mask].astype(np.float16) for text, mask in encoded]
+
+    def describe(self):
+        return {"tokens": self.tokens, "width": self.width}
+
+
+def test_what_is_stored_is_read_back(tmp_path):
+    folder = tmp_path / "text" / "words_16"
+    assert write_text(folder, CAPTIONS + CAPTIONS, WordVectors(), batch_size=4) == len(CAPTIONS)
+    stored = StoredText(folder, "a command")
+    for caption in CAPTIONS:
+        text, mask = stored(caption)
+        expected, expected_mask = encode_caption(caption, tokens=16, width=12)
+        np.testing.assert_array_equal(mask, expected_mask)
+        np.testing.assert_allclose(text, expected, rtol=1e-3)
+        assert text.dtype == np.float32
+    assert (folder / "tokens.bin").stat().st_size == 2 * 12 * sum(
+        len(caption.split()) for caption in CAPTIONS
+    )
+    with pytest.raises(ValueError, match=r"'a cat' is not among those in .* by a command"):
+        stored("a cat")
+    # Written again, with other captions.
+    write_text(folder, ["a cat"], WordVectors())
+    assert StoredText(folder, "a command")("a cat")[1].sum() == 2
+    (folder / "tokens.bin").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"tokens.bin is damaged"):
+        StoredText(folder, "a command")
+
+
+@pytest.fixture(scope="module")
+def bert(tmp_path_factory):
+    """The folder of a BERT of two layers with random weights."""
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    folder = tmp_path_factory.mktemp("models") / "tiny bert"
+    folder.mkdir()
+    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
+    (folder / "vocab.txt").write_text("\n".join(tokens) + "\n")
+    transformers.BertTokenizer(str(folder / "vocab.txt")).save_pretrained(folder)
+    torch.manual_seed(0)
+    config = transformers.BertConfig(
+        vocab_size=len(tokens),
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=32,
+    )
+    transformers.BertModel(config).save_pretrained(folder)
+    return folder
+
+
+def _config(bert):
+    config = get_config()
+    config.data.update(condition="text", text_encoder=str(bert), text_tokens=10)
+    config.model.update(num_classes=0, text_width=16)
+    return config
+
+
+def test_captions_are_what_bert_gives(bert, tmp_path):
+    import torch
+    import transformers
+
+    config = _config(bert)
+    folder = text_folder(tmp_path, config)
+    write_text(folder, CAPTIONS, TextEncoder(str(bert), 10), batch_size=4)
+    encode = make_encode(config, tmp_path)
+
+    tokenizer = transformers.BertTokenizer(str(bert / "vocab.txt"))
+    model = transformers.BertModel.from_pretrained(bert).eval()
+    for caption in filter(None, CAPTIONS):
+        # One caption at a time, without padding.
+        ids = tokenizer(caption, truncation=True, max_length=10)["input_ids"]
+        assert tokenizer.unk_token_id not in ids
+        with torch.no_grad():
+            states = model(torch.tensor([ids])).last_hidden_state[0].numpy()
+        for text, mask in (encode(caption), encode_given(config, caption)):
+            assert text.shape == (10, 16) and mask.sum() == len(ids) and mask[: len(ids)].all()
+            np.testing.assert_allclose(text[: len(ids)], states, atol=2e-3)
+            assert not text[len(ids) :].any()
+    text, mask = encode("")
+    assert not mask.any() and not text.any()
+    header = json.loads((folder / "header.json").read_text())
+    assert header["encoder"] == str(bert) and len(header["weights_sha256"]) == 64
+    assert header["model"]["num_hidden_layers"] == 2
+
+
+def test_captions_of_a_data_set_come_with_its_clips(bert, tmp_path):
+    pytest.importorskip("tensorflow_datasets")
+    pytest.importorskip("tensorflow")
+    from vdm.data.prepare import prepare
+
+    videos = tmp_path / "videos"
+    videos.mkdir()
+    frames = np.random.default_rng(0).integers(0, 256, (16, 8, 8, 3), np.uint8)
+    splits = ["train", "train", "train", "validation"]
+    lines = []
+    for number, split in enumerate(splits):
+        write_video(videos / f"{number}.mkv", frames, codec="ffv1", pix_fmt="bgr0")
+        entry = {"file": f"{number}.mkv", "caption": CAPTIONS[number] or "a dog", "split": split}
+        lines.append(json.dumps(entry))
+    (videos / "manifest.jsonl").write_text("\n".join(lines))
+    prepare(
+        "captioned_videos",
+        config='{"name": "8x8", "resolution": 8}',
+        data_dir=str(tmp_path),
+        manual_dir=str(videos),
+    )
+    config = _config(bert)
+    config.data.update(name="captioned_videos", tfds_dir=str(tmp_path), tfds_config="8x8")
+    config.data.update(channels=3, resolution=8, num_images=2)
+    with pytest.raises(ValueError, match="no encoded captions in"):
+        make_source(config, "train")
+    folder, count = encode_data_set(config)
+    assert count == 4 and folder.parent.parent == tmp_path / "captioned_videos" / "8x8" / "1.0.0"
+    source = make_source(config, "train")
+    example = source.example(0)
+    expected, mask = encode_given(config, source.caption(0))
+    np.testing.assert_allclose(example["text"], expected, atol=2e-3)
+    np.testing.assert_array_equal(example["text_mask"], mask)
+    assert example["image_text"].shape == (2, 10, 16) and example["image_text_mask"].any(-1).all()
+
+
+def test_what_is_missing_is_named(bert, tmp_path):
+    config = _config(bert)
+    with pytest.raises(
+        ValueError, match=r"no encoded captions in .*python -m vdm\.data\.encode_text"
+    ):
+        make_encode(config, tmp_path)
+    write_text(text_folder(tmp_path, config), CAPTIONS, TextEncoder(str(bert), 10))
+    config.model.text_width = 1024
+    for call in (lambda: make_encode(config, tmp_path), lambda: encode_given(config, "a dog")):
+        with pytest.raises(ValueError, match=r"text_width is 1024, and the vectors of .* have 16"):
+            call()
+    with pytest.raises(ValueError, match="'no such model' cannot be loaded"):
+        TextEncoder("no such model", 10)

@@ -1,0 +1,76 @@
+"""Manifests: both formats say the same, and what is wrong is said with its line."""
+
+import json
+import re
+
+import pytest
+
+from vdm.data.folder.manifest import Entry, class_numbers, read_manifest
+
+ENTRIES = [
+    Entry("walk/a.mp4", "walk", 'a man, "walking"', "train"),
+    Entry("b.avi", "run", "ein Läufer\nim Regen", ""),
+    Entry("c.webm", "3", "", "test"),
+]
+
+
+def _write(tmp_path, name, text):
+    path = tmp_path / name
+    path.write_bytes(text.encode())
+    return path
+
+
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])  # which spreadsheets write
+def test_csv(tmp_path, newline, mark):
+    rows = [
+        "file,split,caption,label,views",
+        'walk/a.mp4,train,"a man, ""walking""",walk,7',
+        'b.avi,,"ein Läufer\nim Regen",run,',
+        "c.webm,test,,3,0",
+    ]
+    path = _write(tmp_path, "videos.csv", mark + newline.join(rows))
+    assert read_manifest(path) == ENTRIES
+
+
+def test_json_lines(tmp_path):
+    rows = [
+        {"file": "walk/a.mp4", "label": "walk", "caption": 'a man, "walking"', "split": "train"},
+        {"file": "b.avi", "label": "run", "caption": "ein Läufer\nim Regen", "views": None},
+        {"file": "c.webm", "label": 3, "split": "test"},
+    ]
+    path = _write(tmp_path, "videos.jsonl", "\n\n".join(map(json.dumps, rows)) + "\n")
+    assert read_manifest(path) == ENTRIES
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "sentence"),
+    [
+        ("a.txt", "file\nx", "a.txt is of another type"),
+        ("a.csv", "", "a column `file` is needed"),
+        ("a.csv", "path,label\nx,y\n", "has the columns ['path', 'label'], and a column `file`"),
+        ("a.csv", "file,label\n", "lists no videos"),
+        ("a.csv", "file,label\nx,y\nz\n", "line 3 of .*another number of columns"),
+        ("a.csv", "file,label\nx,y\nz,y,w\n", "line 3 of .*another number of columns"),
+        ("a.csv", "file,label\nx,y\n,y\n", "`file` in line 3 of .* is empty"),
+        ("a.csv", "file,label\nx,1\ny,1\nx,2\n", "line 4 of .* has 'x', as line 2 has"),
+        ("a.jsonl", '{"file": "x"}\n{"file": \n', "line 2 of .* is no JSON"),
+        ("a.jsonl", '["x"]', "line 1 of .* is no object with `file`"),
+        ("a.jsonl", '{"file": "x", "caption": ["a"]}', "`caption` in line 1 of .* is ['a']"),
+    ],
+)
+def test_what_is_wrong_is_said(tmp_path, name, text, sentence):
+    pattern = ".*".join(map(re.escape, sentence.split(".*")))
+    with pytest.raises(ValueError, match=pattern):
+        read_manifest(_write(tmp_path, name, text))
+
+
+def test_text_that_is_not_utf8_is_said(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_bytes("file,label\nä,b\n".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"a\.csv cannot be read as a manifest"):
+        read_manifest(path)
+
+
+def test_classes_are_numbered_by_name():
+    assert class_numbers(["walk", "jump", "run", "jump"]) == {"jump": 0, "run": 1, "walk": 2}

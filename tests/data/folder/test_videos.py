@@ -1,0 +1,276 @@
+"""A folder of videos: what is taken, what is skipped and why, and what comes out of it."""
+
+import json
+import os
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from configs import folder as folder_config
+from tests.data.video_writing import number_of, numbered, write_sound, write_video
+from vdm.data.datasets import held_out_videos, make_source
+from vdm.data.folder.videos import open_folder
+from vdm.video import index as video_index
+from vdm.video.display import gif_bytes
+from vdm.video.index import INDEX_NAME, index_folder
+
+_GOOD = 12  # videos in the folder, besides the bad ones
+
+
+@pytest.fixture(autouse=True)
+def _forgets_folders():
+    open_folder.cache_clear()
+
+
+def _write_images(folder, frames):
+    folder.mkdir(parents=True)
+    for number, frame in enumerate(frames):
+        Image.fromarray(frame).save(folder / f"frame_{number}.png")
+
+
+@pytest.fixture(scope="module")
+def _written(tmp_path_factory):
+    """Videos of 20 to 31 numbered frames in three folders; of each, the shade says which it is."""
+    folder = tmp_path_factory.mktemp("videos")
+    for index in range(_GOOD):
+        frames = [numbered(n, 40, 60, shade=8 * index) for n in range(20 + index)]
+        place = folder / "abc"[index % 3]
+        place.mkdir(exist_ok=True)
+        if index == 0:
+            _write_images(place / "0", frames)
+        elif index == 1:
+            (place / "1.gif").write_bytes(gif_bytes(np.stack(frames), scale=1))
+        else:
+            suffix = (".mp4", ".mkv", ".mov")[index % 3]
+            write_video(place / f"{index}{suffix}", frames, options={"crf": "10", "bf": "2"})
+    (folder / "a" / "empty.mp4").touch()
+    (folder / "a" / "corrupt.mkv").write_bytes(np.random.default_rng(0).bytes(5000))
+    write_sound(folder / "b" / "audio.mp4")
+    write_video(folder / "c" / "short.avi", [numbered(0)] * 5, codec="mpeg4")
+    (folder / "notes.txt").write_text("no video")
+    (folder / ".hidden.mp4").touch()
+    return folder
+
+
+@pytest.fixture
+def videos(_written, tmp_path):
+    return shutil.copytree(_written, tmp_path / "videos")
+
+
+_BAD = {
+    "a/empty.mp4": "is empty",
+    "a/corrupt.mkv": "cannot be opened: Invalid data found when processing input",
+    "b/audio.mp4": "has no video, but audio",
+    "c/short.avi": "has 5 frames, and 16 are needed",
+}
+
+
+def _config(videos, **data):
+    config = folder_config.get_config()
+    config.data.update(path=str(videos), resolution=16, **data)
+    return config
+
+
+def test_bad_files_are_skipped_and_named_with_the_reason(videos, capsys):
+    source = make_source(_config(videos), "train")
+    held_out = make_source(_config(videos), "test")
+    names = {*source.clip_ids(0, len(source)), *held_out.clip_ids(0, len(held_out))}
+    assert len(names) == len(source) + len(held_out) == _GOOD and not names & _BAD.keys()
+    report = (videos / "video_index.txt").read_text().splitlines()
+    assert report[0] == f"{videos}: 12 videos are used, and 4 skipped"
+    others = [".hidden.mp4 is hidden", "notes.txt is no video or image by its name"]
+    assert sorted(report[1:]) == sorted([f"{name} {why}" for name, why in _BAD.items()] + others)
+    said = capsys.readouterr().out
+    assert said.count("4 skipped") == 1 and "1 'has no video'" in said
+
+
+def test_frames_are_those_asked_for_whatever_the_file(videos):
+    rng = np.random.default_rng(0)
+    for reader in open_folder(videos, needed_frames=16).values():
+        for index, name in enumerate(reader.names):
+            video = reader.open(index)
+            assert video.num_frames == 20 + int(name[2:].split(".")[0])
+            wanted = [video.num_frames - 1, *rng.integers(0, video.num_frames, 3).tolist()]
+            assert [number_of(frame) for frame in video.frames(wanted)] == wanted
+
+
+@pytest.mark.parametrize("kind", ["mp4", "gif", "images"])
+def test_pixels_agree_with_an_independent_decode_and_resize(videos, kind):
+    index = {"mp4": "a/3.mp4", "gif": "b/1.gif", "images": "a/0"}[kind]
+    reader = open_folder(videos, needed_frames=16, test_share=0)["train"]
+    source = make_source(_config(videos, test_share=0.0), "train")
+    position = next(i for i in range(len(source)) if source.clip_ids(i, 1) == [index])
+    clip = source.example(position)["video"]
+    if kind == "images":
+        images = [Image.open(videos / index / f"frame_{n}.png") for n in range(20)]
+        frames = np.stack([np.asarray(image) for image in images])
+    elif kind == "gif":
+        with Image.open(videos / index) as gif:
+            frames = []
+            for number in range(gif.n_frames):
+                gif.seek(number)
+                frames.append(np.asarray(gif.convert("RGB")))
+            frames = np.stack(frames)
+    else:
+        capture = cv2.VideoCapture(str(videos / index))
+        frames = np.stack([capture.read()[1][..., ::-1] for _ in range(23)])
+    # 40 x 40 pixels as 16 x 16, through 80 x 80 of a quarter: means of 5 x 5.
+    square = frames[:, :, 10:50].repeat(2, 1).repeat(2, 2).astype(float)
+    means = square.reshape(len(frames), 16, 5, 16, 5, 3).mean((2, 4)) / 127.5 - 1
+    starts = [
+        start
+        for start in range(len(frames) - 15)
+        if np.abs(means[start : start + 16] - clip).max() <= 1 / 127.5 + 1e-6
+    ]
+    assert len(starts) == 1
+    assert reader.open(reader.names.index(index)).num_frames == len(frames)
+
+
+def test_all_bad_is_an_error_that_says_why(videos):
+    for name in "abc":
+        for path in (videos / name).iterdir():
+            if f"{name}/{path.name}" not in _BAD:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+    with pytest.raises(ValueError, match=r"no video that can be used: a/corrupt\.mkv cannot be"):
+        make_source(_config(videos), "train")
+    empty = videos / "empty"
+    empty.mkdir()
+    with pytest.raises(ValueError, match=r"has no video that can be used$"):
+        make_source(_config(empty), "train")
+    with pytest.raises(FileNotFoundError, match="nowhere does not exist"):
+        make_source(_config(videos / "nowhere"), "train")
+    with pytest.raises(NotADirectoryError, match="is a file"):
+        make_source(_config(videos / "notes.txt"), "train")
+    with pytest.raises(ValueError, match=r"config\.data\.path is empty"):
+        make_source(_config(""), "train")
+
+
+def test_the_index_is_made_once_and_changed_files_are_decoded_again(videos, monkeypatch):
+    first = index_folder(videos)
+    examined = []
+    whole = video_index.open_video
+    monkeypatch.setattr(
+        video_index, "open_video", lambda path, number: examined.append(path) or whole(path, number)
+    )
+    again = index_folder(videos)
+    assert not examined and again == first
+    write_video(videos / "c" / "short.avi", [numbered(0)] * 30, codec="mpeg4")
+    (videos / "b" / "audio.mp4").unlink()
+    changed = index_folder(videos)
+    assert [path.name for path in examined] == ["short.avi"]
+    assert first.videos["c/short.avi"].num_frames == 5
+    assert changed.videos["c/short.avi"].num_frames == 30
+    assert changed.unreadable == {"a/empty.mp4", "a/corrupt.mkv"}
+    (videos / INDEX_NAME).write_text('{"version": 1, "videos": {"a/emp')
+    assert index_folder(videos) == changed and len(examined) > 10
+
+
+def test_an_index_goes_to_the_cache_where_the_folder_cannot_be_written(
+    videos, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK and access(path, mode))
+    source = make_source(_config(videos), "train")
+    assert len(source) and not (videos / INDEX_NAME).exists()
+    assert len(list((tmp_path / "cache").rglob("video_index.*"))) == 2
+
+
+def test_classes_are_sub_folders(videos):
+    config = _config(videos, condition="label")
+    with pytest.raises(ValueError, match=r"num_classes is 0, and the videos of .* have 3 classes"):
+        make_source(config, "train")
+    config.model.num_classes = 3
+    for split in ("train", "test"):
+        source = make_source(config, split)
+        for index, name in enumerate(source.clip_ids(0, len(source))):
+            assert source.example(index)["label"] == "abc".index(name[0])
+
+
+def test_a_manifest_says_what_is_in_a_folder(videos):
+    rows = [
+        {"file": "a/3.mp4", "caption": "three", "label": "x", "split": "train"},
+        {"file": "a/0", "caption": "nought", "label": "y", "split": "train"},
+        {"file": "b/1.gif", "caption": "one", "label": "y", "split": "test"},
+        {"file": "b/4.mkv", "label": "x", "split": "train"},
+        {"file": "b/7.mkv", "caption": "seven", "label": "z", "split": "validation"},
+        {"file": "gone.mp4", "caption": "gone", "label": "x"},
+    ]
+    (videos / "manifest.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    config = _config(videos, condition="text", text_tokens=4)
+    config.model.text_width = 8
+    train, test = (make_source(config, split) for split in ("train", "test"))
+    assert sorted(train.clip_ids(0, 2)) == ["a/0", "a/3.mp4"] and len(train) == 2
+    assert test.clip_ids(0, 1) == ["b/1.gif"] and test.caption(0) == "one"
+    assert test.example(0)["text"].shape == (4, 8)
+    report = (videos / "video_index.txt").read_text()
+    for line in (
+        "b/4.mkv has no caption in a manifest",
+        "b/7.mkv has the split 'validation', which is neither 'train' nor 'test'",
+        "gone.mp4 is in the manifest and not in the folder",
+        "c/2.mov is not in the manifest",
+    ):
+        assert f"\n{line}\n" in report
+    config = _config(videos, condition="label")
+    config.model.num_classes = 3
+    assert make_source(config, "test").label(0) == 1
+    (videos / "manifest.csv").write_text("file\na/0\n")
+    open_folder.cache_clear()
+    with pytest.raises(ValueError, match=r"has manifest\.csv and manifest\.jsonl: one is needed"):
+        make_source(config, "test")
+
+
+def test_held_out_videos_stay_where_they_are(videos):
+    splits = open_folder(videos, needed_frames=16, test_share=0.3)
+    held_out = set(splits["test"].names)
+    assert held_out and not held_out & set(splits["train"].names)
+    for index in range(20):
+        shutil.copy(videos / "a" / "3.mp4", videos / f"more_{index}.mp4")
+    open_folder.cache_clear()
+    more = open_folder(videos, needed_frames=16, test_share=0.3)
+    assert set(more["test"].names) >= held_out
+    assert set(more["train"].names) >= set(splits["train"].names)
+    assert 1 <= len(more["test"].names) - len(held_out) <= 14
+
+    with pytest.raises(ValueError, match=r"is in the split 'test'.*test_share, 0\.0"):
+        make_source(_config(videos, test_share=0.0), "test")
+    real = held_out_videos(_config(videos), 18)
+    assert real.example(0)["video"].shape == (18, 16, 16, 3)
+    with pytest.raises(ValueError, match="99 are needed"):
+        held_out_videos(_config(videos), 99)
+
+
+def test_order_is_the_same_on_two_processes_and_after_a_kill(videos):
+    """Two epochs of a real folder: ids, and pixels of some batches."""
+    size, config = 4, _config(videos)
+    source = make_source(config, "train")
+    steps = 2 * len(source) // size
+    alone = [source.clip_ids(step, size) for step in range(steps)]
+    flat = [name for batch in alone for name in batch]
+    assert sorted(flat[: len(source)]) == sorted(source.reader.names)
+    for process in range(2):
+        rows = range(2 * process, 2 * process + 2)
+        for start in np.random.default_rng(process).integers(0, steps, 3):
+            open_folder.cache_clear()
+            again = make_source(config, "train")
+            for step in range(start, steps):
+                assert again.clip_ids(step, size, rows=rows) == alone[step][rows.start : rows.stop]
+            np.testing.assert_array_equal(
+                again.batch(start, size, rows=rows)["video"],
+                source.batch(start, size)["video"][rows.start : rows.stop],
+            )
+
+
+def test_real_clips(shared_data, tmp_path):
+    """Every file of many kinds is taken, and its last frames are there."""
+    clips = shutil.copytree(shared_data("clips"), tmp_path / "clips")
+    clips.chmod(0o755)
+    splits = open_folder(clips, needed_frames=16)
+    assert sum(map(len, splits.values())) == len(list(shared_data("clips").iterdir()))
+    assert (clips / "video_index.txt").read_text().endswith("38 videos are used, and 0 skipped\n")
+    for index in range(len(splits["test"])):
+        video = splits["test"].open(index)
+        assert video.frames([video.num_frames - 1])[0].std() > 1

@@ -1,0 +1,164 @@
+"""Evaluation by a protocol: resumable, whole, and refused where videos are not the protocol's."""
+
+import dataclasses
+import importlib.util
+import json
+import pathlib
+
+import numpy as np
+import pytest
+
+from vdm.build import init_params
+from vdm.data.datasets import make_source
+from vdm.evaluation import protocol
+from vdm.evaluation.paper_tables import TABLES
+from vdm.evaluation.tables import main as write_tables
+from vdm.evaluation.tables import rows_of
+from vdm.metrics.frechet import frechet_distance
+from vdm.metrics.protocols import PROTOCOLS
+from vdm.sampling.generate import examples_of
+from vdm.video.pixels import from_uint8, to_uint8
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+class MeanOfQuarters:
+    """Features: the mean of each quarter of the frame, over all frames."""
+
+    digest, min_frames = "none", 1
+
+    def __call__(self, videos):
+        n, frames, side = videos.shape[:3]
+        quarters = videos.mean(-1).reshape(n, frames, 2, side // 2, 2, side // 2).mean((1, 3, 5))
+        return {"features": quarters.reshape(n, 4) / 127.5 - 1}
+
+
+@pytest.fixture
+def config(tiny_config, monkeypatch):
+    monkeypatch.setattr(protocol, "make_extractors", lambda _: {"i3d": MeanOfQuarters()})
+    tiny_config.sample.batch_size = 4
+    tiny_config.eval.update(protocol="fvd", num_videos=12, shard_size=8, batch_size=5)
+    return tiny_config
+
+
+def test_the_number_is_that_of_the_samples_on_disk(config, tmp_path):
+    params = init_params(config)
+    result = protocol.evaluate(config, params, 7, tmp_path / "samples")
+    shards = sorted(pathlib.Path(result["generated"]["paths"][0]).glob("*.npz"))
+    samples = np.concatenate([np.load(shard)["video"] for shard in shards])
+    source = make_source(config, "test")
+    real = np.stack([source.example(i)["video"] for i in range(12)])
+
+    def statistics(videos):
+        quarters = videos.reshape(12, 4, 2, 4, 2, 4).mean((1, 3, 5)).reshape(12, 4)
+        return quarters.mean(0), np.cov(quarters, rowvar=False)
+
+    expected = frechet_distance(*statistics(real), *statistics(from_uint8(samples)))
+    assert result["fvd"] == pytest.approx(expected, abs=1e-3)
+    assert result["protocol"]["num_generated"] == 12
+    assert result["protocol"]["splits"] == ("test",)
+
+    # Interrupted and gone on with, or simply run again: the same.
+    shards[1].unlink()
+    again = protocol.evaluate(config, params, 7, tmp_path / "samples")
+    assert json.dumps(again) == json.dumps(result)
+    page = protocol.to_markdown(result)
+    assert f"| fvd | {result['fvd']:.3f} |" in page
+
+
+def test_repeats_are_runs_with_the_next_seeds(config, tmp_path):
+    params = init_params(config)
+    config.eval.update(num_videos=4, repeats=2)
+    both = protocol.evaluate(config, params, 0, tmp_path)
+    config.eval.repeats = 1
+    values = []
+    for seed in (0, 1):
+        config.sample.seed = seed
+        values.append(protocol.evaluate(config, params, 0, tmp_path)["fvd"])
+    assert both["fvd_of_repeats"] == values and values[0] != values[1]
+    assert both["fvd"] == pytest.approx(np.mean(values))
+    assert both["fvd_standard_deviation"] == pytest.approx(abs(values[0] - values[1]) / 2**0.5)
+
+
+def test_text_is_compared_with_training_and_with_held_out_videos(config, tmp_path, monkeypatch):
+    small = dataclasses.replace(
+        PROTOCOLS["text_16x64x64"],
+        metrics=("fvd",),
+        num_real=6,
+        num_generated=6,
+        frames=4,
+        resolution=8,
+    )
+    monkeypatch.setitem(PROTOCOLS, small.name, small)
+    config.eval.protocol = small.name
+    result = protocol.evaluate(config, init_params(config), 0, tmp_path)
+    shards = sorted(pathlib.Path(result["generated"]["paths"][0]).glob("*.npz"))
+    samples = np.concatenate([np.load(shard)["video"] for shard in shards])
+    for name, split in (("fvd", "train"), ("fvd_test", "test")):
+        source = make_source(config, split)
+        real = np.stack([to_uint8(source.example(i)["video"]) for i in range(6)])
+        statistics = []
+        for videos in (real, samples):
+            quarters = MeanOfQuarters()(videos.repeat(3, axis=-1))["features"]
+            statistics += [quarters.mean(0), np.cov(quarters, rowvar=False)]
+        assert result[name] == pytest.approx(frechet_distance(*statistics), abs=1e-3)
+    assert result["protocol"]["splits"] == ("train", "test")
+    table = next(table for table in TABLES if table.name == "Table 4")
+    row = rows_of(table, [{**result, "path": tmp_path / "r.json"}])[-1]
+    assert f"{result['fvd']:.2f} / {result['fvd_test']:.2f}" in row
+
+
+def test_several_samples_of_an_example_observe_it(tiny_config):
+    tiny_config.sample.per_example = 100
+    assert examples_of(tiny_config, [0, 99, 100, 25_599]).tolist() == [0, 0, 1, 255]
+
+
+@pytest.mark.parametrize(
+    "name", ["bair", "kinetics600", "text_9x128", "text_large", "text_small", "ucf101"]
+)
+def test_each_configuration_of_the_paper_makes_the_videos_of_its_protocol(name):
+    spec = importlib.util.spec_from_file_location(name, ROOT / "configs" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    config = module.get_config()
+    protocol.protocol_of(config)
+    if PROTOCOLS[config.eval.protocol].frames:
+        config.data.frames = 8
+        with pytest.raises(ValueError, match=r"data\.frames 16, and this configuration makes 8"):
+            protocol.protocol_of(config)
+
+
+def test_tables_have_the_papers_numbers_ours_and_not_run(tmp_path, capsys):
+    (tmp_path / "runs").mkdir()
+    result = {
+        "fvd": 123.456,
+        "fvd_standard_error": 1.5,
+        "warnings": ["1 video"],
+        "protocol": PROTOCOLS["bair"].to_dict(),
+        "config": {},
+    }
+    (tmp_path / "runs" / "bair.json").write_text(json.dumps(result))
+    (tmp_path / "runs" / "other.json").write_text("[]")
+    write_tables([str(tmp_path / "runs"), f"--output={tmp_path}"])
+    page = (tmp_path / "tables.md").read_text()
+    assert capsys.readouterr().out.strip() == page.strip()
+    assert f"| this project, {tmp_path}/runs | 123.46 +- 1.50 |" in page
+    assert page.count("| this project | not run |") == len(TABLES) - 1
+    assert "Langevin, 256 + 256 | 66.92 |" in page
+    assert "123.46 +- 1.50" in (tmp_path / "tables.html").read_text()
+    (tmp_path / "runs" / "bad.json").write_text("{")
+    with pytest.raises(SystemExit):
+        write_tables([str(tmp_path / "runs"), f"--output={tmp_path}"])
+    assert "bad.json cannot be read" in capsys.readouterr().err
+
+
+def test_the_papers_tables_are_those_of_its_text():
+    paper = ROOT.parent / "shared" / "paper.md"
+    if not paper.exists():
+        pytest.skip(f"{paper} is missing")
+    text = paper.read_text()
+    numbers = text[text.index("## 5.") : text.index("## 6.")]
+    for table in TABLES:
+        for row in table.rows:
+            for cell in row[1 + len(table.settings) :]:
+                assert cell == "-" or cell in numbers, (table.name, row[0], cell)

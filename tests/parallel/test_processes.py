@@ -1,0 +1,197 @@
+"""Two processes do what one does, and neither is left alone when the other is lost."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from vdm import main
+from vdm.config import validate
+from vdm.exported import load_exported
+
+# One start for all modes: the time of these tests goes into starting and compiling.
+ALL_MODES = """
+import json, pathlib, sys
+import ml_collections
+from vdm import main
+from vdm.parallel.processes import Processes, Start
+
+config, workdir, coordinator, process_id = sys.argv[1:]
+processes = Processes()
+processes.connect(Start(coordinator, 2, int(process_id)), preemptible=True)
+config = json.loads(config)
+for name, value in config["model"].items():
+    config["model"][name] = tuple(value) if isinstance(value, list) else value
+config = ml_collections.ConfigDict(config)
+for mode in (main.train, main.sample, main.evaluate, main.export):
+    mode(config, pathlib.Path(workdir))
+processes.finish()
+"""
+
+
+def _coordinator():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{free.getsockname()[1]}"
+
+
+def _start(*arguments):
+    environment = os.environ | {
+        "JAX_PLATFORMS": "cpu",
+        "JAX_NUM_CPU_DEVICES": "1",
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # for time: of the compiler
+        "PYTHONPATH": str(Path(__file__).parents[2]),
+    }
+    return subprocess.Popen(
+        [sys.executable, *map(str, arguments)],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def _start_training(workdir, overrides):
+    coordinator = _coordinator()
+    arguments = ["-m", "vdm.main", "--config=configs/moving_digits.py", f"--workdir={workdir}"]
+    arguments += ["--mode=train", f"--coordinator={coordinator}", "--num_processes=2", *overrides]
+    arguments += ["--heartbeat_timeout=10", "--config.mesh.fsdp=2"]
+    return [_start(*arguments, f"--process_id={index}") for index in range(2)]
+
+
+def _wait_for_checkpoint(workdir, processes, after=-1):
+    deadline = time.monotonic() + 300
+    while max(_steps(workdir), default=-1) <= after:
+        for process in processes:
+            assert process.poll() is None and time.monotonic() < deadline, process.stdout.read()
+        time.sleep(0.05)
+
+
+def _steps(workdir):
+    return [int(p.name) for p in (workdir / "checkpoints").glob("*") if p.name.isdecimal()]
+
+
+@pytest.fixture(scope="module")
+def config(tiny_config_of_module):
+    config = tiny_config_of_module
+    config.training.update(num_steps=20, log_every=1, checkpoint_every=10, optimizer="adam")
+    config.eval.update(log_snr_bins=1, num_videos=4, shard_size=2)
+    validate(config)
+    return config
+
+
+@pytest.fixture(scope="module")
+def by_one(tmp_path_factory, config):
+    """The workdir of this process."""
+    workdir = tmp_path_factory.mktemp("one")
+    jax.config.update("jax_disable_most_optimizations", True)
+    for mode in (main.train, main.sample, main.evaluate, main.export):
+        mode(config, workdir)
+    jax.config.update("jax_disable_most_optimizations", False)
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def by_two(tmp_path_factory, config):
+    """The workdir of two processes, with parameters in pieces."""
+    workdir = tmp_path_factory.mktemp("two")
+    config = config.copy_and_resolve_references()
+    config.mesh.fsdp = 2
+    coordinator, settings = _coordinator(), json.dumps(config.to_dict())
+    processes = [_start("-c", ALL_MODES, settings, workdir, coordinator, i) for i in range(2)]
+    outputs = [process.communicate(timeout=600)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    assert "step 20/20" in outputs[0] and "step 20/20" not in outputs[1]
+    return workdir
+
+
+def _logged(workdir):
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == list(range(1, 21))
+    return [line["loss"] for line in lines]
+
+
+def test_losses_are_those_of_one_process(by_one, by_two):
+    np.testing.assert_allclose(_logged(by_two), _logged(by_one), rtol=1e-5)
+
+
+def test_weights_are_those_of_one_process(by_one, by_two):
+    weights = [load_exported(path / "model.safetensors") for path in (by_one, by_two)]
+    kernels = [tree["middle_0"]["residual"]["conv_2"]["conv"]["kernel"] for tree in weights]
+    np.testing.assert_allclose(*kernels, atol=1e-4)
+
+
+def test_samples_of_the_same_weights_are_those_of_one_process(by_two, config):
+    """And a checkpoint in pieces is read where there is one process with whole parameters."""
+    by_two_processes = np.load(by_two / "samples" / "samples.npz")["video"].astype(int)
+    main.sample(config, by_two)
+    by_this_one = np.load(by_two / "samples" / "samples.npz")["video"].astype(int)
+    np.testing.assert_allclose(by_two_processes, by_this_one, atol=1)  # a step of uint8
+
+
+def test_the_evaluation_is_that_of_one_process(by_one, by_two):
+    one, two = (
+        json.loads((p / "eval" / "moving_digits.json").read_text()) for p in (by_one, by_two)
+    )
+    losses = [[row["loss"] for row in r["held_out_loss"]["bins"]] for r in (one, two)]
+    np.testing.assert_allclose(*losses, rtol=1e-3)  # of weights that differ by rounding
+    assert two["protocol"]["videos"] == one["protocol"]["videos"]
+    assert one["digit_persistence"]["real"] == two["digit_persistence"]["real"]
+
+
+def test_sigterm_saves_and_sigkill_of_one_ends_the_other(tmp_path, tiny_overrides):
+    overrides = [
+        *tiny_overrides,
+        "--config.training.num_steps=100000",
+        "--config.training.optimizer=adam",
+        "--config.training.checkpoint_every=4",
+    ]
+    processes = _start_training(tmp_path, overrides)
+    _wait_for_checkpoint(tmp_path, processes)
+    for process in processes:
+        process.send_signal(signal.SIGTERM)
+    start = time.monotonic()
+    outputs = [process.communicate(timeout=120)[0] for process in processes]
+    print(f"SIGTERM: out in {time.monotonic() - start:.1f} s")
+    assert [process.returncode for process in processes] == [75, 75], outputs
+    saved = max(_steps(tmp_path))
+    assert f"preempted: step {saved} is saved" in outputs[0].splitlines()[-1]
+
+    processes = _start_training(tmp_path, overrides)
+    _wait_for_checkpoint(tmp_path, processes, after=saved)
+    processes[1].send_signal(signal.SIGKILL)
+    start = time.monotonic()
+    output = processes[0].communicate(timeout=120)[0]
+    processes[1].communicate()
+    print(f"SIGKILL of the other: out in {time.monotonic() - start:.1f} s")
+    assert f"from step {saved} to" in output
+    assert processes[0].returncode not in (0, None)
+    assert "another process was lost" in output.strip().splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--process_id=1", "--num_processes=2"], "cannot be reached in 2 s"),
+        (["--process_id=0", "--num_processes=2"], "not all processes came together"),
+        (["--num_processes=2"], "--process_id"),
+    ],
+)
+def test_a_coordinator_that_is_alone_or_not_there_is_said(tmp_path, arguments, sentence):
+    arguments = [f"--coordinator={_coordinator()}", "--connect_timeout=2", *arguments]
+    process = _start(
+        *("-m", "vdm.main", "--config=configs/moving_digits.py", f"--workdir={tmp_path / 'none'}"),
+        *arguments,
+    )
+    output = process.communicate(timeout=120)[0]
+    assert process.returncode not in (0, None)
+    assert sentence in output.strip().splitlines()[-1]
+    assert not (tmp_path / "none").exists()

@@ -1,0 +1,67 @@
+"""An interrupted evaluation ends with the samples that an uninterrupted one has."""
+
+import numpy as np
+import pytest
+
+from vdm.sampling.sample_store import SampleStore, samples_made_by
+
+
+def sample(index):
+    return np.random.default_rng(index).integers(0, 256, (3, 2, 2, 1), dtype=np.uint8)
+
+
+class Generator:
+    """Makes samples, and after some of them is interrupted."""
+
+    def __init__(self, most=100):
+        self.most, self.made = most, []
+
+    def __call__(self, indices):
+        if len(self.made) + len(indices) > self.most:
+            raise KeyboardInterrupt
+        self.made += indices
+        return np.stack([sample(index) for index in indices])
+
+
+def test_what_is_there_is_kept_and_what_is_missing_is_made(tmp_path):
+    store = SampleStore(tmp_path, {"seed": 0}, count=11, shard_size=4)
+    first = Generator(most=8)
+    with pytest.raises(KeyboardInterrupt):
+        store.complete(first)
+    # What a killed process leaves behind.
+    (store.folder / "samples_00002.tmp").write_bytes(b"half")
+    second = Generator()
+    store.complete(second)
+    assert (first.made, second.made) == (list(range(8)), [8, 9, 10])
+    np.testing.assert_array_equal(list(store), [sample(index) for index in range(11)])
+    assert len(store) == 11
+
+
+def test_samples_made_otherwise_are_never_taken(tmp_path):
+    SampleStore(tmp_path, {"seed": 0}, 4, 4).complete(Generator())
+    for made_by, count in (({"seed": 1}, 4), ({"seed": 0}, 5)):
+        generator = Generator()
+        SampleStore(tmp_path, made_by, count, 4).complete(generator)
+        assert len(generator.made) == count
+
+
+def test_a_damaged_shard_is_named(tmp_path):
+    store = SampleStore(tmp_path, {}, 4, 2)
+    store.complete(Generator())
+    shard = store.folder / "samples_00001.npz"
+    shard.write_bytes(shard.read_bytes()[:100])
+    with pytest.raises(ValueError, match=r"samples_00001\.npz cannot be read: remove it"):
+        list(store)
+    shard.unlink()
+    store.complete(Generator())
+    assert len(list(store)) == 4
+
+
+def test_weights_and_settings_tell_samples_apart(tiny_config):
+    params = {"layer": {"kernel": np.ones((2, 2), np.float32)}}
+    base = samples_made_by(tiny_config, params)
+    assert samples_made_by(tiny_config, {"layer": {"kernel": np.eye(2, dtype=np.float32)}}) != base
+    tiny_config.training.num_steps += 1
+    assert samples_made_by(tiny_config, params) == base
+    tiny_config.sample.guidance_weight = 3.0
+    assert samples_made_by(tiny_config, params) != base

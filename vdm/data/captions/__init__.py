@@ -1,0 +1,1 @@
+"""Captions as token vectors."""

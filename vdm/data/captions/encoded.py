@@ -1,0 +1,263 @@
+"""Captions as token vectors of a frozen language model, computed once and kept beside a data set.
+
+The folder of encoded captions has `tokens.bin`, the vectors of all real tokens one after another as
+float16; `captions.npz`, where each caption's are, found by a digest of the caption; and
+`header.json`, which says what made them. Nothing is padded there, and the files are mapped into
+memory.
+"""
+
+import functools
+import hashlib
+import json
+import re
+import shutil
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import ml_collections
+import numpy as np
+
+from vdm.data.captions.word_vectors import encode_caption
+
+WORDS = "words"  # in a language model's place: vdm/data/captions/word_vectors.py
+
+# caption -> (text float32 [tokens, width], text_mask bool [tokens]).
+Encode = Callable[[str], tuple[np.ndarray, np.ndarray]]
+
+
+class TextEncoder:
+    """A frozen language model of Hugging Face's transformers: captions to their last hidden states.
+
+    Attributes:
+      name: on the Hugging Face hub, or the path of a folder.
+      tokens: the most tokens of a caption, special ones included; it is cut off there.
+      width: of a token vector.
+    """
+
+    def __init__(self, name: str, tokens: int, *, on_cpu: bool = False):
+        """Loads tokenizer and weights.
+
+        Args:
+          name: on the Hugging Face hub, or the path of a folder.
+          tokens: the most tokens of a caption.
+          on_cpu: whether a GPU is left alone that is there.
+
+        Raises:
+          ValueError: transformers or PyTorch is not installed, or there is no such model.
+        """
+        try:
+            import torch
+            from transformers import AutoModel, AutoTokenizer
+        except ImportError as error:
+            raise ValueError(
+                f'encoding captions by {name!r} needs pip install "vdm[text]": {error}'
+            ) from error
+        try:
+            self._tokenizer = AutoTokenizer.from_pretrained(name)
+            self._model = AutoModel.from_pretrained(name).eval().requires_grad_(False)
+        except (OSError, ValueError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise ValueError(f"the text encoder {name!r} cannot be loaded: {reason}") from error
+        self._device = "cpu" if on_cpu or not torch.cuda.is_available() else "cuda"
+        self._model.to(self._device)
+        self.name, self.tokens = name, tokens
+        self.width = int(self._model.config.hidden_size)
+
+    def __call__(self, captions: Sequence[str]) -> list[np.ndarray]:
+        """The vectors of each caption's tokens, float16 [its tokens, width]; of '' none."""
+        import torch
+
+        if not any(captions):
+            return [np.zeros((0, self.width), np.float16) for _ in captions]
+        inputs = self._tokenizer(
+            list(captions),
+            padding=True,
+            truncation=True,
+            max_length=self.tokens,
+            return_tensors="pt",
+        ).to(self._device)
+        with torch.inference_mode():
+            states = self._model(**inputs).last_hidden_state.float().cpu().numpy()
+        masks = inputs["attention_mask"].bool().cpu().numpy()
+        return [
+            state[mask if caption else mask & False].astype(np.float16)
+            for caption, state, mask in zip(captions, states, masks, strict=True)
+        ]
+
+    def describe(self) -> dict:
+        """What the vectors depend on, for the header."""
+        digest = hashlib.sha256()
+        for key, tensor in sorted(self._model.state_dict().items()):
+            digest.update(key.encode())
+            digest.update(tensor.cpu().contiguous().numpy().tobytes())
+        return {
+            "encoder": self.name,
+            "weights_sha256": digest.hexdigest(),
+            "model": self._model.config.to_dict(),
+            "tokenizer": type(self._tokenizer).__name__,
+            "tokens": self.tokens,
+            "width": self.width,
+        }
+
+
+class StoredText:
+    """Captions that have been encoded, read from their folder: caption -> (text, text_mask)."""
+
+    def __init__(self, folder: Path, command: str):
+        """Maps the files into memory.
+
+        Args:
+          folder: that `write_text` made.
+          command: what makes it, to be named where it is missing.
+
+        Raises:
+          ValueError: it is missing or damaged.
+        """
+        if not (folder / "header.json").exists():
+            raise ValueError(f"there are no encoded captions in {folder}: make them by {command}")
+        self.header = json.loads((folder / "header.json").read_text())
+        with np.load(folder / "captions.npz") as captions:
+            self._digests, self._starts = captions["digest"], captions["start"]
+        self._vectors = None
+        if self._starts[-1]:
+            shape = (int(self._starts[-1]), self.header["width"])
+            path = folder / "tokens.bin"
+            if path.stat().st_size != 2 * shape[0] * shape[1]:
+                raise ValueError(f"{path} is damaged: make it again by {command}")
+            self._vectors = np.memmap(path, np.float16, mode="r", shape=shape)
+        self._folder, self._command = folder, command
+
+    def __call__(self, caption: str) -> tuple[np.ndarray, np.ndarray]:
+        """A caption's vectors, and which of them there are.
+
+        Returns:
+          text: float32 [tokens, width], zero after the last token.
+          text_mask: bool [tokens], all False for the empty caption.
+
+        Raises:
+          ValueError: it is not among those that were encoded.
+        """
+        tokens, vectors = self.header["tokens"], np.zeros((0, self.header["width"]), np.float16)
+        if caption:
+            digest = _digest(caption)
+            place = np.searchsorted(self._digests, digest)
+            if place == len(self._digests) or self._digests[place] != digest:
+                raise ValueError(
+                    f"the caption {caption!r} is not among those in {self._folder}: encode them "
+                    f"again by {self._command}"
+                )
+            vectors = self._vectors[self._starts[place] : self._starts[place + 1]]
+        return padded(vectors, tokens)
+
+
+def write_text(
+    folder: Path, captions: Iterable[str], encoder: TextEncoder, batch_size: int = 64
+) -> int:
+    """Encodes captions, each once, and writes the folder that `StoredText` reads.
+
+    Args:
+      folder: appears when it is complete; what is there already is replaced.
+      captions: in any order, repeated or not.
+      encoder: of the captions.
+      batch_size: captions that are encoded at once.
+
+    Returns:
+      The number of different captions.
+
+    Raises:
+      ValueError: two captions have one digest.
+    """
+    captions = set(captions)
+    digests = {_digest(caption): caption for caption in captions}
+    if len(digests) != len(captions):
+        raise ValueError("two captions have the same digest: change a letter of one of them")
+    order, starts = sorted(digests), [0]
+    temporary = folder.with_name(folder.name + ".tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    with (temporary / "tokens.bin").open("wb") as file:
+        for first in range(0, len(order), batch_size):
+            batch = [digests[digest] for digest in order[first : first + batch_size]]
+            for vectors in encoder(batch):
+                file.write(vectors.tobytes())
+                starts.append(starts[-1] + len(vectors))
+            print(
+                f"encoded {min(first + batch_size, len(order))}/{len(order)} captions", flush=True
+            )
+    np.savez(
+        temporary / "captions.npz",
+        digest=np.array(order, np.uint64),
+        start=np.array(starts, np.int64),
+    )
+    (temporary / "header.json").write_text(json.dumps(encoder.describe(), indent=2, default=str))
+    shutil.rmtree(folder, ignore_errors=True)
+    temporary.rename(folder)
+    return len(order)
+
+
+def text_folder(data_folder: Path, config: ml_collections.ConfigDict) -> Path:
+    """Where the encoded captions of a data set are, for an encoder and a number of tokens."""
+    name = re.sub(r"[^A-Za-z0-9.-]+", "_", config.data.text_encoder).strip("_")
+    return data_folder / "text" / f"{name}_{config.data.text_tokens}"
+
+
+def make_encode(config: ml_collections.ConfigDict, data_folder: Path) -> Encode:
+    """What turns the captions of a data set into text and mask, as config.data says.
+
+    Raises:
+      ValueError: they have not been encoded, or do not have the width that the model reads.
+    """
+    data, width = config.data, config.model.text_width
+    if data.text_encoder == WORDS:
+        return functools.partial(encode_caption, tokens=data.text_tokens, width=width)
+    stored = _stored(
+        text_folder(data_folder, config),
+        "python -m vdm.data.encode_text with this configuration (docs/data.md)",
+    )
+    _check_width(width, stored.header["width"], data.text_encoder)
+    return stored
+
+
+def encode_given(config: ml_collections.ConfigDict, caption: str) -> tuple[np.ndarray, np.ndarray]:
+    """A caption of the user's through the encoder of config.data.text_encoder, now.
+
+    Returns:
+      text, text_mask: as of `StoredText`.
+
+    Raises:
+      ValueError: as of `TextEncoder`, or the width is not what the model reads.
+    """
+    data, width = config.data, config.model.text_width
+    if data.text_encoder == WORDS:
+        return encode_caption(caption, tokens=data.text_tokens, width=width)
+    vectors = _encoded_now(data.text_encoder, data.text_tokens, caption)
+    _check_width(width, vectors.shape[1], data.text_encoder)
+    return padded(vectors, data.text_tokens)
+
+
+def padded(vectors: np.ndarray, tokens: int) -> tuple[np.ndarray, np.ndarray]:
+    """Token vectors [n, width] as float32 [tokens, width], and the mask of the n real ones."""
+    text = np.zeros((tokens, vectors.shape[1]), np.float32)
+    text[: len(vectors)] = vectors
+    return text, np.arange(tokens) < len(vectors)
+
+
+_stored = functools.lru_cache(maxsize=4)(StoredText)
+
+
+@functools.lru_cache(maxsize=64)
+def _encoded_now(name: str, tokens: int, caption: str) -> np.ndarray:
+    # One caption is quick, and the accelerator's memory is JAX's.
+    return TextEncoder(name, tokens, on_cpu=True)([caption])[0]
+
+
+def _check_width(wanted: int, found: int, encoder: str) -> None:
+    if wanted != found:
+        raise ValueError(
+            f"config.model.text_width is {wanted}, and the vectors of {encoder!r} have {found}"
+        )
+
+
+def _digest(caption: str) -> np.uint64:
+    digest = hashlib.sha256(caption.encode("utf-8")).digest()
+    return np.uint64(int.from_bytes(digest[:8], "little"))

@@ -1,0 +1,1 @@
+"""Videos in a folder of the user's own."""

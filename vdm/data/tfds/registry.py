@@ -1,0 +1,108 @@
+"""The data sets of TensorFlow Datasets that the paper's models are trained on."""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+
+import ml_collections
+
+from vdm.data.tfds.videos import TfdsVideos, prepared_folder
+
+
+@dataclasses.dataclass(frozen=True)
+class PreparedSet:
+    """A data set, and how it is used.
+
+    Attributes:
+      splits: TFDS's split for 'train' and for 'test', which is what samples are compared with and
+        from which come frames and conditions that are given.
+      has_configs: whether a builder's configuration is chosen by config.data.tfds_config.
+      has_manual_dir: whether it is made of files that are not downloaded.
+      held_out_start: where a clip of the held-out videos begins, as of `ClipSource`.
+      features: of a record, as `TfdsVideos` takes them.
+      num_frames: of the shortest video, where it is known beforehand.
+    """
+
+    splits: Mapping[str, str]
+    has_configs: bool = True
+    has_manual_dir: bool = False
+    held_out_start: str = "random"
+    features: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    num_frames: int = 0
+
+
+PREPARED = {
+    "bair_robot_pushing_small": PreparedSet(
+        {"train": "train", "test": "test"}, has_configs=False, held_out_start="first", num_frames=30
+    ),
+    # The paper trains on all 13,320 videos, and they are its real ones too (section 4).
+    "ucf101": PreparedSet(
+        {"train": "train+test", "test": "train+test"}, features={"label": "label"}
+    ),
+    "kinetics600": PreparedSet(
+        {"train": "train", "test": "test"},
+        has_manual_dir=True,
+        features={"label": "label", "name": "name"},
+    ),
+    "captioned_videos": PreparedSet(
+        {"train": "train", "test": "validation"},
+        has_manual_dir=True,
+        features={"caption": "caption", "name": "name"},
+    ),
+}
+
+
+def open_prepared(config: ml_collections.ConfigDict, split: str) -> TfdsVideos:
+    """The videos of a data set of `PREPARED`, which config.data.name names.
+
+    Args:
+      config: the whole configuration.
+      split: 'train' or 'test', for which the data set may have splits of other names.
+
+    Raises:
+      ValueError: it is not prepared, or cannot give what config.data asks for.
+    """
+    data = config.data
+    chosen = PREPARED[data.name]
+    if bool(data.tfds_config) != chosen.has_configs:
+        allowed = "a configuration of the builder" if chosen.has_configs else "empty"
+        raise ValueError(
+            f"config.data.tfds_config is {data.tfds_config!r}, and must be {allowed} for "
+            f"{data.name!r}"
+        )
+    command = f"python -m vdm.data.prepare {data.name}"
+    command += f" --config={data.tfds_config}" if data.tfds_config else ""
+    command += f" --data_dir={data.tfds_dir}" if data.tfds_dir else ""
+    command += " --manual_dir=VIDEOS" if chosen.has_manual_dir else ""
+    folder = prepared_folder(
+        data.name, data.tfds_config, data.tfds_dir, f"{command} (docs/data.md)"
+    )
+    features = dict(chosen.features)
+    if data.name == "bair_robot_pushing_small":
+        features["frames"] = data.camera
+    videos = _open(folder, chosen.splits[split], tuple(features.items()))
+    shortest = chosen.num_frames or int(videos.metadata.get("min_frames", 0))
+    needed = (data.frames - 1) * data.frameskip + 1
+    if shortest and needed > shortest:
+        raise ValueError(
+            f"config.data.frames is {data.frames} and config.data.frameskip {data.frameskip}, for "
+            f"which videos of {needed} frames are needed, and those in {folder} have {shortest}"
+        )
+    for condition, feature in (("label", "label"), ("text", "caption")):
+        if data.condition == condition and feature not in chosen.features:
+            raise ValueError(
+                f"config.data.condition is {condition!r}, and {data.name!r} has no {feature}s"
+            )
+    if data.condition == "label" and config.model.num_classes != videos.num_classes:
+        raise ValueError(
+            f"config.model.num_classes is {config.model.num_classes}, and the data set in {folder} "
+            f"has {videos.num_classes} classes"
+        )
+    return videos
+
+
+# Kept open, as what a file has is looked up when it is first used.
+@functools.lru_cache(maxsize=8)
+def _open(folder: Path, split: str, features: tuple[tuple[str, str], ...]) -> TfdsVideos:
+    return TfdsVideos(folder, split, **dict(features))

@@ -1,0 +1,202 @@
+"""The evaluation of a model by a protocol of vdm.metrics, and its report."""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+import jax
+import ml_collections
+import numpy as np
+
+from vdm.data.datasets import Source, held_out_clips, held_out_videos, number_of_videos, split_name
+from vdm.evaluation.paper_tables import TABLES
+from vdm.evaluation.shares import merged
+from vdm.metrics.features import make_extractors
+from vdm.metrics.measure import Summary, compare, summarize, warnings_of
+from vdm.metrics.protocols import PROTOCOLS, Protocol
+from vdm.parallel.mesh import make_mesh, sharded_params
+from vdm.sampling.sample_store import stored_samples
+from vdm.video.pixels import to_uint8, with_channels
+
+# Tables of data sets that anybody can have; those of the others' are private.
+_PUBLIC = ("Table 1", "Table 2", "Table 3")
+
+
+def protocol_of(config: ml_collections.ConfigDict) -> Protocol:
+    """The protocol that config.eval.protocol names, with what it leaves to the configuration.
+
+    Raises:
+      ValueError: the configuration's videos are not those of the protocol.
+    """
+    protocol, data = PROTOCOLS[config.eval.protocol], config.data
+    long = {"extend": config.extend, "cascade": config.cascade}.get(config.sample.task)
+    frames = long.num_frames if long else data.frames
+    given = config.predict.num_given if config.sample.task == "predict" else 0
+    for name, wanted, found in (
+        ("data.frames", protocol.frames, frames),
+        ("data.resolution", protocol.resolution, data.resolution),
+        ("data.frameskip", protocol.frameskip if protocol.table else 0, data.frameskip),
+        ("data.name", protocol.dataset if protocol.table in _PUBLIC else 0, data.name),
+        ("predict.num_given", protocol.frames_given, given),
+    ):
+        if wanted and wanted != found:
+            raise ValueError(
+                f"config.eval.protocol {protocol.name!r} is of videos with {name} {wanted!r}, and "
+                f"this configuration makes {found!r}"
+            )
+    return dataclasses.replace(
+        protocol,
+        dataset=data.name,
+        splits=tuple(split_name(config, split) for split in _splits(protocol)),
+        num_real=protocol.num_real or config.eval.num_videos,
+        num_generated=protocol.num_generated or config.eval.num_videos,
+        frames=frames,
+        frame_rate=data.frame_rate,
+        frameskip=data.frameskip,
+        resolution=data.resolution,
+        real_clips=protocol.real_clips if protocol.table else held_out_clips(config),
+        camera=data.camera if data.name == "bair_robot_pushing_small" else "",
+        repeats=config.eval.repeats,
+        seed=config.sample.seed,
+        compression="none",
+    )
+
+
+def real_sources(config: ml_collections.ConfigDict, protocol: Protocol) -> dict[str, Source]:
+    """The real videos of each split of a protocol of `protocol_of`, by the split's name.
+
+    Raises:
+      ValueError: the data set is not there, or has not such videos.
+    """
+    asked = _splits(PROTOCOLS[protocol.name])
+    return {
+        name: held_out_videos(config, protocol.frames, split)
+        for name, split in zip(protocol.splits, asked, strict=True)
+    }
+
+
+def _splits(protocol: Protocol) -> list[str]:
+    return ["test" if split == "any" else split for split in protocol.splits]
+
+
+def evaluate(
+    config: ml_collections.ConfigDict, params: dict, step: int, folder: Path
+) -> dict | None:
+    """The protocol's numbers for samples of the model, ready for JSON.
+
+    Of several processes each measures its share of the videos, and process 0 has the result.
+
+    Args:
+      config: the configuration.
+      params: EMA parameters.
+      step: the training steps behind them.
+      folder: for the samples, which an interrupted evaluation goes on from.
+    """
+    protocol = protocol_of(config)
+    extractors = make_extractors(protocol)
+    mesh = make_mesh(config)
+    params = sharded_params(mesh, params)
+    measure = partial(
+        summarize,
+        protocol=protocol,
+        extractors=extractors,
+        batch_size=config.eval.batch_size,
+    )
+    real = {}
+    for name, source in real_sources(config, protocol).items():
+        print(f"features of the real videos of {name}", flush=True)
+        count = min(protocol.num_real, number_of_videos(source) or protocol.num_real)
+        mine = range(jax.process_index(), count, jax.process_count())
+        real[name] = merged(folder, measure(_videos_of(source, mine), count, indices=mine))
+    numbers, folders = [], []
+    for seed in range(protocol.seed, protocol.seed + protocol.repeats):
+        own = config.copy_and_resolve_references()
+        own.sample.update(seed=seed, per_example=protocol.samples_per_given)
+        store = stored_samples(folder, own, params, mesh, protocol.num_generated)
+        print("features of the samples", flush=True)
+        indices, videos = store.share()
+        generated = measure(
+            (with_channels(video, 3) for video in videos), len(store), indices=indices
+        )
+        generated = merged(folder, generated)
+        if generated is None:
+            continue
+        numbers.append(_against_each(real, generated, protocol))
+        folders.append(str(store.folder))
+    if not numbers:
+        return None
+    return {
+        **_over_repeats(numbers),
+        "warnings": list(
+            dict.fromkeys(
+                warning
+                for of_split in real.values()
+                for warning in warnings_of(of_split, generated, protocol)
+            )
+        ),
+        "protocol": protocol.to_dict(),
+        "generated": {"paths": folders, "videos": protocol.num_generated, "step": step},
+        "networks": {name: {"weights_sha256": e.digest} for name, e in extractors.items()},
+        "config": config.to_dict(),
+    }
+
+
+def _over_repeats(numbers: list[dict[str, float]]) -> dict:
+    """One repeat's numbers as they are; of more, means, with deviations over repeats for errors."""
+    if len(numbers) == 1:
+        return numbers[0]
+    result = {}
+    for name in numbers[0]:
+        if name.endswith(("_standard_error", "_standard_deviation")):
+            continue
+        values = [repeat[name] for repeat in numbers]
+        result[name] = float(np.mean(values))
+        result[f"{name}_standard_deviation"] = float(np.std(values, ddof=1))
+        result[f"{name}_of_repeats"] = values
+    return result
+
+
+def _against_each(
+    real: dict[str, Summary], generated: Summary, protocol: Protocol
+) -> dict[str, float]:
+    """The metrics against the first split, and those that read real videos against each further."""
+    (_, first), *others = real.items()
+    numbers = compare(first, generated, protocol)
+    for name, summary in others:
+        for metric, value in compare(summary, generated, protocol).items():
+            if not metric.startswith("is_"):
+                numbers[_with_split(metric, name)] = value
+    return numbers
+
+
+def _with_split(metric: str, split: str) -> str:
+    """The name of a number of a metric against a split that is not the protocol's first."""
+    for error in ("_standard_error", "_standard_deviation"):
+        if metric.endswith(error):
+            return f"{metric.removesuffix(error)}_{split}{error}"
+    return f"{metric}_{split}"
+
+
+def _videos_of(source: Source, indices: Sequence[int]) -> Iterator[np.ndarray]:
+    for index in indices:
+        yield with_channels(to_uint8(source.example(index)["video"]), 3)
+
+
+def to_markdown(result: dict) -> str:
+    """The result as a page: the numbers, the protocol, and the paper's numbers beside them."""
+    protocol = result["protocol"]
+    lines = [f"# {protocol['name']}", "", "| metric | value |", "|---|---|"]
+    for name, value in result.items():
+        if isinstance(value, float) and not name.endswith(("_error", "_deviation")):
+            error = result.get(f"{name}_standard_error", result.get(f"{name}_standard_deviation"))
+            lines.append(f"| {name} | {value:.3f}{'' if error is None else f' +- {error:.3f}'} |")
+    for warning in result["warnings"]:
+        lines += ["", f"Note: {warning}."]
+    lines += ["", "| protocol | |", "|---|---|"]
+    lines += [f"| {name} | {value} |" for name, value in protocol.items() if value not in ("", ())]
+    for table in TABLES:
+        if protocol["name"] in table.protocols:
+            lines += ["", f"{table.name} of the paper, {table.title}:", ""]
+            lines += table.to_markdown(table.rows)
+    return "\n".join(lines) + "\n"

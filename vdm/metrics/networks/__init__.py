@@ -1,0 +1,1 @@
+"""The feature networks, and what they take as input."""

@@ -1,0 +1,1 @@
+"""Accelerators: their peaks and their topologies."""

@@ -1,0 +1,134 @@
+"""Many samples on disk, in shards that are written as they are made."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+import jax
+import ml_collections
+import numpy as np
+from flax.traverse_util import flatten_dict
+from jax.sharding import Mesh
+
+from vdm.metrics.weights.files import digest_of
+from vdm.parallel.messages import from_first_process, gathered, is_first_process, wait_for_all
+from vdm.sampling.generate import make_generator
+
+
+@dataclasses.dataclass(frozen=True)
+class SampleStore:
+    """Samples 0 to count - 1 on disk, for an evaluation that may be interrupted.
+
+    Sample i is a function of (seed, i), and so it does not matter when or where a shard is made:
+    what is there is kept, and what is missing is made. Of several processes, which all make every
+    call, each writes its share of the shards to the one folder.
+
+    Attributes:
+      parent: of the store's own folder, whose name is a digest of all that its samples are a
+        function of, so that samples made in another way are never taken for these.
+      made_by: what that is besides the index, ready for JSON; written to store.json.
+      count: of samples.
+      shard_size: samples in each shard but the last.
+    """
+
+    parent: Path
+    made_by: dict
+    count: int
+    shard_size: int
+
+    @property
+    def folder(self) -> Path:
+        """Of samples_00000.npz and so on, with `video` and `index`, and of store.json."""
+        return self.parent / hashlib.sha256(self._record().encode()).hexdigest()[:16]
+
+    def complete(self, generate: Callable[[Sequence[int]], np.ndarray]) -> None:
+        """Makes the shards that are missing.
+
+        Args:
+          generate: (indices) -> uint8 [len(indices), frames, height, width, channels].
+        """
+        if is_first_process():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            (self.folder / "store.json").write_text(self._record())
+        shards = self._shards()
+        # Folders over a network do not look alike everywhere at once, and all have to agree.
+        there = from_first_process(np.array([path.exists() for path, _ in shards]))
+        for (path, indices), is_there in zip(shards, there, strict=True):
+            if not is_there:
+                videos = generate(indices)
+                if _is_mine(path):
+                    temporary = path.with_suffix(".tmp")
+                    with temporary.open("wb") as file:
+                        np.savez_compressed(file, video=videos, index=np.array(indices))
+                    temporary.replace(path)
+            print(f"sampled {indices[-1] + 1}/{self.count} videos", flush=True)
+        wait_for_all("the samples are on disk")
+
+    def __len__(self) -> int:
+        return self.count
+
+    def share(self) -> tuple[list[int], Iterator[np.ndarray]]:
+        """This process's share, the samples of its shards: their indices, and the samples.
+
+        Reading them raises ValueError at a shard that is damaged.
+        """
+        mine = [(path, indices) for path, indices in self._shards() if _is_mine(path)]
+        videos = (video for shard in mine for video in self._videos_of(*shard))
+        return [index for _, indices in mine for index in indices], videos
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        """The samples in order, uint8 [frames, height, width, channels]; a shard is held at a time.
+
+        Raises:
+          ValueError: a shard that is damaged.
+        """
+        for path, indices in self._shards():
+            yield from self._videos_of(path, indices)
+
+    def _videos_of(self, path: Path, indices: range) -> np.ndarray:
+        try:
+            with path.open("rb") as file, np.load(file) as shard:
+                videos = shard["video"]
+        except Exception as error:  # numpy and zipfile raise many types on damaged files.
+            raise ValueError(f"{path} cannot be read: remove it, and it is made again") from error
+        if len(videos) != len(indices):
+            raise ValueError(f"{path} has {len(videos)} samples, and not {len(indices)}")
+        return videos
+
+    def _shards(self) -> list[tuple[Path, range]]:
+        return [
+            (
+                self.folder / f"samples_{number:05}.npz",
+                range(first, min(first + self.shard_size, self.count)),
+            )
+            for number, first in enumerate(range(0, self.count, self.shard_size))
+        ]
+
+    def _record(self) -> str:
+        record = {**self.made_by, "count": self.count, "shard_size": self.shard_size}
+        return json.dumps(record, indent=2, sort_keys=True) + "\n"
+
+
+def _is_mine(path: Path) -> bool:
+    return int(path.stem.rpartition("_")[2]) % jax.process_count() == jax.process_index()
+
+
+def samples_made_by(config: ml_collections.ConfigDict, params: dict) -> dict:
+    """What the samples of a configuration and of parameters are a function of, ready for JSON."""
+    tensors = jax.tree.map(gathered, flatten_dict(params, sep="/"))
+    without = ("training", "eval", "checkpoint", "mesh", "plan")
+    sections = {name: part for name, part in config.to_dict().items() if name not in without}
+    return {"weights_sha256": digest_of(tensors), **sections}
+
+
+def stored_samples(
+    folder: Path, config: ml_collections.ConfigDict, params: dict, mesh: Mesh, count: int
+) -> SampleStore:
+    """Samples 0 to count - 1 of a configuration, all of them on disk when this returns."""
+    made_by = samples_made_by(config, params)
+    store = SampleStore(folder, made_by, count, config.eval.shard_size)
+    store.complete(partial(make_generator(config, mesh), params))
+    return store
