@@ -30,9 +30,9 @@ import jax.numpy as jnp
 from jax.experimental.topologies import get_topology_desc
 
 from vdm.build import init_params, make_denoiser
-from vdm.config import REMAT
 from vdm.diffusion.conditioning import ObservedFrames
 from vdm.diffusion.samplers import sample
+from vdm.models.unet import REMAT
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 VIDEOS, STEPS, ROUNDS = 16, 8, 15

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from vdm.config import default_config, validate
+from vdm.checks import RULES, validate
+from vdm.config import default_config
 from vdm.models.unet import SpaceTimeUNet
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -128,6 +129,11 @@ def test_is_valid_and_has_the_fields_of_the_defaults_alone(name):
     validate(config)
 
     assert flatten(config).keys() == flatten(default_config()).keys()
+
+
+def test_each_field_has_one_rule():
+    fields = {name for name in default_config() if name in ("seed", "checkpoint")}
+    assert RULES.keys() == flatten(default_config()).keys() | fields
 
 
 @pytest.mark.parametrize("name", ALL_CONFIGS)

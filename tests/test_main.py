@@ -15,10 +15,10 @@ from vdm.video import open_video
 CONFIG = "--config=configs/moving_digits.py"
 
 
-def _run(*arguments):
+def _run(*arguments, module="vdm.main"):
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "2"}
     return subprocess.run(
-        [sys.executable, "-m", "vdm.main", *map(str, arguments)],
+        [sys.executable, "-m", module, *map(str, arguments)],
         env=environment,
         capture_output=True,
         text=True,
@@ -54,13 +54,12 @@ def test_figure4_sets_replacement_beside_reconstruction_guidance(workdir, tiny_o
     done = _run(
         CONFIG,
         f"--workdir={workdir}",
-        "--mode=sample",
         *tiny_overrides,
-        "--config.sample.task=figure4",
         "--config.sample.num_videos=2",
         "--config.extend.num_frames=10",
         "--config.extend.overlap=1",
         "--config.extend.stride=3",
+        module="vdm.evaluation.figure4",
     )
     assert done.returncode == 0, done.stderr
     folder = workdir / "figure4"

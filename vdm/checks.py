@@ -1,43 +1,223 @@
-"""What can be wrong with the sampling sections of a configuration, found before any long work."""
+"""The values that a configuration may have: one rule for each field, then rules across fields.
 
-from pathlib import Path
+Nothing here reads a file, a data set or a device: vdm/preflight.py does that.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import ml_collections
 
-from vdm.config import at_least, one_of, require
-from vdm.data.captions.encoded import encode_given
+from vdm.data.clips import CONDITIONS, STARTS
+from vdm.data.datasets import SOURCES
+from vdm.data.moving_digits import MOTIONS
+from vdm.data.tfds.registry import CAMERAS
 from vdm.diffusion.conditioning import DOWNSAMPLINGS
 from vdm.diffusion.guidance import NORMALIZATIONS
-from vdm.diffusion.samplers import CONDITIONINGS
-from vdm.exported import load_exported_config
-from vdm.sampling.generate import load_observed
+from vdm.diffusion.process import TARGETS
+from vdm.diffusion.samplers import CONDITIONINGS, SAMPLERS
+from vdm.metrics.protocols import PROTOCOLS
+from vdm.models.unet import DTYPES, REMAT
+from vdm.planning.hardware.peaks import HARDWARE
 from vdm.sampling.tasks import TASKS
+from vdm.training.state import OPTIMIZERS
+from vdm.video.timing import MAX_FRAME_RATE
+
+OPTIMIZATION_LEVELS = ("O0", "O1", "O2", "O3")
 
 
-def check_sampling(config: ml_collections.ConfigDict) -> None:
-    """Checks the task, its section and what it observes.
+class Rule(NamedTuple):
+    """The values that a field may have.
+
+    Attributes:
+      allows: whether a value is one of them.
+      expected: what to write after 'must be'.
+    """
+
+    allows: Callable[[Any], bool]
+    expected: str
+
+
+def one_of(choices: Sequence[str]) -> Rule:
+    """One of a few strings."""
+    return Rule(lambda value: value in choices, "one of " + ", ".join(map(repr, choices)))
+
+
+def at_least(bound: float) -> Rule:
+    """A finite number, `bound` or more."""
+    return Rule(lambda value: bound <= value < math.inf, f"at least {bound}")
+
+
+SHARE = Rule(lambda value: 0 <= value <= 1, "from 0 to 1")
+POSITIVE_SHARE = Rule(lambda value: 0 < value <= 1, "more than 0 and at most 1")
+FINITE = Rule(math.isfinite, "finite")
+ANY = Rule(lambda value: True, "")
+
+RULES = {
+    "seed": at_least(0),
+    "checkpoint": ANY,
+    "data.name": one_of(SOURCES),
+    "data.path": ANY,
+    "data.test_share": SHARE,
+    "data.tfds_dir": ANY,
+    "data.tfds_config": ANY,
+    "data.camera": one_of(CAMERAS),
+    "data.frames": at_least(1),
+    "data.resolution": at_least(1),
+    "data.channels": at_least(1),
+    "data.frame_rate": Rule(
+        lambda value: 0 <= value <= MAX_FRAME_RATE,
+        f"0 for frames as stored, or positive and at most {MAX_FRAME_RATE} frames per second",
+    ),
+    "data.frameskip": at_least(1),
+    "data.start": one_of(STARTS),
+    "data.downsample": at_least(1),
+    "data.motion": one_of(tuple(MOTIONS)),
+    "data.speed": at_least(0),
+    "data.num_images": at_least(0),
+    "data.condition": one_of(CONDITIONS),
+    "data.text_tokens": at_least(1),
+    "data.text_encoder": ANY,
+    "data.augment_flip": ANY,
+    "data.num_workers": at_least(1),
+    "data.prefetch": at_least(1),
+    "model.base_channels": at_least(1),
+    "model.channel_multipliers": Rule(
+        lambda value: len(value) > 0 and min(value) >= 1, "one positive number for each resolution"
+    ),
+    "model.blocks_per_resolution": at_least(1),
+    "model.attention_resolutions": ANY,
+    "model.head_dim": at_least(1),
+    "model.embedding_dim": Rule(
+        lambda value: value >= 4 and value % 4 == 0, "a positive multiple of 4"
+    ),
+    "model.embedding_layers": at_least(1),
+    "model.dropout": SHARE,
+    "model.num_classes": at_least(0),
+    "model.text_width": at_least(0),
+    "model.condition_dropout": SHARE,
+    "model.film": ANY,
+    "model.max_relative_distance": at_least(0),
+    "model.patch_size": at_least(1),
+    "model.remat": one_of(REMAT),
+    "model.dtype": one_of(DTYPES),
+    "diffusion.target": one_of(TARGETS),
+    "diffusion.log_snr_min": FINITE,
+    "diffusion.log_snr_max": FINITE,
+    "diffusion.log_snr_shift": FINITE,
+    "diffusion.clip": ANY,
+    "training.batch_size": at_least(1),
+    "training.accumulate": at_least(1),
+    "training.num_steps": at_least(1),
+    "training.learning_rate": at_least(0),
+    "training.warmup_steps": at_least(0),
+    "training.decay_steps": at_least(0),
+    "training.optimizer": one_of(OPTIMIZERS),
+    "training.adam_b1": SHARE,
+    "training.adam_b2": SHARE,
+    "training.adam_eps": at_least(0),
+    "training.weight_decay": at_least(0),
+    "training.gradient_clip": at_least(0),
+    "training.ema_decay": SHARE,
+    "training.log_every": at_least(1),
+    "training.checkpoint_every": at_least(1),
+    "training.keep_checkpoints": at_least(1),
+    "training.sample_every": at_least(0),
+    "mesh.fsdp": at_least(1),
+    "sample.task": one_of(tuple(TASKS)),
+    "sample.sampler": one_of(tuple(SAMPLERS)),
+    "sample.num_steps": at_least(1),
+    "sample.gamma": SHARE,
+    "sample.langevin_step_size": at_least(0),
+    "sample.seed": at_least(0),
+    "sample.label": at_least(-1),
+    "sample.caption": ANY,
+    "sample.guidance_weight": at_least(0),
+    "sample.observed": ANY,
+    "sample.conditioning": one_of(CONDITIONINGS),
+    "sample.reconstruction_weight": at_least(0),
+    "sample.reconstruction_clip": one_of(("after", "before")),
+    "sample.reconstruction_normalization": one_of(NORMALIZATIONS),
+    "sample.reconstruction_data_variance": at_least(0),
+    "sample.reconstruction_micro_batch": at_least(0),
+    "sample.return_observed": ANY,
+    "sample.repaint_jump_length": at_least(1),
+    "sample.repaint_repeats": at_least(1),
+    "sample.per_example": at_least(1),
+    "sample.num_videos": at_least(1),
+    "sample.batch_size": at_least(1),
+    "sample.max_video_files": at_least(0),
+    "predict.num_given": at_least(1),
+    "extend.num_frames": at_least(1),
+    "extend.num_given": at_least(0),
+    "extend.overlap": at_least(1),
+    "extend.stride": at_least(1),
+    "interpolate.every": at_least(2),
+    "upsample.factor": at_least(1),
+    "upsample.downsampling": one_of(DOWNSAMPLINGS),
+    "cascade.base_checkpoint": ANY,
+    "cascade.num_frames": at_least(1),
+    "cascade.frameskip": at_least(1),
+    "cascade.overlap": at_least(1),
+    "eval.protocol": one_of(("moving_digits", *PROTOCOLS)),
+    "eval.num_videos": at_least(1),
+    "eval.repeats": at_least(1),
+    "eval.log_snr_bins": at_least(1),
+    "eval.batch_size": at_least(1),
+    "eval.shard_size": at_least(1),
+    "plan.topology": ANY,
+    "plan.devices": at_least(0),
+    "plan.hardware": one_of(("", *HARDWARE)),
+    "plan.steps": ANY,
+    "plan.optimization_level": one_of(("", *OPTIMIZATION_LEVELS)),
+    "plan.max_trials": at_least(0),
+    "plan.compute_efficiency": POSITIVE_SHARE,
+    "plan.memory_efficiency": POSITIVE_SHARE,
+    "plan.link_efficiency": POSITIVE_SHARE,
+    "plan.output": ANY,
+}
+
+
+def validate(config: ml_collections.ConfigDict) -> None:
+    """Checks the value of every field, and the fields that depend on one another.
+
+    The task of config.sample is checked by `check_task`.
 
     Raises:
-      ValueError, OSError: with one sentence that names the field, the file or the frame.
+      ValueError: one sentence that names the field, its value and the values that are allowed.
     """
-    sample = config.sample
-    for field, choices in (
-        ("task", (*TASKS, "figure4")),
-        ("conditioning", CONDITIONINGS),
-        ("reconstruction_clip", ("after", "before")),
-        ("reconstruction_normalization", NORMALIZATIONS),
-    ):
-        one_of(config, f"sample.{field}", choices)
-    for field in ("repaint_jump_length", "repaint_repeats"):
-        at_least(config, f"sample.{field}", 1)
-    for field in ("reconstruction_weight", "reconstruction_data_variance"):
-        at_least(config, f"sample.{field}", 0)
-    if config.data.condition == "text" and sample.caption:
-        encode_given(config, sample.caption)
+    for field, rule in RULES.items():
+        value = _value_of(config, field)
+        require(rule.allows(value), field, value, rule.expected)
+    _check_schedules(config)
+    _check_model(config)
+    _check_condition(config)
+
+
+def check_task(config: ml_collections.ConfigDict) -> None:
+    """Checks config.sample.task against its own section and against the sampler.
+
+    Raises:
+      ValueError: one sentence that names the field, its value and the values that are allowed.
+    """
+    frames, resolution, sample = config.data.frames, config.data.resolution, config.sample
     if sample.task == "generate":
         require(not sample.observed, "sample.observed", sample.observed, "empty to generate")
-        return
-    _check_section(config)
+    elif sample.task == "predict":
+        _in_range(config, "predict.num_given", 1, frames - 1)
+    elif sample.task == "extend":
+        _in_range(config, "extend.num_given", 0, frames)
+        _in_range(config, "extend.overlap", 1, frames - 1)
+        _in_range(config, "extend.stride", 1, frames - config.extend.overlap)
+    elif sample.task == "cascade":
+        _in_range(config, "cascade.overlap", 1, frames - 1)
+        path = config.cascade.base_checkpoint
+        require(bool(path), "cascade.base_checkpoint", path, "an exported .safetensors file")
+    elif sample.task == "upsample":
+        factor = config.upsample.factor
+        expected = f"a divisor of config.data.resolution, {resolution}"
+        require(resolution % factor == 0, "upsample.factor", factor, expected)
     if sample.task in ("upsample", "cascade"):
         require(
             sample.conditioning == "reconstruction",
@@ -45,82 +225,84 @@ def check_sampling(config: ml_collections.ConfigDict) -> None:
             sample.conditioning,
             f"'reconstruction' for the task {sample.task!r}, which observes a low resolution",
         )
-    elif sample.conditioning == "repaint":
+    elif sample.task != "generate" and sample.conditioning == "repaint":
         require(
             sample.sampler != "dpmpp_2m",
             "sample.sampler",
             sample.sampler,
-            "one that looks at no earlier step where config.sample.conditioning is 'repaint'",
+            "a single-step sampler where config.sample.conditioning is 'repaint'",
         )
-    if sample.task == "cascade":
-        _check_base(config)
-    elif sample.observed:
-        load_observed(config)
 
 
-def needs_held_out(config: ml_collections.ConfigDict) -> bool:
-    """Whether samples observe held-out videos, or take their labels or captions."""
-    data, sample = config.data, config.sample
-    observes = sample.task not in ("generate", "cascade") and not sample.observed
-    is_told = sample.label >= 0 if data.condition == "label" else bool(sample.caption)
-    return observes or (data.condition != "none" and not is_told)
+def require(holds: bool, field: str, value: Any, expected: str) -> None:
+    """Raises ValueError with the field, its value and what it must be, unless `holds`."""
+    if not holds:
+        raise ValueError(f"config.{field} is {value!r}, and must be {expected}")
 
 
-def _check_section(config: ml_collections.ConfigDict) -> None:
-    frames, upsample = config.data.frames, config.upsample
-    if config.sample.task == "predict":
-        _in_range(config, "predict.num_given", 1, frames - 1)
-    elif config.sample.task in ("extend", "figure4"):
-        at_least(config, "extend.num_frames", 1)
-        _in_range(config, "extend.num_given", 0, frames)
-        _in_range(config, "extend.overlap", 1, frames - 1)
-        _in_range(config, "extend.stride", 1, frames - config.extend.overlap)
-    elif config.sample.task == "interpolate":
-        at_least(config, "interpolate.every", 2)
-    elif config.sample.task == "cascade":
-        at_least(config, "cascade.num_frames", 1)
-        at_least(config, "cascade.frameskip", 1)
-        _in_range(config, "cascade.overlap", 1, frames - 1)
-    else:
-        one_of(config, "upsample.downsampling", DOWNSAMPLINGS)
+def _check_schedules(config: ml_collections.ConfigDict) -> None:
+    diffusion, training = config.diffusion, config.training
+    require(
+        diffusion.log_snr_min < diffusion.log_snr_max,
+        "diffusion.log_snr_min",
+        diffusion.log_snr_min,
+        f"less than diffusion.log_snr_max, {diffusion.log_snr_max}",
+    )
+    _in_range(config, "training.warmup_steps", 0, training.num_steps)
+    _in_range(config, "training.decay_steps", 0, training.num_steps - training.warmup_steps)
+
+
+def _check_model(config: ml_collections.ConfigDict) -> None:
+    model, resolution = config.model, config.data.resolution
+    total_stride = model.patch_size * 2 ** (len(model.channel_multipliers) - 1)
+    require(
+        resolution % total_stride == 0,
+        "data.resolution",
+        resolution,
+        f"divisible by {total_stride}, model.patch_size times the stride of "
+        "model.channel_multipliers",
+    )
+    for level, multiplier in enumerate(model.channel_multipliers):
+        size = resolution // model.patch_size // 2**level
+        channels = model.base_channels * multiplier
         require(
-            upsample.factor >= 1 and config.data.resolution % upsample.factor == 0,
-            "upsample.factor",
-            upsample.factor,
-            f"a divisor of config.data.resolution, {config.data.resolution}",
+            size not in model.attention_resolutions or channels % model.head_dim == 0,
+            "model.head_dim",
+            model.head_dim,
+            f"a divisor of {channels}, the channels at resolution {size}",
         )
 
 
-def _check_base(config: ml_collections.ConfigDict) -> None:
-    path = config.cascade.base_checkpoint
-    require(bool(path), "cascade.base_checkpoint", path, "an exported .safetensors file")
-    base, _ = load_exported_config(Path(path))
-    for field in ("channels", "condition"):
-        if base["data"][field] != config.data[field]:
-            raise ValueError(
-                f"{path} has data.{field} {base['data'][field]!r}, and this model has "
-                f"{config.data[field]!r}"
-            )
-    if config.data.resolution % base["data"]["resolution"]:
-        raise ValueError(
-            f"{path} makes videos of {base['data']['resolution']} pixels a side, which does not "
-            f"divide config.data.resolution, {config.data.resolution}"
+def _check_condition(config: ml_collections.ConfigDict) -> None:
+    condition, model, sample = config.data.condition, config.model, config.sample
+    for field, kind in (("num_classes", "label"), ("text_width", "text")):
+        expected = "positive" if condition == kind else "0"
+        require(
+            (model[field] > 0) == (condition == kind),
+            f"model.{field}",
+            model[field],
+            f"{expected} where data.condition is {condition!r}",
         )
-    if base["data"]["frameskip"] != config.cascade.frameskip:
-        raise ValueError(
-            f"{path} has data.frameskip {base['data']['frameskip']}, and config.cascade.frameskip "
-            f"is {config.cascade.frameskip}"
-        )
-    # Files that were exported before the field existed have frames as stored.
-    base_rate = base["data"].get("frame_rate", 0.0)
-    if base_rate != config.data.frame_rate:
-        raise ValueError(
-            f"{path} has data.frame_rate {base_rate}, and config.data.frame_rate is "
-            f"{config.data.frame_rate}"
-        )
+    require(
+        sample.label < model.num_classes,
+        "sample.label",
+        sample.label,
+        f"less than config.model.num_classes, {model.num_classes}",
+    )
+    require(
+        not sample.caption or condition == "text",
+        "sample.caption",
+        sample.caption,
+        "empty where config.data.condition is not 'text'",
+    )
 
 
 def _in_range(config: ml_collections.ConfigDict, field: str, least: int, most: int) -> None:
-    section, name = field.split(".")
-    value = config[section][name]
+    value = _value_of(config, field)
     require(least <= value <= most, field, value, f"{least} to {most}")
+
+
+def _value_of(config: ml_collections.ConfigDict, field: str) -> Any:
+    for name in field.split("."):
+        config = config[name]
+    return config

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from vdm import main
-from vdm.config import validate
+from vdm.checks import validate
 from vdm.exported import load_exported
 
 # One start for all modes: the time of these tests goes into starting and compiling.

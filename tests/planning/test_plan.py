@@ -13,8 +13,9 @@ from vdm.build import init_params
 from vdm.planning import report
 from vdm.planning.compile import Compiled, Memory, _of_refusal
 from vdm.planning.hardware.peaks import HARDWARE
-from vdm.planning.plan import check, make_plan
+from vdm.planning.plan import make_plan
 from vdm.planning.suggest import find_change
+from vdm.preflight import check
 
 FLOAT = 4  # bytes
 
@@ -31,7 +32,7 @@ def _plan(config, steps, output=None, **changes):
     config = config.copy_and_resolve_references()
     config.update_from_flattened_dict(changes)
     config.plan.steps = steps
-    check(config)
+    check(config, None, "plan")
     lines = []
     return make_plan(config, output, lines.append), "\n".join(lines)
 
@@ -123,7 +124,7 @@ def test_what_is_wrong_is_said_before_anything_is_compiled(tiny, changes, senten
     config = tiny.copy_and_resolve_references()
     config.update_from_flattened_dict(changes)
     with pytest.raises(ValueError, match=sentence):
-        check(config)
+        check(config, None, "plan")
 
 
 def _compiled(arguments, temporaries, *, videos=8, name="train"):

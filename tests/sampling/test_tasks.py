@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from vdm.build import init_params, make_denoiser
-from vdm.checks import check_sampling
+from vdm.checks import validate
 from vdm.data.datasets import make_source
 from vdm.diffusion.conditioning import ObservedFrames, ObservedLowResolution
 from vdm.exported import export
 from vdm.parallel.mesh import make_mesh
+from vdm.preflight import check_sampling
 from vdm.sampling.generate import load_observed, make_generator, preview_config
 from vdm.sampling.tasks import cascade, extend
 from vdm.video.pixels import from_uint8, to_uint8
@@ -175,6 +176,7 @@ def test_wrong_settings_are_one_sentence(tiny_config, section, values, sentence)
         tiny_config.sample.task = section
     tiny_config[section].update(values)
     with pytest.raises((ValueError, OSError), match=re.escape(sentence)):
+        validate(tiny_config)
         check_sampling(tiny_config)
 
 

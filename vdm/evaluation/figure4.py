@@ -1,15 +1,24 @@
-"""Figure 4 of the paper: long videos by the replacement method and by reconstruction guidance."""
+"""Figure 4 of the paper: long videos by the replacement method and by reconstruction guidance.
 
-from collections.abc import Sequence
+    python -m vdm.evaluation.figure4 --config=FILE --workdir=DIR [--config.a.b=value]
+
+extends videos as config.extend sets, by both methods, to DIR/figure4.
+"""
+
+import sys
 from pathlib import Path
 
 import ml_collections
 import numpy as np
-from jax.sharding import Mesh
+from absl import app, flags
+from ml_collections import config_flags
 
+from vdm.checks import check_task, validate
+from vdm.parallel.mesh import make_mesh, sharded_params
 from vdm.parallel.messages import is_first_process
 from vdm.sampling.generate import make_generator
 from vdm.sampling.write import write_samples
+from vdm.training.checkpoints import check_ema, load_ema
 from vdm.video.display import gif_bytes, labelled_contact_sheet, mp4_bytes, video_grid
 
 METHODS = ("replacement", "reconstruction")
@@ -17,22 +26,23 @@ _COLUMNS = 16  # frames of a long video that are shown
 _ROWS = 4  # videos that are shown
 
 
-def write_figure4(
-    folder: Path,
-    config: ml_collections.ConfigDict,
-    mesh: Mesh,
-    params: dict,
-    indices: Sequence[int],
-) -> Path:
+def write_figure4(config: ml_collections.ConfigDict, params: dict, folder: Path) -> Path:
     """Extends videos by both methods and writes them side by side.
 
     Both start from the same first block of each video and have the same noise. Writes figure4.png,
     one pair of rows per video, figure4.gif and figure4.mp4 with the same videos, and the arrays and
     videos of each method to a folder of its name.
 
+    Args:
+      config: the configuration; config.sample.task is not read.
+      params: EMA parameters.
+      folder: created where it is missing.
+
     Returns:
       The path of figure4.png.
     """
+    mesh, indices = make_mesh(config), range(config.sample.num_videos)
+    params = sharded_params(mesh, params)
     videos = {}
     for method in METHODS:
         settings = config.copy_and_resolve_references()
@@ -61,3 +71,25 @@ def write_figure4(
     (folder / "figure4.gif").write_bytes(gif_bytes(grid))
     (folder / "figure4.mp4").write_bytes(mp4_bytes(grid))
     return picture
+
+
+def main(_: list[str]) -> None:
+    """Prints the path of the picture."""
+    config, workdir = flags.FLAGS.config, Path(flags.FLAGS.workdir)
+    config.sample.update(task="extend")
+    try:
+        validate(config)
+        check_task(config)
+        check_ema(config, workdir)
+        picture = write_figure4(config, load_ema(config, workdir)[0], workdir / "figure4")
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    print(f"figure 4: {picture}")
+
+
+if __name__ == "__main__":
+    config_flags.DEFINE_config_file("config", None, "Configuration file, as of vdm.main.")
+    flags.DEFINE_string("workdir", None, "Folder of the run, as of vdm.main.")
+    flags.mark_flags_as_required(["config", "workdir"])
+    app.run(main)

@@ -18,6 +18,9 @@ _REMAT_POLICIES = {
     "blocks": jax.checkpoint_policies.nothing_saveable,
 }
 
+REMAT = ("none", *_REMAT_POLICIES)  # from the least recomputation to the most
+DTYPES = ("float32", "bfloat16")
+
 
 class SpaceTimeUNet(nn.Module):
     """A U-Net over [batch, frames, height, width, channels], factorised over space and time.

@@ -5,7 +5,9 @@ import os
 import socket
 import sys
 import time
+import traceback
 import warnings
+from collections.abc import Callable
 from typing import NoReturn
 
 import jax
@@ -99,6 +101,25 @@ class Processes:
         )
         if self._index:
             sys.stdout = open(os.devnull, "w")  # noqa: SIM115  until the end of the process
+
+    def run(self, work: Callable[[], None]) -> None:
+        """Does the work of a command, and ends the process with one sentence where that fails."""
+        try:
+            work()
+            self.finish()
+        except KeyboardInterrupt:
+            self.fail(f"interrupted; {GOES_ON}", 130)
+        except Preempted as notice:
+            self.leave(notice)
+        except NotSaved as error:  # After which Orbax's threads would go on to complain.
+            self.fail(str(error), 1, at_once=True)
+        except (ArithmeticError, OSError) as error:
+            self.fail(str(error), 1)
+        except Exception as error:
+            if self.is_loss(error):
+                self.fail(f"another process was lost: {first_line(error)}; {GOES_ON}", 1)
+            traceback.print_exc()
+            self.fail(f"{type(error).__name__}: {error}", 1)
 
     def fail(self, sentence: str, status: int, *, at_once: bool = False) -> NoReturn:
         """Ends this process with one sentence, and thereby the others, which would wait for it.

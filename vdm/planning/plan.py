@@ -14,8 +14,6 @@ import ml_collections
 from jax.sharding import Mesh
 
 from vdm.build import count_parameters, init_params
-from vdm.checks import check_sampling
-from vdm.config import one_of, validate
 from vdm.parallel.mesh import make_mesh
 from vdm.planning import report
 from vdm.planning.compile import Compiled, compile_step
@@ -24,20 +22,23 @@ from vdm.planning.hardware.topology import devices_of, link_share
 from vdm.planning.roofline import Efficiencies, assumptions, estimate
 from vdm.planning.steps import STEPS, make_step
 from vdm.planning.suggest import Changes, as_flags, find_change
-from vdm.sampling.generate import preview_config
 
 UPPER_BOUND = "O0"  # at this level the compiler takes minutes where the others take hours
 
 
-def check(config: ml_collections.ConfigDict) -> None:
-    """Checks all that can be wrong with a plan, in seconds.
+def plan_file(config: ml_collections.ConfigDict, workdir: Path | None) -> Path | None:
+    """The JSON file for the result: config.plan.output, else plan.json of the workdir if any."""
+    if config.plan.output:
+        return Path(config.plan.output)
+    return workdir / "plan.json" if workdir else None
+
+
+def check_steps(config: ml_collections.ConfigDict) -> None:
+    """Checks config.plan.steps and the topology, in seconds.
 
     Raises:
-      ValueError: in one sentence, with the field, the topology, or what has to be installed.
+      ValueError: one sentence with the field, the topology, or the package to install.
     """
-    validate(config)
-    check_sampling(preview_config(config))
-    one_of(config, "plan.hardware", ("", *HARDWARE))
     for step in config.plan.steps:
         if step not in STEPS:
             raise ValueError(
@@ -54,7 +55,7 @@ def make_plan(
     """Compiles the steps of config.plan.steps and says what they need.
 
     Args:
-      config: the configuration, checked by `check`.
+      config: the configuration, checked by `preflight.check_plan`.
       output: where the result is written as JSON, anew after each step; None for nowhere.
       tell: is given each line of the report as soon as it is known.
 
@@ -106,7 +107,7 @@ def make_plan(
         step = described(compiled)
         result["steps"][name] = step
         tell(report.of_step(name, step))
-        if not step["fits"] and settings.most_trials:
+        if not step["fits"] and settings.max_trials:
             step["suggestion"] = _suggest(config, compiled, mesh, hardware, described, tell)
         _write(output, result)
     tell(report.closing(result))
@@ -143,7 +144,7 @@ def _suggest(
         room=first.memory.capacity or hardware.memory,
         compile_with=compile_with,
         fits=lambda compiled: described(compiled)["fits"],
-        most=config.plan.most_trials,
+        most=config.plan.max_trials,
         tell=lambda flags: tell(f"  trying       {flags}"),
     )
     tried = [{"flags": as_flags(trial.changes), **described(trial.compiled)} for trial in trials]

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import ml_collections
 
-from vdm.config import REMAT
+from vdm.models.unet import REMAT
 from vdm.planning.compile import Compiled
 
 Changes = dict[str, str | int]  # "section.field" -> value

@@ -220,10 +220,10 @@ def describe_conditions(
 def preview_config(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     """The configuration by which training shows samples: what its task needs is at hand.
 
-    A cascade waits for another model, and figure 4 is long; both give way to generation.
+    A cascade, which needs another model, gives way to generation.
     """
     config = config.copy_and_resolve_references()
-    if config.sample.task in ("cascade", "figure4"):
+    if config.sample.task == "cascade":
         config.sample.task = "generate"
     return config
 

@@ -103,7 +103,7 @@ def frames_needed(config: ml_collections.ConfigDict) -> int:
     """How many frames of other videos the task looks at."""
     if config.sample.task == "predict":
         return config.predict.num_given
-    if config.sample.task in ("extend", "figure4"):
+    if config.sample.task == "extend":
         return config.extend.num_given
     return config.data.frames if config.sample.task in ("interpolate", "upsample") else 0
 

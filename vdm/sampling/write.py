@@ -2,12 +2,42 @@
 
 from pathlib import Path
 
+import ml_collections
 import numpy as np
 
+from vdm.parallel.mesh import make_mesh, sharded_params
+from vdm.parallel.messages import is_first_process
+from vdm.sampling.generate import describe_conditions, make_generator
 from vdm.video.display import contact_sheet, gif_bytes, mp4_bytes
 
 # Rows beyond these would make a picture that no viewer shows well.
 _MOST_ROWS = 32
+
+
+def sample_to_folder(config: ml_collections.ConfigDict, params: dict, folder: Path) -> Path | None:
+    """Draws config.sample.num_videos samples and writes them with `write_samples`.
+
+    Every process has to make the call; process 0 writes.
+
+    Args:
+      config: the configuration.
+      params: EMA parameters, whole on each process or on its devices already.
+      folder: of `write_samples`.
+
+    Returns:
+      The path of the contact sheet, None on all processes but the first.
+    """
+    mesh, indices = make_mesh(config), range(config.sample.num_videos)
+    videos = make_generator(config, mesh)(sharded_params(mesh, params), indices)
+    if not is_first_process():
+        return None
+    return write_samples(
+        folder,
+        videos,
+        seed=config.sample.seed,
+        max_video_files=config.sample.max_video_files,
+        described=describe_conditions(config, indices),
+    )
 
 
 def write_samples(

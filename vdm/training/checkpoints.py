@@ -4,6 +4,7 @@ import contextlib
 import json
 import shutil
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -11,7 +12,9 @@ import ml_collections
 import orbax.checkpoint as ocp
 from jax.sharding import Mesh
 
-from vdm.parallel.mesh import param_shardings
+from vdm.build import init_params
+from vdm.exported import load_exported, load_exported_config
+from vdm.parallel.mesh import make_mesh, param_shardings
 from vdm.parallel.messages import all_processes, is_first_process, wait_for_all
 from vdm.parallel.processes import NotSaved, first_line
 from vdm.training.state import TrainState
@@ -59,6 +62,43 @@ def save_config(workdir: Path, config: ml_collections.ConfigDict) -> None:
 def has_checkpoints(workdir: Path) -> bool:
     """Whether a workdir holds a finished checkpoint; touches nothing."""
     return any(path.name.isdecimal() for path in (workdir / "checkpoints").glob("*"))
+
+
+def check_ema(config: ml_collections.ConfigDict, workdir: Path) -> None:
+    """Checks that `load_ema` has parameters to load, and that they are of this model.
+
+    Raises:
+      FileNotFoundError: there is no file config.checkpoint.
+      ValueError: the workdir has no checkpoint, or the parameters are of another model.
+    """
+    if config.checkpoint:
+        saved, _ = load_exported_config(Path(config.checkpoint))
+        check_same_model(config, saved, config.checkpoint)
+    elif has_checkpoints(workdir):
+        check_same_model(config, load_config(workdir) or {}, f"the checkpoint in {workdir}")
+    else:
+        raise ValueError(
+            f"no checkpoint in {workdir}: train first, or give --config.checkpoint=FILE.safetensors"
+        )
+
+
+def load_ema(config: ml_collections.ConfigDict, workdir: Path) -> tuple[dict, int]:
+    """Loads the EMA parameters and their step: of config.checkpoint, else the workdir's newest.
+
+    Raises:
+      FileNotFoundError: there is no such file, or the workdir has no checkpoint.
+      OSError: all checkpoints of the workdir are damaged.
+      ValueError: config.checkpoint is not a file that --mode=export wrote.
+    """
+    if config.checkpoint:
+        path = Path(config.checkpoint)
+        return load_exported(path), load_exported_config(path)[1]
+    abstract = jax.eval_shape(partial(init_params, config))
+    checkpoints = Checkpoints(workdir)
+    try:
+        return checkpoints.restore_ema(abstract_on(make_mesh(config), abstract))
+    finally:
+        checkpoints.close()
 
 
 class Checkpoints:
@@ -194,7 +234,7 @@ def _without_ema(state: TrainState) -> dict:
 
 
 def abstract_on(mesh: Mesh, tree):
-    """Shapes and dtypes of a tree of arrays, placed on a mesh by `parallel.param_shardings`."""
+    """Shapes and dtypes of a tree of arrays, placed on a mesh by `param_shardings`."""
     return jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
         tree,

@@ -9,6 +9,8 @@ import optax.contrib
 
 from vdm.build import init_params
 
+OPTIMIZERS = ("adam", "muon")
+
 _RMS_OF_ADAM = 0.2  # of an element of a typical Adam update at learning rate 1; Liu et al., sec 2.2
 
 

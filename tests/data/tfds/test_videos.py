@@ -15,8 +15,8 @@ from vdm.build import init_params
 from vdm.data.datasets import held_out_videos, make_source
 from vdm.data.tfds.videos import EncodedVideo, TfdsVideos, prepared_folder
 from vdm.evaluation import protocol
-from vdm.main import check
 from vdm.metrics.protocols import PROTOCOLS
+from vdm.preflight import check
 from vdm.video.pixels import to_uint8
 
 tensorflow_datasets = pytest.importorskip("tensorflow_datasets")

@@ -32,6 +32,8 @@ class PreparedSet:
     num_frames: int = 0
 
 
+CAMERAS = ("image_main", "image_aux1")  # of BAIR
+
 PREPARED = {
     "bair_robot_pushing_small": PreparedSet(
         {"train": "train", "test": "test"}, has_configs=False, held_out_start="first", num_frames=30
