@@ -9,6 +9,8 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from vdm.files import replacing
+
 _SEPARATOR = "/"
 
 
@@ -25,9 +27,9 @@ def export(path: Path, params: dict, config: ml_collections.ConfigDict, step: in
         name: np.ascontiguousarray(value, np.float32)
         for name, value in flatten_dict(params, sep=_SEPARATOR).items()
     }
-    temporary = path.with_suffix(path.suffix + ".tmp")
-    save_file(tensors, temporary, {"config": config.to_json_best_effort(), "step": str(step)})
-    temporary.replace(path)
+    metadata = {"config": config.to_json_best_effort(), "step": str(step)}
+    with replacing(path) as temporary:
+        save_file(tensors, temporary, metadata)
 
 
 def load_exported_config(path: Path) -> tuple[dict, int]:

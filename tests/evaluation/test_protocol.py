@@ -145,7 +145,6 @@ def test_tables_have_the_papers_numbers_ours_and_not_run(tmp_path, capsys):
     assert f"| this project, {tmp_path}/runs | 123.46 +- 1.50 |" in page
     assert page.count("| this project | not run |") == len(TABLES) - 1
     assert "Langevin, 256 + 256 | 66.92 |" in page
-    assert "123.46 +- 1.50" in (tmp_path / "tables.html").read_text()
     (tmp_path / "runs" / "bad.json").write_text("{")
     with pytest.raises(SystemExit):
         write_tables([str(tmp_path / "runs"), f"--output={tmp_path}"])

@@ -6,6 +6,7 @@ import functools
 import numpy as np
 import pytest
 
+from vdm.evaluation.shares import from_arrays, to_arrays
 from vdm.metrics.frechet import frechet_distance
 from vdm.metrics.inception_score import inception_score
 from vdm.metrics.measure import Summary, compare, summarize, warnings_of
@@ -44,7 +45,7 @@ def measured(protocol, batch_size):
     return compare(real, generated, protocol)
 
 
-def test_shares_of_several_processes_are_the_whole():
+def test_shares_of_several_processes_are_the_whole(tmp_path):
     """Every third video each, and one process that has none."""
     protocol = Protocol("all", ("fvd", "is_i3d", "fid_avg"), inception_splits=(1, 3))
     whole = summarize(iter(videos(1)), NUM_VIDEOS, protocol, EXTRACTORS)
@@ -60,6 +61,9 @@ def test_shares_of_several_processes_are_the_whole():
         for indices in (*(range(first, NUM_VIDEOS, 3) for first in range(3)), range(0))
     ]
     merged = functools.reduce(Summary.merge, shares)
+    np.savez(tmp_path / "share.npz", **to_arrays(merged))
+    with np.load(tmp_path / "share.npz") as arrays:
+        merged = from_arrays(dict(arrays))
     real = summarize(iter(videos(0)), NUM_VIDEOS, protocol, EXTRACTORS)
     assert merged.count == NUM_VIDEOS
     assert compare(real, merged, protocol) == pytest.approx(

@@ -5,6 +5,7 @@ from pathlib import Path
 import ml_collections
 import numpy as np
 
+from vdm import markdown
 from vdm.data.datasets import held_out_videos
 from vdm.evaluation.digit_persistence import persistence_report
 from vdm.evaluation.held_out_loss import held_out_loss
@@ -15,6 +16,7 @@ from vdm.sampling.sample_store import stored_samples
 from vdm.video.pixels import to_uint8
 
 PROTOCOL = "moving_digits"
+_KINDS = ("samples", "real", "noise")
 
 
 def evaluate(
@@ -87,17 +89,9 @@ def to_markdown(result: dict) -> str:
         f"one and the same digit in at least {enough:g} of {protocol['frames']} frames. "
         "Displacement: how far the ink's centre of mass moves, in pixels a frame.",
         "",
-        "| videos | persistence | over real | displacement | persistent videos of 0 to 9 |",
-        "|---|---|---|---|---|",
     ]
-    for name in ("samples", "real", "noise"):
-        row = persistence[name]
-        over_real = row["persistence"] / persistence["real"]["persistence"]
-        lines.append(
-            f"| {name} | {row['persistence']:.3f} +- {row['persistence_standard_error']:.3f} "
-            f"| {over_real:.1%} | {row['displacement']:.2f} "
-            f"| {', '.join(map(str, row['digit_histogram']))} |"
-        )
+    header = ("videos", "persistence", "over real", "displacement", "persistent videos of 0 to 9")
+    lines += markdown.table(header, [_row(name, persistence) for name in _KINDS])
     if "as_asked" in persistence["samples"]:
         lines += [
             "",
@@ -112,15 +106,28 @@ def to_markdown(result: dict) -> str:
         "",
         f"Held-out loss: mean squared error of {target}, by log-SNR.",
         "",
-        "| log-SNR | loss |",
-        "|---|---|",
     ]
-    lines += [
-        f"| {row['log_snr_from']:g} to {row['log_snr_to']:g} "
-        f"| {row['loss']:.5f} +- {row['standard_error']:.5f} |"
+    losses = [
+        (
+            f"{row['log_snr_from']:g} to {row['log_snr_to']:g}",
+            f"{row['loss']:.5f} +- {row['standard_error']:.5f}",
+        )
         for row in result["held_out_loss"]["bins"]
     ]
+    lines += markdown.table(("log-SNR", "loss"), losses)
     return "\n".join(lines) + "\n"
+
+
+def _row(name: str, persistence: dict) -> tuple[str, ...]:
+    row = persistence[name]
+    over_real = row["persistence"] / persistence["real"]["persistence"]
+    return (
+        name,
+        f"{row['persistence']:.3f} +- {row['persistence_standard_error']:.3f}",
+        f"{over_real:.1%}",
+        f"{row['displacement']:.2f}",
+        ", ".join(map(str, row["digit_histogram"])),
+    )
 
 
 def _method(sample: dict) -> str:

@@ -1,7 +1,6 @@
 """The tables of the paper (section 4) and what it compares itself with, as data."""
 
 import dataclasses
-from collections.abc import Sequence
 
 # What stands in a cell for which there is no number.
 NOT_GIVEN, NOT_RUN = "-", "not run"
@@ -51,11 +50,6 @@ class Table:
     def header(self) -> list[str]:
         """The heads of all columns, of which the first says who."""
         return ["", *(_LABELS[column] for column in (*self.settings, *self.metrics))]
-
-    def to_markdown(self, rows: Sequence[Sequence[str]]) -> list[str]:
-        """The lines of the table with these rows."""
-        cells = [self.header, ["---"] * len(self.header), *rows]
-        return ["| " + " | ".join(row) + " |" for row in cells]
 
 
 _TRAIN_AND_VALIDATION = (

@@ -9,6 +9,7 @@ import jax
 import ml_collections
 import numpy as np
 
+from vdm import markdown
 from vdm.data.datasets import Source, held_out_clips, held_out_videos, number_of_videos, split_name
 from vdm.evaluation.paper_tables import TABLES
 from vdm.evaluation.shares import merged
@@ -186,17 +187,18 @@ def _videos_of(source: Source, indices: Sequence[int]) -> Iterator[np.ndarray]:
 def to_markdown(result: dict) -> str:
     """The result as a page: the numbers, the protocol, and the paper's numbers beside them."""
     protocol = result["protocol"]
-    lines = [f"# {protocol['name']}", "", "| metric | value |", "|---|---|"]
+    metrics = []
     for name, value in result.items():
         if isinstance(value, float) and not name.endswith(("_error", "_deviation")):
             error = result.get(f"{name}_standard_error", result.get(f"{name}_standard_deviation"))
-            lines.append(f"| {name} | {value:.3f}{'' if error is None else f' +- {error:.3f}'} |")
+            metrics.append((name, f"{value:.3f}" + ("" if error is None else f" +- {error:.3f}")))
+    lines = [f"# {protocol['name']}", "", *markdown.table(("metric", "value"), metrics)]
     for warning in result["warnings"]:
         lines += ["", f"Note: {warning}."]
-    lines += ["", "| protocol | |", "|---|---|"]
-    lines += [f"| {name} | {value} |" for name, value in protocol.items() if value not in ("", ())]
+    settings = [item for item in protocol.items() if item[1] not in ("", ())]
+    lines += ["", *markdown.table(("protocol", ""), settings)]
     for table in TABLES:
         if protocol["name"] in table.protocols:
             lines += ["", f"{table.name} of the paper, {table.title}:", ""]
-            lines += table.to_markdown(table.rows)
+            lines += markdown.table(table.header, table.rows)
     return "\n".join(lines) + "\n"

@@ -6,6 +6,7 @@ from pathlib import Path
 import ml_collections
 
 from vdm.evaluation import moving_digits, protocol
+from vdm.files import write_text
 
 
 def evaluate_to_folder(
@@ -45,7 +46,7 @@ def write_report(folder: Path, result: dict, markdown: str) -> Path:
     """
     folder.mkdir(parents=True, exist_ok=True)
     name = result["protocol"]["name"]
-    (folder / f"{name}.json").write_text(json.dumps(result, indent=2) + "\n")
+    write_text(folder / f"{name}.json", json.dumps(result, indent=2) + "\n")
     page = folder / f"{name}.md"
-    page.write_text(markdown)
+    write_text(page, markdown)
     return page

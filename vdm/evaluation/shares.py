@@ -1,34 +1,66 @@
-"""What several processes have measured of one set of videos, put together."""
+"""Merges the summaries that several processes measured of one set of videos."""
 
-import pickle
+import dataclasses
 from pathlib import Path
 
 import jax
+import numpy as np
 
+from vdm.metrics.inception_score import ScoreSums
 from vdm.metrics.measure import Summary
+from vdm.metrics.statistics import FeatureStatistics
 from vdm.parallel.messages import is_first_process, wait_for_all
+
+_PARTS = {"statistics": FeatureStatistics, "scores": ScoreSums}
 
 
 def merged(folder: Path, share: Summary) -> Summary | None:
-    """The summary of all processes' shares, on process 0; None on the others.
+    """Returns the summary of all processes' shares on process 0, None on the others.
 
-    A covariance of 4,096 features takes 134 MB, too much to be gathered by everybody: shares go
-    through files, of which process 0 reads one after another.
+    A covariance of 4,096 features takes 134 MB, too much for every process to gather: shares go
+    through files, which process 0 reads one after another.
 
     Args:
-      folder: that all processes see; is made where it is missing.
-      share: of this process. All of them have to make the call.
+      folder: that all processes see; created where it is missing.
+      share: of this process. Every process has to make the call.
     """
     if jax.process_count() == 1:
         return share
     folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / f"share_{index:05}.pickle" for index in range(jax.process_count())]
-    paths[jax.process_index()].write_bytes(pickle.dumps(share))
+    paths = [folder / f"share_{index:05}.npz" for index in range(jax.process_count())]
+    np.savez(paths[jax.process_index()], **to_arrays(share))
     wait_for_all("all shares are measured")
     if not is_first_process():
         return None
     for path in paths[1:]:
-        share = share.merge(pickle.loads(path.read_bytes()))
+        with np.load(path) as arrays:
+            share = share.merge(from_arrays(dict(arrays)))
     for path in paths:
         path.unlink()
     return share
+
+
+def to_arrays(summary: Summary) -> dict[str, np.ndarray]:
+    """A summary as arrays: 'count', and 'KIND/NETWORK/VIEW[/SPLITS]/FIELD', its parts stacked."""
+    arrays = {"count": np.array(summary.count)}
+    for kind, part_class in _PARTS.items():
+        for key, parts in getattr(summary, kind).items():
+            for field in dataclasses.fields(part_class):
+                values = [getattr(part, field.name) for part in parts]
+                arrays["/".join(map(str, (kind, *key, field.name)))] = np.stack(values)
+    return arrays
+
+
+def from_arrays(arrays: dict[str, np.ndarray]) -> Summary:
+    """The summary whose arrays `to_arrays` returned."""
+    summary = Summary(int(arrays["count"]), {}, {})
+    for name in arrays:
+        kind, *key = name.split("/")[:-1] or [""]
+        if kind not in _PARTS or not name.endswith("/count"):
+            continue
+        prefix = name.removesuffix("count")
+        fields = [arrays[prefix + field.name] for field in dataclasses.fields(_PARTS[kind])]
+        columns = [values.tolist() if values.ndim == 1 else values for values in fields]
+        parts = [_PARTS[kind](*values) for values in zip(*columns, strict=True)]
+        getattr(summary, kind)[(*key[:2], *map(int, key[2:]))] = parts
+    return summary

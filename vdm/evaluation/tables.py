@@ -1,18 +1,13 @@
 """Results as the paper's tables: python -m vdm.evaluation.tables DIR... --output=FOLDER."""
 
 import argparse
-import base64
-import html
 import json
 import sys
 from pathlib import Path
 
-import numpy as np
-
+from vdm import markdown
 from vdm.evaluation.paper_tables import NOT_RUN, TABLES, Table
-from vdm.video.display import gif_bytes, video_grid
-
-_VIDEOS_SHOWN = 8
+from vdm.files import write_text
 
 
 def load_results(folders: list[Path]) -> list[dict]:
@@ -55,40 +50,9 @@ def to_markdown(results: list[dict]) -> str:
     lines = ["# The tables of Video Diffusion Models (Ho et al. 2022)", ""]
     for table in TABLES:
         lines += [f"## {table.name}: {table.title}", ""]
-        lines += table.to_markdown(rows_of(table, results))
+        lines += markdown.table(table.header, rows_of(table, results))
         lines += ["", *_notes(table, results)]
     return "\n".join(lines).rstrip() + "\n"
-
-
-def to_html(results: list[dict]) -> str:
-    """All tables as one page that needs no other file, samples of our runs among them."""
-    title = "The tables of Video Diffusion Models (Ho et al. 2022)"
-    parts = [
-        "<!doctype html>",
-        f'<html lang="en"><head><meta charset="utf-8"><title>{title}</title>',
-        "<style>body{font:16px/1.5 system-ui,sans-serif;max-width:64rem;margin:2rem auto;"
-        "padding:0 1rem}table{border-collapse:collapse;margin:1rem 0;display:block;"
-        "overflow-x:auto}td,th{border-bottom:1px solid #ccc;padding:.25rem .75rem;"
-        "text-align:right}td:first-child,th:first-child{text-align:left}"
-        ".ours td{font-weight:600}.none td{color:#767676}img{image-rendering:pixelated}"
-        f"</style></head><body><h1>{title}</h1>",
-    ]
-    for table in TABLES:
-        parts.append(f"<h2>{table.name}: {html.escape(table.title)}</h2><table>")
-        parts.append(
-            "<tr>" + "".join(f"<th>{html.escape(cell)}</th>" for cell in table.header) + "</tr>"
-        )
-        for row in rows_of(table, results):
-            kind = "ours" if row[0].startswith("this project,") else ""
-            kind = "none" if NOT_RUN in row else kind
-            cells = "".join(f"<td>{html.escape(cell)}</td>" for cell in row)
-            parts.append(f'<tr class="{kind}">{cells}</tr>')
-        parts.append("</table>")
-        parts += [f"<p>{html.escape(note)}</p>" for note in _notes(table, results) if note]
-        for result in results:
-            if result["protocol"].get("name") in table.protocols:
-                parts += _videos(result)
-    return "\n".join([*parts, "</body></html>"]) + "\n"
 
 
 def _notes(table: Table, results: list[dict]) -> list[str]:
@@ -125,21 +89,8 @@ def _number(result: dict, name: str) -> str:
     return f"{result[name]:.2f}" + (f" +- {error:.2f}" if error is not None else "")
 
 
-def _videos(result: dict) -> list[str]:
-    """The first samples of a run side by side, as an image in the page."""
-    paths = result.get("generated", {}).get("paths", [])
-    shards = sorted(Path(paths[0]).glob("*.npz")) if paths else []
-    if not shards:
-        return []
-    with np.load(shards[0]) as shard:
-        videos = shard["video"][:_VIDEOS_SHOWN]
-    encoded = base64.b64encode(gif_bytes(video_grid(videos))).decode()
-    name = html.escape(_run(result))
-    return [f'<p><img alt="samples of {name}" src="data:image/gif;base64,{encoded}"></p>']
-
-
 def main(argv: list[str] | None = None) -> None:
-    """Writes tables.md and tables.html, and prints the former."""
+    """Writes tables.md and prints it."""
     parser = argparse.ArgumentParser(prog="python -m vdm.evaluation.tables", description=__doc__)
     parser.add_argument("folders", type=Path, nargs="+", metavar="DIR", help="workdirs of runs")
     parser.add_argument("--output", type=Path, default=Path(), help="folder; default: this one")
@@ -147,8 +98,7 @@ def main(argv: list[str] | None = None) -> None:
     try:
         results = load_results(flags.folders)
         flags.output.mkdir(parents=True, exist_ok=True)
-        (flags.output / "tables.md").write_text(to_markdown(results))
-        (flags.output / "tables.html").write_text(to_html(results))
+        write_text(flags.output / "tables.md", to_markdown(results))
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)

@@ -14,6 +14,7 @@ import ml_collections
 from jax.sharding import Mesh
 
 from vdm.build import count_parameters, init_params
+from vdm.files import write_text
 from vdm.parallel.mesh import make_mesh
 from vdm.planning import report
 from vdm.planning.compile import Compiled, compile_step
@@ -190,6 +191,4 @@ def _write(output: Path | None, result: dict) -> None:
     if output is None:
         return
     output.parent.mkdir(parents=True, exist_ok=True)
-    temporary = output.with_name(output.name + ".tmp")
-    temporary.write_text(json.dumps(result, indent=2) + "\n")
-    temporary.replace(output)
+    write_text(output, json.dumps(result, indent=2) + "\n")

@@ -13,6 +13,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 from jax.sharding import Mesh
 
+from vdm.files import replacing, write_text
 from vdm.metrics.weights.files import digest_of
 from vdm.parallel.messages import from_first_process, gathered, is_first_process, wait_for_all
 from vdm.sampling.generate import make_generator
@@ -52,7 +53,7 @@ class SampleStore:
         """
         if is_first_process():
             self.folder.mkdir(parents=True, exist_ok=True)
-            (self.folder / "store.json").write_text(self._record())
+            write_text(self.folder / "store.json", self._record())
         shards = self._shards()
         # Folders over a network do not look alike everywhere at once, and all have to agree.
         there = from_first_process(np.array([path.exists() for path, _ in shards]))
@@ -60,10 +61,8 @@ class SampleStore:
             if not is_there:
                 videos = generate(indices)
                 if _is_mine(path):
-                    temporary = path.with_suffix(".tmp")
-                    with temporary.open("wb") as file:
+                    with replacing(path) as temporary, temporary.open("wb") as file:
                         np.savez_compressed(file, video=videos, index=np.array(indices))
-                    temporary.replace(path)
             print(f"sampled {indices[-1] + 1}/{self.count} videos", flush=True)
         wait_for_all("the samples are on disk")
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import ml_collections
 import numpy as np
 
+from vdm.files import replacing
 from vdm.parallel.mesh import make_mesh, sharded_params
 from vdm.parallel.messages import is_first_process
 from vdm.sampling.generate import describe_conditions, make_generator
@@ -61,11 +62,8 @@ def write_samples(
       The path of the contact sheet.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    arrays = folder / "samples.npz"
-    temporary = folder / "samples.npz.tmp"
-    with temporary.open("wb") as file:
-        np.savez_compressed(file, video=videos, seed=seed, **described)
-    temporary.replace(arrays)
+    with replacing(folder / "samples.npz") as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, video=videos, seed=np.array(seed), **described)
     for suffix in ("gif", "mp4"):
         for stale in folder.glob(f"video_*.{suffix}"):
             stale.unlink()

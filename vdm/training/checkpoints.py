@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 
 from vdm.build import init_params
 from vdm.exported import load_exported, load_exported_config
+from vdm.files import write_text
 from vdm.parallel.mesh import make_mesh, param_shardings
 from vdm.parallel.messages import all_processes, is_first_process, wait_for_all
 from vdm.parallel.processes import NotSaved, first_line
@@ -56,7 +57,7 @@ def load_config(workdir: Path) -> dict | None:
 
 def save_config(workdir: Path, config: ml_collections.ConfigDict) -> None:
     """Writes the configuration beside the checkpoints."""
-    (workdir / "config.json").write_text(config.to_json_best_effort(indent=2) + "\n")
+    write_text(workdir / "config.json", config.to_json_best_effort(indent=2) + "\n")
 
 
 def has_checkpoints(workdir: Path) -> bool:

@@ -12,6 +12,8 @@ from pathlib import Path
 from tensorboard.compat.proto import event_pb2, summary_pb2
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
+from vdm.files import write_text
+
 # With a module of this name TensorBoard does without TensorFlow where that is installed, too, which
 # would take seconds to import and may take the accelerator's memory.
 sys.modules.setdefault("tensorboard.compat.notf", types.ModuleType("notf"))
@@ -88,9 +90,7 @@ def _drop_after(path: Path, step: int) -> None:
             continue
         if logged <= step:
             kept.append(line)
-    temporary = path.with_suffix(".jsonl.tmp")
-    temporary.write_text("".join(kept))
-    temporary.replace(path)
+    write_text(path, "".join(kept))
 
 
 class StepTimer:

@@ -11,13 +11,13 @@ import json
 import os
 import re
 import time
-import uuid
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 import numpy as np
 
+from vdm.files import write_text
 from vdm.video.errors import UnreadableVideoError
 from vdm.video.folders import INDEX_NAMES, Found, find_videos
 from vdm.video.formats import arrays, images
@@ -122,15 +122,6 @@ def index_folder(folder: Path, *, save: bool = True, frame_rate: float = 0.0) ->
     return FolderIndex(folder, path, ordered, left_out, frozenset(unreadable))
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Writes a text file, of which other processes see all or nothing."""
-    # Not the process's number: hosts that share a folder may have the same.
-    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
-    # A file name that is not UTF-8 is written with escapes.
-    temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
-    temporary.replace(path)
-
-
 def _open_all(
     missing: list[Found],
     states: dict[str, list],
@@ -221,7 +212,7 @@ def _save(path: Path, records: dict[str, dict]) -> None:
     # One line per video, for people to read and search.
     lines = [f"{json.dumps(name)}: {json.dumps(records[name])}" for name in sorted(records)]
     body = ",\n".join(lines)
-    write_atomically(path, f'{{"version": {_VERSION}, "videos": {{\n{body}\n}}}}\n')
+    write_text(path, f'{{"version": {_VERSION}, "videos": {{\n{body}\n}}}}\n')
 
 
 def _to_record(video: Video) -> dict:

@@ -9,8 +9,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from vdm.data.folder.manifest import SUFFIXES, Entry, class_numbers, normalised, read_manifest
+from vdm.files import write_text
 from vdm.video.folders import MANIFEST_NAMES
-from vdm.video.index import REPORT_NAME, FolderIndex, index_folder, write_atomically
+from vdm.video.index import REPORT_NAME, FolderIndex, index_folder
 from vdm.video.read import Video
 from vdm.video.timing import describe_length
 
@@ -230,7 +231,7 @@ def _write_report(
     # As it is written: a name that is not UTF-8 has escapes.
     encoded = text.encode("utf-8", errors="backslashreplace")
     if not report.exists() or report.read_bytes() != encoded:
-        write_atomically(report, text)
+        write_text(report, text)
 
 
 def _say(

@@ -30,6 +30,7 @@ from flax.traverse_util import flatten_dict
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from vdm.files import replacing
 from vdm.metrics.weights.naming import HEAD, convert
 
 
@@ -130,10 +131,9 @@ def store(network: str, tensors: Mapping[str, np.ndarray], source_sha256: str) -
     """
     path = cached_file(network)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
     metadata = {"network": network, "digest": digest_of(tensors), "source_sha256": source_sha256}
-    save_file(dict(tensors), temporary, metadata)
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        save_file(dict(tensors), temporary, metadata)
     return path
 
 
