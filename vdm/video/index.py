@@ -28,7 +28,7 @@ INDEX_NAME, REPORT_NAME = INDEX_NAMES
 # By their first lines our files are told from those of other programs.
 _INDEX_START = r'\{"version": \d+, "videos": '
 REPORT_START = r".*: \d+ videos are used, and \d+ skipped$"
-_VERSION = 2
+_VERSION = 3
 _SAVE_INTERVAL = 60  # seconds, so that an interrupted indexing resumes
 _PROGRESS_INTERVAL = 10
 
