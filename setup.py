@@ -28,7 +28,7 @@ setup(
     license="Apache-2.0",
     license_files=["LICENSE"],
     packages=find_packages(include=["vdm", "vdm.*"]),
-    package_data={"": ["README.md", "TAGS.txt", "CITATIONS.bib"]},  # of TFDS's builders
+    package_data={"": ["py.typed", "README.md", "TAGS.txt", "CITATIONS.bib"]},  # of TFDS's builders
     python_requires=">=3.11",
     install_requires=[
         "absl-py>=2.1,<3",
@@ -53,6 +53,7 @@ setup(
             "imageio-ffmpeg>=0.6,<0.9",  # the ffmpeg command that frames are compared with
             "keras>=3.12,<4",  # what the feature networks are compared with
             "opencv-python-headless>=4.10,<6",
+            "mypy>=1.18,<2",
             "pre-commit>=4,<5",
             "pytest>=8.4,<10",
             "pytest-xdist>=3.6,<4",
