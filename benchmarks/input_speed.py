@@ -117,12 +117,12 @@ class Recorder:
     def open(self, index):
         video = self._reader.open(index)
 
-        def read(numbers):
-            times = [video.contents.timestamps[number] for number in numbers]
+        def frames(numbers):
+            times = [video.timestamps[number] for number in numbers]
             self.windows.append((str(video.path), times))
             return np.zeros((len(numbers), 8, 8, 3), np.uint8)
 
-        return types.SimpleNamespace(num_frames=video.num_frames, read=read)
+        return types.SimpleNamespace(num_frames=video.num_frames, frames=frames)
 
 
 def windows_of(source, count):

@@ -7,6 +7,7 @@ import pytest
 
 from tests.data.video_writing import number_of, numbered, write_sound, write_video
 from vdm.video import UnreadableVideoError, open_video
+from vdm.video.formats import containers, random_access
 from vdm.video.formats.random_access import open_container
 from vdm.video.read import stream_frames
 
@@ -58,6 +59,25 @@ def test_frames_are_those_asked_for(tmp_path, kind):
         assert [number_of(frame) for frame in read] == wanted
     with pytest.raises(IndexError, match="has 75 frames"):
         contents.frames([_COUNT])
+
+
+def test_non_reference_pictures_of_h264_are_skipped_on_the_way(tmp_path, monkeypatch):
+    one_group = _X264 | {"g": "1000", "sc_threshold": "0"}
+    path = write_video(tmp_path / "a.mp4", _FRAMES, options=one_group)
+    video = open_video(path)
+    assert video.keyframes == (0,)
+    with containers.opened(path) as (container, stream):
+        last = video.timestamps[-1]
+        found = [
+            frame.pts for frame in random_access._decoded_from(container, stream, last) if frame.pts
+        ]
+    # One of four frames is a P frame, and one of three B frames is a reference.
+    assert found[-1] == last and len(found) < 0.6 * _COUNT
+    # Were more skipped than may be, frames would be counted.
+    monkeypatch.setattr(random_access, "_SKIPPED", "NONKEY")
+    counted = open_video(path)
+    assert counted.keyframes == ()
+    assert [number_of(frame) for frame in counted.frames([9, 60])] == [9, 60]
 
 
 def _by_ffmpeg(path, height, width):

@@ -4,6 +4,9 @@ Indexes of files are wrong, timestamps after a seek are guesses in MPEG program 
 may depend on what came before a keyframe. So a file is decoded twice when it is opened: once from
 beginning to end, and once from its keyframes. Where the two differ, frames are counted from the
 beginning, which is exact for every file, and slower.
+
+On the way to a frame of H.264, non-reference pictures are not decoded: no other one is predicted
+from them. This, too, is compared when a file is opened.
 """
 
 import bisect
@@ -29,6 +32,10 @@ from vdm.video.formats.containers import (
 # Keyframes that are tried in a file, one of every distance to the next first: all keyframes of a
 # file of keyframes alone would cost one opening of the file per frame.
 _MAX_KEYFRAMES_TRIED = 32
+# Groups of pictures in which skipping is tried, each to its last frame. Fewer: a decoder of H.264
+# keeps no picture of nal_ref_idc 0, and so cannot predict from one; no standard says how to seek.
+_MAX_SKIPS_TRIED = 2
+_SKIPPED = "NONREF"  # of FFmpeg's kinds of frames to discard
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,6 +98,8 @@ class ContainerVideo:
             if upright_size(frame) != (self.height, self.width):
                 raise UnreadableVideoError(self.path, "has changed since its frames were counted")
             out[found] = to_rgb(frame)
+        if wanted == [*indices]:
+            return out  # as it is: it may be most of what the memory can hold
         return out[np.searchsorted(wanted, np.asarray(indices, int))]
 
 
@@ -114,6 +123,7 @@ def open_container(path: Path) -> ContainerVideo:
         if ordered:
             check_complete(path, container, stream, decoded)
         unit = Fraction(stream.time_base)
+        skips = _skips(stream)
         if not ordered:  # Numbers stand for times, at the announced rate.
             unit = 1 / Fraction(stream.average_rate or 25)
     (height, width), note = first
@@ -130,7 +140,8 @@ def open_container(path: Path) -> ContainerVideo:
         return counted
     keyframes = tuple(number for number, frame in enumerate(decoded) if frame.is_keyframe)
     sought = dataclasses.replace(counted, keyframes=keyframes or (0,))
-    return sought if _seeks_correctly(sought, decoded) else counted
+    exact = _seeks_correctly(sought, decoded) and (not skips or _skips_correctly(sought, decoded))
+    return sought if exact else counted
 
 
 def _seeks_correctly(video: ContainerVideo, decoded: list[Decoded]) -> bool:
@@ -140,15 +151,28 @@ def _seeks_correctly(video: ContainerVideo, decoded: list[Decoded]) -> bool:
         # From each group also the frame before it, whose decoding starts in the group before, and
         # the next keyframe, around which frames are out of order.
         for wanted in ([keyframe - 1], list(range(keyframe, min(end + 1, video.num_frames)))):
-            if wanted[0] < 0:
-                continue
-            try:
-                found = [checksum(frame) for frame in _frames(video, wanted)]
-            except UnreadableVideoError:
-                return False
-            if found != [decoded[number].checksum for number in wanted]:
+            if wanted[0] >= 0 and not _are_equal(video, wanted, decoded):
                 return False
     return True
+
+
+def _skips_correctly(video: ContainerVideo, decoded: list[Decoded]) -> bool:
+    """Whether the last frame of some groups is right, before which non-reference ones are skipped.
+
+    It is predicted from the other reference pictures of its group, through one another.
+    """
+    ends = (*video.keyframes[1:], video.num_frames)
+    spread = np.linspace(0, len(ends) - 1, min(len(ends), _MAX_SKIPS_TRIED)).round().astype(int)
+    return all(_are_equal(video, [ends[index] - 1], decoded) for index in spread)
+
+
+def _are_equal(video: ContainerVideo, wanted: list[int], decoded: list[Decoded]) -> bool:
+    """Whether frames that are read singly equal those of sequential decoding."""
+    try:
+        found = [checksum(frame) for frame in _frames(video, wanted)]
+    except UnreadableVideoError:
+        return False
+    return found == [decoded[number].checksum for number in wanted]
 
 
 def _groups_to_try(groups: list[tuple[int, int]]) -> list[tuple[int, int]]:
@@ -177,7 +201,7 @@ def _frames(video: ContainerVideo, wanted: list[int]) -> Iterator:
             aim = times[video.keyframes[start]]
             if start > 0:
                 container.seek(aim, stream=stream)
-            frames = container.decode(stream)
+            frames = _decoded_from(container, stream, times[wanted[0]])
             frame = next(frames, None)
             # Compared with the keyframe, not with the frame that is wanted: so all frames of a
             # group are read by the very seek that was compared with sequential decoding.
@@ -194,6 +218,22 @@ def _frames(video: ContainerVideo, wanted: list[int]) -> Iterator:
                     )
                 yield frame
             return
+
+
+def _decoded_from(container, stream, first: int) -> Iterator:
+    """PyAV's frames from the container's position on; before a time, some may be missing."""
+    if not _skips(stream):
+        yield from container.decode(stream)
+        return
+    for packet in container.demux(stream):
+        is_before = packet.pts is not None and packet.pts < first
+        stream.codec_context.skip_frame = _SKIPPED if is_before else "DEFAULT"
+        yield from packet.decode()
+
+
+def _skips(stream) -> bool:
+    """Whether a stream may have non-reference pictures that need not be decoded."""
+    return stream.codec_context.name == "h264" and bool(stream.codec_context.has_b_frames)
 
 
 def _counted(path: Path, wanted: list[int]) -> Iterator:
