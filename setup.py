@@ -32,7 +32,7 @@ setup(
     python_requires=">=3.11",
     install_requires=[
         "absl-py>=2.1,<3",
-        "av>=17,<20",  # reads and writes video files, and brings FFmpeg
+        "av>=17.0.1,<20",  # reads and writes video files, and brings FFmpeg
         "flax>=0.12.8,<0.13",
         "jax" + JAX_VERSIONS,
         "jaxtyping>=0.3.7,<0.4",
