@@ -98,7 +98,7 @@ def plan(config, workdir: Path | None) -> None:
     from vdm.planning.plan import make_plan, plan_file
 
     output = plan_file(config, workdir)
-    make_plan(config, output, tell=partial(print, flush=True))
+    make_plan(config, output, log=partial(print, flush=True))
     if output:
         print(f"plan: {output}")
 

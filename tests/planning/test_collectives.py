@@ -1,4 +1,4 @@
-"""Bytes of collectives: programs whose volume is known by hand, and lines in every form."""
+"""Bytes of collectives: programs of known volume, and every syntax of an HLO line."""
 
 from functools import partial
 
@@ -43,7 +43,7 @@ from vdm.planning.collectives import Collective, by_kind, read_collectives
         ),
     ],
 )
-def test_programs_whose_volume_is_known(kind, run, expected):
+def test_programs_of_known_volume(kind, run, expected):
     mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:2])
     split = PartitionSpec("data")
     mapped = jax.jit(
@@ -57,7 +57,7 @@ def test_programs_whose_volume_is_known(kind, run, expected):
 
 
 LINES = {
-    # The groups in the forms in which XLA writes them, and operands of starts.
+    # Each syntax of groups in XLA, and the operands of asynchronous starts.
     "%a = f32[8,2]{1,0} all-reduce(%x), replica_groups={{0,1,2,3},{4,5,6,7}}, to_apply=%s": (
         "all-reduce", 64, 4,
     ),
@@ -86,20 +86,20 @@ LINES = {
 
 
 @pytest.mark.parametrize("line", LINES)
-def test_forms_of_a_line(line):
+def test_parses_each_syntax_of_a_line(line):
     hlo = f"ENTRY %main.1 (x: f32[8]) -> f32[8] {{\n  {line}\n}}\n"
     (found,) = read_collectives(hlo, 8)
     assert (found.kind, found.payload, found.devices) == LINES[line]
 
 
-def test_a_collective_of_one_device_is_none():
+def test_ignores_a_collective_of_one_device():
     hlo = (
         "ENTRY %m (x: f32[8]) -> f32[8] {\n  %a = f32[8]{0} all-reduce(%x), replica_groups={{0}}\n}"
     )
     assert read_collectives(hlo, 8) == []
 
 
-def test_a_fused_reduce_scatter_is_not_counted_as_an_all_reduce():
+def test_fused_reduce_scatter_is_not_an_all_reduce():
     hlo = """
 %all-reduce-scatter.3 (p: f32[8]) -> f32[2] {
   %a = f32[8]{0} all-reduce(%p), replica_groups={{0,1,2,3}}, to_apply=%add
@@ -111,7 +111,7 @@ ENTRY %main (x: f32[8]) -> f32[2] {
     assert read_collectives(hlo, 4) == [Collective("reduce-scatter", 32, 4)]
 
 
-def test_what_a_device_sends():
+def test_sent_bytes_per_device():
     found = [
         Collective("all-reduce", 1000, 4, times=2),
         Collective("all-gather", 1000, 4),

@@ -1,1 +1,1 @@
-"""What a configuration needs and how fast it would be, on devices that need not be here."""
+"""Planning: memory, FLOPs and communication of a configuration on hardware you do not have."""

@@ -1,9 +1,8 @@
-"""What a compiled step communicates, read from its HLO text.
+"""Collective communication of a compiled step, parsed from its HLO text.
 
-Two numbers describe a collective. Its payload is the array that it is about: what is reduced, what
-is gathered, what is scattered before it is. What a device sends is what the best algorithms send of
-it (Chan et al. 2007, "Collective communication: theory, practice, and experience", table 1), for n
-devices:
+The payload of a collective is the whole array: the reduced array, the gathered result, the input of
+a scatter. The bytes that each of n devices sends follow the bandwidth-optimal algorithms (Chan et
+al. 2007, "Collective communication: theory, practice, and experience", table 1):
 
   all-reduce                       2 (n - 1) / n payload
   all-gather, reduce-scatter,
@@ -14,10 +13,10 @@ devices:
 import dataclasses
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
-_SENT = {"all-reduce": 2.0, "all-gather": 1.0, "reduce-scatter": 1.0, "all-to-all": 1.0}
+_SENT_FACTORS = {"all-reduce": 2.0, "all-gather": 1.0, "reduce-scatter": 1.0, "all-to-all": 1.0}
 
 _COLLECTIVE = re.compile(rf" ({'|'.join(KINDS)}|ragged-all-to-all)(-start)?\(")
 _COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) \(.*\) -> .*\{$")
@@ -30,13 +29,13 @@ _BITS = {"pred": 8, "bf16": 16, "c64": 64, "c128": 128}
 
 @dataclasses.dataclass(frozen=True)
 class Collective:
-    """One collective of a step, of one device.
+    """A collective operation of a step, as one device runs it.
 
     Attributes:
-      kind: one of KINDS.
-      payload: bytes of the array that it is about.
-      devices: how many take part in it together.
-      times: how often a step runs it; less than 1 where not every step does.
+      kind: the operation, one of KINDS.
+      payload: bytes of the whole array.
+      devices: the number of devices in one group.
+      times: runs per step; below 1 if only some steps run it.
     """
 
     kind: str
@@ -46,52 +45,52 @@ class Collective:
 
     @property
     def sent(self) -> float:
-        """Bytes that one device sends in a step."""
+        """Bytes that one device sends per step."""
         share = 1.0
-        if self.kind in _SENT:
-            share = _SENT[self.kind] * (self.devices - 1) / self.devices
+        if self.kind in _SENT_FACTORS:
+            share = _SENT_FACTORS[self.kind] * (self.devices - 1) / self.devices
         return share * self.payload * self.times
 
 
 def read_collectives(hlo: str, num_devices: int) -> list[Collective]:
-    """The collectives of a compiled step, those of one device alone left out.
+    """Returns the collectives of a compiled step among two or more devices.
 
     Args:
-      hlo: the text of the optimised module, `compiled.as_text()`.
-      num_devices: all devices of the mesh, which a collective without groups takes together.
+      hlo: text of the optimised module, `compiled.as_text()`.
+      num_devices: size of the mesh, and of the group of a collective that lists no groups.
 
     Raises:
-      ValueError: groups in a form that this reader does not know.
+      ValueError: if the syntax of a collective's groups is unknown.
     """
-    computations, entry = _computations(hlo)
-    times = _times(computations, entry)
+    computations, entry = _parse_computations(hlo)
+    times = _count_runs(computations, entry)
     found = []
     for name, lines in computations.items():
         for line in lines:
             match = _COLLECTIVE.search(line)
             if match is None or not times.get(name):
                 continue
-            collective = _collective(match, line, num_devices, times[name], name)
+            collective = _parse_collective(match, line, num_devices, times[name], name)
             if collective.devices > 1:
                 found.append(collective)
     return found
 
 
-def by_kind(collectives: list[Collective]) -> dict[str, dict[str, float]]:
-    """For each kind: how many a step runs, their payload and what a device sends, in bytes."""
-    total = {}
+def by_kind(collectives: Sequence[Collective]) -> dict[str, dict[str, float]]:
+    """Returns the runs per step, the payload and the sent bytes per device, summed by kind."""
+    totals = {}
     for kind in KINDS:
-        of_kind = [collective for collective in collectives if collective.kind == kind]
-        if of_kind:
-            total[kind] = {
-                "count": sum(collective.times for collective in of_kind),
-                "payload_bytes": sum(c.payload * c.times for c in of_kind),
-                "sent_bytes": sum(collective.sent for collective in of_kind),
+        group = [collective for collective in collectives if collective.kind == kind]
+        if group:
+            totals[kind] = {
+                "count": sum(collective.times for collective in group),
+                "payload_bytes": sum(c.payload * c.times for c in group),
+                "sent_bytes": sum(collective.sent for collective in group),
             }
-    return total
+    return totals
 
 
-def _computations(hlo: str) -> tuple[dict[str, list[str]], str]:
+def _parse_computations(hlo: str) -> tuple[dict[str, list[str]], str]:
     computations: dict[str, list[str]] = {}
     entry = current = ""
     for line in hlo.splitlines():
@@ -105,16 +104,16 @@ def _computations(hlo: str) -> tuple[dict[str, list[str]], str]:
     return computations, entry
 
 
-def _times(computations: dict[str, list[str]], entry: str) -> dict[str, int]:
-    """How often each computation runs in a step; a loop of unknown length counts once."""
-    calls = {name: [] for name in computations}
+def _count_runs(computations: dict[str, list[str]], entry: str) -> dict[str, int]:
+    """Returns the runs of each computation per step; a loop of unknown length counts once."""
+    calls: dict[str, list[tuple[str, int]]] = {name: [] for name in computations}
     for name, lines in computations.items():
         for line in lines:
-            # What is done was called by its start.
+            # The async-start already counts the call.
             if " async-done(" in line or " async-update(" in line:
                 continue
             trips = _TRIPS.search(line)
-            for called in _called(line):
+            for called in _called_computations(line):
                 if called in computations:
                     calls[name].append((called, int(trips[1]) if trips else 1))
     times = dict.fromkeys(computations, 0)
@@ -128,7 +127,7 @@ def _times(computations: dict[str, list[str]], entry: str) -> dict[str, int]:
     return times
 
 
-def _called(line: str) -> Iterator[str]:
+def _called_computations(line: str) -> Iterator[str]:
     if "=" not in line:
         return
     yield from _CALLED.findall(line)
@@ -137,7 +136,9 @@ def _called(line: str) -> Iterator[str]:
             yield name.strip().lstrip("%")
 
 
-def _collective(match, line: str, num_devices: int, times: int, computation: str) -> Collective:
+def _parse_collective(
+    match: re.Match, line: str, num_devices: int, times: int, computation: str
+) -> Collective:
     kind, is_start = match[1].removeprefix("ragged-"), bool(match[2])
     arrays = [
         math.prod(int(size) for size in shape.split(",") if size) * _bits(dtype) // 8
@@ -146,20 +147,20 @@ def _collective(match, line: str, num_devices: int, times: int, computation: str
     devices = _group_size(line, num_devices)
     if kind == "collective-permute":
         return Collective(kind, arrays[0], num_devices if num_devices > 1 else 1, times)
-    # The start of a gather has its operands before its results.
+    # An all-gather-start lists its operands before its results.
     if is_start and kind == "all-gather":
         arrays = arrays[len(arrays) // 2 :]
     payload = sum(arrays)
     if kind == "reduce-scatter":
         payload *= devices
-    # TPUs reduce and scatter in a fusion, in which an all-reduce is written before its slice.
+    # XLA for TPUs fuses a reduce-scatter, written as an all-reduce and a slice.
     if kind == "all-reduce" and "all-reduce-scatter" in computation:
         kind = "reduce-scatter"
     return Collective(kind, payload, devices, times)
 
 
 def _bits(dtype: str) -> int:
-    return _BITS.get(dtype) or int(re.match(r"[suf](\d+)", dtype)[1])
+    return _BITS.get(dtype) or int(re.findall(r"\d+", dtype)[0])
 
 
 def _group_size(line: str, num_devices: int) -> int:
@@ -177,4 +178,4 @@ def _group_size(line: str, num_devices: int) -> int:
         for name, part in re.findall(r"'?(\w+)'?(?::\(\d+\)(\d+))?", match[2]):
             size *= int(part) if part else sizes[name]
         return size
-    raise ValueError(f"collective groups that cannot be read: {text[:80]}")
+    raise ValueError(f"unknown syntax of collective groups: {text[:80]}")

@@ -1,9 +1,10 @@
-"""Compiles a step for devices that need not be here, and reads off what it needs."""
+"""Compiles a step for attached or unattached devices and reads its requirements off the program."""
 
 import dataclasses
 import math
 import re
 import time
+from typing import Any
 
 import jax
 
@@ -16,15 +17,15 @@ _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 @dataclasses.dataclass(frozen=True)
 class Memory:
-    """Bytes of one device while a step runs.
+    """Bytes on one device while a step runs.
 
     Attributes:
-      arguments: parameters, optimizer and batch.
-      outputs: of which `aliased` are the arguments' own, updated in place.
-      aliased: of the outputs.
-      temporaries: activations, gradients and all else in between, at the peak.
-      code: the program itself.
-      capacity: what the compiler says that the device has for all of them, where it refused.
+      arguments: parameters, optimizer state and batch.
+      outputs: results, including the aliased ones.
+      aliased: outputs that reuse the buffers of arguments.
+      temporaries: peak of activations, gradients and other intermediate arrays.
+      code: the program.
+      capacity: the device's memory as reported by a compiler that refused the step; else None.
     """
 
     arguments: int
@@ -36,128 +37,117 @@ class Memory:
 
     @property
     def total(self) -> int:
-        """All of them together, what is aliased once."""
+        """The sum; aliased bytes count once."""
         return self.arguments + self.outputs - self.aliased + self.temporaries + self.code
 
 
 @dataclasses.dataclass(frozen=True)
 class Compiled:
-    """What one step needs of one device.
+    """Requirements of one step, per device unless noted.
 
     Attributes:
-      name: of the step.
-      what: it does, in words.
-      batch_size: on all devices.
-      memory: needed.
-      refused: the compiler found no room, and only the memory and `written_flops` are known.
-      flops: the compiler's count; None where it refused or does not say.
-      written_flops: products and convolutions as written (`arithmetic.count_flops`), divided by the
-        devices.
-      memory_bytes: read and written in a step, by the compiler's count.
-      collectives: of the step.
-      seconds: that compiling took.
+      name: the step, one of `steps.STEPS`.
+      description: the step in words.
+      batch_size: videos on all devices together.
+      memory: required memory.
+      written_flops: FLOPs of products and convolutions before compilation (`flops.count_flops`).
+      flops: FLOPs counted by the compiler; None if unavailable.
+      memory_bytes: bytes read and written, counted by the compiler; None if unavailable.
+      collectives: communication of the step.
+      compile_seconds: time to trace and compile.
     """
 
     name: str
-    what: str
+    description: str
     batch_size: int
     memory: Memory
-    refused: bool
-    flops: float | None
     written_flops: float
-    memory_bytes: float | None
-    collectives: tuple[Collective, ...]
-    seconds: float
+    flops: float | None = None
+    memory_bytes: float | None = None
+    collectives: tuple[Collective, ...] = ()
+    compile_seconds: float = 0.0
+
+    @property
+    def refused(self) -> bool:
+        """Whether the compiler ran out of device memory; collectives are then unknown."""
+        return self.memory.capacity is not None
+
+    def fits(self, device_memory: float) -> bool:
+        """Whether the step was compiled and needs at most `device_memory` bytes."""
+        return not self.refused and self.memory.total <= device_memory
 
 
 def compile_step(step: Step, num_devices: int) -> Compiled:
-    """Compiles a step; a compiler that finds no room for it is an answer and not an error.
+    """Compiles a step and returns its requirements, even if they exceed the device's memory.
 
     Raises:
-      jax.errors.JaxRuntimeError: for what else the compiler refuses.
+      jax.errors.JaxRuntimeError: if compilation fails for another reason than memory.
     """
     start = time.monotonic()
     traced = step.function.trace(*step.arguments)
     try:
         executable = traced.lower().compile()
     except jax.errors.JaxRuntimeError as error:
-        memory = _of_refusal(str(error), argument_bytes(step))
+        memory = _parse_refusal(str(error), argument_bytes(step))
         if memory is None:
             raise
-        return Compiled(
-            name=step.name,
-            what=step.what,
-            batch_size=step.batch_size,
-            memory=memory,
-            refused=True,
-            flops=None,
-            written_flops=_written_flops(step, traced, num_devices),
-            memory_bytes=None,
-            collectives=(),
-            seconds=time.monotonic() - start,
-        )
-    return read_off(step, traced, executable, num_devices, time.monotonic() - start)
+        compiled = _compiled(step, traced, num_devices, memory)
+    else:
+        compiled = analyze(step, traced, executable, num_devices)
+    return dataclasses.replace(compiled, compile_seconds=time.monotonic() - start)
 
 
-def read_off(
-    step: Step,
-    traced: jax.stages.Traced,
-    executable: jax.stages.Compiled,
-    num_devices: int,
-    seconds: float,
+def analyze(
+    step: Step, traced: jax.stages.Traced, executable: jax.stages.Compiled, num_devices: int
 ) -> Compiled:
-    """What the compiler says of a step that it has compiled, in so many seconds."""
-    stats, cost = executable.memory_analysis(), executable.cost_analysis() or {}
-    # What surrounds a loop is counted with each of its turns: an optimizer is little beside a
-    # micro-batch, a sampler's first noise beside a step.
-    counted = {name: value * step.repeats / step.steps for name, value in cost.items()}
-    return Compiled(
-        name=step.name,
-        what=step.what,
-        batch_size=step.batch_size,
-        memory=Memory(
-            stats.argument_size_in_bytes,
-            stats.output_size_in_bytes,
-            stats.alias_size_in_bytes,
-            stats.temp_size_in_bytes,
-            stats.generated_code_size_in_bytes,
-        ),
-        refused=False,
-        flops=counted.get("flops"),
-        written_flops=_written_flops(step, traced, num_devices),
-        memory_bytes=counted.get("bytes accessed"),
+    """Returns the requirements of a compiled step."""
+    stats: Any = executable.memory_analysis()
+    cost = executable.cost_analysis() or {}
+    memory = Memory(
+        stats.argument_size_in_bytes,
+        stats.output_size_in_bytes,
+        stats.alias_size_in_bytes,
+        stats.temp_size_in_bytes,
+        stats.generated_code_size_in_bytes,
+    )
+    # XLA counts a loop's body once. Scaling also scales the operations outside the loop (optimizer,
+    # first noise), which are few.
+    counts = {name: value * step.repeats / step.steps for name, value in cost.items()}
+    return dataclasses.replace(
+        _compiled(step, traced, num_devices, memory),
+        flops=counts.get("flops"),
+        memory_bytes=counts.get("bytes accessed"),
         collectives=tuple(
             dataclasses.replace(collective, times=collective.times / step.steps)
-            for collective in read_collectives(executable.as_text(), num_devices)
+            for collective in read_collectives(executable.as_text() or "", num_devices)
         ),
-        seconds=seconds,
     )
 
 
-def _written_flops(step: Step, traced: jax.stages.Traced, num_devices: int) -> float:
-    return count_flops(traced.jaxpr) / num_devices / step.steps
+def _compiled(step: Step, traced: jax.stages.Traced, num_devices: int, memory: Memory) -> Compiled:
+    written_flops = count_flops(traced.jaxpr) / num_devices / step.steps
+    return Compiled(step.name, step.description, step.batch_size, memory, written_flops)
 
 
 def argument_bytes(step: Step) -> int:
-    """Of the step's arguments, on one device."""
+    """Returns the size of the step's arguments on one device."""
     return sum(
         math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
         for leaf in jax.tree.leaves(step.arguments)
     )
 
 
-# What libtpu says, at one stage of the compilation or at another: in the first form of all memory,
-# in the second of temporaries alone.
+# libtpu reports either all memory or the temporaries alone, depending on the compiler pass.
 _SIZE = r"([\d.]+)([KMGT]?)"
-_OF_ALL = re.compile(f"Used {_SIZE} of {_SIZE} hbm")
-_OF_TEMPORARIES = re.compile(rf"HLO temporaries \({_SIZE}\) exceeds available HBM \({_SIZE}\)")
+_ALL_MEMORY = re.compile(f"Used {_SIZE} of {_SIZE} hbm")
+_TEMPORARIES = re.compile(rf"HLO temporaries \({_SIZE}\) exceeds available HBM \({_SIZE}\)")
 
 
-def _of_refusal(message: str, arguments: int) -> Memory | None:
-    """Needed and present memory from a compiler's refusal; None where it says no such."""
-    found = _OF_ALL.search(message) or _OF_TEMPORARIES.search(message)
-    if found is None:
+def _parse_refusal(message: str, arguments: int) -> Memory | None:
+    """Returns the memory reported by an out-of-memory error, or None for any other error."""
+    match = _ALL_MEMORY.search(message) or _TEMPORARIES.search(message)
+    if match is None:
         return None
-    needed, capacity = (round(float(found[place]) * _UNITS[found[place + 1]]) for place in (1, 3))
-    temporaries = needed if found.re is _OF_TEMPORARIES else max(0, needed - arguments)
+    needed, capacity = (round(float(match[group]) * _UNITS[match[group + 1]]) for group in (1, 3))
+    temporaries = needed if match.re is _TEMPORARIES else max(0, needed - arguments)
     return Memory(arguments, 0, 0, temporaries, 0, capacity)

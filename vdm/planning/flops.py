@@ -1,9 +1,9 @@
-"""Floating-point operations of the products and convolutions of a function, from its jaxpr.
+"""Counts the FLOPs of products and convolutions in a traced function, from its jaxpr.
 
-A second route beside the compiler's own count: before the compiler, of what was written, and of all
-devices together. An addition and a multiplication are two operations, elementwise work is none. A
-convolution has the products of its kernel with pixels that exist: neither those with padding, nor
-those with the zeros between the pixels of a dilated input. What no result needs is not counted.
+The count is independent of the compiler's and covers all devices together. A multiply-add is two
+operations; elementwise operations count zero. Convolutions count only the products of a kernel tap
+with an existing pixel, not with padding or with the zeros of a dilated input. Results that no
+output depends on are not counted.
 """
 
 import math
@@ -13,22 +13,26 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
 
 def count_flops(jaxpr: ClosedJaxpr) -> float:
-    """Operations of one call of a traced function, `jax.jit(function).trace(...).jaxpr`."""
-    return _of_jaxpr(jaxpr.jaxpr, [True] * len(jaxpr.jaxpr.outvars))[0]
+    """Returns the FLOPs of one call of a traced function, `jax.jit(f).trace(...).jaxpr`.
+
+    Loop bodies count once per iteration, except in a `while` of unknown length; branches count as
+    the most expensive one.
+    """
+    return _count_jaxpr(jaxpr.jaxpr, [True] * len(jaxpr.jaxpr.outvars))[0]
 
 
-def _of_jaxpr(jaxpr: Jaxpr, wanted: list[bool]) -> tuple[float, list[bool]]:
-    """Operations for the wanted outputs, and which inputs they depend on."""
+def _count_jaxpr(jaxpr: Jaxpr, used_outputs: list[bool]) -> tuple[float, list[bool]]:
+    """Returns the FLOPs of the used outputs, and the inputs that they depend on."""
     needed = {
         variable
-        for variable, is_wanted in zip(jaxpr.outvars, wanted, strict=True)
-        if is_wanted and not isinstance(variable, Literal)
+        for variable, is_used in zip(jaxpr.outvars, used_outputs, strict=True)
+        if is_used and not isinstance(variable, Literal)
     }
     total = 0.0
     for equation in reversed(jaxpr.eqns):
         outputs = [variable in needed for variable in equation.outvars]
         if any(outputs):
-            flops, inputs = _of_equation(equation, outputs)
+            flops, inputs = _count_equation(equation, outputs)
             total += flops
             needed |= {
                 variable
@@ -38,27 +42,30 @@ def _of_jaxpr(jaxpr: Jaxpr, wanted: list[bool]) -> tuple[float, list[bool]]:
     return total, [variable in needed for variable in jaxpr.invars]
 
 
-def _of_equation(equation, wanted: list[bool]) -> tuple[float, list[bool]]:
-    every_input = [True] * len(equation.invars)
+def _count_equation(equation, used_outputs: list[bool]) -> tuple[float, list[bool]]:
+    needed_inputs = [True] * len(equation.invars)
     name = equation.primitive.name
     if name == "dot_general":
-        return _of_product(equation), every_input
+        return _product_flops(equation), needed_inputs
     if name == "conv_general_dilated":
-        return _of_convolution(equation), every_input
+        return _convolution_flops(equation), needed_inputs
     inner = _inner_jaxprs(equation.params)
-    if name in ("scan", "while", "cond"):  # whose inputs may reach any output in another turn
-        flops = [_of_jaxpr(jaxpr, [True] * len(jaxpr.outvars))[0] for jaxpr in inner]
+    if name in ("scan", "while", "cond"):  # any input may reach any output in a later iteration
+        counts = [_count_jaxpr(jaxpr, [True] * len(jaxpr.outvars))[0] for jaxpr in inner]
         if name == "cond":
-            return max(flops), every_input
-        return sum(flops) * equation.params.get("length", 1), every_input
+            return max(counts), needed_inputs
+        return sum(counts) * equation.params.get("length", 1), needed_inputs
     total = 0.0
     for jaxpr in inner:
-        one_to_one = len(jaxpr.outvars) == len(wanted) and len(jaxpr.invars) == len(every_input)
-        flops, inputs = _of_jaxpr(jaxpr, wanted if one_to_one else [True] * len(jaxpr.outvars))
+        one_to_one = len(jaxpr.outvars) == len(used_outputs) and len(jaxpr.invars) == len(
+            needed_inputs
+        )
+        outputs = used_outputs if one_to_one else [True] * len(jaxpr.outvars)
+        flops, inputs = _count_jaxpr(jaxpr, outputs)
         total += flops
         if one_to_one and len(inner) == 1:
-            every_input = inputs
-    return total, every_input
+            needed_inputs = inputs
+    return total, needed_inputs
 
 
 def _inner_jaxprs(params: dict) -> list[Jaxpr]:
@@ -72,20 +79,20 @@ def _inner_jaxprs(params: dict) -> list[Jaxpr]:
     return found
 
 
-def _of_product(equation) -> float:
+def _product_flops(equation) -> float:
     (left_axes, _), _ = equation.params["dimension_numbers"]
     contracted = math.prod(equation.invars[0].aval.shape[axis] for axis in left_axes)
     return 2.0 * contracted * equation.outvars[0].aval.size
 
 
-def _of_convolution(equation) -> float:
+def _convolution_flops(equation) -> float:
     params = equation.params
     left, right, out = params["dimension_numbers"]
     image, kernel = (variable.aval.shape for variable in equation.invars)
     result = equation.outvars[0].aval.shape
-    pairs = 1.0  # of a pixel and a place in the kernel, over all places of the result
+    pairs = 1.0  # of a pixel and a kernel tap, summed over all output positions
     for axis in range(len(params["window_strides"])):
-        pairs *= _pairs_along(
+        pairs *= _pairs_along_axis(
             size=image[left[2 + axis]],
             window=kernel[right[2 + axis]],
             out=result[out[2 + axis]],
@@ -98,7 +105,7 @@ def _of_convolution(equation) -> float:
     return 2.0 * pairs * result[out[0]] * result[out[1]] * kernel[right[1]]
 
 
-def _pairs_along(*, size, window, out, stride, low, dilation, window_dilation) -> int:
-    places = np.arange(out)[:, None] * stride + np.arange(window) * window_dilation - low
-    inside = (places >= 0) & (places < (size - 1) * dilation + 1)
-    return int(np.sum(inside & (places % dilation == 0)))
+def _pairs_along_axis(*, size, window, out, stride, low, dilation, window_dilation) -> int:
+    positions = np.arange(out)[:, None] * stride + np.arange(window) * window_dilation - low
+    inside = (positions >= 0) & (positions < (size - 1) * dilation + 1)
+    return int(np.sum(inside & (positions % dilation == 0)))

@@ -1,11 +1,12 @@
-"""--mode=plan: what a configuration needs on given devices, and about how fast it would be."""
+"""--mode=plan: compiles the steps of a configuration and reports their requirements."""
 
 import dataclasses
 import importlib.metadata
+import itertools
 import json
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from vdm.build import count_parameters, init_params
 from vdm.files import write_text
 from vdm.parallel.mesh import make_mesh
 from vdm.planning import report
+from vdm.planning.collectives import by_kind
 from vdm.planning.compile import Compiled, compile_step
 from vdm.planning.hardware.peaks import HARDWARE, Hardware, hardware_of
 from vdm.planning.hardware.topology import devices_of, link_share
@@ -24,18 +26,19 @@ from vdm.planning.roofline import Efficiencies, assumptions, estimate
 from vdm.planning.steps import STEPS, make_step
 from vdm.planning.suggest import Changes, as_flags, find_change
 
-UPPER_BOUND = "O0"  # at this level the compiler takes minutes where the others take hours
+# TPU compilation takes minutes at this level and hours at others; its memory is an upper bound.
+UNATTACHED_LEVEL = "O0"
 
 
 def plan_file(config: ml_collections.ConfigDict, workdir: Path | None) -> Path | None:
-    """The JSON file for the result: config.plan.output, else plan.json of the workdir if any."""
+    """Returns the JSON file: config.plan.output, else WORKDIR/plan.json, else None."""
     if config.plan.output:
         return Path(config.plan.output)
     return workdir / "plan.json" if workdir else None
 
 
 def check_steps(config: ml_collections.ConfigDict) -> None:
-    """Checks config.plan.steps and the topology, in seconds.
+    """Checks config.plan.steps, the topology and the batch sizes without compiling.
 
     Raises:
       ValueError: one sentence with the field, the topology, or the package to install.
@@ -50,130 +53,178 @@ def check_steps(config: ml_collections.ConfigDict) -> None:
         make_step(config, mesh, step)
 
 
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """The devices of a plan.
+
+    Attributes:
+      hardware: memory and peaks of a device.
+      num_devices: size of the mesh.
+      efficiencies: assumed shares of the peaks.
+      link_share: share of a device's links that its slice connects.
+    """
+
+    hardware: Hardware
+    num_devices: int
+    efficiencies: Efficiencies
+    link_share: float
+
+
+def make_target(config: ml_collections.ConfigDict, mesh: Mesh) -> Target:
+    """Returns the target of config.plan; the hardware defaults to the devices of the mesh."""
+    settings = config.plan
+    return Target(
+        HARDWARE[settings.hardware] if settings.hardware else hardware_of(mesh.devices.flat[0]),
+        mesh.size,
+        Efficiencies(
+            settings.compute_efficiency, settings.memory_efficiency, settings.link_efficiency
+        ),
+        link_share(settings.topology),
+    )
+
+
 def make_plan(
-    config: ml_collections.ConfigDict, output: Path | None, tell: Callable[[str], None]
+    config: ml_collections.ConfigDict, output: Path | None, log: Callable[[str], object]
 ) -> dict:
-    """Compiles the steps of config.plan.steps and says what they need.
+    """Compiles the steps of config.plan.steps and reports their requirements.
 
     Args:
-      config: the configuration, checked by `preflight.check_plan`.
-      output: where the result is written as JSON, anew after each step; None for nowhere.
-      tell: is given each line of the report as soon as it is known.
+      config: the configuration, checked by `preflight.check`.
+      output: JSON file for the result, rewritten after each step; None: no file.
+      log: receives each part of the report as soon as it is known.
 
     Returns:
-      The result, ready for JSON.
+      The result as a JSON-serialisable dictionary.
     """
-    settings = config.plan
     level = _set_optimization_level(config)
     mesh = _mesh(config)
-    device = mesh.devices.flat[0]
-    hardware = HARDWARE[settings.hardware] if settings.hardware else hardware_of(device)
-    efficiencies = efficiencies_of(config)
-    share = link_share(settings.topology)
+    target = make_target(config, mesh)
     result = {
         "command": shlex.join(["python", "-m", "vdm.main", *sys.argv[1:]]),
         "versions": _versions(),
         "parameters": count_parameters(jax.eval_shape(partial(init_params, config))),
-        "topology": settings.topology or "attached",
-        "device_kind": device.device_kind,
+        "topology": config.plan.topology or "attached",
+        "device_kind": mesh.devices.flat[0].device_kind,
         "devices": mesh.size,
         "mesh": dict(mesh.shape),
-        "hardware": dataclasses.asdict(hardware),
+        "hardware": dataclasses.asdict(target.hardware),
         "optimization_level": level,
         "settings": {
             "remat": config.model.remat,
             "accumulate": config.training.accumulate,
             "dtype": config.model.dtype,
         },
-        "assumptions": assumptions(hardware, efficiencies, share),
+        "assumptions": assumptions(target.hardware, target.efficiencies, target.link_share),
         "steps": {},
     }
-    tell(report.heading(result))
-
-    def described(compiled: Compiled) -> dict:
-        time_of = None
-        if not compiled.refused:
-            time_of = estimate(
-                hardware,
-                efficiencies,
-                flops=compiled.flops or compiled.written_flops,
-                memory_bytes=compiled.memory_bytes or 0.0,
-                collectives=compiled.collectives,
-                link_share=share,
-            )
-        return report.describe(compiled, hardware, time_of, mesh.size)
-
-    for name in settings.steps:
+    log(report.heading(result))
+    for name in config.plan.steps:
         compiled = compile_step(make_step(config, mesh, name), mesh.size)
-        step = described(compiled)
+        step = describe(compiled, target)
         result["steps"][name] = step
-        tell(report.of_step(name, step))
-        if not step["fits"] and settings.max_trials:
-            step["suggestion"] = _suggest(config, compiled, mesh, hardware, described, tell)
-        _write(output, result)
-    tell(report.closing(result))
+        log(report.step_lines(name, step))
+        if not step["fits"] and config.plan.max_trials:
+            step["suggestion"] = _suggest(config, compiled, target, log)
+        if output:
+            output.parent.mkdir(parents=True, exist_ok=True)
+            write_text(output, json.dumps(result, indent=2) + "\n")
+    log(report.closing(result))
     return result
 
 
-def efficiencies_of(config: ml_collections.ConfigDict) -> Efficiencies:
-    """What config.plan assumes."""
-    settings = config.plan
-    return Efficiencies(
-        settings.compute_efficiency, settings.memory_efficiency, settings.link_efficiency
-    )
+def describe(compiled: Compiled, target: Target) -> dict:
+    """Returns the JSON entry of a step, per device except for the batch size."""
+    memory, hardware = compiled.memory, target.hardware
+    kinds = by_kind(compiled.collectives)
+    step = {
+        "what": compiled.description,
+        "batch_size": compiled.batch_size,
+        "videos_per_device": compiled.batch_size / target.num_devices,
+        "fits": compiled.fits(hardware.memory),
+        "memory": {
+            "total_bytes": memory.total,
+            "device_bytes": memory.capacity or hardware.memory,
+            "refused": compiled.refused,
+            "argument_bytes": memory.arguments,
+            "temporary_bytes": memory.temporaries,
+            "output_bytes": memory.outputs,
+            "aliased_bytes": memory.aliased,
+            "code_bytes": memory.code,
+        },
+        "flops": compiled.flops,
+        "flops_as_written": compiled.written_flops,
+        "memory_traffic_bytes": compiled.memory_bytes,
+        "collectives": kinds,
+        "sent_bytes": sum(kind["sent_bytes"] for kind in kinds.values()),
+        "compile_seconds": round(compiled.compile_seconds, 1),
+    }
+    seconds = None
+    if not compiled.refused:
+        seconds = estimate(
+            hardware,
+            target.efficiencies,
+            flops=compiled.flops or compiled.written_flops,
+            memory_bytes=compiled.memory_bytes or 0.0,
+            collectives=compiled.collectives,
+            link_share=target.link_share,
+        )
+    if seconds:
+        step["seconds"] = dataclasses.asdict(seconds) | {
+            "overlapped": seconds.overlapped,
+            "in_turn": seconds.sequential,
+            "bound_by": seconds.bound_by,
+        }
+    return step
 
 
 def _suggest(
-    config: ml_collections.ConfigDict,
-    first: Compiled,
-    mesh: Mesh,
-    hardware: Hardware,
-    described: Callable[[Compiled], dict],
-    tell: Callable[[str], None],
+    config: ml_collections.ConfigDict, first: Compiled, target: Target, log: Callable[[str], object]
 ) -> dict:
-    """Tries changes, each compiled, and says which is the first that fits."""
+    """Searches for a change with which the step fits, and reports the trials."""
 
     def compile_with(changes: Changes) -> Compiled:
+        log(f"  trying       {as_flags(changes)}")
         changed = config.copy_and_resolve_references()
         changed.update_from_flattened_dict(changes)
-        return compile_step(make_step(changed, _mesh(changed), first.name), mesh.size)
+        return compile_step(make_step(changed, _mesh(changed), first.name), target.num_devices)
 
     trials = find_change(
         config,
         first,
-        num_devices=mesh.size,
-        room=first.memory.capacity or hardware.memory,
+        num_devices=target.num_devices,
+        device_memory=target.hardware.memory,
         compile_with=compile_with,
-        fits=lambda compiled: described(compiled)["fits"],
-        most=config.plan.max_trials,
-        tell=lambda flags: tell(f"  trying       {flags}"),
     )
-    tried = [{"flags": as_flags(trial.changes), **described(trial.compiled)} for trial in trials]
+    tried = [
+        {"flags": as_flags(changes), **describe(compiled, target)}
+        for changes, compiled in itertools.islice(trials, config.plan.max_trials)
+    ]
     for trial in tried:
-        tell(report.of_trial(trial))
-    found = tried[-1]["flags"] if tried and tried[-1]["fits"] else None
-    tell(report.suggested(found, len(tried)))
-    return {"flags": found, "tried": tried}
+        log(report.trial_line(trial))
+    flags = tried[-1]["flags"] if tried and tried[-1]["fits"] else None
+    log(report.suggestion_line(flags, len(tried)))
+    return {"flags": flags, "tried": tried}
 
 
 def _mesh(config: ml_collections.ConfigDict) -> Mesh:
-    devices: Sequence[jax.Device] = devices_of(config.plan.topology)
-    wanted = config.plan.devices
-    if wanted > len(devices):
+    topology, count = config.plan.topology, config.plan.devices
+    devices = devices_of(topology)
+    if count > len(devices):
+        kind = f"devices of {topology}" if topology else "attached devices"
         raise ValueError(
-            f"config.plan.devices is {wanted}, and must be at most {len(devices)}, the devices "
-            f"{'of ' + config.plan.topology if config.plan.topology else 'that are attached'}"
+            f"config.plan.devices is {count}, and must be at most {len(devices)}, the number of "
+            f"{kind}"
         )
-    return make_mesh(config, devices[: wanted or None])
+    return make_mesh(config, devices[: count or None])
 
 
 def _set_optimization_level(config: ml_collections.ConfigDict) -> str:
     level = config.plan.optimization_level
     if not level and config.plan.topology:
-        level = UPPER_BOUND
+        level = UNATTACHED_LEVEL
     if level:
         jax.config.update("jax_optimization_level", level)
-    level = jax.config.jax_optimization_level
+    level = jax.config.values["jax_optimization_level"]
     return "default" if level == "UNKNOWN" else level
 
 
@@ -185,10 +236,3 @@ def _versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return versions
-
-
-def _write(output: Path | None, result: dict) -> None:
-    if output is None:
-        return
-    output.parent.mkdir(parents=True, exist_ok=True)
-    write_text(output, json.dumps(result, indent=2) + "\n")

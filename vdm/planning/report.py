@@ -1,63 +1,20 @@
-"""A plan in words, and what JSON holds of a compiled step."""
+"""The report of a plan as text, from its JSON result."""
 
-import dataclasses
-
-from vdm.planning.collectives import by_kind
-from vdm.planning.compile import Compiled
-from vdm.planning.hardware.peaks import GIB, Hardware
-from vdm.planning.roofline import Estimate
-
-
-def describe(
-    compiled: Compiled, hardware: Hardware, time_of: Estimate | None, num_devices: int
-) -> dict:
-    """What JSON holds of a step: all of one device, but for the batch."""
-    memory = compiled.memory
-    kinds = by_kind(list(compiled.collectives))
-    step = {
-        "what": compiled.what,
-        "batch_size": compiled.batch_size,
-        "videos_per_device": compiled.batch_size / num_devices,
-        "fits": not compiled.refused and memory.total <= hardware.memory,
-        "memory": {
-            "total_bytes": memory.total,
-            "device_bytes": memory.capacity or hardware.memory,
-            "refused": compiled.refused,
-            "argument_bytes": memory.arguments,
-            "temporary_bytes": memory.temporaries,
-            "output_bytes": memory.outputs,
-            "aliased_bytes": memory.aliased,
-            "code_bytes": memory.code,
-        },
-        "flops": compiled.flops,
-        "flops_as_written": compiled.written_flops,
-        "memory_traffic_bytes": compiled.memory_bytes,
-        "collectives": kinds,
-        "sent_bytes": sum(kind["sent_bytes"] for kind in kinds.values()),
-        "compile_seconds": round(compiled.seconds, 1),
-    }
-    if time_of is not None:
-        step["seconds"] = dataclasses.asdict(time_of) | {
-            "overlapped": time_of.overlapped,
-            "in_turn": time_of.in_turn,
-            "bound_by": time_of.bound_by,
-        }
-    return step
+from vdm.planning.hardware.peaks import GIB
 
 
 def heading(result: dict) -> str:
-    """What is planned, on what."""
-    mesh, level = result["mesh"], result["optimization_level"]
-    where = result["device_kind"]
+    """Returns the model, the devices and the settings of a plan."""
+    mesh, settings, level = result["mesh"], result["settings"], result["optimization_level"]
+    device = result["device_kind"]
     if result["topology"] != "attached":
-        where += f", {result['topology']}, not attached"
-    settings = result["settings"]
+        device += f", {result['topology']}, unattached"
     lines = [
-        f"{result['parameters']:,} parameters on {result['devices']} device(s): {where}",
+        f"{result['parameters']:,} parameters on {result['devices']} device(s): {device}",
         f"mesh data {mesh['data']}, fsdp {mesh['fsdp']}; remat {settings['remat']}, "
         f"{settings['accumulate']} micro-batch(es), {settings['dtype']}",
         f"compiled at JAX's optimization level {level}"
-        + (", where the memory is an upper bound" if level == "O0" else ""),
+        + (" (memory is an upper bound)" if level == "O0" else ""),
     ]
     hardware = result["hardware"]["name"]
     if result["topology"] == "attached" or hardware not in result["topology"]:
@@ -65,11 +22,10 @@ def heading(result: dict) -> str:
     return "\n".join(lines)
 
 
-def of_step(name: str, step: dict) -> str:
-    """A step's lines."""
-    per_device = step["videos_per_device"]
+def step_lines(name: str, step: dict) -> str:
+    """Returns the requirements of a step."""
     lines = [
-        f"\n{name}: {step['what']}, {per_device:g} a device "
+        f"\n{name}: {step['what']}, {step['videos_per_device']:g} per device "
         f"(compiled in {step['compile_seconds']:.0f} s)",
         f"  arithmetic   {_flops(step)}",
         f"  memory       {_memory(step)}",
@@ -82,23 +38,23 @@ def of_step(name: str, step: dict) -> str:
     return "\n".join(lines)
 
 
-def of_trial(trial: dict) -> str:
-    """One line on a change that was compiled."""
+def trial_line(trial: dict) -> str:
+    """Returns the memory and the time of a step compiled with a change."""
     seconds = f", {_range(trial['seconds'])}" if "seconds" in trial else ""
     return f"  with         {trial['flags']}: {_memory(trial)}{seconds}"
 
 
-def suggested(flags: str | None, tried: int) -> str:
-    """The end of a search."""
+def suggestion_line(flags: str | None, num_trials: int) -> str:
+    """Returns the result of a search for a change with which a step fits."""
     if flags:
         return f"  suggestion   {flags}"
-    if not tried:
+    if not num_trials:
         return "  suggestion   none: no change of remat, micro-batches or fsdp is left to try"
-    return f"  suggestion   none of {tried} that were compiled fits: more devices are needed"
+    return f"  suggestion   none of {num_trials} compiled changes fits: use more devices"
 
 
 def closing(result: dict) -> str:
-    """What the numbers take for granted."""
+    """Returns the assumptions of a plan, and the steps that do not fit."""
     lines = ["\nassumptions:", *(f"  - {line}" for line in result["assumptions"])]
     failing = [name for name, step in result["steps"].items() if not step["fits"]]
     lines.append(f"\n{'does not fit: ' + ', '.join(failing) if failing else 'everything fits'}")
@@ -106,10 +62,13 @@ def closing(result: dict) -> str:
 
 
 def _flops(step: dict) -> str:
-    written = f"{step['flops_as_written'] / 1e12:.3g} TFLOP a device in products and convolutions"
+    written = (
+        f"{step['flops_as_written'] / 1e12:.3g} TFLOP per device in products and convolutions "
+        "before compilation"
+    )
     if step["flops"] is None:
-        return f"{written}, as written"
-    return f"{step['flops'] / 1e12:.3g} TFLOP a device by the compiler; {written}, as written"
+        return written
+    return f"{step['flops'] / 1e12:.3g} TFLOP per device counted by the compiler; {written}"
 
 
 def _memory(step: dict) -> str:
@@ -120,7 +79,7 @@ def _memory(step: dict) -> str:
         f"{memory['argument_bytes'] / GIB:.2f}, temporaries {memory['temporary_bytes'] / GIB:.2f}"
     )
     if memory["refused"]:
-        return line + " and code; the compiler refuses)"
+        return line + " including code; out of memory in the compiler)"
     new = memory["output_bytes"] - memory["aliased_bytes"]
     return (
         f"{line}, outputs {new / GIB:.2f} and {memory['aliased_bytes'] / GIB:.2f} in place, "
@@ -132,10 +91,10 @@ def _sends(step: dict) -> str:
     if not step["collectives"]:
         return "nothing"
     kinds = ", ".join(
-        f"{kind} {of_kind['count']:.3g} x, {of_kind['payload_bytes'] / 1e9:.3g} GB in all"
-        for kind, of_kind in step["collectives"].items()
+        f"{totals['count']:.3g} x {kind} with {totals['payload_bytes'] / 1e9:.3g} GB in total"
+        for kind, totals in step["collectives"].items()
     )
-    return f"{step['sent_bytes'] / 1e9:.3g} GB a device: {kinds}"
+    return f"{step['sent_bytes'] / 1e9:.3g} GB per device: {kinds}"
 
 
 def _range(seconds: dict) -> str:

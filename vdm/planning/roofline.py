@@ -1,7 +1,7 @@
-"""How long a step takes at the least, and at the shares of the peaks that are assumed.
+"""Roofline estimate of a step's duration (Williams et al. 2009).
 
-The roofline (Williams et al. 2009): a step takes the longer of its arithmetic and its traffic to
-memory; what it sends over the interconnect comes on top, or is hidden behind them.
+A step takes the longer of its arithmetic and its memory traffic, each at an assumed share of the
+vendor's peak. Communication is either overlapped with them or added to them.
 """
 
 import dataclasses
@@ -13,7 +13,7 @@ from vdm.planning.hardware.peaks import Hardware
 
 @dataclasses.dataclass(frozen=True)
 class Efficiencies:
-    """Shares of the makers' peaks that a step is assumed to reach."""
+    """Shares of the vendor's peaks that a step reaches, in (0, 1]."""
 
     compute: float
     memory: float
@@ -25,9 +25,9 @@ class Estimate:
     """Seconds of one step.
 
     Attributes:
-      compute: of arithmetic alone.
-      memory: of traffic to the device's memory alone.
-      links: of communication alone.
+      compute: arithmetic alone.
+      memory: traffic to device memory alone.
+      links: communication alone.
     """
 
     compute: float
@@ -36,17 +36,17 @@ class Estimate:
 
     @property
     def overlapped(self) -> float:
-        """With communication hidden behind the rest as far as it goes."""
+        """Duration with communication fully overlapped."""
         return max(self.compute, self.memory, self.links)
 
     @property
-    def in_turn(self) -> float:
-        """With communication after the rest."""
+    def sequential(self) -> float:
+        """Duration with communication after the computation."""
         return max(self.compute, self.memory) + self.links
 
     @property
     def bound_by(self) -> str:
-        """What takes longest: 'compute', 'memory' or 'links'."""
+        """The bottleneck: 'compute', 'memory' or 'links'."""
         return max(("compute", "memory", "links"), key=lambda name: getattr(self, name))
 
 
@@ -59,17 +59,17 @@ def estimate(
     collectives: Iterable[Collective],
     link_share: float = 1.0,
 ) -> Estimate | None:
-    """The roofline of one device's part of a step; None for hardware without published peaks.
+    """Estimates the duration of a step; None for hardware without published peaks.
 
     Args:
-      hardware: of the device.
-      efficiencies: assumed.
-      flops: operations of the device in a step.
-      memory_bytes: that it reads and writes in a step.
-      collectives: of the step.
-      link_share: of the device's links that its slice connects (`topology.link_share`).
+      hardware: peaks of the device.
+      efficiencies: assumed shares of these peaks.
+      flops: FLOPs per device and step.
+      memory_bytes: bytes read and written per device and step.
+      collectives: communication of the step.
+      link_share: share of the device's links that the slice connects (`topology.link_share`).
     """
-    if hardware.flops is None:
+    if hardware.flops is None or hardware.memory_bandwidth is None:
         return None
     links = sum(
         collective.sent / hardware.bandwidth_among(collective.devices) for collective in collectives
@@ -82,25 +82,27 @@ def estimate(
 
 
 def assumptions(hardware: Hardware, efficiencies: Efficiencies, link_share: float) -> list[str]:
-    """What an estimate takes for granted, in sentences."""
-    if hardware.flops is None:
-        return [f"no estimate of time: the peaks of {hardware.name} are not in the table"]
-    percent = f"{100 * efficiencies.compute:.0f} %"
+    """Returns the assumptions of an estimate, one sentence each."""
+    if hardware.flops is None or hardware.memory_bandwidth is None:
+        return [f"no estimate of time: the peaks of {hardware.name} are unknown"]
+    links = hardware.bandwidth_among(1)
     lines = [
-        f"arithmetic at {percent} of {hardware.flops / 1e12:g} TFLOP/s (dense bfloat16)",
+        f"arithmetic at {100 * efficiencies.compute:.0f} % of {hardware.flops / 1e12:g} TFLOP/s "
+        "(dense bfloat16)",
         f"memory at {100 * efficiencies.memory:.0f} % of {hardware.memory_bandwidth / 1e9:g} GB/s, "
         "each fusion reading its operands and writing its results once, as the compiler counts",
-        f"links at {100 * efficiencies.links:.0f} % of {hardware.link_bandwidth / 1e9:g} GB/s in "
-        f"one direction, of which the slice connects {100 * link_share:.0f} %",
-        "the shorter time has communication hidden behind the rest, the longer one has it after",
-        "nothing for the input of data, launching and waiting",
+        f"links at {100 * efficiencies.links:.0f} % of {links / 1e9:g} GB/s in one direction, of "
+        f"which the slice connects {100 * link_share:.0f} %",
+        "the shorter time overlaps communication with the rest, the longer one adds it",
+        "no time for data input, kernel launches or synchronisation",
         f"peaks from {hardware.source}",
     ]
     if hardware.node:  # a GPU
+        network = hardware.bandwidth_among(hardware.node + 1)
         lines += [
-            f"more than {hardware.node} devices over the network between nodes, at "
-            f"{hardware.network_bandwidth / 1e9:g} GB/s a device",
-            "all of the memory, of which JAX takes 75 % unless XLA_PYTHON_CLIENT_MEM_FRACTION "
-            "says more",
+            f"more than {hardware.node} devices communicate over the network between nodes, at "
+            f"{network / 1e9:g} GB/s per device",
+            "all device memory is usable; JAX takes 75 % unless XLA_PYTHON_CLIENT_MEM_FRACTION "
+            "is set",
         ]
     return lines

@@ -1,12 +1,12 @@
-"""The steps that a configuration runs, as jitted functions with the shapes of their arguments.
+"""Training and sampling steps of a configuration as jitted functions with abstract arguments.
 
-Nothing here makes an array: parameters, batches and observations are shapes and dtypes with the
-shardings that the run itself gives them.
+No arrays are created: parameters, batches and observations are shapes and dtypes with the shardings
+of a real run.
 """
 
 import dataclasses
-from collections.abc import Callable
 from functools import partial
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -26,39 +26,38 @@ STEPS = ("train", "sample", "guided")
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """A jitted function, ready to be traced.
+    """A jitted function with abstract arguments, ready to trace.
 
     Attributes:
       name: one of STEPS.
-      what: in words, for the report.
-      batch_size: videos that it works on, on all devices.
-      function: jitted.
+      description: the step in words, for the report.
+      batch_size: videos on all devices together.
+      function: the jitted function.
       arguments: shapes, dtypes and shardings.
-      repeats: turns of the loop in which the function does its work: micro-batches, or all steps
-        of a sampler, times the micro-batches of a guided one. The compiler's counts have one.
-      steps: that the function takes, each of which the plan describes.
+      repeats: iterations of the function's main loop: micro-batches, or sampler steps times
+        micro-batches. The compiler counts FLOPs and bytes of one iteration.
+      steps: steps per call of the function; the plan is of one of them.
     """
 
     name: str
-    what: str
+    description: str
     batch_size: int
-    function: Callable
+    function: jax.stages.Wrapped
     arguments: tuple
     repeats: int = 1
     steps: int = 1
 
 
 def make_step(config: ml_collections.ConfigDict, mesh: Mesh, name: str) -> Step:
-    """A step by name.
+    """Returns a step by its name.
 
-    'train' is a training step of config.training.batch_size videos. 'sample' is one step of
-    config.sample.sampler without an observation, of config.sample.batch_size videos or the next
-    multiple of the devices, as sampling fills it up. 'guided' is the same given an observation of
-    the form that config.sample.task makes; of the task 'generate', whose samples observe nothing,
-    that of 'extend', with which such models make longer videos.
+    'train' is a training step of config.training.batch_size videos. 'sample' is an unconditional
+    step of config.sample.sampler on config.sample.batch_size videos, rounded up to a multiple of
+    the devices as in sampling. 'guided' is the same step conditioned on the observation of
+    config.sample.task; for the task 'generate', which has none, on observed frames as in 'extend'.
 
     Raises:
-      ValueError: the batch does not divide over the devices.
+      ValueError: if the number of devices does not divide the batch.
     """
     return {"train": _train, "sample": _sample, "guided": _guided}[name](config, mesh)
 
@@ -71,8 +70,8 @@ def _train(config: ml_collections.ConfigDict, mesh: Mesh) -> Step:
         "train",
         f"training step of {size} videos",
         size,
-        make_train_step(config, mesh),
-        (state, _on_batch(mesh, _batch(config, size))),
+        cast(jax.stages.Wrapped, make_train_step(config, mesh)),
+        (state, _split(mesh, _batch(config, size))),
         repeats=config.training.accumulate,
     )
 
@@ -88,32 +87,32 @@ def _guided(config: ml_collections.ConfigDict, mesh: Mesh) -> Step:
 
 def _draw(config: ml_collections.ConfigDict, mesh: Mesh, name: str, observation) -> Step:
     config = config.copy_and_resolve_references()
-    config.sample.repaint_repeats = 1  # so that every turn of the loop is a step
+    config.sample.repaint_repeats = 1  # each iteration of the loop is then one step
     settings = config.sample
     size = rounded_up(mesh, settings.batch_size)
     params = abstract_on(mesh, jax.eval_shape(partial(init_params, config)))
-    indices = _on_batch(mesh, jax.ShapeDtypeStruct((size,), jnp.int32))
+    indices = _split(mesh, jax.ShapeDtypeStruct((size,), jnp.int32))
     block = jax.ShapeDtypeStruct((), jnp.int32, sharding=replicated(mesh))
-    condition = _on_batch(mesh, _condition(config, size))
+    condition = _split(mesh, _condition(config, size))
     parts = 1 if observation is None else micro_batches(config, mesh, size)
-    what = f"step of {settings.sampler} of {size} videos"
+    description = f"step of {settings.sampler} of {size} videos"
     if observation is not None:
-        what += f" by {settings.conditioning}"
+        description += f" by {settings.conditioning}"
     if condition and settings.guidance_weight not in (0, 1):
-        what += " with classifier-free guidance"
+        description += " with classifier-free guidance"
     return Step(
         name,
-        what,
+        description,
         size,
-        make_draw(config, mesh),
-        (params, indices, block, condition, _on_batch(mesh, observation)),
+        cast(jax.stages.Wrapped, make_draw(config, mesh)),
+        (params, indices, block, condition, _split(mesh, observation)),
         repeats=settings.num_steps * parts,
         steps=settings.num_steps,
     )
 
 
 def _batch(config: ml_collections.ConfigDict, size: int) -> dict[str, jax.ShapeDtypeStruct]:
-    """What a data set gives for training: videos, images and the condition of each."""
+    """A training batch: videos, independent images and their conditions."""
     data = config.data
     frame = (data.resolution, data.resolution, data.channels)
     batch = {"video": jax.ShapeDtypeStruct((size, data.frames, *frame), jnp.float32)}
@@ -122,8 +121,8 @@ def _batch(config: ml_collections.ConfigDict, size: int) -> dict[str, jax.ShapeD
         images = (size, data.num_images)
         batch["images"] = jax.ShapeDtypeStruct((*images, *frame), jnp.float32)
         condition |= {
-            f"image_{name}": jax.ShapeDtypeStruct((*images, *of_video.shape[1:]), of_video.dtype)
-            for name, of_video in condition.items()
+            f"image_{name}": jax.ShapeDtypeStruct((*images, *leaf.shape[1:]), leaf.dtype)
+            for name, leaf in condition.items()
         }
     return batch | condition
 
@@ -158,8 +157,9 @@ def _observation(config: ml_collections.ConfigDict, size: int):
     return observed
 
 
-def _on_batch(mesh: Mesh, tree):
-    split = batch_sharding(mesh)
+def _split(mesh: Mesh, tree):
+    """The tree with the first axis of each leaf split over all devices."""
+    sharding = batch_sharding(mesh)
     return jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=split), tree
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree
     )

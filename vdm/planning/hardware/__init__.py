@@ -1,1 +1,1 @@
-"""Accelerators: their peaks and their topologies."""
+"""Accelerators: published peaks and topologies."""
