@@ -1,10 +1,9 @@
-"""Seconds to the first training step and to the first sample, and what a compilation cache saves.
+"""Seconds to the first training step and the first samples, with and without a compilation cache.
 
     python benchmarks/first_step.py [--config=FILE] [--runs=N]
 
-Starts `python -m vdm.main` as a user does: one training step with its checkpoint, then one batch of
-samples from it; first with an empty compilation cache, then again as after a restart. The cache is
-JAX's own, chosen by JAX_COMPILATION_CACHE_DIR; a third kind of run has none.
+Runs `python -m vdm.main`: one training step with its checkpoint, then one batch of samples; without
+JAX's compilation cache (JAX_COMPILATION_CACHE_DIR), with an empty one, and with a warm one.
 
 Prints and writes benchmarks/results/first_step.json. Five minutes on one core.
 """
@@ -19,24 +18,17 @@ from measuring import ROOT, median_and_quartiles, seconds, write_result
 
 
 def run(config, workdir, mode, cache):
-    """Seconds of one command, start of Python included."""
+    """Returns the seconds of one command, including Python's start-up."""
     environment = {k: v for k, v in os.environ.items() if k != "JAX_COMPILATION_CACHE_DIR"}
     if cache:
         environment["JAX_COMPILATION_CACHE_DIR"] = cache
         environment["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     command = [sys.executable, "-m", "vdm.main", f"--config={config}", f"--workdir={workdir}"]
-    options = ["--config.training.sample_every=0", "--config.sample.num_videos=16"]
-    steps = ["--config.training.num_steps=1", "--config.training.decay_steps=0"]
-    steps.append("--config.training.warmup_steps=0")
-    return seconds(
-        lambda: subprocess.run(
-            [*command, f"--mode={mode}", *options, *steps],
-            cwd=ROOT,
-            env=environment,
-            check=True,
-            stdout=subprocess.DEVNULL,
-        )
-    )
+    fields = ("num_steps=1", "decay_steps=0", "warmup_steps=0", "sample_every=0")
+    command += [f"--mode={mode}", "--config.sample.num_videos=16"]
+    command += [f"--config.training.{field}" for field in fields]
+    options = {"cwd": ROOT, "env": environment, "check": True, "stdout": subprocess.DEVNULL}
+    return seconds(lambda: subprocess.run(command, **options))
 
 
 def main():
@@ -51,14 +43,12 @@ def main():
             for kind in kinds:
                 cache = None if kind == "no cache" else f"{folder}/cache"
                 for mode in times:
-                    elapsed = run(flags.config, f"{folder}/{kind}", mode, cache)
-                    times[mode][kind].append(elapsed)
-                    print(mode, kind, f"{elapsed:.1f} s", flush=True)
-    seconds_of = {
-        mode: {kind: median_and_quartiles(values) for kind, values in of_mode.items()}
-        for mode, of_mode in times.items()
+                    times[mode][kind].append(run(flags.config, f"{folder}/{kind}", mode, cache))
+    result = {
+        mode: {kind: median_and_quartiles(values) for kind, values in by_kind.items()}
+        for mode, by_kind in times.items()
     }
-    write_result("first_step", {"runs": flags.runs, "seconds": seconds_of}, "flax")
+    write_result("first_step", {"runs": flags.runs, "seconds": result}, "flax")
 
 
 if __name__ == "__main__":

@@ -1,58 +1,47 @@
-"""What reconstruction guidance costs: time and memory of a guided step over an unguided one.
+"""Time and memory of a sampling step with reconstruction guidance over one without.
 
     python benchmarks/guidance_cost.py [--config=FILE] [--topology=v4:2x2x1]
 
-Sampling of 16 videos by the model of configs/moving_digits.py, or of another configuration, with
-random weights, in 8 steps of dpmpp_2m: without an observation, and guided by 8 of 16 frames, the
-latter also with each form of rematerialisation and in micro-batches of 8, 4 and 2 videos. Timings
-are interleaved, and what is reported is the median of the ratios of neighbours. The memory is what
-XLA plans for arguments, results and temporaries. Takes four minutes on two cores.
+Samples 16 videos with random weights in 8 steps of dpmpp_2m: without an observation, guided by 8 of
+16 frames, and guided with each form of gradient checkpointing and in micro-batches of 8, 4 and 2
+videos. Runs are interleaved, and times are medians of the ratios within a round. Memory is XLA's
+plan for arguments, results and temporaries. Takes four minutes on two cores.
 
-With --topology it compiles for one chip of TPUs that are not here and reports memory and
-arithmetic instead of time. Needs `pip install "jax[tpu]"` and TPU_SKIP_MDS_QUERY=1; the committed
-results have JAX_OPTIMIZATION_LEVEL=O0, by which the memory is an upper bound.
+--topology compiles for one unattached TPU chip, and reports FLOPs instead of time. It needs
+`pip install "jax[tpu]"` and TPU_SKIP_MDS_QUERY=1. The committed result is from
+JAX_OPTIMIZATION_LEVEL=O0, at which memory is an upper bound.
 
 Prints and writes benchmarks/results/guidance_cost.json, or guidance_cost_TOPOLOGY.json.
 """
 
 import argparse
-import importlib.util
-import json
-import os
-import pathlib
-import platform
-import statistics
-import sys
-import time
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 from jax.experimental.topologies import get_topology_desc
+from measuring import ROOT, compared, interleaved, load_config, nonzero_params, write_result
 
-from vdm.build import init_params, make_denoiser
+from vdm.build import make_denoiser
 from vdm.diffusion.conditioning import ObservedFrames
 from vdm.diffusion.samplers import sample
 from vdm.models.unet import REMAT
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
 VIDEOS, STEPS, ROUNDS = 16, 8, 15
 MICRO_BATCHES = (8, 4, 2)  # videos
 
 
-def load_config(path):
-    spec = importlib.util.spec_from_file_location("config", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.get_config()
+def make_arguments(config):
+    return nonzero_params(config), jax.random.split(jax.random.key(0), VIDEOS)
 
 
 def compiled_samplers(config, sharding):
-    """{name: compiled (params, keys) -> x}, for the device of a sharding, and the arguments."""
+    """Returns {name: compiled (params, keys) -> x} for the device of a sharding."""
     data = config.data
     shape = (VIDEOS, data.frames, data.resolution, data.resolution, data.channels)
-    observation = ObservedFrames(jnp.zeros(shape), jnp.arange(data.frames) < data.frames // 2)
+    observed = ObservedFrames(jnp.zeros(shape), jnp.arange(data.frames) < data.frames // 2)
 
-    def sampler(observation, remat="none", micro_batches=1):
+    def compiled(observation, remat="none", micro_batches=1):
         own = config.copy_and_resolve_references()
         own.model.remat = remat
 
@@ -67,102 +56,51 @@ def compiled_samplers(config, sharding):
                 reconstruction_options={"clip": True, "micro_batches": micro_batches},
             )
 
-        return jax.jit(draw, in_shardings=sharding, out_shardings=sharding)
+        jitted = jax.jit(draw, in_shardings=sharding, out_shardings=sharding)
+        return jitted.lower(*jax.eval_shape(partial(make_arguments, config))).compile()
 
-    def arguments():
-        params = jax.tree.map(  # no layer at zero, where it starts: a gradient goes through all
-            lambda leaf: leaf + 0.02 * jax.random.normal(jax.random.key(1), leaf.shape, leaf.dtype),
-            init_params(config),
-        )
-        return params, jax.random.split(jax.random.key(0), VIDEOS)
-
-    samplers = {"unguided": sampler(None), "guided": sampler(observation)}
-    for remat in REMAT[1:]:
-        samplers[f"guided, remat {remat}"] = sampler(observation, remat)
-    for size in MICRO_BATCHES:
-        micro_batches = VIDEOS // size
-        samplers[f"guided, {size} at a time"] = sampler(observation, micro_batches=micro_batches)
-    shapes = jax.eval_shape(arguments)
-    return {name: draw.lower(*shapes).compile() for name, draw in samplers.items()}, arguments
-
-
-def seconds(draw, arguments):
-    start = time.perf_counter()
-    jax.block_until_ready(draw(*arguments))
-    return time.perf_counter() - start
-
-
-def planned_bytes(draw):
-    plan = draw.memory_analysis()
-    return plan.argument_size_in_bytes + plan.output_size_in_bytes + plan.temp_size_in_bytes
-
-
-def memory_of(samplers):
-    planned = {name: planned_bytes(draw) for name, draw in samplers.items()}
-    return {
-        name: {
-            "megabytes": planned[name] / 1e6,
-            "memory_over_unguided": planned[name] / planned["unguided"],
+    return (
+        {"unguided": compiled(None), "guided": compiled(observed)}
+        | {f"guided, remat {remat}": compiled(observed, remat) for remat in REMAT[1:]}
+        | {
+            f"guided, {size} at a time": compiled(observed, micro_batches=VIDEOS // size)
+            for size in MICRO_BATCHES
         }
-        for name in samplers
-    }
-
-
-def arithmetic_of(samplers):
-    flops = {name: draw.cost_analysis()["flops"] for name, draw in samplers.items()}
-    return {name: {"flops_over_unguided": flops[name] / flops["unguided"]} for name in samplers}
-
-
-def time_of(samplers, arguments):
-    for draw in samplers.values():
-        seconds(draw, arguments)
-    rounds = [
-        {name: seconds(draw, arguments) for name, draw in samplers.items()} for _ in range(ROUNDS)
-    ]
-    result = {}
-    for name in samplers:
-        ratios = [times[name] / times["unguided"] for times in rounds]
-        quartiles = statistics.quantiles(ratios, n=4)
-        result[name] = {
-            "seconds_per_step": statistics.median(times[name] for times in rounds) / STEPS,
-            "time_over_unguided": quartiles[1],
-            "time_quartiles": [quartiles[0], quartiles[2]],
-        }
-    return result
+    )
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--config", default=str(ROOT / "configs/moving_digits.py"))
-    parser.add_argument("--topology", help="of TPUs to compile for, for instance v4:2x2x1")
+    parser.add_argument("--topology", help="TPUs to compile for, for example v4:2x2x1")
     flags = parser.parse_args()
+    config = load_config(flags.config)
+    devices = get_topology_desc(flags.topology, "tpu").devices if flags.topology else jax.devices()
+    samplers = compiled_samplers(config, jax.sharding.SingleDeviceSharding(devices[0]))
+    rows = {}
+    for name, draw in samplers.items():
+        plan = draw.memory_analysis()
+        size = plan.argument_size_in_bytes + plan.output_size_in_bytes + plan.temp_size_in_bytes
+        rows[name] = {"megabytes": size / 1e6}
+        rows[name]["memory_over_unguided"] = size / 1e6 / rows["unguided"]["megabytes"]
     if flags.topology:
-        device = get_topology_desc(flags.topology, "tpu").devices[0]
+        flops = {name: draw.cost_analysis()["flops"] for name, draw in samplers.items()}
+        for name, row in rows.items():
+            row["flops_over_unguided"] = flops[name] / flops["unguided"]
+        name = f"guidance_cost_{flags.topology.replace(':', '_')}"
+        rows["hardware"] = f"{devices[0].device_kind}, unattached"
     else:
-        device = jax.devices()[0]
-    samplers, arguments = compiled_samplers(
-        load_config(flags.config), jax.sharding.SingleDeviceSharding(device)
-    )
-    memory = memory_of(samplers)
-    work = arithmetic_of(samplers) if flags.topology else time_of(samplers, jax.jit(arguments)())
-    result = {
-        "command": " ".join(["python benchmarks/guidance_cost.py", *sys.argv[1:]]),
-        "hardware": (
-            f"{device.device_kind}, not attached"
-            if flags.topology
-            else f"{device.device_kind}, {os.cpu_count()} cores"
-        ),
-        "versions": {"jax": jax.__version__, "python": platform.python_version()},
-        "videos": VIDEOS,
-        "steps": STEPS,
-        "rounds": 0 if flags.topology else ROUNDS,
-        **{name: memory[name] | work[name] for name in samplers},
-    }
-    name = "guidance_cost" + (f"_{flags.topology.replace(':', '_')}" if flags.topology else "")
-    path = ROOT / f"benchmarks/results/{name}.json"
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(result, indent=2) + "\n")
-    print(json.dumps(result, indent=2))
+        arguments = jax.jit(partial(make_arguments, config))()
+        runs = {
+            name: lambda draw=draw: jax.block_until_ready(draw(*arguments))
+            for name, draw in samplers.items()
+        }
+        for name, times in compared(interleaved(runs, ROUNDS), "unguided").items():
+            rows[name]["seconds_per_step"] = times["seconds"]["median"] / STEPS
+            rows[name]["time_over_unguided"] = times["time_over_reference"]["median"]
+            rows[name]["time_quartiles"] = times["time_over_reference"]["quartiles"]
+        name = "guidance_cost"
+    write_result(name, {"videos": VIDEOS, "steps": STEPS, "rounds": ROUNDS, **rows}, "flax")
 
 
 if __name__ == "__main__":

@@ -1,40 +1,34 @@
-"""Videos a second through I3D: this project's against the same network in PyTorch.
+"""Videos per second through I3D, against the same network in PyTorch.
 
     pip install -e ".[metrics]" torch
     python benchmarks/i3d_throughput.py
 
-All have the published weights and as many threads as there are cores, see a video of 16x224x224
-a core at a time in float32, and take turns; what is reported is the median of the ratios of
-neighbours. PyTorch has its channels first and last, and the faster counts. Leave the machine alone
-meanwhile: PyTorch suffers far more from company.
+Both sides have the published weights, one thread per core, float32 and one video of 16x224x224 per
+core. PyTorch runs with channels first and last; the faster counts. Runs are interleaved, and the
+result is the median of the ratios within a round. Other load slows PyTorch far more than JAX.
+
 Prints and writes benchmarks/results/i3d_throughput.json. Takes two minutes on two cores.
 """
 
-import json
 import os
-import pathlib
-import platform
 import statistics
-import time
+from functools import partial
 
 import jax
 import numpy as np
 import torch
+from measuring import compared, interleaved, write_result
 from torch.nn import functional
 
 from vdm.metrics.features import make_extractor
 from vdm.metrics.networks.layers import same_padding
 from vdm.metrics.weights import files as weight_files
 
-RESULTS = pathlib.Path(__file__).resolve().parent / "results/i3d_throughput.json"
 VIDEOS, ROUNDS = os.cpu_count(), 15
 
 
 class TorchI3D:
-    """I3D in three-dimensional convolutions, batch norm folded into them.
-
-    `memory_format` is that of kernels and videos, which PyTorch keeps from layer to layer.
-    """
+    """I3D with 3D convolutions, batch norm folded into them, in a given memory format."""
 
     def __init__(self, tensors, memory_format):
         self._memory_format = memory_format
@@ -88,7 +82,7 @@ class TorchI3D:
 
 
 def _padded(h, window, strides, fill):
-    """TensorFlow's 'SAME'."""
+    """TensorFlow's 'SAME' padding."""
     widths = [
         same_padding(size, w, stride)
         for size, w, stride in zip(h.shape[2:], window, strides, strict=True)
@@ -97,50 +91,32 @@ def _padded(h, window, strides, fill):
     return functional.pad(h, flat, value=fill) if any(flat) else h
 
 
-def seconds(network, videos):
-    start = time.perf_counter()
-    network(videos)
-    return time.perf_counter() - start
-
-
 @torch.inference_mode()
 def main():
     torch.set_num_threads(os.cpu_count())
     jax.config.update("jax_num_cpu_devices", os.cpu_count())  # as python -m vdm.metrics does
     extractor = make_extractor("i3d")
     tensors = weight_files.load("i3d")
-    networks = {
-        "vdm": lambda videos: extractor.of_preprocessed(videos)["features"],
+    peers = {
         "pytorch": TorchI3D(tensors, torch.contiguous_format),
         "pytorch, channels_last_3d": TorchI3D(tensors, torch.channels_last_3d),
     }
+    networks = {"vdm": lambda videos: extractor.of_preprocessed(videos)["features"]} | peers
     videos = np.random.default_rng(0).uniform(-1, 1, (VIDEOS, 16, 224, 224, 3)).astype(np.float32)
     ours, *theirs = (network(videos) for network in networks.values())
-    rounds = [
-        {name: seconds(network, videos) for name, network in networks.items()}
-        for _ in range(ROUNDS)
-    ]
-    typical = {name: statistics.median(times[name] for times in rounds) for name in networks}
-    peer = min(list(networks)[1:], key=typical.get)
-    ratios = [times["vdm"] / times[peer] for times in rounds]
+    runs = {name: partial(network, videos) for name, network in networks.items()}
+    times = interleaved(runs, ROUNDS)
+    medians = {name: statistics.median(values) for name, values in times.items()}
+    peer = min(peers, key=medians.get)
+    ratio = compared(times, peer)["vdm"]["time_over_reference"]
     result = {
-        "command": "python benchmarks/i3d_throughput.py",
-        "hardware": f"{jax.devices()[0].device_kind}, {os.cpu_count()} cores",
-        "versions": {
-            "jax": jax.__version__,
-            "torch": torch.__version__,
-            "python": platform.python_version(),
-        },
-        "largest_difference_of_logits": max(
-            float(np.abs(ours - logits).max()) for logits in theirs
-        ),
-        "videos_per_second": {name: VIDEOS / typical[name] for name in networks},
+        "largest_difference_of_logits": max(float(np.abs(ours - x).max()) for x in theirs),
+        "videos_per_second": {name: VIDEOS / median for name, median in medians.items()},
         "faster_pytorch": peer,
-        "time_over_pytorch": statistics.median(ratios),
-        "time_quartiles": statistics.quantiles(ratios, n=4)[::2],
+        "time_over_pytorch": ratio["median"],
+        "time_quartiles": ratio["quartiles"],
     }
-    RESULTS.write_text(json.dumps(result, indent=2) + "\n")
-    print(json.dumps(result, indent=2))
+    write_result("i3d_throughput", result, "torch")
 
 
 if __name__ == "__main__":

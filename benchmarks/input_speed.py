@@ -1,79 +1,70 @@
-"""Videos a second out of each data set, against a PyTorch DataLoader, and how long a device waits.
+"""Videos per second of each data set, against a PyTorch DataLoader, and the wait of a device.
 
     pip install -e ".[data]" torch
     python benchmarks/input_speed.py [--path=VIDEOS] [--tfds_dir=DIR]
 
-The DataLoader decodes the same windows of the same mp4 files with the same library, PyAV, in as
-many workers, crops and resizes them with the same OpenCV, and takes turns with ours; what is
-reported is the median of the ratios of neighbours. It converts frames in PyAV's usual way, and in
-the faster one that this project uses, and the faster loader counts. Without --path, files of
-320x240 pixels are made by x264 at its defaults. The device that waits is a clock: a step takes a
-given time and no processor.
+The DataLoader decodes the same clips of the same mp4 files with PyAV in as many workers, and crops
+and resizes them with OpenCV. It converts frames in PyAV's usual way, and in the faster way that
+this project uses; the faster loader counts. Runs are interleaved, and the result is the median of
+the ratios within a round. Without --path, x264 encodes files of 320x240 pixels. The waiting device
+is simulated: a step takes a fixed time and no CPU.
+
 Prints and writes benchmarks/results/input_speed.json. Takes two minutes on two cores.
 """
 
 import argparse
-import dataclasses
-import functools
-import json
+import collections
 import os
 import pathlib
-import platform
 import statistics
 import sys
 import tempfile
 import time
 import types
+from functools import partial
+from unittest import mock
 
 import av
 import cv2
 import numpy as np
 import torch
 from av.video.reformatter import VideoReformatter
+from measuring import ROOT, compared, interleaved, seconds, write_result
 
 from vdm.data.datasets import make_source
 from vdm.data.moving_digits import MovingDigits
 from vdm.data.pipeline import Batches
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(ROOT))
 from configs import bair, folder, ucf101
 
-RESULTS = pathlib.Path(__file__).resolve().parent / "results/input_speed.json"
 WORKERS, PREFETCH, BATCH, BATCHES, ROUNDS = os.cpu_count(), 2, 8, 8, 11
 FILES, FILE_FRAMES = 40, 120
-STEP_SECONDS = (0.05, 0.1, 0.2, 0.4)  # for a batch of 8
+STEP_SECONDS = (0.05, 0.1, 0.2, 0.4)  # per batch
 
 
 class Clips(torch.utils.data.Dataset):
-    """The clips of a folder's source, as one writes it for PyTorch.
+    """A PyTorch data set of clips (path, timestamps) at a size; may reuse one frame converter."""
 
-    Attributes:
-      windows: path of the file and timestamps of the frames, for each example.
-      size: of a frame.
-      is_reused: whether frames are converted by one converter in one thread.
-    """
-
-    def __init__(self, windows, size, is_reused):
-        self.windows, self.size, self.is_reused = windows, size, is_reused
+    def __init__(self, clips, size, reuses_converter):
+        self.clips, self.size, self.reuses_converter = clips, size, reuses_converter
 
     def __len__(self):
-        return len(self.windows)
+        return len(self.clips)
 
     def __getitem__(self, index):
-        path, timestamps = self.windows[index]
-        wanted, frames = set(timestamps), []
+        path, timestamps = self.clips[index]
+        remaining, frames = set(timestamps), []
         converter = VideoReformatter()
         with av.open(path) as container:
             stream = container.streams.video[0]
             stream.codec_context.thread_count = 1
             container.seek(timestamps[0], stream=stream)
             for frame in container.decode(stream):
-                if frame.pts in wanted:
-                    if self.is_reused:
+                if frame.pts in remaining:
+                    if self.reuses_converter:
                         frame = converter.reformat(frame, format="rgb24", threads=1)
-                        frames.append(self._resized(frame.to_ndarray()))
-                    else:
-                        frames.append(self._resized(frame.to_ndarray(format="rgb24")))
+                    frames.append(self._resized(frame.to_ndarray(format="rgb24")))
                     if frame.pts == timestamps[-1]:
                         break
         return torch.from_numpy(np.stack(frames)).float() / 127.5 - 1
@@ -87,7 +78,7 @@ class Clips(torch.utils.data.Dataset):
 
 
 def write_files(path):
-    """Videos of a drifting pattern with noise on it."""
+    """Writes videos of a moving pattern with noise."""
     rng = np.random.default_rng(0)
     for index in range(FILES):
         pattern = cv2.resize(rng.integers(0, 256, (30, 40, 3), dtype=np.uint8), (640, 480))
@@ -101,64 +92,39 @@ def write_files(path):
             container.mux(stream.encode())
 
 
-class Recorder:
-    """A folder's videos that keep what is asked of them, and give black frames."""
+def clips_of(source, count):
+    """Returns the path and the timestamps of the first clips, without decoding them."""
+    open_video, clips = source.reader.open, []
 
-    def __init__(self, reader):
-        self._reader = reader
-        self.windows = []
-
-    def __len__(self):
-        return len(self._reader)
-
-    def __getattr__(self, name):
-        return getattr(self._reader, name)
-
-    def open(self, index):
-        video = self._reader.open(index)
+    def open_recorded(_, index):
+        video = open_video(index)
 
         def frames(numbers):
-            times = [video.timestamps[number] for number in numbers]
-            self.windows.append((str(video.path), times))
+            clips.append((str(video.path), [video.timestamps[number] for number in numbers]))
             return np.zeros((len(numbers), 8, 8, 3), np.uint8)
 
         return types.SimpleNamespace(num_frames=video.num_frames, frames=frames)
 
-
-def windows_of(source, count):
-    """Path and timestamps of the frames of the first clips."""
-    recorder = Recorder(source.reader)
-    recorded = dataclasses.replace(source, reader=recorder)
-    for index in range(count):
-        recorded.example(index)
-    return recorder.windows
+    with mock.patch.object(type(source.reader), "open", open_recorded):
+        for index in range(count):
+            source.example(index)
+    return clips
 
 
-def seconds_of_ours(source):
-    start = time.perf_counter()
+def read_batches(source):
     with Batches(source, range(BATCHES), BATCH, num_workers=WORKERS, prefetch=PREFETCH) as batches:
         for _ in range(BATCHES):
             batches.next()
-    return time.perf_counter() - start
-
-
-def seconds_of_pytorch(loader):
-    start = time.perf_counter()
-    for _ in loader:
-        pass
-    return time.perf_counter() - start
 
 
 def wait_share(source, step_seconds):
-    """The share of the time in which a device that needs `step_seconds` a batch has none."""
-    end = time.monotonic()
-    with Batches(
-        source, range(3 * BATCHES), BATCH, num_workers=WORKERS, prefetch=PREFETCH
-    ) as batches:
-        batches.next()  # and the device starts
+    """Returns the share of time that a device with steps of `step_seconds` waits for batches."""
+    steps = range(3 * BATCHES)
+    with Batches(source, steps, BATCH, num_workers=WORKERS, prefetch=PREFETCH) as batches:
+        batches.next()  # the device starts
         start = end = time.monotonic()
         batches.seconds_waited = 0.0
-        for _ in range(3 * BATCHES - 1):
+        for _ in steps[1:]:
             end = max(end, time.monotonic()) + step_seconds
             batches.next(meanwhile=lambda end=end: time.sleep(max(0, end - time.monotonic())))
             time.sleep(max(0, end - time.monotonic()))
@@ -166,40 +132,42 @@ def wait_share(source, step_seconds):
 
 
 def against_pytorch(source):
-    """Ours and PyTorch's loaders over the same clips, in turns."""
-    windows = windows_of(source, BATCH * BATCHES)
+    """Compares our pipeline with PyTorch's loaders on the same clips."""
+    clips = clips_of(source, BATCH * BATCHES)
     loaders = {
         name: torch.utils.data.DataLoader(
-            Clips(windows, source.resolution, is_reused),
+            Clips(clips, source.resolution, reuses_converter),
             batch_size=BATCH,
             num_workers=WORKERS,
             prefetch_factor=PREFETCH,
             persistent_workers=True,
         )
-        for name, is_reused in (("pytorch", False), ("pytorch, one converter", True))
+        for name, reuses_converter in (("pytorch", False), ("pytorch, one converter", True))
     }
     difference = max(
         float(np.abs(batch.numpy() - source.batch(step, BATCH)["video"]).max())
         for loader in loaders.values()
         for step, batch in enumerate(loader)
     )
-    runs = {"vdm": functools.partial(seconds_of_ours, source)}
-    runs |= {name: functools.partial(seconds_of_pytorch, x) for name, x in loaders.items()}
-    rounds = [{name: run() for name, run in runs.items()} for _ in range(ROUNDS)]
-    typical = {name: statistics.median(times[name] for times in rounds) for name in runs}
-    peer = min(list(runs)[1:], key=typical.get)
-    ratios = [times[peer] / times["vdm"] for times in rounds]
+    runs = {name: partial(collections.deque, loader, 0) for name, loader in loaders.items()}
+    times = interleaved({"vdm": partial(read_batches, source)} | runs, ROUNDS)
+    medians = {name: statistics.median(values) for name, values in times.items()}
+    peer = min(runs, key=medians.get)
+    # Speed is the inverse of time: the ratio of PyTorch's time to ours.
+    speed = compared(times, "vdm")[peer]["time_over_reference"]
     return {
-        "videos_per_second": {name: BATCH * BATCHES / t for name, t in typical.items()},
+        "videos_per_second": {name: BATCH * BATCHES / median for name, median in medians.items()},
         "faster_pytorch": peer,
-        "speed_over_pytorch": statistics.median(ratios),
-        "speed_quartiles": statistics.quantiles(ratios, n=4)[::2],
+        "speed_over_pytorch": speed["median"],
+        "speed_quartiles": speed["quartiles"],
         "largest_difference_of_255": difference * 127.5,
     }
 
 
-def sources_of(config, tfds_dir):
-    """Each data set by name, with what is not here left out."""
+def make_sources(path, tfds_dir):
+    """Returns each data set by name, except for unavailable ones."""
+    config = folder.get_config()
+    config.data.update(path=str(path), test_share=0.0)
     sources = {
         "moving digits": MovingDigits("train", frames=16, resolution=64),
         "folder": make_source(config, "train"),
@@ -207,52 +175,39 @@ def sources_of(config, tfds_dir):
     config.data.num_images = 8
     sources["folder, with 8 images of other videos"] = make_source(config, "train")
     for module in (bair, ucf101):
-        prepared = module.get_config()
-        prepared.data.tfds_dir = tfds_dir
+        config = module.get_config()
+        config.data.tfds_dir = tfds_dir
         try:
-            sources[prepared.data.name] = make_source(prepared, "train")
+            sources[config.data.name] = make_source(config, "train")
         except (ValueError, OSError) as error:
             print(f"left out: {error}")
     return sources
 
 
-def main(arguments, path):
-    config = folder.get_config()
-    config.data.path = str(path)
-    config.data.test_share = 0.0
-    result = {
-        "command": "python benchmarks/input_speed.py",
-        "hardware": f"cpu, {os.cpu_count()} cores",
-        "versions": {
-            "av": av.__version__,
-            "opencv": cv2.__version__,
-            "torch": torch.__version__,
-            "python": platform.python_version(),
-        },
-        "workers": WORKERS,
-        "clips": "16x64x64 of " + (arguments.path or f"{FILE_FRAMES} frames of 320x240 in mp4"),
-        "against_pytorch": against_pytorch(make_source(config, "train")),
-        "videos_per_second": {},
-        "wait_share_of_a_step_of_seconds": {},
-    }
-    for name, source in sources_of(config, arguments.tfds_dir).items():
-        speed = BATCH * BATCHES / statistics.median(seconds_of_ours(source) for _ in range(3))
-        result["videos_per_second"][name] = speed
-        if name == "folder":
-            shares = {str(seconds): wait_share(source, seconds) for seconds in STEP_SECONDS}
-            result["wait_share_of_a_step_of_seconds"] = shares
-    print(json.dumps(result, indent=2))
-    RESULTS.write_text(json.dumps(result, indent=2) + "\n")
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--path", default="", help="a folder of .mp4 files")
+    parser.add_argument("--tfds_dir", default="", help="folder of prepared TFDS data sets")
+    flags = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        if not flags.path:
+            write_files(pathlib.Path(temporary))
+        sources = make_sources(flags.path or temporary, flags.tfds_dir)
+        speeds, waits = {}, {}
+        for name, source in sources.items():
+            median = statistics.median(seconds(partial(read_batches, source)) for _ in range(3))
+            speeds[name] = BATCH * BATCHES / median
+        for step in STEP_SECONDS:
+            waits[str(step)] = wait_share(sources["folder"], step)
+        result = {
+            "workers": WORKERS,
+            "clips": "16x64x64 of " + (flags.path or f"{FILE_FRAMES} frames of 320x240 in mp4"),
+            "against_pytorch": against_pytorch(sources["folder"]),
+            "videos_per_second": speeds,
+            "wait_share_of_a_step_of_seconds": waits,
+        }
+    write_result("input_speed", result, "av", "opencv-python-headless", "torch")
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--path", default="", help="a folder of .mp4 files")
-    parser.add_argument("--tfds_dir", default="", help="where TFDS keeps its data sets")
-    parsed = parser.parse_args()
-    if parsed.path:
-        main(parsed, pathlib.Path(parsed.path))
-    else:
-        with tempfile.TemporaryDirectory() as temporary:
-            write_files(pathlib.Path(temporary))
-            main(parsed, pathlib.Path(temporary))
+    main()

@@ -1,24 +1,36 @@
-"""What benchmarks have in common: configurations, turns at the clock, and the record of a run."""
+"""Shared by the benchmarks: configurations, training steps, interleaved timing and results."""
 
 import importlib.util
 import json
 import os
 import pathlib
 import platform
+import re
+import shlex
 import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from importlib import metadata
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from vdm.build import init_params
+from vdm.parallel.mesh import make_mesh
+from vdm.planning.compile import Compiled, analyze
+from vdm.planning.steps import make_step
+from vdm.training.state import init_state
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks/results"
-_HUGE_PAGES = "glibc.malloc.hugetlb=1"
+IMAGES = ROOT / "docs/images"
 
 
 def load_config(path):
-    """The configuration of a file in configs/."""
+    """Returns the configuration of a file in configs/."""
     spec = importlib.util.spec_from_file_location("config", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -26,16 +38,16 @@ def load_config(path):
 
 
 def seconds(step: Callable[[], object]) -> float:
-    """How long one call takes; the call waits for its own result."""
+    """Times one call, which must block until its result is ready."""
     start = time.perf_counter()
     step()
     return time.perf_counter() - start
 
 
 def interleaved(steps: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each step in each round, in which they take turns, after two calls of each.
+    """Returns the seconds of each step in each round; a round runs every step once.
 
-    The second call may still compile, for what the first one left behind.
+    Two untimed rounds come first: the second call may compile again, for the output's sharding.
     """
     for step in (*steps.values(), *steps.values()):
         step()
@@ -46,64 +58,72 @@ def interleaved(steps: Mapping[str, Callable[[], object]], rounds: int) -> dict[
     return times
 
 
-def training_step(config):
-    """Training steps of a configuration on videos of zeros.
+class TrainingStep(NamedTuple):
+    """`run` takes a step and returns the state; `compiled` has the plan and FLOPs per device."""
 
-    Returns:
-      A function that makes one, the bytes that the compiler plans for it, the products and
-      convolutions of one in floating-point operations, and the compiled program.
-    """
-    import jax
-    import numpy as np
+    run: Callable
+    compiled: Compiled
+    executable: jax.stages.Compiled
 
-    from vdm.parallel.mesh import make_mesh
-    from vdm.planning.flops import count_flops
-    from vdm.planning.steps import make_step
-    from vdm.training.state import init_state
 
+def training_step(config) -> TrainingStep:
+    """Compiles a training step on random videos for the attached devices."""
     mesh = make_mesh(config)
     step = make_step(config, mesh, "train")
     traced = step.function.trace(*step.arguments)
     executable = traced.lower().compile()
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, step.arguments[0])
-    state = [jax.jit(partial(init_state, config), out_shardings=shardings)()]
-    batch = jax.tree.map(
-        lambda leaf: jax.device_put(np.zeros(leaf.shape, leaf.dtype), leaf.sharding),
-        step.arguments[1],
-    )
+    state, batch = step.arguments
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
+    state = jax.jit(partial(init_state, config), out_shardings=shardings)()
+    batch = _random_batch(batch, jax.random.key(1))
 
     def run():
-        state[0] = jax.block_until_ready(executable(state[0], batch))
+        nonlocal state
+        state = jax.block_until_ready(executable(state, batch))
+        return state
 
-    plan = executable.memory_analysis()
-    planned = plan.temp_size_in_bytes + plan.argument_size_in_bytes
-    return run, planned, count_flops(traced.jaxpr) * step.repeats, executable
+    return TrainingStep(run, analyze(step, traced, executable, mesh.size), executable)
+
+
+def _random_batch(shapes, key):
+    """Videos uniform in [-1, 1]; labels and masks are zeros."""
+
+    def fill(leaf):
+        if jnp.issubdtype(leaf.dtype, jnp.floating):
+            return jax.random.uniform(key, leaf.shape, leaf.dtype, -1, 1)
+        return jnp.zeros(leaf.shape, leaf.dtype)
+
+    shardings = {name: leaf.sharding for name, leaf in shapes.items()}
+    return jax.jit(lambda: jax.tree.map(fill, shapes), out_shardings=shardings)()
+
+
+def nonzero_params(config):
+    """Returns initial parameters plus noise: zero layers would block gradients."""
+    noise = partial(jax.random.normal, jax.random.key(1))
+    return jax.tree.map(lambda p: p + 0.02 * noise(p.shape, p.dtype), init_params(config))
 
 
 def median_and_quartiles(values) -> dict:
-    """The median, and the first and the third quartile."""
+    """Returns the median, and the first and third quartile."""
     low, median, high = statistics.quantiles(values, n=4, method="inclusive")
     return {"median": median, "quartiles": [low, high]}
 
 
 def compared(times: Mapping[str, list[float]], reference: str) -> dict[str, dict]:
-    """Seconds of each step, and its time over the reference's in the same round."""
-    return {
-        name: {
-            "seconds": median_and_quartiles(values),
-            "time_over_reference": median_and_quartiles(
-                [a / b for a, b in zip(values, times[reference], strict=True)]
-            ),
-        }
-        for name, values in times.items()
-    }
+    """Returns the seconds of each step, and their ratio to the reference in the same round."""
+    result = {}
+    for name, values in times.items():
+        ratios = [a / b for a, b in zip(values, times[reference], strict=True)]
+        result[name] = {"seconds": median_and_quartiles(values)}
+        result[name]["time_over_reference"] = median_and_quartiles(ratios)
+    return result
 
 
 def write_result(name: str, result: Mapping, *packages: str) -> None:
-    """Prints a result and writes it to benchmarks/results/NAME.json, with how it came about."""
-    script = pathlib.Path(sys.argv[0])
+    """Prints a result and writes benchmarks/results/NAME.json, with the versions of packages."""
+    script = f"benchmarks/{pathlib.Path(sys.argv[0]).name}"
     record = {
-        "command": " ".join(["python", f"benchmarks/{script.name}", *sys.argv[1:]]),
+        "command": shlex.join(["python", script, *sys.argv[1:]]),
         "hardware": hardware(),
         "huge_pages": has_huge_pages(),
         "versions": {"python": platform.python_version()}
@@ -117,27 +137,14 @@ def write_result(name: str, result: Mapping, *packages: str) -> None:
 
 
 def hardware() -> str:
-    """The accelerator, or the processor and the cores that this process may use."""
-    import jax
-
+    """Returns the accelerators, or the processor and the number of usable cores."""
     device = jax.devices()[0]
     if device.platform != "cpu":
         return f"{jax.device_count()} x {device.device_kind}"
-    models = [
-        line.partition(":")[2].strip()
-        for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines()
-        if line.startswith("model name")
-    ]
-    return f"{models[0] if models else 'CPU'}, {len(os.sched_getaffinity(0))} core(s)"
+    model = re.search(r"model name\s*: (.*)", pathlib.Path("/proc/cpuinfo").read_text())
+    return f"{model[1] if model else 'CPU'}, {len(os.sched_getaffinity(0))} core(s)"
 
 
 def has_huge_pages() -> bool:
-    """Whether malloc asks for huge pages, which spare a page fault for every 4 kB."""
-    return _HUGE_PAGES in os.environ.get("GLIBC_TUNABLES", "")
-
-
-def restart_with_huge_pages() -> None:
-    """Runs the same command again with huge pages, for malloc reads its settings at the start."""
-    if not has_huge_pages():
-        os.environ["GLIBC_TUNABLES"] = _HUGE_PAGES
-        os.execv(sys.executable, [sys.executable, *sys.argv])
+    """Whether malloc requests huge pages, which avoid a page fault every 4 kB."""
+    return "glibc.malloc.hugetlb=1" in os.environ.get("GLIBC_TUNABLES", "")

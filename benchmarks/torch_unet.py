@@ -1,8 +1,8 @@
-"""SpaceTimeUNet in PyTorch, for the unconditional models: what one would write there by hand.
+"""SpaceTimeUNet in idiomatic PyTorch, for unconditional models.
 
-Frames folded into the batch, channels_last convolutions, F.group_norm, and
-F.scaled_dot_product_attention in space; attention in time is written out for its relative
-positions. Parameters are those of the Flax module, under the same paths.
+Folds frames into the batch, and uses channels_last convolutions, F.group_norm, and
+F.scaled_dot_product_attention in space. Temporal attention is explicit, for its relative positions.
+Parameters have the values and the paths of the Flax module.
 """
 
 import math
@@ -18,11 +18,11 @@ _NORM_EPSILON = 1e-6
 
 
 class TorchSpaceTimeUNet(nn.Module):
-    """(z [batch, frames, height, width, channels], log_snr [batch]) -> prediction shaped as z.
+    """(z [batch, frames, height, width, channels], log_snr [batch]) -> prediction, shaped like z.
 
     Args:
-      model: config.model, of an unconditional network without patches.
-      params: the Flax module's parameters, flattened: {"conv_in/conv/kernel": array, ...}.
+      model: config.model of an unconditional network with patch_size 1.
+      params: flattened parameters of the Flax module: {"conv_in/conv/kernel": array, ...}.
     """
 
     def __init__(self, model, params):
@@ -55,7 +55,7 @@ class TorchSpaceTimeUNet(nn.Module):
                 h = block(h, f"down_{level}_{index}")
                 skips.append(h)
             if level + 1 < len(widths):
-                # 'SAME' of stride 2: the surplus of the padding goes after.
+                # 'SAME' padding at stride 2 pads the far side only.
                 h = self._conv(functional.pad(h, (0, 1, 0, 1)), f"downsample_{level}/conv", 2, 0)
                 skips.append(h)
         h = block(h, "middle_0")
@@ -116,10 +116,8 @@ class TorchSpaceTimeUNet(nn.Module):
         logits = query @ key.transpose(-1, -2)
         logits = logits + torch.einsum("nhqd,qkd->nhqk", query, relative_key.to(query.dtype))
         weights = logits.masked_fill(~mask, torch.finfo(logits.dtype).min).softmax(-1)
-        attended = weights @ value
-        attended = attended + torch.einsum(
-            "nhqk,qkd->nhqd", weights, relative_value.to(weights.dtype)
-        )
+        relative_value = relative_value.to(weights.dtype)
+        attended = weights @ value + torch.einsum("nhqk,qkd->nhqd", weights, relative_value)
         update = self._dense(attended.transpose(1, 2).flatten(2), f"{name}/out/projection")
         update = update.unflatten(0, (batch, *pixels)).permute(0, 3, 4, 1, 2).flatten(0, 1)
         return h + update
@@ -147,13 +145,11 @@ class TorchSpaceTimeUNet(nn.Module):
 
 
 def _to_torch(name, value):
-    """Kernels as torch has them: [out, in, height, width] and [out, in]."""
+    """Transposes kernels to PyTorch's layout: [out, in, height, width] or [out, in]."""
     tensor = torch.tensor(np.asarray(value))
-    if name.endswith("kernel") and tensor.ndim == 2:
-        return tensor.T.contiguous()
     if tensor.ndim == 4:
         return tensor.permute(3, 2, 0, 1).contiguous(memory_format=torch.channels_last)
-    return tensor
+    return tensor.T.contiguous() if name.endswith("kernel") else tensor
 
 
 def _mask(frames, num_images, device):

@@ -1,0 +1,87 @@
+"""Fills the tables of docs/speed.md and docs/plan.md from benchmarks/results.
+
+    python benchmarks/fill_tables.py
+
+A table stands between two comments. The first one names a file of benchmarks/results, the paths of
+the lists or dictionaries in it whose items are the rows, and one column per line:
+
+    <!-- table: scaling.json frames.rows batch.rows
+    frames: {frames}
+    memory, MB: {planned_bytes:/1e6:.0f}
+    -->
+    <!-- end of table -->
+
+A cell is a format string (str.format) over the fields of its row. `:/1e6:` divides by 1e6. An item
+of a dictionary has the fields `key` and `value`; the path `.` makes the file one row. A missing
+field gives an empty cell, and repeated rows appear once.
+"""
+
+import json
+import pathlib
+import re
+import string
+
+from vdm.markdown import table
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+PAGES = (ROOT / "docs/speed.md", ROOT / "docs/plan.md")
+_TABLE = re.compile(
+    r"(?P<marker><!-- table: (?P<file>\S+) (?P<paths>.+)\n(?P<columns>(?:.+\n)+?)-->\n)"
+    r"(?:.*\n)*?(?P<end><!-- end of table -->)"
+)
+
+
+class _CellFormatter(string.Formatter):
+    def get_field(self, name, args, row):
+        try:
+            return super().get_field(name, args, row)
+        except (KeyError, IndexError, TypeError):
+            return None, name
+
+    def format_field(self, value, spec):
+        if value is None:
+            return ""
+        if spec.startswith("/"):
+            divisor, _, spec = spec[1:].partition(":")
+            value /= float(divisor)
+        return super().format_field(value, spec)
+
+
+def filled(text: str) -> str:
+    """Returns a page with all of its tables rewritten."""
+    return _TABLE.sub(_fill, text)
+
+
+def _fill(match: re.Match) -> str:
+    result = json.loads((ROOT / "benchmarks/results" / match["file"]).read_text())
+    columns = dict(line.split(": ", 1) for line in match["columns"].splitlines())
+    rows = [row for path in match["paths"].split() for row in _rows(result, path)]
+    fill = _CellFormatter().vformat
+    cells = [tuple(fill(cell, (), row) for cell in columns.values()) for row in rows]
+    lines = table(list(columns), dict.fromkeys(cells))
+    return "\n".join([match["marker"], *lines, "", _source(match["file"], result), match["end"]])
+
+
+def _rows(result: dict, path: str) -> list[dict]:
+    if path == ".":
+        return [result]
+    for field in path.split("."):
+        result = result[field]
+    if isinstance(result, list):
+        return result
+    return [
+        {"key": key, "value": value} | (value if isinstance(value, dict) else {})
+        for key, value in result.items()
+    ]
+
+
+def _source(file: str, result: dict) -> str:
+    versions = [f"{name} {version}" for name, version in result.get("versions", {}).items()]
+    parts = [f"`{result['command']}`", result.get("hardware"), ", ".join(versions)]
+    return "; ".join([*filter(None, parts), f"[{file}](../benchmarks/results/{file})"])
+
+
+if __name__ == "__main__":
+    for page in PAGES:
+        page.write_text(filled(page.read_text()))
+        print(page)

@@ -1,0 +1,131 @@
+"""The network against the same network in PyTorch: a training step and an evaluation.
+
+    pip install -e . torch
+    python benchmarks/own_speed.py [--config=FILE] [--batch=4] [--rounds=7] [--compile]
+
+By default an unconditional network of 32 base channels on 4 videos of 16x32x32. Both sides have the
+same weights (benchmarks/torch_unet.py), the same dtype and all cores, PyTorch as threads and JAX as
+devices. Their outputs are compared before they are timed, alternately. The training step has the
+loss, gradients, clipping, Adam and the EMA. --compile adds torch.compile. --config takes any
+unconditional configuration, on a GPU for example configs/ucf101.py. PyTorch allocates each result
+anew, so huge pages (GLIBC_TUNABLES=glibc.malloc.hugetlb=1) favour it.
+
+Prints and writes benchmarks/results/own_speed[_CONFIG][_compile][_huge_pages][_gpu].json. A few
+minutes on two cores without other load.
+"""
+
+import argparse
+import math
+import os
+import pathlib
+
+import jax
+import measuring
+import numpy as np
+import torch
+from flax.traverse_util import flatten_dict
+from torch_unet import TorchSpaceTimeUNet
+
+from vdm.build import make_model
+from vdm.config import default_config
+from vdm.parallel.mesh import batch_sharding, make_mesh
+
+
+def small_config():
+    """Returns the default layout: 32 base channels, three resolutions, no independent images."""
+    config = default_config()
+    config.data.update(frames=16, resolution=32, channels=3, num_images=0, condition="none")
+    config.model.update(base_channels=32, channel_multipliers=(1, 2, 4), blocks_per_resolution=2)
+    config.model.update(attention_resolutions=(8, 16, 32), head_dim=32, dtype="float32")
+    return config
+
+
+def torch_steps(config, network, z, log_snr):
+    """Returns the training step and the evaluation of a PyTorch network."""
+    device, training = z.device.type, config.training
+    dtype = getattr(torch, config.model.dtype)
+    ema = [value.detach().clone() for value in network.parameters()]
+    options = {"lr": training.learning_rate, "betas": (training.adam_b1, training.adam_b2)}
+    options |= {"weight_decay": training.weight_decay, "fused": True}
+    optimizer = torch.optim.AdamW(network.parameters(), **options)
+
+    def predict(z, log_snr):
+        with torch.autocast(device, dtype, enabled=dtype != torch.float32):
+            return network(z, log_snr, config.data.num_images)
+
+    def train():
+        network.train()
+        log_snr = 20 - 40 * torch.rand(len(z), device=device)
+        alpha, sigma = (
+            torch.sigmoid(sign * log_snr).sqrt().reshape(-1, 1, 1, 1, 1) for sign in (1, -1)
+        )
+        noise = torch.randn_like(z)
+        loss = torch.nn.functional.mse_loss(predict(alpha * z + sigma * noise, log_snr), noise)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), training.gradient_clip)
+        optimizer.step()
+        with torch.no_grad():
+            for mean, value in zip(ema, network.parameters(), strict=True):
+                mean.lerp_(value, 1 - training.ema_decay)
+        return loss.item()  # synchronises
+
+    @torch.inference_mode()
+    def evaluate():
+        network.eval()
+        return predict(z, log_snr).cpu().numpy()
+
+    return train, evaluate
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--config", help="a file in configs/; by default the small layout")
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--compile", action="store_true")
+    flags = parser.parse_args()
+    cores = len(os.sched_getaffinity(0))
+    torch.set_num_threads(cores)
+    torch.set_float32_matmul_precision("high")  # JAX's default on GPUs
+    jax.config.update("jax_num_cpu_devices", math.gcd(cores, flags.batch))
+    config = measuring.load_config(flags.config) if flags.config else small_config()
+    config.training.batch_size = flags.batch
+    data, on_gpu = config.data, jax.default_backend() == "gpu"
+
+    params = jax.jit(lambda: measuring.nonzero_params(config))()
+    rng = np.random.default_rng(0)
+    shape = (flags.batch, data.frames + data.num_images, data.resolution, data.resolution)
+    z = rng.normal(size=(*shape, data.channels)).astype(np.float32)
+    log_snr = rng.uniform(-20, 20, flags.batch).astype(np.float32)
+    sharded = jax.device_put((z, log_snr), batch_sharding(make_mesh(config)))
+    apply = jax.jit(make_model(config).apply, static_argnames="num_images")
+
+    def evaluate():
+        return np.asarray(apply({"params": params}, *sharded, num_images=data.num_images))
+
+    pairs = {"vdm": (measuring.training_step(config).run, evaluate)}
+    inputs = [torch.tensor(value, device="cuda" if on_gpu else "cpu") for value in (z, log_snr)]
+    for name in ("pytorch", "torch.compile")[: 1 + flags.compile]:
+        network = TorchSpaceTimeUNet(config.model, flatten_dict(jax.device_get(params), sep="/"))
+        network = network.to(inputs[0].device)
+        network = torch.compile(network) if name == "torch.compile" else network
+        pairs[name] = torch_steps(config, network, *inputs)
+    ours, theirs = (pairs[name][1]() for name in ("vdm", "pytorch"))
+    difference = float(np.abs(ours - theirs).max() / np.abs(theirs).max())
+    if difference > (5e-2 if on_gpu or config.model.dtype == "bfloat16" else 1e-4):
+        raise SystemExit(f"the two networks differ by {difference:.1e}; nothing was timed")
+    result = {"rounds": flags.rounds, "videos": flags.batch, "relative_difference": difference}
+    for index, kind in enumerate(("training_step", "evaluation")):
+        steps = {name: pair[index] for name, pair in pairs.items()}
+        result[kind] = measuring.compared(measuring.interleaved(steps, flags.rounds), "pytorch")
+    suffixes = {"compile": flags.compile, "huge_pages": measuring.has_huge_pages(), "gpu": on_gpu}
+    name = "_".join(
+        ["own_speed", *([pathlib.Path(flags.config).stem] if flags.config else [])]
+        + [suffix for suffix, applies in suffixes.items() if applies]
+    )
+    measuring.write_result(name, result, "flax", "torch")
+
+
+if __name__ == "__main__":
+    main()
