@@ -4,11 +4,11 @@
     python benchmarks/own_speed.py [--config=FILE] [--batch=4] [--rounds=7] [--compile]
 
 By default an unconditional network of 32 base channels on 4 videos of 16x32x32. Both sides have the
-same weights (benchmarks/torch_unet.py), the same dtype and all cores, PyTorch as threads and JAX as
-devices. Their outputs are compared before they are timed, alternately. The training step has the
-loss, gradients, clipping, Adam and the EMA. --compile adds torch.compile. --config takes any
-unconditional configuration, on a GPU for example configs/ucf101.py. PyTorch allocates each result
-anew, so huge pages (GLIBC_TUNABLES=glibc.malloc.hugetlb=1) favour it.
+same architecture (benchmarks/torch_unet.py), dtype and cores, PyTorch as threads and JAX as
+devices, and run alternately. Evaluations with the same weights are compared before the timing. The
+training step has the loss, gradients, clipping, Adam and the EMA. --compile adds torch.compile.
+--config takes any unconditional configuration, on a GPU for example configs/ucf101.py. Huge pages
+(GLIBC_TUNABLES=glibc.malloc.hugetlb=1) favour PyTorch, which allocates each result anew.
 
 Prints and writes benchmarks/results/own_speed[_CONFIG][_compile][_huge_pages][_gpu].json. A few
 minutes on two cores without other load.

@@ -4,9 +4,9 @@
         [--frames 8 16 ...] [--resolutions 32 64 ...] [--batches 1 2 ...]
 
 A network of the paper's shape (configs/bair.py) with fewer base channels, for two cores. Each of
-the three varies alone, from 8 frames of 32x32 pixels and a batch of 1. The exponent of
-time ~ size ** exponent is a least-squares fit of the logarithms. On an
-accelerator use --base-channels=128 and larger batches.
+the three varies alone, from 8 frames of 32x32 pixels and a batch of 1. The exponent of time ~
+size ** exponent is a least-squares fit of the logarithms. On an accelerator use
+--base-channels=128 and larger batches.
 
 Prints and writes benchmarks/results/scaling.json, or scaling_gpu.json. Six minutes on one core.
 """

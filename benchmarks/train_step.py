@@ -6,8 +6,8 @@ Options: --config.SECTION.FIELD=VALUE for any field, and --rounds=10.
 
 Trains on random videos, so needs neither data nor a checkpoint. Reports the seconds per step, the
 peak memory, the FLOP utilisation (FLOPs of products and convolutions over the vendor's bfloat16
-peak) and the plan of --mode=plan for the same devices. One card of 80 GB or more takes
-configs/ucf101.py and configs/kinetics600.py with 8 videos of 24 frames.
+peak) and the plan of --mode=plan for the same devices. A 141 GB card takes configs/ucf101.py and
+configs/kinetics600.py with 8 videos of 24 frames.
 
 Prints and writes benchmarks/results/train_step_CONFIG_BATCH.json.
 """
