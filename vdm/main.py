@@ -7,7 +7,7 @@ from pathlib import Path
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from vdm.parallel.processes import Processes, Start
+from vdm.parallel.processes import ConnectOptions, Processes
 
 MODES = ("train", "sample", "eval", "export", "plan")
 
@@ -123,7 +123,7 @@ def main(_: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)  # Orbax reports every file that it writes.
     config, mode = _CONFIG.value, _MODE.value
     workdir = Path(_WORKDIR.value) if _WORKDIR.value else None
-    start = Start(
+    options = ConnectOptions(
         _COORDINATOR.value,
         _NUM_PROCESSES.value,
         _PROCESS_ID.value,
@@ -133,7 +133,7 @@ def main(_: list[str]) -> None:
     processes = Processes()
     try:
         if mode != "plan":  # which one process does
-            processes.connect(start, preemptible=mode == "train")
+            processes.connect(options, preemptible=mode == "train")
         from vdm.preflight import check  # after connecting: an import may touch a device
 
         check(config, workdir, mode)
