@@ -1,6 +1,6 @@
-"""The values that a configuration may have: one rule for each field, then rules across fields.
+"""Checks of a configuration's values: one rule per field, then rules across fields.
 
-Nothing here reads a file, a data set or a device: vdm/preflight.py does that.
+These need no file, data set or device; vdm/preflight.py has the checks that do.
 """
 
 import math
@@ -28,11 +28,11 @@ OPTIMIZATION_LEVELS = ("O0", "O1", "O2", "O3")
 
 
 class Rule(NamedTuple):
-    """The values that a field may have.
+    """The allowed values of a field.
 
     Attributes:
-      allows: whether a value is one of them.
-      expected: what to write after 'must be'.
+      allows: a predicate on values.
+      expected: the allowed values in words, to follow 'must be'.
     """
 
     allows: Callable[[Any], bool]
@@ -40,17 +40,17 @@ class Rule(NamedTuple):
 
 
 def one_of(choices: Sequence[str]) -> Rule:
-    """One of a few strings."""
+    """Allows some strings."""
     return Rule(lambda value: value in choices, "one of " + ", ".join(map(repr, choices)))
 
 
 def at_least(bound: float) -> Rule:
-    """A finite number, `bound` or more."""
+    """Allows finite numbers from `bound` on."""
     return Rule(lambda value: bound <= value < math.inf, f"at least {bound}")
 
 
-SHARE = Rule(lambda value: 0 <= value <= 1, "from 0 to 1")
-POSITIVE_SHARE = Rule(lambda value: 0 < value <= 1, "more than 0 and at most 1")
+FRACTION = Rule(lambda value: 0 <= value <= 1, "from 0 to 1")
+POSITIVE_FRACTION = Rule(lambda value: 0 < value <= 1, "more than 0 and at most 1")
 FINITE = Rule(math.isfinite, "finite")
 ANY = Rule(lambda value: True, "")
 
@@ -59,7 +59,7 @@ RULES = {
     "checkpoint": ANY,
     "data.name": one_of(SOURCES),
     "data.path": ANY,
-    "data.test_share": SHARE,
+    "data.test_share": FRACTION,
     "data.tfds_dir": ANY,
     "data.tfds_config": ANY,
     "data.camera": one_of(CAMERAS),
@@ -84,7 +84,7 @@ RULES = {
     "data.prefetch": at_least(1),
     "model.base_channels": at_least(1),
     "model.channel_multipliers": Rule(
-        lambda value: len(value) > 0 and min(value) >= 1, "one positive number for each resolution"
+        lambda value: len(value) > 0 and min(value) >= 1, "one positive number per resolution"
     ),
     "model.blocks_per_resolution": at_least(1),
     "model.attention_resolutions": ANY,
@@ -93,10 +93,10 @@ RULES = {
         lambda value: value >= 4 and value % 4 == 0, "a positive multiple of 4"
     ),
     "model.embedding_layers": at_least(1),
-    "model.dropout": SHARE,
+    "model.dropout": FRACTION,
     "model.num_classes": at_least(0),
     "model.text_width": at_least(0),
-    "model.condition_dropout": SHARE,
+    "model.condition_dropout": FRACTION,
     "model.film": ANY,
     "model.max_relative_distance": at_least(0),
     "model.patch_size": at_least(1),
@@ -114,12 +114,12 @@ RULES = {
     "training.warmup_steps": at_least(0),
     "training.decay_steps": at_least(0),
     "training.optimizer": one_of(OPTIMIZERS),
-    "training.adam_b1": SHARE,
-    "training.adam_b2": SHARE,
+    "training.adam_b1": FRACTION,
+    "training.adam_b2": FRACTION,
     "training.adam_eps": at_least(0),
     "training.weight_decay": at_least(0),
     "training.gradient_clip": at_least(0),
-    "training.ema_decay": SHARE,
+    "training.ema_decay": FRACTION,
     "training.log_every": at_least(1),
     "training.checkpoint_every": at_least(1),
     "training.keep_checkpoints": at_least(1),
@@ -128,7 +128,7 @@ RULES = {
     "sample.task": one_of(tuple(TASKS)),
     "sample.sampler": one_of(tuple(SAMPLERS)),
     "sample.num_steps": at_least(1),
-    "sample.gamma": SHARE,
+    "sample.gamma": FRACTION,
     "sample.langevin_step_size": at_least(0),
     "sample.seed": at_least(0),
     "sample.label": at_least(-1),
@@ -172,23 +172,24 @@ RULES = {
     "plan.steps": ANY,
     "plan.optimization_level": one_of(("", *OPTIMIZATION_LEVELS)),
     "plan.max_trials": at_least(0),
-    "plan.compute_efficiency": POSITIVE_SHARE,
-    "plan.memory_efficiency": POSITIVE_SHARE,
-    "plan.link_efficiency": POSITIVE_SHARE,
+    "plan.compute_efficiency": POSITIVE_FRACTION,
+    "plan.memory_efficiency": POSITIVE_FRACTION,
+    "plan.link_efficiency": POSITIVE_FRACTION,
     "plan.output": ANY,
 }
 
 
 def validate(config: ml_collections.ConfigDict) -> None:
-    """Checks the value of every field, and the fields that depend on one another.
+    """Checks the value of every field, and fields that depend on each other.
 
-    The task of config.sample is checked by `check_task`.
+    `check_task` checks the task of config.sample.
 
     Raises:
-      ValueError: one sentence that names the field, its value and the values that are allowed.
+      ValueError: a value is not allowed; the message names the field, the value and what is
+        allowed.
     """
     for field, rule in RULES.items():
-        value = _value_of(config, field)
+        value = _value(config, field)
         require(rule.allows(value), field, value, rule.expected)
     _check_schedules(config)
     _check_model(config)
@@ -196,10 +197,10 @@ def validate(config: ml_collections.ConfigDict) -> None:
 
 
 def check_task(config: ml_collections.ConfigDict) -> None:
-    """Checks config.sample.task against its own section and against the sampler.
+    """Checks the fields of config.sample.task, and its method and sampler.
 
     Raises:
-      ValueError: one sentence that names the field, its value and the values that are allowed.
+      ValueError: as of `validate`.
     """
     frames, resolution, sample = config.data.frames, config.data.resolution, config.sample
     if sample.task == "generate":
@@ -235,7 +236,7 @@ def check_task(config: ml_collections.ConfigDict) -> None:
 
 
 def require(holds: bool, field: str, value: Any, expected: str) -> None:
-    """Raises ValueError with the field, its value and what it must be, unless `holds`."""
+    """Raises ValueError with the field, its value and what it must be, unless `holds` is true."""
     if not holds:
         raise ValueError(f"config.{field} is {value!r}, and must be {expected}")
 
@@ -297,12 +298,12 @@ def _check_condition(config: ml_collections.ConfigDict) -> None:
     )
 
 
-def _in_range(config: ml_collections.ConfigDict, field: str, least: int, most: int) -> None:
-    value = _value_of(config, field)
-    require(least <= value <= most, field, value, f"{least} to {most}")
+def _in_range(config: ml_collections.ConfigDict, field: str, first: int, last: int) -> None:
+    value = _value(config, field)
+    require(first <= value <= last, field, value, f"{first} to {last}")
 
 
-def _value_of(config: ml_collections.ConfigDict, field: str) -> Any:
+def _value(config: ml_collections.ConfigDict, field: str) -> Any:
     for name in field.split("."):
         config = config[name]
     return config

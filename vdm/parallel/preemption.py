@@ -2,6 +2,7 @@
 
 import signal
 import threading
+from typing import Any
 
 import jax
 from jax.experimental import multihost_utils
@@ -15,9 +16,9 @@ class PreemptionNotice:
     `reached` after every step.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._received = False
-        self._previous_handler = None
+        self._previous_handler: Any = None
 
     def listen(self) -> None:
         """Replaces the handler of SIGTERM, so that the signal no longer ends the process.

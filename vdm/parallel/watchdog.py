@@ -17,7 +17,7 @@ _ABORTED = "Fatal Python error: Aborted"  # faulthandler writes this when abort(
 class Watchdog:
     """A child process that prints an error message if this process ends without one."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._process = subprocess.Popen(
             [sys.executable, "-I", "-S", __file__], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
         )

@@ -50,25 +50,23 @@ class Trackers:
             for name, value in metrics.items()
         ]
         self._add_event(step, summary=summary_pb2.Summary(value=scalars))
-        self._events.flush()
 
     def write_gif(self, step: int, tag: str, gif: bytes, height: int, width: int) -> None:
         """Adds a video to TensorBoard, which plays GIF images."""
-        if self._events is None:
-            return
         image = summary_pb2.Summary.Image(
             height=height, width=width, colorspace=3, encoded_image_string=gif
         )
         value = summary_pb2.Summary.Value(tag=tag, image=image)
         self._add_event(step, summary=summary_pb2.Summary(value=[value]))
-        self._events.flush()
 
     def close(self) -> None:
         if self._events is not None:
             self._events.close()
 
     def _add_event(self, step: int, **content) -> None:
-        self._events.add_event(event_pb2.Event(wall_time=time.time(), step=step, **content))
+        if self._events is not None:
+            self._events.add_event(event_pb2.Event(wall_time=time.time(), step=step, **content))
+            self._events.flush()
 
 
 def _drop_after(path: Path, step: int) -> None:
