@@ -185,12 +185,10 @@ def validate(config: ml_collections.ConfigDict) -> None:
     `check_task` checks the task of config.sample.
 
     Raises:
-      ValueError: a value is not allowed; the message names the field, the value and what is
-        allowed.
+      ValueError: the message names the field, its value and what is allowed.
     """
     for field, rule in RULES.items():
-        value = _value(config, field)
-        require(rule.allows(value), field, value, rule.expected)
+        require(config, field, rule.allows(value_of(config, field)), rule.expected)
     _check_schedules(config)
     _check_model(config)
     _check_condition(config)
@@ -200,11 +198,11 @@ def check_task(config: ml_collections.ConfigDict) -> None:
     """Checks the fields of config.sample.task, and its method and sampler.
 
     Raises:
-      ValueError: as of `validate`.
+      ValueError: the message names the field, its value and what is allowed.
     """
     frames, resolution, sample = config.data.frames, config.data.resolution, config.sample
     if sample.task == "generate":
-        require(not sample.observed, "sample.observed", sample.observed, "empty to generate")
+        require(config, "sample.observed", not sample.observed, "empty to generate")
     elif sample.task == "predict":
         _in_range(config, "predict.num_given", 1, frames - 1)
     elif sample.task == "extend":
@@ -214,96 +212,65 @@ def check_task(config: ml_collections.ConfigDict) -> None:
     elif sample.task == "cascade":
         _in_range(config, "cascade.overlap", 1, frames - 1)
         path = config.cascade.base_checkpoint
-        require(bool(path), "cascade.base_checkpoint", path, "an exported .safetensors file")
+        require(config, "cascade.base_checkpoint", path, "an exported .safetensors file")
     elif sample.task == "upsample":
-        factor = config.upsample.factor
         expected = f"a divisor of config.data.resolution, {resolution}"
-        require(resolution % factor == 0, "upsample.factor", factor, expected)
+        require(config, "upsample.factor", resolution % config.upsample.factor == 0, expected)
     if sample.task in ("upsample", "cascade"):
-        require(
-            sample.conditioning == "reconstruction",
-            "sample.conditioning",
-            sample.conditioning,
-            f"'reconstruction' for the task {sample.task!r}, which observes a low resolution",
-        )
+        expected = f"'reconstruction' for the task {sample.task!r}, which observes a low resolution"
+        require(config, "sample.conditioning", sample.conditioning == "reconstruction", expected)
     elif sample.task != "generate" and sample.conditioning == "repaint":
-        require(
-            sample.sampler != "dpmpp_2m",
-            "sample.sampler",
-            sample.sampler,
-            "a single-step sampler where config.sample.conditioning is 'repaint'",
-        )
+        expected = "a single-step sampler where config.sample.conditioning is 'repaint'"
+        require(config, "sample.sampler", sample.sampler != "dpmpp_2m", expected)
 
 
-def require(holds: bool, field: str, value: Any, expected: str) -> None:
+def require(config: ml_collections.ConfigDict, field: str, holds: object, expected: str) -> None:
     """Raises ValueError with the field, its value and what it must be, unless `holds` is true."""
     if not holds:
-        raise ValueError(f"config.{field} is {value!r}, and must be {expected}")
+        raise ValueError(f"config.{field} is {value_of(config, field)!r}, and must be {expected}")
+
+
+def value_of(config: ml_collections.ConfigDict, field: str) -> Any:
+    """Returns the value of a field 'section.name'."""
+    for name in field.split("."):
+        config = config[name]
+    return config
 
 
 def _check_schedules(config: ml_collections.ConfigDict) -> None:
     diffusion, training = config.diffusion, config.training
-    require(
-        diffusion.log_snr_min < diffusion.log_snr_max,
-        "diffusion.log_snr_min",
-        diffusion.log_snr_min,
-        f"less than diffusion.log_snr_max, {diffusion.log_snr_max}",
-    )
+    limit = diffusion.log_snr_max
+    expected = f"less than diffusion.log_snr_max, {limit}"
+    require(config, "diffusion.log_snr_min", diffusion.log_snr_min < limit, expected)
     _in_range(config, "training.warmup_steps", 0, training.num_steps)
     _in_range(config, "training.decay_steps", 0, training.num_steps - training.warmup_steps)
 
 
 def _check_model(config: ml_collections.ConfigDict) -> None:
     model, resolution = config.model, config.data.resolution
-    total_stride = model.patch_size * 2 ** (len(model.channel_multipliers) - 1)
-    require(
-        resolution % total_stride == 0,
-        "data.resolution",
-        resolution,
-        f"divisible by {total_stride}, model.patch_size times the stride of "
-        "model.channel_multipliers",
-    )
+    stride = model.patch_size * 2 ** (len(model.channel_multipliers) - 1)
+    factors = "model.patch_size times the stride of model.channel_multipliers"
+    expected = f"divisible by {stride}, {factors}"
+    require(config, "data.resolution", resolution % stride == 0, expected)
     for level, multiplier in enumerate(model.channel_multipliers):
         size = resolution // model.patch_size // 2**level
         channels = model.base_channels * multiplier
-        require(
-            size not in model.attention_resolutions or channels % model.head_dim == 0,
-            "model.head_dim",
-            model.head_dim,
-            f"a divisor of {channels}, the channels at resolution {size}",
-        )
+        divides = channels % model.head_dim == 0 or size not in model.attention_resolutions
+        expected = f"a divisor of {channels}, the channels at resolution {size}"
+        require(config, "model.head_dim", divides, expected)
 
 
 def _check_condition(config: ml_collections.ConfigDict) -> None:
     condition, model, sample = config.data.condition, config.model, config.sample
     for field, kind in (("num_classes", "label"), ("text_width", "text")):
-        expected = "positive" if condition == kind else "0"
-        require(
-            (model[field] > 0) == (condition == kind),
-            f"model.{field}",
-            model[field],
-            f"{expected} where data.condition is {condition!r}",
-        )
-    require(
-        sample.label < model.num_classes,
-        "sample.label",
-        sample.label,
-        f"less than config.model.num_classes, {model.num_classes}",
-    )
-    require(
-        not sample.caption or condition == "text",
-        "sample.caption",
-        sample.caption,
-        "empty where config.data.condition is not 'text'",
-    )
+        agrees = (model[field] > 0) == (condition == kind)
+        sign = "positive" if condition == kind else "0"
+        require(config, f"model.{field}", agrees, f"{sign} where data.condition is {condition!r}")
+    expected = f"less than config.model.num_classes, {model.num_classes}"
+    require(config, "sample.label", sample.label < model.num_classes, expected)
+    expected = "empty where config.data.condition is not 'text'"
+    require(config, "sample.caption", not sample.caption or condition == "text", expected)
 
 
 def _in_range(config: ml_collections.ConfigDict, field: str, first: int, last: int) -> None:
-    value = _value(config, field)
-    require(first <= value <= last, field, value, f"{first} to {last}")
-
-
-def _value(config: ml_collections.ConfigDict, field: str) -> Any:
-    for name in field.split("."):
-        config = config[name]
-    return config
+    require(config, field, first <= value_of(config, field) <= last, f"{first} to {last}")

@@ -14,8 +14,8 @@ def default_config() -> ml_collections.ConfigDict:
     config.checkpoint = ""  # exported .safetensors file for sample and eval; '': WORKDIR's newest
 
     config.data = data = ml_collections.ConfigDict()
-    # Data set.
-    data.name = "moving_digits"  # moving_digits | folder | a data set of vdm/data/datasets.py
+    # moving_digits | folder | bair_robot_pushing_small | ucf101 | kinetics600 | captioned_videos
+    data.name = "moving_digits"
     data.path = ""  # folder of video files, for 'folder'
     data.test_share = 0.1  # fraction of videos held out, for 'folder' without given splits
     data.tfds_dir = ""  # folder of TensorFlow Datasets; '': TFDS's default

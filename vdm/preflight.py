@@ -9,7 +9,7 @@ from pathlib import Path
 
 import ml_collections
 
-from vdm.checks import check_task, require, validate
+from vdm.checks import check_task, require, validate, value_of
 from vdm.data.captions.encoded import encode_given
 from vdm.data.datasets import check_name, make_source
 from vdm.evaluation.protocol import protocol_of, real_sources
@@ -85,28 +85,19 @@ def check_sampling(config: ml_collections.ConfigDict) -> None:
 
 def _check_base_model(config: ml_collections.ConfigDict) -> None:
     """Checks that the low-resolution model of a cascade fits this one."""
-    path, data = config.cascade.base_checkpoint, config.data
-    base = load_exported_config(Path(path))[0]["data"]
-    for field in ("channels", "condition"):
-        if base[field] != data[field]:
+    path, resolution = config.cascade.base_checkpoint, config.data.resolution
+    # Files exported before frame_rate existed use frames as stored.
+    base = {"frame_rate": 0.0} | load_exported_config(Path(path))[0]["data"]
+    for field in ("data.channels", "data.condition", "data.frame_rate", "cascade.frameskip"):
+        name, value = field.partition(".")[2], value_of(config, field)
+        if base[name] != value:
             raise ValueError(
-                f"{path} has data.{field} {base[field]!r}, and this model has {data[field]!r}"
+                f"{path} has data.{name} {base[name]!r}, and config.{field} is {value!r}"
             )
-    if data.resolution % base["resolution"]:
+    if resolution % base["resolution"]:
         raise ValueError(
             f"{path} has data.resolution {base['resolution']}, which does not divide "
-            f"config.data.resolution, {data.resolution}"
-        )
-    if base["frameskip"] != config.cascade.frameskip:
-        raise ValueError(
-            f"{path} has data.frameskip {base['frameskip']}, and config.cascade.frameskip is "
-            f"{config.cascade.frameskip}"
-        )
-    # Files exported before this field existed use frames as stored.
-    if base.get("frame_rate", 0.0) != data.frame_rate:
-        raise ValueError(
-            f"{path} has data.frame_rate {base.get('frame_rate', 0.0)}, and config.data.frame_rate "
-            f"is {data.frame_rate}"
+            f"config.data.resolution, {resolution}"
         )
 
 
@@ -120,12 +111,8 @@ def _needs_held_out(config: ml_collections.ConfigDict) -> bool:
 
 def _check_evaluation(config: ml_collections.ConfigDict) -> None:
     if config.eval.protocol == "moving_digits":
-        require(
-            config.data.name == "moving_digits",
-            "data.name",
-            config.data.name,
-            "'moving_digits' for config.eval.protocol 'moving_digits'",
-        )
+        expected = "'moving_digits' for config.eval.protocol 'moving_digits'"
+        require(config, "data.name", config.data.name == "moving_digits", expected)
         return
     protocol = protocol_of(config)
     real_sources(config, protocol)
@@ -138,10 +125,8 @@ def _check_evaluation(config: ml_collections.ConfigDict) -> None:
 
 
 def _check_checkpoint(config: ml_collections.ConfigDict, workdir: Path, mode: str) -> None:
-    if config.checkpoint and mode in ("train", "export"):
-        raise ValueError(
-            f"config.checkpoint is {config.checkpoint!r}, and must be empty for --mode={mode}"
-        )
+    if mode in ("train", "export"):
+        require(config, "checkpoint", not config.checkpoint, f"empty for --mode={mode}")
     if mode != "train" or has_checkpoints(workdir):
         check_ema(config, workdir)
 

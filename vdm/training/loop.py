@@ -91,7 +91,7 @@ def train(config: ml_collections.ConfigDict, workdir: Path, *, preview: Preview)
         prefetch=config.data.prefetch,
     )
     timer = StepTimer(first_step, batches.seconds_waited)
-    in_flight = _InFlight()
+    in_flight: deque[jax.Array] = deque()
 
     # ---- Loop.
     print("compiling the training step", flush=True)
@@ -104,7 +104,10 @@ def train(config: ml_collections.ConfigDict, workdir: Path, *, preview: Preview)
                 jax.block_until_ready(state.step)
                 timer.restart(step, batches.seconds_waited)
                 notice.listen()
-            in_flight.add(state)
+            # Two steps ahead keep the devices busy; more would delay the response to a preemption.
+            in_flight.append(jnp.copy(state.step))
+            if len(in_flight) > 2:
+                jax.block_until_ready(in_flight.popleft())
 
             is_last = step == training.num_steps
             is_logged = step % training.log_every == 0 or is_last
@@ -134,22 +137,6 @@ def train(config: ml_collections.ConfigDict, workdir: Path, *, preview: Preview)
                 timer.restart(step, batches.seconds_waited)
     trackers.close()
     checkpoints.close()
-
-
-class _InFlight:
-    """Keeps the host at most two steps ahead of the devices.
-
-    Two are enough to keep the devices busy. More would delay the response to a preemption.
-    """
-
-    def __init__(self) -> None:
-        self._steps: deque[jax.Array] = deque()
-
-    def add(self, state: TrainState) -> None:
-        """Adds a step; called with its state, before the next step takes the state's memory."""
-        self._steps.append(jnp.copy(state.step))
-        if len(self._steps) > 2:
-            jax.block_until_ready(self._steps.popleft())
 
 
 def _mean_metrics(state: TrainState, log_every: int) -> dict[str, float]:
