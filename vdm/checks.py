@@ -40,12 +40,12 @@ class Rule(NamedTuple):
 
 
 def one_of(choices: Sequence[str]) -> Rule:
-    """Allows some strings."""
+    """Returns a rule that allows the strings in `choices`."""
     return Rule(lambda value: value in choices, "one of " + ", ".join(map(repr, choices)))
 
 
 def at_least(bound: float) -> Rule:
-    """Allows finite numbers from `bound` on."""
+    """Returns a rule that allows finite numbers of at least `bound`."""
     return Rule(lambda value: bound <= value < math.inf, f"at least {bound}")
 
 
