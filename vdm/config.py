@@ -72,15 +72,15 @@ def default_config() -> ml_collections.ConfigDict:
     # Batches and steps.
     training.batch_size = 128  # videos per step, on all devices together
     training.accumulate = 1  # micro-batches per step (gradient accumulation)
-    training.num_steps = 200_000
+    training.num_steps = 200_000  # optimizer steps
     # Optimizer.
     training.optimizer = "adam"  # adam | muon; the paper uses Adam
-    training.learning_rate = 3e-4
+    training.learning_rate = 3e-4  # after the warm-up
     training.warmup_steps = 0  # linear warm-up; not fixed by the paper
     training.decay_steps = 0  # linear decay to zero over the last steps; not fixed by the paper
     training.adam_b1 = 0.9  # decay of the first moment; with muon, for parameters that Adam updates
     training.adam_b2 = 0.99  # decay of the second moment, likewise
-    training.adam_eps = 1e-8
+    training.adam_eps = 1e-8  # added to the root of the second moment
     training.weight_decay = 0.0  # decoupled
     training.gradient_clip = 1.0  # max global norm of the gradient; 0: off; not fixed by the paper
     training.ema_decay = 0.9999  # of the exponential moving average of the parameters
@@ -96,7 +96,7 @@ def default_config() -> ml_collections.ConfigDict:
     config.sample = sample = ml_collections.ConfigDict()
     # Task and output.
     sample.task = "generate"  # generate | predict | extend | interpolate | upsample | cascade
-    sample.num_videos = 16
+    sample.num_videos = 16  # samples in all
     sample.batch_size = 16  # videos per call of the sampler, on all devices together
     sample.seed = 0  # sample i is a function of (seed, i)
     sample.max_video_files = 64  # max videos also written as GIF and MP4
@@ -140,7 +140,7 @@ def default_config() -> ml_collections.ConfigDict:
 
     config.upsample = upsample = ml_collections.ConfigDict()
     upsample.factor = 2  # ratio of the resolutions
-    upsample.downsampling = "area"  # area | bilinear
+    upsample.downsampling = "area"  # of the observed resolution: area | bilinear
 
     config.cascade = cascade = ml_collections.ConfigDict()
     cascade.base_checkpoint = ""  # exported .safetensors file of the low-resolution model
