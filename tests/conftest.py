@@ -1,4 +1,4 @@
-"""What every test runs under: checked shape annotations, and two devices."""
+"""Fixtures, and the setup of every test: checked shape annotations and two devices."""
 
 import functools
 import os
@@ -9,19 +9,19 @@ import jax
 import jaxtyping
 import pytest
 
-# Before anything imports vdm: from here on, each annotated array that goes into or out of these
-# packages has the shape and dtype that it says. Only while testing: users need no beartype.
+# Has to precede the first import of vdm. Checks the annotated shape and dtype of every argument and
+# result in these packages. Users need no beartype.
 jaxtyping.install_import_hook(["vdm.diffusion", "vdm.metrics", "vdm.models"], "beartype.beartype")
 
-# Before anything touches a device. The sharded paths need at least two; `JAX_PLATFORMS=cuda` (or
-# tpu) in the environment runs the tests there instead.
+# Has to precede the first use of a device. Tests of sharding need at least two devices.
+# JAX_PLATFORMS=cuda (or tpu) in the environment runs the tests on an accelerator.
 if "JAX_PLATFORMS" not in os.environ:
     jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 2)
 
 ROOT = pathlib.Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
-from configs.moving_digits import get_config  # noqa: E402  after the hook, as all of vdm
+from configs.moving_digits import get_config  # noqa: E402  after the import hook
 
 SHARED_DATA = ROOT.parent / "shared" / "data"
 SHARED_FAULTS = ROOT.parent / "shared" / "faults" / "inputs"
@@ -36,18 +36,18 @@ def _path_or_skip(folder: pathlib.Path, name: str) -> pathlib.Path:
 
 @pytest.fixture(scope="session")
 def shared_data():
-    """The path of a file in ../shared/data, which is not in the repository, or a skip."""
+    """Returns the path of a file in ../shared/data, outside the repository, or skips the test."""
     return functools.partial(_path_or_skip, SHARED_DATA)
 
 
 @pytest.fixture(scope="session")
 def shared_faults():
-    """The path of a file in ../shared/faults/inputs, likewise."""
+    """Returns the path of a file in ../shared/faults/inputs, or skips the test."""
     return functools.partial(_path_or_skip, SHARED_FAULTS)
 
 
 def _tiny_config():
-    """Moving digits small enough for a test: 4 frames of 8x8 pixels, one level, 3 blocks."""
+    """Moving digits of 4 frames of 8x8 pixels, and a network of one level and 3 blocks."""
     config = get_config()
     config.data.update(frames=4, resolution=8, condition="none")
     config.model.update(
@@ -79,7 +79,7 @@ def tiny_config_of_module():
 
 @pytest.fixture(scope="session")
 def tiny_overrides():
-    """What makes configs/moving_digits.py on the command line the tiny configuration."""
+    """Flags that turn configs/moving_digits.py into the tiny configuration."""
     tiny, full = _tiny_config(), get_config()
     return [
         f"--config.{section}.{name}={value}"

@@ -1,4 +1,4 @@
-"""Every configuration is complete and valid, and six of them are the paper's table."""
+"""Every configuration is complete and valid; six of them equal appendix A of the paper."""
 
 import importlib.util
 import pathlib
@@ -15,7 +15,7 @@ from vdm.models.unet import SpaceTimeUNet
 ROOT = pathlib.Path(__file__).parents[1]
 PAPER = ROOT.parent / "shared" / "paper.md"
 
-# Appendix A of the paper, copied from there and not from configs/.
+# Appendix A, copied from the paper, not from configs/.
 TABLE = """\
 | | UCF101 | BAIR | Kinetics-600 | text small | text large | text 9x128 |
 |---|---|---|---|---|---|---|
@@ -62,7 +62,7 @@ def load(name):
 
 
 def flatten(config):
-    """{"section.field": value}."""
+    """Returns {"section.field": value}."""
     return {
         f"{section}.{field}": value
         for section, fields in config.items()
@@ -72,21 +72,21 @@ def flatten(config):
 
 
 def columns(table):
-    """{config name: {row: cell}} of the first Markdown table in a text that has our columns."""
+    """Returns {config name: {row: cell}} of the first Markdown table with these columns."""
     rows = [
         [cell.strip() for cell in line.strip().strip("|").split("|")]
         for line in table[table.index("| | UCF101 ") :].split("\n\n")[0].strip().splitlines()
     ]
     header, _, *body = rows
     return {
-        FILE_OF_COLUMN[column]: {row[0]: row[place] for row in body}
-        for place, column in enumerate(header)
+        FILE_OF_COLUMN[column]: {row[0]: row[index] for row in body}
+        for index, column in enumerate(header)
         if column
     }
 
 
 def expected_fields(cells):
-    """The table's column as configuration fields."""
+    """Returns a column of the table as configuration fields."""
     numbers = {row: [float(n) for n in re.findall(r"[\d.]+", cell)] for row, cell in cells.items()}
     frames, height, width, frameskip = numbers["video"][:4]
     assert height == width
@@ -115,7 +115,7 @@ def expected_fields(cells):
         "sample.gamma": float(cells["gamma"]),
         "sample.reconstruction_weight": float(cells["reconstruction weight w_r"] or 1.0),
         "data.augment_flip": cells["augmentation"] == "left-right flips",
-        # The line above the table, for all six.
+        # The line above the table: all six models.
         "diffusion.log_snr_min": -20.0,
         "diffusion.log_snr_max": 20.0,
         "model.attention_resolutions": (8, 16, 32),
@@ -124,7 +124,7 @@ def expected_fields(cells):
 
 
 @pytest.mark.parametrize("name", ALL_CONFIGS)
-def test_is_valid_and_has_the_fields_of_the_defaults_alone(name):
+def test_is_valid_and_adds_no_fields(name):
     config = load(name).get_config()
     validate(config)
 
@@ -144,7 +144,7 @@ def test_header_has_the_command(name):
 
 
 @pytest.mark.parametrize("name", PAPER_CONFIGS)
-def test_is_the_papers_table(name):
+def test_equals_the_papers_table(name):
     module, cells = load(name), columns(TABLE)[name]
     config = module.get_config()
     fields, expected = flatten(config), expected_fields(cells)
@@ -154,7 +154,7 @@ def test_is_the_papers_table(name):
     assert config.data.condition == ("text" if name.startswith("text") else "none")
 
 
-def test_table_is_the_papers():
+def test_table_equals_the_papers():
     if not PAPER.exists():
         pytest.skip(f"{PAPER} is missing")
     assert columns(PAPER.read_text()) == columns(TABLE)
@@ -216,7 +216,7 @@ def test_network_maps_a_video_to_its_shape(name):
         ("training.warmup_steps", 60_001),
     ],
 )
-def test_wrong_value_is_refused_by_name(field, value):
+def test_names_the_field_of_an_invalid_value(field, value):
     config = load("ucf101").get_config()
     config.update_from_flattened_dict({field: value})
     with pytest.raises(ValueError, match=re.escape(f"config.{field} is {value!r}")):

@@ -1,4 +1,4 @@
-"""The weights that ship with the repository make moving digits that stay the same digit."""
+"""The weights in checkpoints/ draw moving digits that stay the same digit."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from vdm.training.checkpoints import check_same_model
 SHIPPED = Path(__file__).parents[1] / "checkpoints" / "moving_digits.safetensors"
 
 
-def test_samples_keep_the_digit_that_was_asked_for():
+def test_samples_keep_the_requested_digit():
     config = get_config()
     saved, step = load_exported_config(SHIPPED)
     check_same_model(config, saved, SHIPPED)

@@ -1,6 +1,6 @@
-"""The values that a configuration may have: one rule for each field, then rules across fields.
+"""Checks of a configuration's values: one rule per field, then rules across fields.
 
-Nothing here reads a file, a data set or a device: vdm/preflight.py does that.
+These need no file, data set or device; vdm/preflight.py has the checks that do.
 """
 
 import math
@@ -28,11 +28,11 @@ OPTIMIZATION_LEVELS = ("O0", "O1", "O2", "O3")
 
 
 class Rule(NamedTuple):
-    """The values that a field may have.
+    """The allowed values of a field.
 
     Attributes:
-      allows: whether a value is one of them.
-      expected: what to write after 'must be'.
+      allows: a predicate on values.
+      expected: the allowed values in words, to follow 'must be'.
     """
 
     allows: Callable[[Any], bool]
@@ -40,17 +40,17 @@ class Rule(NamedTuple):
 
 
 def one_of(choices: Sequence[str]) -> Rule:
-    """One of a few strings."""
+    """Returns a rule that allows the strings in `choices`."""
     return Rule(lambda value: value in choices, "one of " + ", ".join(map(repr, choices)))
 
 
 def at_least(bound: float) -> Rule:
-    """A finite number, `bound` or more."""
+    """Returns a rule that allows finite numbers of at least `bound`."""
     return Rule(lambda value: bound <= value < math.inf, f"at least {bound}")
 
 
-SHARE = Rule(lambda value: 0 <= value <= 1, "from 0 to 1")
-POSITIVE_SHARE = Rule(lambda value: 0 < value <= 1, "more than 0 and at most 1")
+FRACTION = Rule(lambda value: 0 <= value <= 1, "from 0 to 1")
+POSITIVE_FRACTION = Rule(lambda value: 0 < value <= 1, "more than 0 and at most 1")
 FINITE = Rule(math.isfinite, "finite")
 ANY = Rule(lambda value: True, "")
 
@@ -59,7 +59,7 @@ RULES = {
     "checkpoint": ANY,
     "data.name": one_of(SOURCES),
     "data.path": ANY,
-    "data.test_share": SHARE,
+    "data.test_share": FRACTION,
     "data.tfds_dir": ANY,
     "data.tfds_config": ANY,
     "data.camera": one_of(CAMERAS),
@@ -84,7 +84,7 @@ RULES = {
     "data.prefetch": at_least(1),
     "model.base_channels": at_least(1),
     "model.channel_multipliers": Rule(
-        lambda value: len(value) > 0 and min(value) >= 1, "one positive number for each resolution"
+        lambda value: len(value) > 0 and min(value) >= 1, "one positive number per resolution"
     ),
     "model.blocks_per_resolution": at_least(1),
     "model.attention_resolutions": ANY,
@@ -93,10 +93,10 @@ RULES = {
         lambda value: value >= 4 and value % 4 == 0, "a positive multiple of 4"
     ),
     "model.embedding_layers": at_least(1),
-    "model.dropout": SHARE,
+    "model.dropout": FRACTION,
     "model.num_classes": at_least(0),
     "model.text_width": at_least(0),
-    "model.condition_dropout": SHARE,
+    "model.condition_dropout": FRACTION,
     "model.film": ANY,
     "model.max_relative_distance": at_least(0),
     "model.patch_size": at_least(1),
@@ -114,12 +114,12 @@ RULES = {
     "training.warmup_steps": at_least(0),
     "training.decay_steps": at_least(0),
     "training.optimizer": one_of(OPTIMIZERS),
-    "training.adam_b1": SHARE,
-    "training.adam_b2": SHARE,
+    "training.adam_b1": FRACTION,
+    "training.adam_b2": FRACTION,
     "training.adam_eps": at_least(0),
     "training.weight_decay": at_least(0),
     "training.gradient_clip": at_least(0),
-    "training.ema_decay": SHARE,
+    "training.ema_decay": FRACTION,
     "training.log_every": at_least(1),
     "training.checkpoint_every": at_least(1),
     "training.keep_checkpoints": at_least(1),
@@ -128,7 +128,7 @@ RULES = {
     "sample.task": one_of(tuple(TASKS)),
     "sample.sampler": one_of(tuple(SAMPLERS)),
     "sample.num_steps": at_least(1),
-    "sample.gamma": SHARE,
+    "sample.gamma": FRACTION,
     "sample.langevin_step_size": at_least(0),
     "sample.seed": at_least(0),
     "sample.label": at_least(-1),
@@ -172,38 +172,37 @@ RULES = {
     "plan.steps": ANY,
     "plan.optimization_level": one_of(("", *OPTIMIZATION_LEVELS)),
     "plan.max_trials": at_least(0),
-    "plan.compute_efficiency": POSITIVE_SHARE,
-    "plan.memory_efficiency": POSITIVE_SHARE,
-    "plan.link_efficiency": POSITIVE_SHARE,
+    "plan.compute_efficiency": POSITIVE_FRACTION,
+    "plan.memory_efficiency": POSITIVE_FRACTION,
+    "plan.link_efficiency": POSITIVE_FRACTION,
     "plan.output": ANY,
 }
 
 
 def validate(config: ml_collections.ConfigDict) -> None:
-    """Checks the value of every field, and the fields that depend on one another.
+    """Checks the value of every field, and fields that depend on each other.
 
-    The task of config.sample is checked by `check_task`.
+    `check_task` checks the task of config.sample.
 
     Raises:
-      ValueError: one sentence that names the field, its value and the values that are allowed.
+      ValueError: the message names the field, its value and what is allowed.
     """
     for field, rule in RULES.items():
-        value = _value_of(config, field)
-        require(rule.allows(value), field, value, rule.expected)
+        require(config, field, rule.allows(value_of(config, field)), rule.expected)
     _check_schedules(config)
     _check_model(config)
     _check_condition(config)
 
 
 def check_task(config: ml_collections.ConfigDict) -> None:
-    """Checks config.sample.task against its own section and against the sampler.
+    """Checks the fields of config.sample.task, and its method and sampler.
 
     Raises:
-      ValueError: one sentence that names the field, its value and the values that are allowed.
+      ValueError: the message names the field, its value and what is allowed.
     """
     frames, resolution, sample = config.data.frames, config.data.resolution, config.sample
     if sample.task == "generate":
-        require(not sample.observed, "sample.observed", sample.observed, "empty to generate")
+        require(config, "sample.observed", not sample.observed, "empty to generate")
     elif sample.task == "predict":
         _in_range(config, "predict.num_given", 1, frames - 1)
     elif sample.task == "extend":
@@ -213,96 +212,65 @@ def check_task(config: ml_collections.ConfigDict) -> None:
     elif sample.task == "cascade":
         _in_range(config, "cascade.overlap", 1, frames - 1)
         path = config.cascade.base_checkpoint
-        require(bool(path), "cascade.base_checkpoint", path, "an exported .safetensors file")
+        require(config, "cascade.base_checkpoint", path, "an exported .safetensors file")
     elif sample.task == "upsample":
-        factor = config.upsample.factor
         expected = f"a divisor of config.data.resolution, {resolution}"
-        require(resolution % factor == 0, "upsample.factor", factor, expected)
+        require(config, "upsample.factor", resolution % config.upsample.factor == 0, expected)
     if sample.task in ("upsample", "cascade"):
-        require(
-            sample.conditioning == "reconstruction",
-            "sample.conditioning",
-            sample.conditioning,
-            f"'reconstruction' for the task {sample.task!r}, which observes a low resolution",
-        )
+        expected = f"'reconstruction' for the task {sample.task!r}, which observes a low resolution"
+        require(config, "sample.conditioning", sample.conditioning == "reconstruction", expected)
     elif sample.task != "generate" and sample.conditioning == "repaint":
-        require(
-            sample.sampler != "dpmpp_2m",
-            "sample.sampler",
-            sample.sampler,
-            "a single-step sampler where config.sample.conditioning is 'repaint'",
-        )
+        expected = "a single-step sampler where config.sample.conditioning is 'repaint'"
+        require(config, "sample.sampler", sample.sampler != "dpmpp_2m", expected)
 
 
-def require(holds: bool, field: str, value: Any, expected: str) -> None:
-    """Raises ValueError with the field, its value and what it must be, unless `holds`."""
+def require(config: ml_collections.ConfigDict, field: str, holds: object, expected: str) -> None:
+    """Raises ValueError with the field, its value and what it must be, unless `holds` is true."""
     if not holds:
-        raise ValueError(f"config.{field} is {value!r}, and must be {expected}")
+        raise ValueError(f"config.{field} is {value_of(config, field)!r}, and must be {expected}")
+
+
+def value_of(config: ml_collections.ConfigDict, field: str) -> Any:
+    """Returns the value of a field 'section.name'."""
+    for name in field.split("."):
+        config = config[name]
+    return config
 
 
 def _check_schedules(config: ml_collections.ConfigDict) -> None:
     diffusion, training = config.diffusion, config.training
-    require(
-        diffusion.log_snr_min < diffusion.log_snr_max,
-        "diffusion.log_snr_min",
-        diffusion.log_snr_min,
-        f"less than diffusion.log_snr_max, {diffusion.log_snr_max}",
-    )
+    limit = diffusion.log_snr_max
+    expected = f"less than diffusion.log_snr_max, {limit}"
+    require(config, "diffusion.log_snr_min", diffusion.log_snr_min < limit, expected)
     _in_range(config, "training.warmup_steps", 0, training.num_steps)
     _in_range(config, "training.decay_steps", 0, training.num_steps - training.warmup_steps)
 
 
 def _check_model(config: ml_collections.ConfigDict) -> None:
     model, resolution = config.model, config.data.resolution
-    total_stride = model.patch_size * 2 ** (len(model.channel_multipliers) - 1)
-    require(
-        resolution % total_stride == 0,
-        "data.resolution",
-        resolution,
-        f"divisible by {total_stride}, model.patch_size times the stride of "
-        "model.channel_multipliers",
-    )
+    stride = model.patch_size * 2 ** (len(model.channel_multipliers) - 1)
+    factors = "model.patch_size times the stride of model.channel_multipliers"
+    expected = f"divisible by {stride}, {factors}"
+    require(config, "data.resolution", resolution % stride == 0, expected)
     for level, multiplier in enumerate(model.channel_multipliers):
         size = resolution // model.patch_size // 2**level
         channels = model.base_channels * multiplier
-        require(
-            size not in model.attention_resolutions or channels % model.head_dim == 0,
-            "model.head_dim",
-            model.head_dim,
-            f"a divisor of {channels}, the channels at resolution {size}",
-        )
+        divides = channels % model.head_dim == 0 or size not in model.attention_resolutions
+        expected = f"a divisor of {channels}, the channels at resolution {size}"
+        require(config, "model.head_dim", divides, expected)
 
 
 def _check_condition(config: ml_collections.ConfigDict) -> None:
     condition, model, sample = config.data.condition, config.model, config.sample
     for field, kind in (("num_classes", "label"), ("text_width", "text")):
-        expected = "positive" if condition == kind else "0"
-        require(
-            (model[field] > 0) == (condition == kind),
-            f"model.{field}",
-            model[field],
-            f"{expected} where data.condition is {condition!r}",
-        )
-    require(
-        sample.label < model.num_classes,
-        "sample.label",
-        sample.label,
-        f"less than config.model.num_classes, {model.num_classes}",
-    )
-    require(
-        not sample.caption or condition == "text",
-        "sample.caption",
-        sample.caption,
-        "empty where config.data.condition is not 'text'",
-    )
+        agrees = (model[field] > 0) == (condition == kind)
+        sign = "positive" if condition == kind else "0"
+        require(config, f"model.{field}", agrees, f"{sign} where data.condition is {condition!r}")
+    expected = f"less than config.model.num_classes, {model.num_classes}"
+    require(config, "sample.label", sample.label < model.num_classes, expected)
+    expected = "empty where config.data.condition is not 'text'"
+    require(config, "sample.caption", not sample.caption or condition == "text", expected)
 
 
-def _in_range(config: ml_collections.ConfigDict, field: str, least: int, most: int) -> None:
-    value = _value_of(config, field)
-    require(least <= value <= most, field, value, f"{least} to {most}")
-
-
-def _value_of(config: ml_collections.ConfigDict, field: str) -> Any:
-    for name in field.split("."):
-        config = config[name]
-    return config
+def _in_range(config: ml_collections.ConfigDict, field: str, first: int, last: int) -> None:
+    require(config, field, first <= value_of(config, field) <= last, f"{first} to {last}")

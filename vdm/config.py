@@ -1,179 +1,170 @@
-"""The fields of a configuration and their defaults; vdm/checks.py has the values allowed.
+"""The page of fields: every configuration option and its default. vdm/checks.py has the limits.
 
-A file in configs/ starts from `default_config` and sets what its experiment needs. Fields whose
-comment says 'not fixed by the paper' are choices of this project.
+A file in configs/ starts from `default_config` and sets what its experiment needs. Comments give
+the meaning, the unit and the choices; 'not fixed by the paper' marks choices of this project.
 """
 
 import ml_collections
 
 
 def default_config() -> ml_collections.ConfigDict:
-    """What the six models of the paper have in common (appendix A)."""
+    """Returns the defaults: what the paper's six models share (appendix A)."""
     config = ml_collections.ConfigDict()
-    config.seed = 0
-    # An exported .safetensors file for sample and eval to use instead of the workdir's checkpoint.
-    config.checkpoint = ""
+    config.seed = 0  # of initialisation, batches, noise and dropout
+    config.checkpoint = ""  # exported .safetensors file for sample and eval; '': WORKDIR's newest
 
     config.data = data = ml_collections.ConfigDict()
+    # moving_digits | folder | bair_robot_pushing_small | ucf101 | kinetics600 | captioned_videos
     data.name = "moving_digits"
-    data.path = ""  # of 'folder': the folder of video files
-    data.test_share = 0.1  # of 'folder': videos held out, where no manifest says
-    data.tfds_dir = ""  # of data sets of TensorFlow Datasets; '' for TFDS's own default
-    data.tfds_config = ""  # of those whose builder has several
-    data.camera = "image_main"  # of BAIR: image_main | image_aux1
-    data.frames = 16
-    data.resolution = 64  # height and width
-    data.channels = 3
-    # Of 'folder': frames per second at which videos are sampled by their presentation times, before
-    # frameskip; 0 for frames as stored. Observed videos are sampled alike. Not fixed by the paper.
-    data.frame_rate = 0.0
-    data.frameskip = 1  # one frame of these is kept
-    data.start = "random"  # of videos: where a clip for training begins, random | first
-    data.downsample = 1  # of moving digits: block means, for the low resolution of a cascade
-    data.motion = "any"  # of moving digits: any | horizontal
-    data.speed = 0.5  # of moving digits: pixels a frame along an axis
-    data.num_images = 8  # independent frames for joint training, after each video's own
+    data.path = ""  # folder of video files, for 'folder'
+    data.test_share = 0.1  # fraction of videos held out, for 'folder' without given splits
+    data.tfds_dir = ""  # folder of TensorFlow Datasets; '': TFDS's default
+    data.tfds_config = ""  # builder config, for TFDS builders with several
+    data.camera = "image_main"  # image_main | image_aux1, for BAIR
+    data.motion = "any"  # any (8 directions) | horizontal, for moving digits
+    data.speed = 0.5  # pixels per frame along an axis, for moving digits
+    data.downsample = 1  # block size of average pooling, for moving digits at low resolution
+    # Clips.
+    data.frames = 16  # frames per video
+    data.resolution = 64  # height and width, pixels
+    data.channels = 3  # 1 | 3
+    # Frames per second, sampled by timestamp before frameskip, for 'folder'; 0: frames as stored.
+    data.frame_rate = 0.0  # not fixed by the paper
+    data.frameskip = 1  # keeps one of this many frames
+    data.start = "random"  # first frame of a training clip: random | first
+    data.augment_flip = False  # mirrors half of the training clips left to right
+    data.num_images = 8  # independent images per video, for joint training
+    # Conditioning.
     data.condition = "none"  # none | label | text
-    data.text_tokens = 128
-    # 'words' for vdm/data/captions/word_vectors.py; or a language model by its name on the Hugging
-    # Face hub, or by its folder, whose vectors of the data set's captions
-    # python -m vdm.data.encode_text keeps.
+    data.text_tokens = 128  # max tokens per caption; longer captions are cut
+    # 'words' (random word vectors), or a Hugging Face model by name or folder (encode_text first).
     data.text_encoder = "words"
-    data.augment_flip = False  # left-right
-    data.num_workers = 4  # threads that make examples, on each host
-    data.prefetch = 2  # batches made ahead
+    # Input pipeline.
+    data.num_workers = 4  # threads per host that create examples
+    data.prefetch = 2  # batches created ahead of the step
 
     config.model = model = ml_collections.ConfigDict()
-    model.base_channels = 128
-    model.channel_multipliers = (1, 2, 4, 8)
-    model.blocks_per_resolution = 2
-    model.attention_resolutions = (8, 16, 32)
-    model.head_dim = 64
-    model.embedding_dim = 1024
-    model.embedding_layers = 4
-    model.dropout = 0.0
-    model.num_classes = 0
-    model.text_width = 0
-    model.condition_dropout = 0.1  # not fixed by the paper
-    model.film = False
-    model.max_relative_distance = 32  # not fixed by the paper
-    model.patch_size = 1  # not in the paper
-    model.remat = "none"  # none | activations | blocks: what the backward pass computes again
-    model.dtype = "bfloat16"  # float32 | bfloat16
+    model.base_channels = 128  # channels at the highest resolution, before the multiplier
+    model.channel_multipliers = (1, 2, 4, 8)  # one per resolution, from high to low
+    model.blocks_per_resolution = 2  # residual blocks
+    model.attention_resolutions = (8, 16, 32)  # heights at which attention follows a block
+    model.head_dim = 64  # channels per attention head
+    model.max_relative_distance = 32  # frames; larger distances are clipped; not fixed by the paper
+    model.embedding_dim = 1024  # width of the conditioning embedding; a multiple of 4
+    model.embedding_layers = 4  # layers of the conditioning MLP
+    model.film = False  # True: the embedding scales and shifts; False: it is added
+    model.dropout = 0.0  # probability
+    model.num_classes = 0  # classes, for data.condition 'label'
+    model.text_width = 0  # channels of a token vector, for data.condition 'text'
+    model.condition_dropout = 0.1  # probability of no condition in training; not fixed by the paper
+    model.patch_size = 1  # pixels per side of a patch; not in the paper
+    model.remat = "none"  # rematerialisation in the backward pass: none | activations | blocks
+    model.dtype = "bfloat16"  # of activations: float32 | bfloat16; parameters are float32
 
     config.diffusion = diffusion = ml_collections.ConfigDict()
-    diffusion.target = "eps"  # eps | x | v
-    diffusion.log_snr_min = -20.0
-    diffusion.log_snr_max = 20.0
-    diffusion.log_snr_shift = 0.0  # added to the schedule; not in the paper
-    diffusion.clip = True  # x_hat to [-1, 1]; not fixed by the paper
+    diffusion.target = "eps"  # what the network predicts: eps | x | v
+    diffusion.log_snr_min = -20.0  # at t = 1, before the shift
+    diffusion.log_snr_max = 20.0  # at t = 0, before the shift
+    diffusion.log_snr_shift = 0.0  # added to the cosine schedule; not in the paper
+    diffusion.clip = True  # clips x_hat to [-1, 1] in sampling; not fixed by the paper
 
     config.training = training = ml_collections.ConfigDict()
-    training.batch_size = 128
-    # Parts of a batch that go through the network one after another, their gradients added up: the
-    # same step in a fraction of the memory for activations.
-    training.accumulate = 1
-    training.num_steps = 200_000
-    training.learning_rate = 3e-4
-    training.warmup_steps = 0  # not fixed by the paper
+    # Batches and steps.
+    training.batch_size = 128  # videos per step, on all devices together
+    training.accumulate = 1  # micro-batches per step (gradient accumulation)
+    training.num_steps = 200_000  # optimizer steps
+    # Optimizer.
+    training.optimizer = "adam"  # adam | muon; the paper uses Adam
+    training.learning_rate = 3e-4  # after the warm-up
+    training.warmup_steps = 0  # linear warm-up; not fixed by the paper
     training.decay_steps = 0  # linear decay to zero over the last steps; not fixed by the paper
-    training.optimizer = "adam"  # adam | muon; the paper's is Adam
-    training.adam_b1 = 0.9  # with muon, of the parameters that are not matrices
-    training.adam_b2 = 0.99
-    training.adam_eps = 1e-8
-    training.weight_decay = 0.0
-    training.gradient_clip = 1.0  # global norm, 0 for none; not fixed by the paper
-    training.ema_decay = 0.9999
+    training.adam_b1 = 0.9  # decay of the first moment; with muon, for parameters that Adam updates
+    training.adam_b2 = 0.99  # decay of the second moment, likewise
+    training.adam_eps = 1e-8  # added to the root of the second moment
+    training.weight_decay = 0.0  # decoupled
+    training.gradient_clip = 1.0  # max global norm of the gradient; 0: off; not fixed by the paper
+    training.ema_decay = 0.9999  # of the exponential moving average of the parameters
+    # Trackers and checkpoints.
     training.log_every = 100  # steps
-    training.checkpoint_every = 5_000
-    training.keep_checkpoints = 2
-    training.sample_every = 10_000  # a video of samples to TensorBoard; 0 for none
+    training.checkpoint_every = 5_000  # steps
+    training.keep_checkpoints = 2  # newest checkpoints kept
+    training.sample_every = 10_000  # steps between sample videos; 0: none
 
     config.mesh = mesh = ml_collections.ConfigDict()
-    # Devices over which parameters, optimizer and EMA are split; 1: whole on each device.
-    mesh.fsdp = 1
+    mesh.fsdp = 1  # devices that share one copy of parameters, optimizer state and EMA
 
     config.sample = sample = ml_collections.ConfigDict()
-    # generate | predict | extend | interpolate | upsample | cascade
-    sample.task = "generate"
+    # Task and output.
+    sample.task = "generate"  # generate | predict | extend | interpolate | upsample | cascade
+    sample.num_videos = 16  # samples in all
+    sample.batch_size = 16  # videos per call of the sampler, on all devices together
+    sample.seed = 0  # sample i is a function of (seed, i)
+    sample.max_video_files = 64  # max videos also written as GIF and MP4
+    # Sampler.
     sample.sampler = "ancestral"  # ancestral | langevin | ddim | dpmpp_2m
-    sample.num_steps = 256
-    sample.gamma = 0.3
-    sample.langevin_step_size = 0.1
-    sample.seed = 0
-    # Of a conditional model: one condition for all samples. Without it, sample i has the label or
-    # the caption of example i of the held-out data.
-    sample.label = -1
-    sample.caption = ""
-    sample.guidance_weight = 1.0  # of classifier-free guidance, 1 + w of eq 6; 0: no condition
-    # What a task observes: by default held-out videos; or a folder, video or .npz of the user.
-    sample.observed = ""
-    sample.conditioning = "reconstruction"  # ... | replacement | replacement_posterior | repaint
+    sample.num_steps = 256  # steps, of one network call each, or two with 'langevin'
+    sample.gamma = 0.3  # interpolates the variance of ancestral steps (eq 4), 0 to 1
+    sample.langevin_step_size = 0.1  # delta of eq 5, for 'langevin'
+    # Condition.
+    sample.label = -1  # class of all samples; -1: the label of held-out example i
+    sample.caption = ""  # caption of all samples; '': the caption of held-out example i
+    sample.guidance_weight = 1.0  # classifier-free guidance, 1 + w of eq 6; 1: off
+    # Observed frames.
+    sample.observed = ""  # your video, folder or .npz; '': held-out videos
+    sample.per_example = 1  # samples per held-out example
+    sample.return_observed = True  # returns observed frames unchanged; not fixed by the paper
+    # Method: reconstruction | replacement | replacement_posterior | repaint.
+    sample.conditioning = "reconstruction"
     sample.reconstruction_weight = 1.0  # w_r of eq 7 and 8
-    # x_hat is clipped after the gradient of the reconstruction error is taken, or before it, where
-    # the gradient then vanishes; only with diffusion.clip. Not fixed by the paper.
-    sample.reconstruction_clip = "after"  # after | before
+    # Clips x_hat after | before its reconstruction error's gradient; not fixed by the paper.
+    sample.reconstruction_clip = "after"
     sample.reconstruction_normalization = "none"  # none | residual; not fixed by the paper
-    # Of pseudo-inverse guidance; 0 for the paper's approximation of q(x_a given z_t).
-    sample.reconstruction_data_variance = 0.0
-    # Most videos of a device that are guided at a time, in equal parts of what it has. The memory
-    # of a guided step grows with these, and its result does not change. 0: all at once.
+    sample.reconstruction_data_variance = 0.0  # of pseudo-inverse guidance; 0: eq 7 and 8
+    # Max videos per device in a guided step: bounds memory, changes no sample; 0: the whole batch.
     sample.reconstruction_micro_batch = 0
-    sample.return_observed = True  # observed frames as they are; not fixed by the paper
-    sample.repaint_jump_length = 10  # steps
-    sample.repaint_repeats = 10
-    # Samples of each held-out example, from which come what is observed and the condition.
-    sample.per_example = 1
-    sample.num_videos = 16
-    sample.batch_size = 16
-    sample.max_video_files = 64  # videos that are also written as GIF and MP4 files
+    sample.repaint_jump_length = 10  # steps per jump of RePaint
+    sample.repaint_repeats = 10  # times that RePaint takes each jump
 
-    # Tasks, chosen by sample.task (vdm/sampling/tasks.py).
+    # One section per task of sample.task (vdm/sampling/tasks.py).
     config.predict = predict = ml_collections.ConfigDict()
-    predict.num_given = 1  # frames
+    predict.num_given = 1  # observed frames
 
     config.extend = extend = ml_collections.ConfigDict()
-    extend.num_frames = 64
-    extend.num_given = 0  # frames of an observed video to start from; 0 to generate the start
-    extend.overlap = 8  # frames of the block before that are given; not fixed by the paper
-    extend.stride = 8  # new frames that are kept of each block; not fixed by the paper
+    extend.num_frames = 64  # frames of the extended video
+    extend.num_given = 0  # observed frames at the start; 0: the first block is generated
+    extend.overlap = 8  # frames of the previous block that are observed; not fixed by the paper
+    extend.stride = 8  # new frames kept per block; not fixed by the paper
 
     config.interpolate = interpolate = ml_collections.ConfigDict()
-    interpolate.every = 4  # one frame of these is given
+    interpolate.every = 4  # one of this many frames is observed
 
     config.upsample = upsample = ml_collections.ConfigDict()
-    upsample.factor = 2
-    upsample.downsampling = "area"  # area | bilinear
+    upsample.factor = 2  # ratio of the resolutions
+    upsample.downsampling = "area"  # of the observed resolution: area | bilinear
 
     config.cascade = cascade = ml_collections.ConfigDict()
-    cascade.base_checkpoint = ""  # an exported .safetensors file of the low-resolution model
-    cascade.num_frames = 64
+    cascade.base_checkpoint = ""  # exported .safetensors file of the low-resolution model
+    cascade.num_frames = 64  # frames of the high-resolution video
     cascade.frameskip = 4  # of the low-resolution model
-    cascade.overlap = 1  # frames of the block before that are given
+    cascade.overlap = 1  # frames of the previous block that are observed
 
     config.eval = evaluation = ml_collections.ConfigDict()
-    # moving_digits: persistence and held-out loss; or a protocol of vdm/metrics/protocols.py.
-    evaluation.protocol = "moving_digits"
-    evaluation.num_videos = 256  # where the protocol leaves it open
-    evaluation.repeats = 1  # of a protocol, with the seeds from sample.seed on, for error bars
-    evaluation.log_snr_bins = 10
-    evaluation.batch_size = 16
-    evaluation.shard_size = 64  # samples in a file, made and kept together
+    evaluation.protocol = "moving_digits"  # or a protocol of vdm/metrics/protocols.py
+    evaluation.num_videos = 256  # videos, if the protocol does not fix the number
+    evaluation.repeats = 1  # sets of samples for error bars, with seeds from sample.seed on
+    evaluation.batch_size = 16  # videos per call of the loss and of the feature networks
+    evaluation.log_snr_bins = 10  # bins of the held-out loss
+    evaluation.shard_size = 64  # samples per file on disk
 
     config.plan = plan = ml_collections.ConfigDict()
-    # TPUs that need not be here, in chips, as v4:4x4x8; empty for the attached devices.
-    plan.topology = ""
-    plan.devices = 0  # the first so many of these; 0 for all
-    # Whose memory and speed the steps are compared with (vdm/planning/hardware/peaks.py); empty for
-    # the devices that they are compiled for.
-    plan.hardware = ""
-    plan.steps = ("train", "sample", "guided")
-    # O0 | O1 | O2 | O3; empty for O0 where a topology is given, and for JAX's own otherwise.
-    plan.optimization_level = ""
-    plan.max_trials = 4  # changes that are compiled where a step does not fit; 0 for none
-    # Shares of the makers' peaks that the estimate of time assumes.
-    plan.compute_efficiency = 0.5
-    plan.memory_efficiency = 0.8
-    plan.link_efficiency = 0.8
-    plan.output = ""  # a JSON file; empty for WORKDIR/plan.json where there is a workdir
+    plan.topology = ""  # unattached TPU slice in chips, such as v4:4x4x8; '': attached devices
+    plan.devices = 0  # uses the first so many devices; 0: all
+    plan.hardware = ""  # compare with this entry of vdm/planning/hardware/peaks.py; '': the devices
+    plan.steps = ("train", "sample", "guided")  # steps to compile
+    plan.optimization_level = ""  # O0 | O1 | O2 | O3; '': O0 with a topology, else JAX's default
+    plan.max_trials = 4  # changes to compile if a step does not fit; 0: none
+    plan.compute_efficiency = 0.5  # assumed fraction of the vendor's peak FLOP/s
+    plan.memory_efficiency = 0.8  # assumed fraction of the vendor's peak memory bandwidth
+    plan.link_efficiency = 0.8  # assumed fraction of the vendor's peak link bandwidth
+    plan.output = ""  # JSON file; '': WORKDIR/plan.json if there is a workdir
     return config

@@ -15,13 +15,15 @@ _SEPARATOR = "/"
 
 
 def export(path: Path, params: dict, config: ml_collections.ConfigDict, step: int) -> None:
-    """Writes parameters, float32, under names such as 'middle_0/residual/conv_1/conv/kernel'.
+    """Writes parameters to a safetensors file, float32, with the configuration as metadata.
+
+    Tensor names are paths such as 'middle_0/residual/conv_1/conv/kernel'.
 
     Args:
-      path: of the file; its folder exists.
+      path: the file, in an existing folder.
       params: the EMA parameters.
-      config: goes whole into the file's metadata as JSON, under 'config'.
-      step: training steps behind the parameters, into the metadata under 'step'.
+      config: the configuration; JSON in the metadata, under 'config'.
+      step: the number of training steps; in the metadata, under 'step'.
     """
     tensors = {
         name: np.ascontiguousarray(value, np.float32)
@@ -33,28 +35,28 @@ def export(path: Path, params: dict, config: ml_collections.ConfigDict, step: in
 
 
 def load_exported_config(path: Path) -> tuple[dict, int]:
-    """The configuration inside an exported file, as nested dicts, and the step.
+    """Returns the configuration in an exported file, as nested dicts, and the step.
 
     Raises:
-      FileNotFoundError: there is no such file.
-      ValueError: the file is not one that `export` wrote.
+      FileNotFoundError: the file does not exist.
+      ValueError: `export` did not write the file.
     """
     with _open(path) as file:
         metadata = file.metadata() or {}
     if not {"config", "step"} <= metadata.keys():
-        raise ValueError(f"{path} holds no configuration: it was not written by --mode=export")
+        raise ValueError(f"{path} has no configuration: --mode=export did not write it")
     return json.loads(metadata["config"]), int(metadata["step"])
 
 
 def load_exported(path: Path) -> dict:
-    """The parameters of an exported file, float32 on the host.
+    """Returns the parameters in an exported file, as float32 NumPy arrays.
 
     Raises:
-      FileNotFoundError: there is no such file.
+      FileNotFoundError: the file does not exist.
       ValueError: the file is not a safetensors file.
     """
     with _open(path) as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a dict
     return unflatten_dict(tensors, sep=_SEPARATOR)
 
 

@@ -1,4 +1,4 @@
-"""Atomic writes: a reader sees the whole new file, or the one before it."""
+"""Atomic writes: a reader sees the old file or the complete new one."""
 
 import contextlib
 import uuid
@@ -8,11 +8,11 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yields a temporary path in the folder of `path`, which replaces `path` when the block ends.
+    """Yields a temporary path in the same folder, which replaces `path` when the block ends.
 
-    Where the block raises, `path` stays as it was and the temporary file is deleted.
+    If the block raises, `path` is unchanged and the temporary file is deleted.
     """
-    # Not the number of the process: hosts that share a folder may have the same.
+    # A process id would not be unique: hosts may share the folder.
     temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         yield temporary
@@ -22,6 +22,6 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a UTF-8 text file atomically; what is not UTF-8 is written with escapes."""
+    """Writes a UTF-8 text file atomically; characters outside UTF-8 become escapes."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")

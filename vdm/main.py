@@ -1,59 +1,60 @@
 """Command line: python -m vdm.main --config=FILE --workdir=DIR --mode=MODE [--config.a.b=value]."""
 
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from vdm.parallel.processes import Processes, Start
+from vdm.parallel.processes import ConnectOptions, Processes, first_line
 
 MODES = ("train", "sample", "eval", "export", "plan")
 
 _CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "Configuration file; override its fields by --config.section.field=value."
+    "config", None, "Configuration file. --config.section.field=value overrides a field of it."
 )
 _WORKDIR = flags.DEFINE_string(
-    "workdir", None, "Folder of the run: checkpoints, logs, samples and results."
+    "workdir", None, "Folder of the run: checkpoints, metrics, samples and results."
 )
 _MODE = flags.DEFINE_enum(
     "mode",
     "train",
     MODES,
-    "train: from the newest checkpoint in the workdir. sample: videos, a contact sheet and arrays "
-    "to WORKDIR/samples. eval: a report to WORKDIR/eval. export: EMA weights and the "
-    "configuration to WORKDIR/model.safetensors. plan: what the steps need on given devices, and "
-    "an estimate of their time, without running them.",
+    "train: trains, resuming from the newest checkpoint in WORKDIR. sample: writes videos, arrays "
+    "and a contact sheet to WORKDIR/samples. eval: writes a report to WORKDIR/eval. export: writes "
+    "the EMA weights and the configuration to WORKDIR/model.safetensors. plan: compiles the steps "
+    "for attached or unattached devices, and reports memory, FLOPs, communication and time.",
 )
 _COORDINATOR = flags.DEFINE_string(
     "coordinator",
     "",
-    "HOST:PORT of process 0, where several processes work together. Not needed on TPU pods, under "
-    "Slurm, Open MPI, or Kubernetes with jax[k8s], which are detected.",
+    "HOST:PORT of process 0, for a run of several processes. Detected on TPU pods, under Slurm, "
+    "Open MPI, and Kubernetes with jax[k8s].",
 )
 _NUM_PROCESSES = flags.DEFINE_integer(
-    "num_processes", 0, "Processes in all, with --coordinator; 1 alone: detect no cluster."
+    "num_processes", 0, "Number of processes, with --coordinator; 1 alone: no detection."
 )
-_PROCESS_ID = flags.DEFINE_integer("process_id", -1, "Of this process, from 0, with --coordinator.")
+_PROCESS_ID = flags.DEFINE_integer("process_id", -1, "Process index from 0, with --coordinator.")
 _CONNECT_TIMEOUT = flags.DEFINE_integer(
-    "connect_timeout", 30, "Seconds for all processes to come together."
+    "connect_timeout", 30, "Seconds until all processes must have connected."
 )
 _HEARTBEAT_TIMEOUT = flags.DEFINE_integer(
     "heartbeat_timeout",
     30,
-    "Seconds without a sign of life after which a process is lost, and all others end.",
+    "Seconds without a heartbeat after which a process counts as lost, and all others end.",
 )
 
 
 def train(config, workdir: Path) -> None:
-    """Trains, resuming from the newest checkpoint; writes checkpoints, logs and sample videos."""
+    """Trains, resuming from the newest checkpoint; writes checkpoints, metrics and previews."""
     from vdm.parallel.mesh import make_mesh
     from vdm.sampling.generate import make_preview
     from vdm.training.loop import train as run
 
     run(config, workdir, preview=make_preview(config, make_mesh(config)))
-    print(f"trained; checkpoints and logs are in {workdir}")
+    print(f"trained; checkpoints and metrics are in {workdir}")
 
 
 def sample(config, workdir: Path) -> None:
@@ -94,7 +95,7 @@ def export(config, workdir: Path) -> None:
 
 
 def plan(config, workdir: Path | None) -> None:
-    """Compiles the steps for given devices and prints what they need."""
+    """Compiles the steps for given devices; prints memory, FLOPs, communication and time."""
     from vdm.planning.plan import make_plan, plan_file
 
     output = plan_file(config, workdir)
@@ -104,26 +105,25 @@ def plan(config, workdir: Path | None) -> None:
 
 
 def _parse(argv: list[str]) -> list[str]:
-    """absl's parser, with one sentence and exit status 2 for whatever it finds wrong."""
+    """Parses flags; prints a one-line error and exits with status 2 if they are invalid."""
     try:
         rest = flags.FLAGS(argv)
         if len(rest) > 1:
             raise flags.Error(f"unexpected argument {rest[1]!r}")
-        needed = ("config",) if _MODE.value == "plan" else ("config", "workdir")
-        for flag in needed:
+        for flag in ("config",) if _MODE.value == "plan" else ("config", "workdir"):
             if flags.FLAGS[flag].value is None:
                 raise flags.Error(f"--{flag} is required")
-    except Exception as error:  # A configuration file may fail in any way.
-        print(f"error: {(str(error).strip() or repr(error)).splitlines()[0]}", file=sys.stderr)
+    except Exception as error:  # A configuration file may raise any exception.
+        print(f"error: {first_line(error)}", file=sys.stderr)
         sys.exit(2)
     return rest
 
 
 def main(_: list[str]) -> None:
-    logging.set_verbosity(logging.WARNING)  # Orbax reports every file that it writes.
+    logging.set_verbosity(logging.WARNING)  # Orbax logs every file that it writes.
     config, mode = _CONFIG.value, _MODE.value
     workdir = Path(_WORKDIR.value) if _WORKDIR.value else None
-    start = Start(
+    options = ConnectOptions(
         _COORDINATOR.value,
         _NUM_PROCESSES.value,
         _PROCESS_ID.value,
@@ -132,15 +132,16 @@ def main(_: list[str]) -> None:
     )
     processes = Processes()
     try:
-        if mode != "plan":  # which one process does
-            processes.connect(start, preemptible=mode == "train")
-        from vdm.preflight import check  # after connecting: an import may touch a device
+        if mode != "plan":  # planning needs one process alone
+            processes.connect(options, preemptible=mode == "train")
+        from vdm.preflight import check  # after connecting: its imports may use a device
 
         check(config, workdir, mode)
     except (ValueError, TypeError, OSError) as error:
         processes.fail(str(error), 1)
-    run = {"train": train, "sample": sample, "eval": evaluate, "export": export, "plan": plan}[mode]
-    processes.run(partial(run, config, workdir))
+    modes: dict[str, Callable[..., None]]
+    modes = {"train": train, "sample": sample, "eval": evaluate, "export": export, "plan": plan}
+    processes.run(partial(modes[mode], config, workdir))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Checks of a command before any long work: fields, files, data sets, checkpoints and the workdir.
+"""Checks before any long work: fields, files, data sets, checkpoints and the workdir.
 
-Nothing here writes. Each check raises ValueError or OSError with one sentence that names the field,
+They write nothing. Each raises ValueError or OSError with a one-line message that names the field,
 the file or the folder.
 """
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import ml_collections
 
-from vdm.checks import check_task, require, validate
+from vdm.checks import check_task, require, validate, value_of
 from vdm.data.captions.encoded import encode_given
 from vdm.data.datasets import check_name, make_source
 from vdm.evaluation.protocol import protocol_of, real_sources
@@ -26,17 +26,18 @@ def check(config: ml_collections.ConfigDict, workdir: Path | None, mode: str) ->
 
     Args:
       config: the configuration.
-      workdir: the folder of the run, which may be None for a plan alone.
-      mode: 'train', 'sample', 'eval', 'export', or 'plan', which needs neither data nor a
-        checkpoint.
+      workdir: the folder of the run; may be None for 'plan'.
+      mode: 'train', 'sample', 'eval', 'export', or 'plan', which needs no data and no checkpoint.
 
     Raises:
-      ValueError, OSError: one sentence that names the field, the file or the folder.
+      ValueError, OSError: the message names the field, the file or the folder.
     """
     validate(config)
     check_name(config)
     if mode == "plan":
         _check_plan(config, workdir)
+    elif workdir is None:
+        raise ValueError(f"--workdir is required for --mode={mode}")
     else:
         _check_run(config, workdir, mode)
 
@@ -67,10 +68,10 @@ def _check_plan(config: ml_collections.ConfigDict, workdir: Path | None) -> None
 
 
 def check_sampling(config: ml_collections.ConfigDict) -> None:
-    """Checks the task of config.sample, with the caption, the videos or the model that it needs.
+    """Checks the task of config.sample, and the caption, videos or model that it needs.
 
     Raises:
-      ValueError, OSError: one sentence that names the field, the file or the frame.
+      ValueError, OSError: the message names the field, the file or the frame.
     """
     check_task(config)
     sample = config.sample
@@ -83,62 +84,49 @@ def check_sampling(config: ml_collections.ConfigDict) -> None:
 
 
 def _check_base_model(config: ml_collections.ConfigDict) -> None:
-    """The low-resolution model of a cascade fits the high-resolution one."""
-    path, data = config.cascade.base_checkpoint, config.data
-    base = load_exported_config(Path(path))[0]["data"]
-    for field in ("channels", "condition"):
-        if base[field] != data[field]:
+    """Checks that the low-resolution model of a cascade fits this one."""
+    path, resolution = config.cascade.base_checkpoint, config.data.resolution
+    # Files exported before frame_rate existed use frames as stored.
+    base = {"frame_rate": 0.0} | load_exported_config(Path(path))[0]["data"]
+    for field in ("data.channels", "data.condition", "data.frame_rate", "cascade.frameskip"):
+        name, value = field.partition(".")[2], value_of(config, field)
+        if base[name] != value:
             raise ValueError(
-                f"{path} has data.{field} {base[field]!r}, and this model has {data[field]!r}"
+                f"{path} has data.{name} {base[name]!r}, and config.{field} is {value!r}"
             )
-    if data.resolution % base["resolution"]:
+    if resolution % base["resolution"]:
         raise ValueError(
-            f"{path} makes videos of {base['resolution']} pixels a side, which does not divide "
-            f"config.data.resolution, {data.resolution}"
-        )
-    if base["frameskip"] != config.cascade.frameskip:
-        raise ValueError(
-            f"{path} has data.frameskip {base['frameskip']}, and config.cascade.frameskip is "
-            f"{config.cascade.frameskip}"
-        )
-    # Files that were exported before the field existed have frames as stored.
-    if base.get("frame_rate", 0.0) != data.frame_rate:
-        raise ValueError(
-            f"{path} has data.frame_rate {base.get('frame_rate', 0.0)}, and config.data.frame_rate "
-            f"is {data.frame_rate}"
+            f"{path} has data.resolution {base['resolution']}, which does not divide "
+            f"config.data.resolution, {resolution}"
         )
 
 
 def _needs_held_out(config: ml_collections.ConfigDict) -> bool:
-    """Whether samples observe held-out videos, or take their labels or captions."""
+    """Returns whether samples observe held-out videos, or use their labels or captions."""
     data, sample = config.data, config.sample
     observes = sample.task not in ("generate", "cascade") and not sample.observed
-    is_told = sample.label >= 0 if data.condition == "label" else bool(sample.caption)
-    return observes or (data.condition != "none" and not is_told)
+    is_given = sample.label >= 0 if data.condition == "label" else bool(sample.caption)
+    return observes or (data.condition != "none" and not is_given)
 
 
 def _check_evaluation(config: ml_collections.ConfigDict) -> None:
     if config.eval.protocol == "moving_digits":
-        require(
-            config.data.name == "moving_digits",
-            "data.name",
-            config.data.name,
-            "'moving_digits' for config.eval.protocol 'moving_digits'",
-        )
+        expected = "'moving_digits' for config.eval.protocol 'moving_digits'"
+        require(config, "data.name", config.data.name == "moving_digits", expected)
         return
     protocol = protocol_of(config)
     real_sources(config, protocol)
     for extractor in make_extractors(protocol).values():
         if protocol.frames < extractor.min_frames:
             raise ValueError(
-                f"config.eval.protocol {protocol.name!r} needs videos of {extractor.min_frames} "
-                f"frames or more, and this configuration makes {protocol.frames}"
+                f"config.eval.protocol {protocol.name!r} needs videos of at least "
+                f"{extractor.min_frames} frames, and this configuration has {protocol.frames}"
             )
 
 
 def _check_checkpoint(config: ml_collections.ConfigDict, workdir: Path, mode: str) -> None:
-    if config.checkpoint and mode in ("train", "export"):
-        raise ValueError(f"config.checkpoint is for sample and eval, and the mode is {mode}")
+    if mode in ("train", "export"):
+        require(config, "checkpoint", not config.checkpoint, f"empty for --mode={mode}")
     if mode != "train" or has_checkpoints(workdir):
         check_ema(config, workdir)
 

@@ -1,4 +1,4 @@
-"""Where arrays live: the mesh, the rules, and rows of batches there and back."""
+"""The mesh, the sharding rules, and rows of batches to the devices and back."""
 
 import dataclasses
 from functools import partial
@@ -18,7 +18,7 @@ from vdm.training.state import init_state
 
 @dataclasses.dataclass(frozen=True)
 class Device:
-    """As much of a device as its place in a mesh depends on."""
+    """The attributes of a device that its position in a mesh depends on."""
 
     id: int
     process_index: int
@@ -28,7 +28,7 @@ class Device:
 
 
 def _devices(slices, processes, each):
-    """Devices of `processes` in each of `slices`, listed in another order than they lie."""
+    """Devices of `processes` in each of `slices`, in reversed order."""
     devices = [
         Device((s * processes + p) * each + d, s * processes + p, s)
         for s in range(slices)
@@ -42,27 +42,25 @@ def _devices(slices, processes, each):
     ("slices", "processes", "each", "fsdp"),
     [(2, 1, 4, 4), (2, 2, 2, 4), (3, 1, 4, 2), (1, 4, 2, 2)],
 )
-def test_pieces_of_parameters_stay_inside_a_slice_or_node(
-    tiny_config, slices, processes, each, fsdp
-):
+def test_parameter_shards_stay_inside_a_slice_or_node(tiny_config, slices, processes, each, fsdp):
     tiny_config.mesh.fsdp = fsdp
     devices = _devices(slices, processes, each)
     mesh = make_mesh(tiny_config, devices)
     assert mesh.shape == {"data": len(devices) // fsdp, "fsdp": fsdp}
     assert set(mesh.devices.flat) == set(devices)
-    near = "slice_index" if slices > 1 else "process_index"
+    unit = "slice_index" if slices > 1 else "process_index"
     for row in mesh.devices:
-        assert len({getattr(device, near) for device in row}) == 1
+        assert len({getattr(device, unit) for device in row}) == 1
 
 
-def test_pieces_may_span_slices_that_are_smaller(tiny_config):
+def test_parameter_shards_may_span_small_slices(tiny_config):
     tiny_config.mesh.fsdp = 8
     mesh = make_mesh(tiny_config, _devices(4, 1, 4))
     for row in mesh.devices:
         assert len({device.slice_index for device in row}) == 2
 
 
-def test_a_mesh_that_does_not_divide_is_said(tiny_config):
+def test_names_the_field_that_does_not_divide(tiny_config):
     tiny_config.mesh.fsdp = 3
     with pytest.raises(ValueError, match=r"config\.mesh\.fsdp is 3, .* a divisor of the 4 devices"):
         make_mesh(tiny_config, _devices(1, 1, 4))
@@ -74,15 +72,15 @@ def test_a_mesh_that_does_not_divide_is_said(tiny_config):
         check_divides(mesh, 8, "training.batch_size", parts=3)
 
 
-def test_the_longest_dimension_that_divides_is_split(tiny_config):
+def test_shards_the_largest_divisible_dimension(tiny_config):
     tiny_config.mesh.fsdp = 4
     mesh = make_mesh(tiny_config, _devices(1, 1, 4))
     for shape, spec in (
         ((3, 3, 128, 256), (None, None, None, "fsdp")),
         ((3, 3, 256, 128), (None, None, "fsdp")),
-        ((3, 3, 256, 256), (None, None, None, "fsdp")),  # output channels of equal dimensions
+        ((3, 3, 256, 256), (None, None, None, "fsdp")),  # equal dimensions: output channels
         ((510, 256), (None, "fsdp")),
-        ((101, 303), ()),  # nothing divides
+        ((101, 303), ()),  # no divisible dimension
         ((4096,), ()),
         ((3, 4), ()),
         ((), ()),
@@ -91,8 +89,8 @@ def test_the_longest_dimension_that_divides_is_split(tiny_config):
         assert param_shardings(mesh, {"kernel": leaf})["kernel"].spec == PartitionSpec(*spec)
 
 
-def test_nearly_all_of_a_training_state_is_split():
-    """Of the paper's largest model, with its moments and average, on 8 devices."""
+def test_shards_nearly_all_of_a_training_state():
+    """The paper's largest model, with optimizer moments and EMA, on 8 devices."""
     config = text_large.get_config()
     config.mesh.fsdp = 8
     mesh = make_mesh(config, _devices(1, 1, 8))
@@ -105,7 +103,7 @@ def test_nearly_all_of_a_training_state_is_split():
     assert held < 1.01 * 4 * count_parameters(state.params) / 8
 
 
-def test_rows_go_to_the_devices_and_back(tiny_config):
+def test_rows_round_trip_through_devices(tiny_config):
     tiny_config.mesh.fsdp = 2
     mesh = make_mesh(tiny_config)
     assert local_rows(mesh, 6) == [0, 1, 2, 3, 4, 5]

@@ -1,4 +1,4 @@
-"""Two processes do what one does, and neither is left alone when the other is lost."""
+"""Two processes compute what one does, and both end when one is lost."""
 
 import json
 import os
@@ -17,16 +17,16 @@ from vdm import main
 from vdm.checks import validate
 from vdm.exported import load_exported
 
-# One start for all modes: the time of these tests goes into starting and compiling.
+# One launch for all modes: these tests spend their time on start-up and compilation.
 ALL_MODES = """
 import json, pathlib, sys
 import ml_collections
 from vdm import main
-from vdm.parallel.processes import Processes, Start
+from vdm.parallel.processes import ConnectOptions, Processes
 
 config, workdir, coordinator, process_id = sys.argv[1:]
 processes = Processes()
-processes.connect(Start(coordinator, 2, int(process_id)), preemptible=True)
+processes.connect(ConnectOptions(coordinator, 2, int(process_id)), preemptible=True)
 config = json.loads(config)
 for name, value in config["model"].items():
     config["model"][name] = tuple(value) if isinstance(value, list) else value
@@ -47,7 +47,7 @@ def _start(*arguments):
     environment = os.environ | {
         "JAX_PLATFORMS": "cpu",
         "JAX_NUM_CPU_DEVICES": "1",
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # for time: of the compiler
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # compiles faster
         "PYTHONPATH": str(Path(__file__).parents[2]),
     }
     return subprocess.Popen(
@@ -90,7 +90,7 @@ def config(tiny_config_of_module):
 
 @pytest.fixture(scope="module")
 def by_one(tmp_path_factory, config):
-    """The workdir of this process."""
+    """The workdir of a run in this process."""
     workdir = tmp_path_factory.mktemp("one")
     jax.config.update("jax_disable_most_optimizations", True)
     for mode in (main.train, main.sample, main.evaluate, main.export):
@@ -101,7 +101,7 @@ def by_one(tmp_path_factory, config):
 
 @pytest.fixture(scope="module")
 def by_two(tmp_path_factory, config):
-    """The workdir of two processes, with parameters in pieces."""
+    """The workdir of a run in two processes, with sharded parameters."""
     workdir = tmp_path_factory.mktemp("two")
     config = config.copy_and_resolve_references()
     config.mesh.fsdp = 2
@@ -119,35 +119,35 @@ def _logged(workdir):
     return [line["loss"] for line in lines]
 
 
-def test_losses_are_those_of_one_process(by_one, by_two):
+def test_losses_equal_those_of_one_process(by_one, by_two):
     np.testing.assert_allclose(_logged(by_two), _logged(by_one), rtol=1e-5)
 
 
-def test_weights_are_those_of_one_process(by_one, by_two):
+def test_weights_equal_those_of_one_process(by_one, by_two):
     weights = [load_exported(path / "model.safetensors") for path in (by_one, by_two)]
     kernels = [tree["middle_0"]["residual"]["conv_2"]["conv"]["kernel"] for tree in weights]
     np.testing.assert_allclose(*kernels, atol=1e-4)
 
 
-def test_samples_of_the_same_weights_are_those_of_one_process(by_two, config):
-    """And a checkpoint in pieces is read where there is one process with whole parameters."""
+def test_samples_of_the_same_weights_equal_those_of_one_process(by_two, config):
+    """One process with replicated parameters reads the sharded checkpoint."""
     by_two_processes = np.load(by_two / "samples" / "samples.npz")["video"].astype(int)
     main.sample(config, by_two)
-    by_this_one = np.load(by_two / "samples" / "samples.npz")["video"].astype(int)
-    np.testing.assert_allclose(by_two_processes, by_this_one, atol=1)  # a step of uint8
+    by_this_process = np.load(by_two / "samples" / "samples.npz")["video"].astype(int)
+    np.testing.assert_allclose(by_two_processes, by_this_process, atol=1)  # one uint8 level
 
 
-def test_the_evaluation_is_that_of_one_process(by_one, by_two):
+def test_evaluation_equals_that_of_one_process(by_one, by_two):
     one, two = (
         json.loads((p / "eval" / "moving_digits.json").read_text()) for p in (by_one, by_two)
     )
     losses = [[row["loss"] for row in r["held_out_loss"]["bins"]] for r in (one, two)]
-    np.testing.assert_allclose(*losses, rtol=1e-3)  # of weights that differ by rounding
+    np.testing.assert_allclose(*losses, rtol=1e-3)  # the weights differ by rounding
     assert two["protocol"]["videos"] == one["protocol"]["videos"]
     assert one["digit_persistence"]["real"] == two["digit_persistence"]["real"]
 
 
-def test_sigterm_saves_and_sigkill_of_one_ends_the_other(tmp_path, tiny_overrides):
+def test_sigterm_saves_and_sigkill_of_one_process_ends_the_other(tmp_path, tiny_overrides):
     overrides = [
         *tiny_overrides,
         "--config.training.num_steps=100000",
@@ -178,14 +178,14 @@ def test_sigterm_saves_and_sigkill_of_one_ends_the_other(tmp_path, tiny_override
 
 
 @pytest.mark.parametrize(
-    ("arguments", "sentence"),
+    ("arguments", "message"),
     [
         (["--process_id=1", "--num_processes=2"], "cannot be reached in 2 s"),
-        (["--process_id=0", "--num_processes=2"], "not all processes came together"),
+        (["--process_id=0", "--num_processes=2"], "not all processes connected"),
         (["--num_processes=2"], "--process_id"),
     ],
 )
-def test_a_coordinator_that_is_alone_or_not_there_is_said(tmp_path, arguments, sentence):
+def test_prints_that_processes_cannot_connect(tmp_path, arguments, message):
     arguments = [f"--coordinator={_coordinator()}", "--connect_timeout=2", *arguments]
     process = _start(
         *("-m", "vdm.main", "--config=configs/moving_digits.py", f"--workdir={tmp_path / 'none'}"),
@@ -193,5 +193,5 @@ def test_a_coordinator_that_is_alone_or_not_there_is_said(tmp_path, arguments, s
     )
     output = process.communicate(timeout=120)[0]
     assert process.returncode not in (0, None)
-    assert sentence in output.strip().splitlines()[-1]
+    assert message in output.strip().splitlines()[-1]
     assert not (tmp_path / "none").exists()

@@ -1,4 +1,4 @@
-"""A process that is ended from outside has its last sentence all the same."""
+"""The watchdog prints an error message for a process that was aborted or killed."""
 
 import subprocess
 import sys
@@ -8,24 +8,24 @@ import pytest
 
 SCRIPT = """
 import os, signal, sys
-from vdm.parallel.watchdog import LastWords
+from vdm.parallel.watchdog import Watchdog
 
-words = LastWords()
-words.are(if_aborted="early", if_killed="early")
-words.are(if_aborted="it was aborted", if_killed="it was killed")
+watchdog = Watchdog()
+watchdog.set_messages(if_aborted="early", if_killed="early")
+watchdog.set_messages(if_aborted="it was aborted", if_killed="it was killed")
 {end}
 """
 
 
 @pytest.mark.parametrize(
-    ("end", "status", "said"),
+    ("end", "status", "printed"),
     [
         ("os.abort()", -6, "error: it was aborted\n"),
         ("os.kill(os.getpid(), signal.SIGKILL)", -9, "error: it was killed\n"),
-        ("words.not_needed(); os._exit(3)", 3, ""),
+        ("watchdog.stop(); os._exit(3)", 3, ""),
     ],
 )
-def test_what_is_said_in_the_end(end, status, said):
+def test_prints_the_message_of_a_sudden_end_and_none_after_stop(end, status, printed):
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT.format(end=end)],
         cwd=Path(__file__).parents[2],
@@ -33,4 +33,4 @@ def test_what_is_said_in_the_end(end, status, said):
         text=True,
         check=False,
     )
-    assert (done.returncode, done.stderr) == (status, said)
+    assert (done.returncode, done.stderr) == (status, printed)

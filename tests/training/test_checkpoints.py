@@ -1,4 +1,4 @@
-"""Checkpoints that are damaged, or that cannot be written."""
+"""Damaged checkpoints, and checkpoints that cannot be written."""
 
 import os
 import resource
@@ -14,7 +14,7 @@ from vdm.training.state import TrainState
 
 
 def _state(step):
-    """With enough that does not compress."""
+    """A state with enough random numbers that its files are large."""
     params = {"kernel": jax.random.normal(jax.random.key(step), (256, 256))}
     return TrainState(jnp.int32(step), params, params, (params,), {"loss": jnp.zeros(())})
 
@@ -26,7 +26,7 @@ def abstract(tiny_config):
 
 @pytest.fixture
 def workdir(tmp_path):
-    """With checkpoints of steps 5 and 10."""
+    """A workdir with checkpoints of steps 5 and 10."""
     checkpoints = Checkpoints(tmp_path, keep=3)
     for step in (5, 10):
         checkpoints.save(_state(step))
@@ -39,7 +39,7 @@ def _damage(workdir, step, how):
     for path in files:
         if how == "emptied":
             path.write_bytes(b"")
-        elif path.stat().st_size > 10_000:  # which holds parameters
+        elif path.stat().st_size > 10_000:  # a file of parameters
             if how == "truncated":
                 os.truncate(path, path.stat().st_size // 2)
             else:
@@ -47,7 +47,7 @@ def _damage(workdir, step, how):
 
 
 @pytest.mark.parametrize("how", ["truncated", "missing", "emptied"])
-def test_a_damaged_checkpoint_gives_way_to_the_one_before(workdir, abstract, how, capsys):
+def test_restores_the_checkpoint_before_a_damaged_one(workdir, abstract, how, capsys):
     _damage(workdir, 10, how)
     reader = Checkpoints(workdir)
     _, step = reader.restore_ema(abstract.ema_params)
@@ -58,22 +58,22 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(workdir, abstract, how
     state = checkpoints.restore(abstract)
     assert int(state.step) == 5 and "of step 10 is damaged" in capsys.readouterr().out
     jax.tree.map(np.testing.assert_array_equal, state, _state(5))
-    checkpoints.save(_state(10))  # whose place is free again
+    checkpoints.save(_state(10))  # the damaged one was moved aside
     checkpoints.close()
     again = Checkpoints(workdir)
     jax.tree.map(np.testing.assert_array_equal, again.restore(abstract), _state(10))
     again.close()
 
 
-def test_where_all_are_damaged_nothing_starts_anew(workdir, abstract):
+def test_raises_if_all_checkpoints_are_damaged(workdir, abstract):
     for step in (5, 10):
         _damage(workdir, step, "emptied")
     with pytest.raises(OSError, match=r"all checkpoints in .* are damaged: \[10, 5\]"):
         Checkpoints(workdir).restore(abstract)
 
 
-def test_a_full_disk_is_said_and_the_last_good_checkpoint_kept(workdir, abstract):
-    """A limit on the size of files is the nearest to a full disk that a test can make."""
+def test_full_disk_raises_and_keeps_the_last_good_checkpoint(workdir, abstract):
+    """A limit on file sizes stands for the full disk."""
     checkpoints = Checkpoints(workdir, keep=3)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))

@@ -1,4 +1,4 @@
-"""A killed and restarted run is the uninterrupted run, bit for bit."""
+"""A killed and resumed run equals the uninterrupted run, bit for bit."""
 
 import json
 import os
@@ -37,12 +37,12 @@ def _state(workdir, config):
 
 def _logged(workdir):
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    of_the_clock = ("steps_per_second", "input_wait_share")
-    return [{k: v for k, v in line.items() if k not in of_the_clock} for line in lines]
+    measured = ("steps_per_second", "input_wait_share")
+    return [{k: v for k, v in line.items() if k not in measured} for line in lines]
 
 
-def test_sigkill_and_restart_changes_no_bit(tmp_path, tiny_config, tiny_overrides):
-    # Log intervals that do not divide checkpoint intervals: sums must survive the restart too.
+def test_sigkill_and_resume_changes_no_bit(tmp_path, tiny_config, tiny_overrides):
+    # log_every does not divide checkpoint_every: metric sums must survive the restart too.
     overrides = [
         *tiny_overrides,
         "--config.training.num_steps=40",
@@ -60,7 +60,7 @@ def test_sigkill_and_restart_changes_no_bit(tmp_path, tiny_config, tiny_override
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    # Beside them may be one that was being written: 10.orbax-checkpoint-tmp.
+    # There may also be an unfinished checkpoint, 10.orbax-checkpoint-tmp.
     names = [path.name for path in (killed / "checkpoints").glob("*")]
     newest = max(int(name) for name in names if name.isdecimal())
     assert newest < 40

@@ -44,18 +44,18 @@ def one_device_states(adam_config):
     return _run(adam_config, jax.devices()[:1], 2)
 
 
-def test_two_devices_take_the_step_of_one(one_device_states, two_device_states):
+def test_two_devices_take_the_same_step_as_one(one_device_states, two_device_states):
     _assert_same_metrics(two_device_states[1], one_device_states[1])
 
 
-def test_parameters_in_pieces_take_the_step_of_whole_ones(adam_config, one_device_states):
+def test_sharded_parameters_take_the_same_step_as_replicated_ones(adam_config, one_device_states):
     config = adam_config.copy_and_resolve_references()
     config.mesh.fsdp = 2
     _assert_same_metrics(_run(config, jax.devices()[:2], 2)[1], one_device_states[1])
 
 
 @pytest.mark.parametrize("fsdp", [1, 2])
-def test_micro_batches_add_up_to_the_batch(adam_config, one_device_states, fsdp):
+def test_micro_batches_take_the_same_step_as_the_batch(adam_config, one_device_states, fsdp):
     config = adam_config.copy_and_resolve_references()
     config.training.accumulate = 2
     config.mesh.fsdp = fsdp
@@ -67,8 +67,8 @@ def _assert_same_metrics(state, expected):
         np.testing.assert_allclose(state.metric_sums[name], expected.metric_sums[name], rtol=1e-4)
 
 
-def test_adam_and_ema_are_their_definitions(adam_config, two_device_states):
-    """Adam's step follows from its own moments, and the EMA from the parameters, in float64."""
+def test_adam_and_ema_equal_their_definitions(adam_config, two_device_states):
+    """Recomputes Adam's step from its moments, and the EMA from the parameters, in float64."""
     training = adam_config.training
     initial = jax.tree.map(np.asarray, init_state(adam_config))
     params = [initial.params, *(state.params for state in two_device_states)]
@@ -95,7 +95,7 @@ def test_adam_and_ema_are_their_definitions(adam_config, two_device_states):
         np.testing.assert_allclose(leaf(state.ema_params), average, rtol=1e-4, atol=1e-8)
 
 
-def test_muon_steps_kernels_along_nearly_orthogonal_matrices(tiny_config_of_module):
+def test_muon_updates_kernels_by_nearly_orthogonal_matrices(tiny_config_of_module):
     """Every singular value of a step is about 0.2 learning_rate max(inputs, outputs)^(1/2)."""
     config = tiny_config_of_module
     before, after = _run(config, jax.devices()[:1], 5)[-2:]
@@ -107,7 +107,7 @@ def test_muon_steps_kernels_along_nearly_orthogonal_matrices(tiny_config_of_modu
     length = 0.2 * config.training.learning_rate * max(step.shape) ** 0.5
     singular = np.linalg.svd(step / length, compute_uv=False)
     assert singular.max() < 1.3 and np.median(singular) > 0.5
-    # Adam's steps: the first convolution's, each element at most about the learning rate.
+    # Adam updates the first convolution: each element moves by about the learning rate at most.
     first = after.params["conv_in"]["conv"]["kernel"] - before.params["conv_in"]["conv"]["kernel"]
     assert 0.1 < np.abs(first).max() / config.training.learning_rate < 3
 
@@ -125,7 +125,7 @@ def test_learning_rate_warms_up_and_decays(tiny_config):
     )
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(tmp_path, tiny_config):
+def test_nonfinite_loss_stops_the_run_and_keeps_the_checkpoint(tmp_path, tiny_config):
     config = tiny_config
     config.training.update(num_steps=2, checkpoint_every=2, log_every=2)
     train(config, tmp_path, preview=None)

@@ -1,1 +1,1 @@
-"""Devices and processes: the mesh, rows of a batch, messages between processes, preemption."""
+"""Devices and processes: mesh, batch rows, collective operations, preemption, launch and exit."""

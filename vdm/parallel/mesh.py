@@ -1,8 +1,8 @@
-"""The device mesh, and which array lives where on it.
+"""The device mesh, and the sharding of each array on it: data parallelism and FSDP.
 
-A mesh has two axes. The batch is split over both. Parameters, and with them the optimizer's moments
-and the exponential moving average, are split over 'fsdp' and repeated along 'data' (Rajbhandari et
-al. 2020, ZeRO; PyTorch calls the same HSDP). Arithmetic gathers a kernel just before it is used.
+The mesh has two axes. The batch is sharded over both. Parameters, optimizer moments and the
+exponential moving average are sharded over 'fsdp' and replicated along 'data' (ZeRO stage 3,
+Rajbhandari et al. 2020; HSDP in PyTorch). The compiler gathers a kernel just before its use.
 """
 
 import math
@@ -16,23 +16,22 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 AXES = ("data", "fsdp")
 
-# Elements. What is smaller stays whole on each device: it takes no memory worth the name, and a
-# collective of a few bytes costs its latency.
-_SMALL = 1024
+# Elements. Smaller arrays are replicated: they take little memory, and a collective of a few bytes
+# costs its latency.
+_MIN_SHARDED_SIZE = 1024
 
 
 def make_mesh(
     config: ml_collections.ConfigDict, devices: Sequence[jax.Device] | None = None
 ) -> Mesh:
-    """The mesh of config.mesh: 'fsdp' has config.mesh.fsdp devices, 'data' gets the rest.
+    """Returns the mesh of config.mesh: [devices / fsdp, fsdp] devices, axes 'data' and 'fsdp'.
 
-    Neighbours along 'fsdp' are in one slice or node where config.mesh.fsdp divides its devices, as
+    Neighbours along 'fsdp' share a slice or node wherever config.mesh.fsdp divides its devices:
     they exchange far more bytes than neighbours along 'data'.
 
     Args:
       config: the configuration.
-      devices: by default all devices of all processes; those of a topology that is not attached
-        serve as well.
+      devices: all devices of all processes by default; may belong to an unattached topology.
 
     Raises:
       ValueError: config.mesh.fsdp does not divide the devices.
@@ -41,23 +40,23 @@ def make_mesh(
     fsdp = config.mesh.fsdp
     if len(devices) % fsdp:
         raise ValueError(
-            f"config.mesh.fsdp is {fsdp}, and must be a divisor of the {_counted(len(devices))}"
+            f"config.mesh.fsdp is {fsdp}, and must be a divisor of the {_count(len(devices))}"
         )
-    return Mesh(_placed(devices, fsdp), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+    return Mesh(_arrange(devices, fsdp), AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
 def local_mesh() -> Mesh:
-    """A mesh of this process's own devices, for work that needs no other process."""
+    """Returns a mesh of this process's own devices, for work without communication."""
     devices = np.array(jax.local_devices())[:, None]
     return Mesh(devices, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
-def _placed(devices: list[jax.Device], fsdp: int) -> np.ndarray:
-    """Devices as [data, fsdp]: near ones along the last axis."""
-    of_slices = _grouped(devices, "slice_index")
-    groups = of_slices if len(of_slices) > 1 else _grouped(devices, "process_index")
+def _arrange(devices: list[jax.Device], fsdp: int) -> np.ndarray:
+    """Returns devices [data, fsdp], with nearby devices along the last axis."""
+    slices = _group(devices, "slice_index")
+    groups = slices if len(slices) > 1 else _group(devices, "process_index")
     shape = (len(devices) // fsdp, fsdp)
-    if len(of_slices) == 1 and devices[0].platform == "tpu":  # its links are known
+    if len(slices) == 1 and devices[0].platform == "tpu":  # JAX knows the torus
         return mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
     sizes = {len(group) for group in groups}
     if len(sizes) == 1 and len(groups[0]) % fsdp == 0:
@@ -65,15 +64,14 @@ def _placed(devices: list[jax.Device], fsdp: int) -> np.ndarray:
             (len(groups[0]) // fsdp, fsdp),
             (len(groups), 1),
             devices,
-            process_is_granule=groups is not of_slices,
+            process_is_granule=groups is not slices,
             allow_split_physical_axes=True,
         )
-    in_order = [device for group in groups for device in group]
-    return np.array(in_order).reshape(shape)
+    return np.array([device for group in groups for device in group]).reshape(shape)
 
 
-def _grouped(devices: Sequence[jax.Device], attribute: str) -> list[list[jax.Device]]:
-    """Devices by slice or by process, in order; in one group where they do not say."""
+def _group(devices: Sequence[jax.Device], attribute: str) -> list[list[jax.Device]]:
+    """Groups devices by slice or process; one group if they lack the attribute."""
     groups: dict[int, list[jax.Device]] = {}
     for device in devices:
         groups.setdefault(getattr(device, attribute, 0), []).append(device)
@@ -81,90 +79,94 @@ def _grouped(devices: Sequence[jax.Device], attribute: str) -> list[list[jax.Dev
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """The first axis split over all devices."""
+    """Returns the sharding of a batch: the first axis over all devices."""
     return NamedSharding(mesh, PartitionSpec(AXES))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """The whole array on each device."""
+    """Returns the sharding that replicates an array on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def param_shardings(mesh: Mesh, abstract_tree):
-    """Where the parameters live, or a whole training state, whose moments have their shapes.
+    """Returns the shardings of parameters, or of a training state, whose moments have their shapes.
 
-    - An array of two dimensions or more is split over 'fsdp' along its largest dimension that
-      'fsdp' divides, the last of these where they are equal: of a kernel, most often its output
+    - An array with two or more dimensions is sharded over 'fsdp' along its largest dimension that
+      'fsdp' divides; the last one, if several are equal. For kernels these are mostly the output
       channels.
-    - Vectors (biases, scales of norms) and small arrays are whole on each device. They are less
-      than a hundredth of a model, and a split bias would pull activations into pieces of channels.
-    - So is what no dimension divides.
+    - Vectors (biases, scales of norms) and small arrays are replicated. They are less than 1% of a
+      model, and a sharded bias would shard activations by channel.
+    - Arrays without a dimension that 'fsdp' divides are replicated.
 
     Args:
-      mesh: of `make_mesh`.
-      abstract_tree: arrays or their shapes and dtypes.
+      mesh: the mesh of `make_mesh`.
+      abstract_tree: a tree of arrays or jax.ShapeDtypeStruct.
 
     Returns:
-      A tree of NamedSharding of the same structure.
+      A tree of NamedSharding with the same structure.
     """
     fsdp = mesh.shape["fsdp"]
 
     def sharding(leaf) -> NamedSharding:
-        divided = [axis for axis, length in enumerate(leaf.shape) if length % fsdp == 0]
-        if fsdp == 1 or len(leaf.shape) < 2 or math.prod(leaf.shape) < _SMALL or not divided:
+        axes = [axis for axis, length in enumerate(leaf.shape) if length % fsdp == 0]
+        is_small = len(leaf.shape) < 2 or math.prod(leaf.shape) < _MIN_SHARDED_SIZE
+        if fsdp == 1 or is_small or not axes:
             return replicated(mesh)
-        longest = max(divided, key=lambda axis: (leaf.shape[axis], axis))
-        return NamedSharding(mesh, PartitionSpec(*[None] * longest, "fsdp"))
+        largest = max(axes, key=lambda axis: (leaf.shape[axis], axis))
+        return NamedSharding(mesh, PartitionSpec(*[None] * largest, "fsdp"))
 
     return jax.tree.map(sharding, abstract_tree)
 
 
 def sharded_params(mesh: Mesh, params: dict) -> dict:
-    """Parameters that each process holds whole, or has on its devices already, on the mesh."""
+    """Returns parameters sharded on the mesh, from whole host arrays or from device arrays."""
     return jax.device_put(params, param_shardings(mesh, params))
 
 
-def with_split_gradient(mesh: Mesh, params: dict) -> dict:
-    """The parameters themselves, whose gradient is summed over devices first and split afterwards.
+def with_sharded_gradient(mesh: Mesh, params: dict) -> dict:
+    """Returns the parameters, with a gradient that is summed over devices and then sharded.
 
-    Left alone, the compiler may split the summands before: of matrices that see one vector a video
-    it then moves activations to and fro, and warns of it.
+    Without this the compiler may shard the summands first. For kernels that see one vector per
+    video (the conditioning MLP) it then reshards activations, and warns about it.
     """
 
-    def leaf(param: jax.Array, sharding: NamedSharding) -> jax.Array:
+    def identity(param: jax.Array, sharding: NamedSharding) -> jax.Array:
         if sharding.is_fully_replicated:
             return param
-        place = jax.lax.with_sharding_constraint
+        constrain = jax.lax.with_sharding_constraint
         same = jax.custom_vjp(lambda x: x)
         same.defvjp(
             lambda x: (x, None),
-            lambda _, gradient: (place(place(gradient, replicated(mesh)), sharding),),
+            lambda _, gradient: (constrain(constrain(gradient, replicated(mesh)), sharding),),
         )
         return same(param)
 
-    return jax.tree.map(leaf, params, param_shardings(mesh, params))
+    return jax.tree.map(identity, params, param_shardings(mesh, params))
 
 
 def check_divides(mesh: Mesh, batch_size: int, field: str, parts: int = 1) -> None:
-    """Raises ValueError, naming the field, where a batch cannot be split over the devices.
+    """Checks that a batch divides over the devices.
 
     Args:
-      mesh: of `make_mesh`.
-      batch_size: of all devices together.
-      field: 'section.name' of the batch size.
-      parts: micro-batches that a batch is made of.
+      mesh: the mesh of `make_mesh`.
+      batch_size: rows on all devices together.
+      field: 'section.name' of the batch size, for the error message.
+      parts: the number of micro-batches.
+
+    Raises:
+      ValueError: it does not divide; the message names the field.
     """
     if batch_size % (mesh.size * parts):
-        of = f"the {_counted(mesh.size)}"
+        divisor = f"the {_count(mesh.size)}"
         if parts > 1:
-            of = f"{mesh.size * parts}: {parts} micro-batches on {of}"
-        raise ValueError(f"config.{field} is {batch_size}, and must be a multiple of {of}")
+            divisor = f"{mesh.size * parts}: {parts} micro-batches on {divisor}"
+        raise ValueError(f"config.{field} is {batch_size}, and must be a multiple of {divisor}")
 
 
-def _counted(devices: int) -> str:
+def _count(devices: int) -> str:
     return f"{devices} device{'s' if devices > 1 else ''}"
 
 
 def rounded_up(mesh: Mesh, batch_size: int) -> int:
-    """The batch that divides over the devices and is no smaller."""
+    """Returns the smallest multiple of the number of devices that is at least `batch_size`."""
     return -(-batch_size // mesh.size) * mesh.size

@@ -1,4 +1,4 @@
-"""What processes tell each other."""
+"""Communication between processes. Every process has to make these calls, in the same order."""
 
 import jax
 import numpy as np
@@ -6,32 +6,32 @@ from jax.experimental import multihost_utils
 
 
 def is_first_process() -> bool:
-    """Whether this is the process that writes what one process has to write."""
+    """Returns whether this is process 0, which prints and writes files; no communication."""
     return jax.process_index() == 0
 
 
 def gathered(array: jax.Array) -> np.ndarray:
-    """The whole of an array, on every process: all of them have to call it."""
+    """Returns the whole of a sharded array, on every process."""
     if jax.process_count() == 1:
         return np.asarray(array)
     return multihost_utils.process_allgather(array, tiled=True)
 
 
-def all_processes(holds: bool) -> bool:
-    """Whether something holds on every process: all of them have to call it."""
+def all_processes(condition: bool) -> bool:
+    """Returns whether a condition is true on every process."""
     if jax.process_count() == 1:
-        return holds
-    return bool(multihost_utils.process_allgather(np.array(holds)).all())
+        return condition
+    return bool(multihost_utils.process_allgather(np.array(condition)).all())
 
 
 def from_first_process(value: np.ndarray) -> np.ndarray:
-    """What process 0 has, on every process: all of them have to call it."""
+    """Returns process 0's value, on every process."""
     if jax.process_count() == 1:
         return value
     return np.asarray(multihost_utils.broadcast_one_to_all(value))
 
 
-def wait_for_all(what: str) -> None:
-    """Until every process is here; `what` names the place."""
+def wait_for_all(name: str) -> None:
+    """Blocks until every process has called this with the same name: a barrier."""
     if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(what)
+        multihost_utils.sync_global_devices(name)

@@ -1,4 +1,4 @@
-"""One process or many: how they find each other, and what ends them all when one is lost."""
+"""Connects the processes of a run, and ends all of them when one fails or is lost."""
 
 import dataclasses
 import os
@@ -8,28 +8,30 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import NoReturn
 
 import jax
 
-from vdm.parallel.watchdog import LastWords
+from vdm.parallel.watchdog import Watchdog
 
-# Seconds. The first to finish its work waits for the last, such as for the report of an evaluation.
+# Seconds. The first process to finish waits for the last, which may write an evaluation's report.
 _SHUTDOWN_TIMEOUT = 24 * 3600
-GOES_ON = "the same command goes on from the newest checkpoint"
+RESUME_HINT = "the same command resumes from the newest checkpoint"
 
 
 @dataclasses.dataclass(frozen=True)
-class Start:
-    """How to start: what is not given here, the cluster says.
+class ConnectOptions:
+    """How to connect the processes. `jax.distributed` detects options that are left out.
 
     Attributes:
       coordinator: 'host:port' of process 0; '' to detect it.
-      num_processes: in all; 0 to detect it, 1 for one process whatever the cluster says.
-      process_id: of this one, from 0; -1 to detect it.
-      connect_timeout: seconds for all processes to come together.
-      heartbeat_timeout: seconds without a sign of life after which a process is taken for lost, and
-        ends all others.
+      num_processes: the number of processes; 0 to detect it, 1 for a single process even in a
+        cluster.
+      process_id: this process's index, from 0; -1 to detect it.
+      connect_timeout: seconds until all processes must have connected.
+      heartbeat_timeout: seconds without a heartbeat after which a process counts as lost, and all
+        others end.
     """
 
     coordinator: str = ""
@@ -40,149 +42,153 @@ class Start:
 
 
 class Preempted(Exception):
-    """The machines are wanted back: what there is has been saved."""
+    """Preempted; the state is saved."""
 
-    STATUS = 75  # EX_TEMPFAIL of sysexits.h: the same command, given again, succeeds
+    STATUS = 75  # EX_TEMPFAIL of sysexits.h: running the same command again may succeed
 
 
-class NotSaved(OSError):
-    """A checkpoint cannot be written; those before it are kept."""
+class CheckpointNotSaved(OSError):
+    """A checkpoint cannot be written; earlier ones are kept."""
 
 
 class Processes:
-    """The processes of a run, of which this is one.
+    """The processes of a run, seen from one of them.
 
-    Only process 0 prints, and writes files; of checkpoints each writes its part.
+    Only process 0 prints and writes files, but every process writes its shards of a checkpoint.
     """
 
-    def __init__(self):
-        self._last_words: LastWords | None = None
-        self._index: int | None = None  # of this process, where there may be others
+    def __init__(self) -> None:
+        self._watchdog: Watchdog | None = None
+        self._index: int | None = None  # of this process; None if it is the only one
 
-    def connect(self, start: Start, *, preemptible: bool) -> None:
-        """Connects the processes: before anything touches a device.
+    def connect(self, options: ConnectOptions, *, preemptible: bool) -> None:
+        """Connects the processes. Has to precede the first use of a device.
 
-        TPU pods, Slurm, Kubernetes and Open MPI are detected by `jax.distributed`. Where there is
-        no cluster and nothing is given, this is the only process.
+        `jax.distributed` detects TPU pods, Slurm, Kubernetes and Open MPI. Without a cluster and
+        without options this process is the only one.
 
         Args:
-          start: how.
-          preemptible: whether the run looks at `multihost_utils.reached_preemption_sync_point`;
-            where it does not, SIGTERM ends it as any other program.
+          options: addresses, counts and timeouts.
+          preemptible: whether the run calls `PreemptionNotice.reached`. Otherwise SIGTERM ends it
+            at once.
 
         Raises:
-          ValueError: the processes cannot be connected, with one sentence.
+          ValueError: an option is invalid, or the processes cannot connect.
         """
-        _check(start)
-        if start.num_processes == 1 and not start.coordinator:
+        _check(options)
+        if options.num_processes == 1 and not options.coordinator:
             return
         jax.config.update("jax_enable_preemption_service", preemptible)
-        where = f" at {start.coordinator}" if start.coordinator else ""
-        self._last_words = LastWords()
-        self._last_words.are(
-            if_aborted=f"not all processes came together{where} in {start.connect_timeout} s "
+        where = f" at {options.coordinator}" if options.coordinator else ""
+        self._watchdog = Watchdog()
+        self._watchdog.set_messages(
+            if_aborted=f"not all processes connected{where} in {options.connect_timeout} s "
             "(--connect_timeout)",
-            if_killed=f"killed while it waited for the other processes{where}",
+            if_killed=f"killed while waiting for the other processes{where}",
         )
-        if start.coordinator and start.process_id > 0:
-            _wait_for(start.coordinator, start.connect_timeout)
-        if not _initialize(start):
-            self._last_words.not_needed()
-            self._last_words = None
+        if options.coordinator and options.process_id > 0:
+            _wait_for_coordinator(options.coordinator, options.connect_timeout)
+        if not _initialize(options):
+            self._stop_watchdog()
             return
-        # Between CPUs; accelerators have their own.
+        # For collectives between CPUs; accelerators have their own.
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
         self._index = jax.process_index()
-        who = f"process {self._index} of {jax.process_count()}"
-        self._last_words.are(
-            if_aborted=f"{who} ends because another process was lost: it died, or gave no sign of "
-            f"life for {start.heartbeat_timeout} s (the lines above name it); {GOES_ON}",
-            if_killed=f"{who} was killed, by a signal or for want of memory; {GOES_ON}",
+        name = f"process {self._index} of {jax.process_count()}"
+        self._watchdog.set_messages(
+            if_aborted=f"{name} ends because another process was lost: it died, or sent no "
+            f"heartbeat for {options.heartbeat_timeout} s (the lines above name it); {RESUME_HINT}",
+            if_killed=f"{name} was killed, by a signal or for lack of memory; {RESUME_HINT}",
         )
         if self._index:
-            sys.stdout = open(os.devnull, "w")  # noqa: SIM115  until the end of the process
+            sys.stdout = open(os.devnull, "w")  # noqa: SIM115  open until the process ends
 
     def run(self, work: Callable[[], None]) -> None:
-        """Does the work of a command, and ends the process with one sentence where that fails."""
+        """Calls `work`, waits for the other processes, and turns failures into exit statuses.
+
+        Exits with 75 after a preemption, 130 after Ctrl-C and 1 after an error, with a one-line
+        message last.
+        """
         try:
             work()
             self.finish()
         except KeyboardInterrupt:
-            self.fail(f"interrupted; {GOES_ON}", 130)
+            self.fail(f"interrupted; {RESUME_HINT}", 130)
         except Preempted as notice:
-            self.leave(notice)
-        except NotSaved as error:  # After which Orbax's threads would go on to complain.
-            self.fail(str(error), 1, at_once=True)
+            self._exit("" if self._index else str(notice), Preempted.STATUS)
+        except CheckpointNotSaved as error:  # at once: Orbax's threads would print more errors
+            self._exit(self._error(str(error)), 1, at_once=True)
         except (ArithmeticError, OSError) as error:
             self.fail(str(error), 1)
         except Exception as error:
-            if self.is_loss(error):
-                self.fail(f"another process was lost: {first_line(error)}; {GOES_ON}", 1)
+            if self._is_loss(error):
+                self.fail(f"another process was lost: {first_line(error)}; {RESUME_HINT}", 1)
             traceback.print_exc()
             self.fail(f"{type(error).__name__}: {error}", 1)
 
-    def fail(self, sentence: str, status: int, *, at_once: bool = False) -> NoReturn:
-        """Ends this process with one sentence, and thereby the others, which would wait for it.
+    def fail(self, message: str, status: int) -> NoReturn:
+        """Prints an error message and exits, which also ends the other processes."""
+        self._exit(self._error(message), status)
 
-        A process that is alone first ends what it writes in the background, unless `at_once`.
-        """
-        who = "" if self._index is None else f"process {self._index}: "
-        self._leave(f"error: {who}{sentence}", status, at_once=at_once)
+    def finish(self) -> None:
+        """Waits until all processes have finished."""
+        if self._watchdog is not None:
+            jax.distributed.shutdown()
+            self._stop_watchdog()
 
-    def leave(self, notice: Preempted) -> NoReturn:
-        """Ends this process, as all others, because of a notice."""
-        self._leave("" if self._index else str(notice), Preempted.STATUS)
+    def _stop_watchdog(self) -> None:
+        if self._watchdog is not None:
+            self._watchdog.stop()
+            self._watchdog = None
 
-    def _leave(self, sentence: str, status: int, *, at_once: bool = False) -> NoReturn:
+    def _error(self, message: str) -> str:
+        name = "" if self._index is None else f"process {self._index}: "
+        return f"error: {name}{message}"
+
+    def _exit(self, message: str, status: int, *, at_once: bool = False) -> NoReturn:
+        """Prints a message and exits; a single process first finishes writes in the background."""
         sys.stdout.flush()
-        if sentence:
-            print(sentence, file=sys.stderr, flush=True)
-        if self._last_words is not None:
-            self._last_words.not_needed()
+        if message:
+            print(message, file=sys.stderr, flush=True)
+        self._stop_watchdog()
         if self._index is None and not at_once:
             sys.exit(status)
         if self._index == 0:
-            time.sleep(2)  # The others are ended when the coordinator goes: they may speak first.
-        os._exit(status)  # The ordinary way out waits for the other processes.
+            time.sleep(2)  # The others end with the coordinator: they print their messages first.
+        os._exit(status)  # sys.exit would wait for the other processes.
 
-    def is_loss(self, error: Exception) -> bool:
-        """Whether an error says that another process was lost, in the words of the collectives."""
+    def _is_loss(self, error: Exception) -> bool:
+        """Returns whether a collective operation failed because another process was lost."""
         words = ("Gloo", "NCCL", "UNAVAILABLE", "DEADLINE_EXCEEDED", "heartbeat")
         return self._index is not None and any(word in str(error) for word in words)
 
-    def finish(self) -> None:
-        """The work is done; waits for the others."""
-        if self._last_words is not None:
-            jax.distributed.shutdown()
-            self._last_words.not_needed()
-            self._last_words = None
 
-
-def _check(start: Start) -> None:
-    if start.coordinator:
-        host, _, port = start.coordinator.rpartition(":")
+def _check(options: ConnectOptions) -> None:
+    if options.coordinator:
+        host, _, port = options.coordinator.rpartition(":")
         if not host or not port.isdecimal():
-            raise ValueError(f"--coordinator is {start.coordinator!r}, and must be HOST:PORT")
-        if not 0 <= start.process_id < start.num_processes:
+            raise ValueError(f"--coordinator is {options.coordinator!r}, and must be HOST:PORT")
+        if not 0 <= options.process_id < options.num_processes:
             raise ValueError(
-                f"--coordinator needs --num_processes, which is {start.num_processes}, and "
-                f"--process_id, which is {start.process_id} and must be from 0 up and less"
+                f"--process_id is {options.process_id} and --num_processes is "
+                f"{options.num_processes}: with --coordinator, the first must be at least 0 and "
+                "less than the second"
             )
-    elif start.process_id >= 0 or start.num_processes > 1:
+    elif options.process_id >= 0 or options.num_processes > 1:
         raise ValueError("--num_processes and --process_id need --coordinator=HOST:PORT")
     for name in ("connect_timeout", "heartbeat_timeout"):
-        if getattr(start, name) < 1:
-            raise ValueError(f"--{name} is {getattr(start, name)}, and must be at least 1")
+        if getattr(options, name) < 1:
+            raise ValueError(f"--{name} is {getattr(options, name)}, and must be at least 1")
 
 
-def _wait_for(coordinator: str, timeout: float) -> None:
-    """Until process 0 listens, which JAX cannot be asked to wait for without being aborted."""
+def _wait_for_coordinator(coordinator: str, timeout: float) -> None:
+    """Waits until process 0 listens: `jax.distributed.initialize` would abort the process."""
     host, _, port = coordinator.rpartition(":")
     end = time.monotonic() + timeout
     while True:
         try:
-            left = max(0.1, end - time.monotonic())
-            socket.create_connection((host.strip("[]"), int(port)), timeout=left).close()
+            remaining = max(0.1, end - time.monotonic())
+            socket.create_connection((host.strip("[]"), int(port)), timeout=remaining).close()
             return
         except OSError as error:
             if time.monotonic() >= end:
@@ -193,30 +199,30 @@ def _wait_for(coordinator: str, timeout: float) -> None:
             time.sleep(0.2)
 
 
-def _initialize(start: Start) -> bool:
-    """Whether there are other processes, or a cluster that could have some."""
-    limits = {
-        "initialization_timeout": start.connect_timeout,
-        "heartbeat_timeout_seconds": start.heartbeat_timeout,
-        "shutdown_timeout_seconds": _SHUTDOWN_TIMEOUT,
-    }
+def _initialize(options: ConnectOptions) -> bool:
+    """Returns whether `jax.distributed` connected to a cluster, or to the given coordinator."""
+    initialize = partial(
+        jax.distributed.initialize,
+        initialization_timeout=options.connect_timeout,
+        heartbeat_timeout_seconds=options.heartbeat_timeout,
+        shutdown_timeout_seconds=_SHUTDOWN_TIMEOUT,
+    )
     try:
-        if start.coordinator:
-            jax.distributed.initialize(
-                start.coordinator,
-                start.num_processes,
-                start.process_id,
+        if options.coordinator:
+            initialize(
+                options.coordinator,
+                options.num_processes,
+                options.process_id,
                 cluster_detection_method="deactivate",
-                **limits,
             )
             return True
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # In a pod that runs alone nothing is amiss.
-            jax.distributed.initialize(**limits)
+            warnings.simplefilter("ignore")  # JAX warns in a pod that is not part of a set.
+            initialize()
         return True
     except (ValueError, RuntimeError) as error:
-        if start.coordinator or "coordinator_address should be defined" not in str(error):
-            raise ValueError(f"the processes cannot be connected: {error}") from error
+        if options.coordinator or "coordinator_address should be defined" not in str(error):
+            raise ValueError(f"the processes cannot connect: {error}") from error
     if "JOB_COMPLETION_INDEX" in os.environ:
         raise ValueError(
             "this pod is one of several of an indexed Job: give --coordinator, --num_processes and "
@@ -226,5 +232,5 @@ def _initialize(start: Start) -> bool:
 
 
 def first_line(error: Exception) -> str:
-    """What an error says, without the lines that follow."""
+    """Returns the first line of an error's message."""
     return (str(error).strip() or repr(error)).splitlines()[0]

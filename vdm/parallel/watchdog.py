@@ -1,7 +1,7 @@
-"""Says why a process is gone that had no time to say so itself.
+"""Prints an error message on behalf of a process that was killed or aborted.
 
-JAX ends a process from C++, by abort(), when another one is lost, and the system's SIGKILL leaves
-no time at all. So a small process beside it waits at the other end of a pipe for the end.
+JAX aborts a process from C++ when another process is lost, and SIGKILL cannot be caught. So a small
+child process reads a pipe from this one, and prints when the pipe closes without a goodbye.
 """
 
 import faulthandler
@@ -9,48 +9,51 @@ import json
 import signal
 import subprocess
 import sys
+from typing import IO
 
-_ABORTED = "Fatal Python error: Aborted"  # what faulthandler writes when abort() is called
+_ABORTED = "Fatal Python error: Aborted"  # faulthandler writes this when abort() is called
 
 
-class LastWords:
-    """What is to be said if this process ends without a word of its own."""
+class Watchdog:
+    """A child process that prints an error message if this process ends without one."""
 
-    def __init__(self):
-        self._watcher = subprocess.Popen(
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
             [sys.executable, "-I", "-S", __file__], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
         )
-        faulthandler.enable(self._watcher.stdin, all_threads=False)
+        assert self._process.stdin is not None
+        self._pipe: IO[bytes] = self._process.stdin
+        faulthandler.enable(self._pipe, all_threads=False)
 
-    def are(self, *, if_aborted: str, if_killed: str) -> None:
-        """From here on: the sentence for abort(), and the one for any other sudden end."""
+    def set_messages(self, *, if_aborted: str, if_killed: str) -> None:
+        """Replaces the messages: one for abort(), one for any other sudden end."""
         line = json.dumps({"aborted": if_aborted, "killed": if_killed})
-        self._watcher.stdin.write(line.encode() + b"\n")
-        self._watcher.stdin.flush()
+        self._pipe.write(line.encode() + b"\n")
+        self._pipe.flush()
 
-    def not_needed(self) -> None:
-        """The process says itself how it ends, or has ended its work."""
+    def stop(self) -> None:
+        """Ends the child process: this process finishes, or prints its error itself."""
         faulthandler.disable()
-        self._watcher.stdin.write(b"{}\n")
-        self._watcher.stdin.close()
-        self._watcher.wait()
+        self._pipe.write(b"{}\n")
+        self._pipe.close()
+        self._process.wait()
 
 
 def _watch() -> None:
-    # What is sent to the whole process group, Ctrl-C above all, is meant for the other one.
+    # A signal to the whole process group, such as Ctrl-C, is for the parent alone.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    sentences, how = {}, "killed"
+    messages, cause = {}, "killed"
     for line in sys.stdin:
         if line.startswith("{"):
-            sentences = json.loads(line)
+            messages = json.loads(line)
         elif line.startswith(_ABORTED):
-            how = "aborted"
+            cause = "aborted"
             break
-        else:  # of a crash: where it was
+        else:  # faulthandler's traceback of a crash
             sys.stderr.write(line)
-    if sentences:
-        print(f"error: {sentences[how]}", file=sys.stderr, flush=True)
+    if messages:
+        print(f"error: {messages[cause]}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

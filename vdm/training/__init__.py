@@ -1,1 +1,1 @@
-"""Train state, step, loop, checkpoints and logs."""
+"""Training state, step and loop, checkpoints, and trackers."""

@@ -1,4 +1,4 @@
-"""Checkpoints of a workdir, through Orbax, and what says which model they are of."""
+"""Checkpoints of a workdir, through Orbax, and the configuration that identifies their model."""
 
 import contextlib
 import json
@@ -17,38 +17,41 @@ from vdm.exported import load_exported, load_exported_config
 from vdm.files import write_text
 from vdm.parallel.mesh import make_mesh, param_shardings
 from vdm.parallel.messages import all_processes, is_first_process, wait_for_all
-from vdm.parallel.processes import NotSaved, first_line
+from vdm.parallel.processes import CheckpointNotSaved, first_line
 from vdm.training.state import TrainState
 
-# The fields that make a checkpoint the checkpoint of another model. The others may change from one
-# run to the next on the same workdir: more steps, say, or another precision of the computation.
+# A resumed run may change these fields of config.model, as they leave the parameters' shapes and
+# meaning unchanged.
 _FREE_MODEL_FIELDS = ("dropout", "condition_dropout", "remat", "dtype")
 
 
 def check_same_model(
-    config: ml_collections.ConfigDict, saved: Mapping[str, Mapping], where: str | Path
+    config: ml_collections.ConfigDict, saved: Mapping[str, Mapping], name: str | Path
 ) -> None:
-    """Raises ValueError, naming the first differing field, where a checkpoint is of another model.
+    """Checks that a checkpoint belongs to the model of a configuration.
 
     Args:
-      config: the configuration asked for.
-      saved: the configuration that the checkpoint was made with, as nested dicts.
-      where: what to call the checkpoint.
+      config: the configuration of this run.
+      saved: the checkpoint's configuration, as nested dicts.
+      name: the checkpoint's name in the error message.
+
+    Raises:
+      ValueError: it was trained with a different model; the message names the first field.
     """
-    wanted = json.loads(config.to_json_best_effort())
-    fields = [("model", name) for name in config.model if name not in _FREE_MODEL_FIELDS]
+    current = json.loads(config.to_json_best_effort())
+    fields = [("model", field) for field in config.model if field not in _FREE_MODEL_FIELDS]
     fields += [("diffusion", "target"), ("data", "channels")]
-    for section, name in fields:
-        ours, theirs = wanted[section][name], saved.get(section, {}).get(name)
+    for section, field in fields:
+        ours, theirs = current[section][field], saved.get(section, {}).get(field)
         if ours != theirs:
             raise ValueError(
-                f"{where} is of another model: its config.{section}.{name} is {theirs!r}, "
-                f"and {ours!r} was asked for"
+                f"{name} was trained with a different model: its config.{section}.{field} is "
+                f"{theirs!r}, and this configuration has {ours!r}"
             )
 
 
 def load_config(workdir: Path) -> dict | None:
-    """The configuration that a workdir was last trained with, or None where there is none."""
+    """Returns the configuration of a workdir's last training run, or None if there is none."""
     try:
         return json.loads((workdir / "config.json").read_text())
     except FileNotFoundError:
@@ -56,21 +59,21 @@ def load_config(workdir: Path) -> dict | None:
 
 
 def save_config(workdir: Path, config: ml_collections.ConfigDict) -> None:
-    """Writes the configuration beside the checkpoints."""
+    """Writes the configuration to WORKDIR/config.json."""
     write_text(workdir / "config.json", config.to_json_best_effort(indent=2) + "\n")
 
 
 def has_checkpoints(workdir: Path) -> bool:
-    """Whether a workdir holds a finished checkpoint; touches nothing."""
+    """Returns whether a workdir has a finished checkpoint; writes nothing."""
     return any(path.name.isdecimal() for path in (workdir / "checkpoints").glob("*"))
 
 
 def check_ema(config: ml_collections.ConfigDict, workdir: Path) -> None:
-    """Checks that `load_ema` has parameters to load, and that they are of this model.
+    """Checks that `load_ema` has parameters to load, and that they belong to this model.
 
     Raises:
-      FileNotFoundError: there is no file config.checkpoint.
-      ValueError: the workdir has no checkpoint, or the parameters are of another model.
+      FileNotFoundError: the file config.checkpoint does not exist.
+      ValueError: the workdir has no checkpoint, or a checkpoint of a different model.
     """
     if config.checkpoint:
         saved, _ = load_exported_config(Path(config.checkpoint))
@@ -84,12 +87,15 @@ def check_ema(config: ml_collections.ConfigDict, workdir: Path) -> None:
 
 
 def load_ema(config: ml_collections.ConfigDict, workdir: Path) -> tuple[dict, int]:
-    """Loads the EMA parameters and their step: of config.checkpoint, else the workdir's newest.
+    """Loads EMA parameters from config.checkpoint, or from the workdir's newest checkpoint.
+
+    Returns:
+      (parameters, step).
 
     Raises:
-      FileNotFoundError: there is no such file, or the workdir has no checkpoint.
+      FileNotFoundError: the file does not exist, or the workdir has no checkpoint.
       OSError: all checkpoints of the workdir are damaged.
-      ValueError: config.checkpoint is not a file that --mode=export wrote.
+      ValueError: config.checkpoint was not written by --mode=export.
     """
     if config.checkpoint:
         path = Path(config.checkpoint)
@@ -103,15 +109,16 @@ def load_ema(config: ml_collections.ConfigDict, workdir: Path) -> tuple[dict, in
 
 
 class Checkpoints:
-    """The checkpoints of a workdir: the EMA parameters, and beside them the rest of the state.
+    """The checkpoints of a workdir, each with two items: 'ema', and the 'rest' of the state.
 
-    Saving is asynchronous: the state is copied to the host, and written while training goes on. A
-    checkpoint that was not finished when the process died is not there for the next one, and one
-    that is damaged gives way to the one before, which is said. Every process has to make the calls,
-    in the same order.
+    Saving is asynchronous: the state is copied to the host, and written while training continues.
+    Unfinished checkpoints of a killed process are ignored. If the newest one is damaged, the one
+    before it is restored, and a message is printed. Every process has to make the calls, in the
+    same order.
     """
 
     def __init__(self, workdir: Path, keep: int = 1):
+        """Opens WORKDIR/checkpoints, created if missing; saving keeps the newest `keep`."""
         self._manager = ocp.CheckpointManager(
             (workdir / "checkpoints").absolute(),
             options=ocp.CheckpointManagerOptions(
@@ -120,15 +127,15 @@ class Checkpoints:
         )
 
     def save(self, state: TrainState) -> None:
-        """Saves the state at its own step, unless it is there already.
+        """Starts to save the state as the checkpoint of its step, unless that exists.
 
         Raises:
-          NotSaved: this or an earlier checkpoint cannot be written; those before it are kept.
+          CheckpointNotSaved: this or an earlier checkpoint cannot be written.
         """
         step = int(state.step)
         if step in self._manager.all_steps():
             return
-        with self._saying_what_is_kept():
+        with self._as_not_saved():
             self._manager.save(
                 step,
                 args=ocp.args.Composite(
@@ -138,14 +145,18 @@ class Checkpoints:
             )
 
     def raise_failures(self) -> None:
-        """Raises NotSaved where a checkpoint that was being written has failed; does not wait."""
-        with self._saying_what_is_kept():
+        """Raises CheckpointNotSaved if a save in the background has failed; does not wait."""
+        with self._as_not_saved():
             self._manager.check_for_errors()
 
     def restore(self, abstract_state: TrainState) -> TrainState | None:
-        """The newest state, placed as the abstract state's shardings say; None if there is none.
+        """Restores the newest readable state, and moves newer, damaged ones aside.
 
-        Damaged checkpoints that are newer are moved aside.
+        Args:
+          abstract_state: shapes, dtypes and shardings, of `abstract_on`.
+
+        Returns:
+          The state, or None if there is no checkpoint.
 
         Raises:
           OSError: all checkpoints are damaged.
@@ -161,12 +172,18 @@ class Checkpoints:
             if is_first_process():
                 for newer in damaged:
                     _move_aside(Path(self._manager.directory) / str(newer))
-            wait_for_all("damaged checkpoints are moved aside")
+            wait_for_all("damaged checkpoints moved aside")
             self._manager.reload()
         return TrainState(**restored["rest"], ema_params=restored["ema"])
 
     def restore_ema(self, abstract_params: dict) -> tuple[dict, int]:
-        """The newest EMA parameters and their step.
+        """Restores the newest readable EMA parameters.
+
+        Args:
+          abstract_params: shapes, dtypes and shardings, of `abstract_on`.
+
+        Returns:
+          (parameters, step).
 
         Raises:
           FileNotFoundError: the workdir has no checkpoint.
@@ -179,18 +196,18 @@ class Checkpoints:
         return restored["ema"], step
 
     def close(self) -> None:
-        """Waits for what is being written.
+        """Waits until all saves are finished.
 
         Raises:
-          NotSaved: it cannot be written; the checkpoints before it are kept.
+          CheckpointNotSaved: a checkpoint cannot be written.
         """
-        with self._saying_what_is_kept():
+        with self._as_not_saved():
             self._manager.wait_until_finished()
         self._manager.close()
 
     def _newest_readable(self, args: ocp.args.Composite):
-        """What is restored, its step, both None where there is none, and the damaged steps."""
-        damaged = []
+        """Returns (restored items, step, newer damaged steps); (None, None, []) if none exists."""
+        damaged: list[int] = []
         for step in sorted(self._manager.all_steps(), reverse=True):
             restored, failure = None, None
             try:
@@ -199,28 +216,29 @@ class Checkpoints:
                 failure = error
             if all_processes(failure is None):
                 return restored, step, damaged
-            what = _what(failure) if failure else "another process cannot read it"
-            print(f"the checkpoint of step {step} is damaged: {what}", flush=True)
+            reason = _short(failure) if failure else "another process cannot read it"
+            print(f"the checkpoint of step {step} is damaged: {reason}", flush=True)
             damaged.append(step)
         if damaged:
             raise OSError(f"all checkpoints in {self._manager.directory} are damaged: {damaged}")
         return None, None, damaged
 
     @contextlib.contextmanager
-    def _saying_what_is_kept(self):
+    def _as_not_saved(self):
+        """Raises errors of its block as CheckpointNotSaved, with the newest checkpoint kept."""
         try:
             yield
         except Exception as error:  # Orbax and TensorStore raise many types on a full disk.
-            kept = [path.name for path in Path(self._manager.directory).glob("*")]
-            kept = sorted(int(name) for name in kept if name.isdecimal())
-            raise NotSaved(
-                f"a checkpoint cannot be saved in {self._manager.directory}: {_what(error)}; "
-                + (f"that of step {kept[-1]} is kept" if kept else "there is none yet")
+            names = [path.name for path in Path(self._manager.directory).glob("*")]
+            kept = sorted(int(name) for name in names if name.isdecimal())
+            raise CheckpointNotSaved(
+                f"a checkpoint cannot be saved in {self._manager.directory}: {_short(error)}; "
+                + (f"that of step {kept[-1]} is kept" if kept else "there is no earlier one")
             ) from error
 
 
-def _what(error: Exception) -> str:
-    """What is wrong, without what TensorStore adds for its developers."""
+def _short(error: Exception) -> str:
+    """Returns the first line of a message, without TensorStore's details for developers."""
     return first_line(error).partition(" [tensorstore_spec=")[0].partition(" [source locations=")[0]
 
 
@@ -235,7 +253,7 @@ def _without_ema(state: TrainState) -> dict:
 
 
 def abstract_on(mesh: Mesh, tree):
-    """Shapes and dtypes of a tree of arrays, placed on a mesh by `param_shardings`."""
+    """Returns shapes, dtypes and the shardings of `param_shardings` for a tree of arrays."""
     return jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
         tree,

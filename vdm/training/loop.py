@@ -1,7 +1,7 @@
 """The training loop."""
 
-import collections
 import math
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -17,49 +17,49 @@ from vdm.data.pipeline import Batches
 from vdm.parallel.mesh import check_divides, make_mesh, param_shardings
 from vdm.parallel.messages import is_first_process
 from vdm.parallel.preemption import PreemptionNotice
-from vdm.parallel.processes import GOES_ON, Preempted
+from vdm.parallel.processes import RESUME_HINT, Preempted
 from vdm.parallel.rows import local_rows, shard_batch
 from vdm.training.checkpoints import Checkpoints, abstract_on, save_config
-from vdm.training.logs import Logs, StepTimer, progress_line
 from vdm.training.state import TrainState, init_state
 from vdm.training.step import make_train_step
+from vdm.training.trackers import StepTimer, Trackers, progress_line
 from vdm.video.display import gif_bytes, mp4_bytes
 
-# (EMA parameters) -> uint8 video [frames, height, width, channels] of samples side by side.
+# (EMA parameters) -> uint8 video [frames, height, width, channels], samples in a grid.
 Preview = Callable[[dict], np.ndarray]
 
 
 class LossNotFinite(ArithmeticError):
-    """Training cannot go on: the loss or the gradient has become infinite or NaN."""
+    """Training stops: the loss or the gradient is infinite or NaN."""
 
 
 def train(config: ml_collections.ConfigDict, workdir: Path, *, preview: Preview) -> None:
-    """Trains up to config.training.num_steps, from the newest checkpoint of the workdir.
+    """Trains up to config.training.num_steps, resuming from the newest checkpoint of the workdir.
 
-    A resumed run is the uninterrupted run bit for bit: step n depends on the state and on batch n,
-    a function of (seed, n), and on nothing else.
+    A resumed run equals the uninterrupted run bit for bit: step n is a function of the state and of
+    batch n, which is a function of (seed, n).
 
     Args:
-      config: the configuration, validated.
-      workdir: where checkpoints/, metrics.jsonl, tensorboard/ and previews/ are written.
-      preview: what draws the sample videos, every config.training.sample_every steps.
+      config: a validated configuration.
+      workdir: receives checkpoints/, metrics.jsonl, tensorboard/, previews/ and config.json.
+      preview: draws sample videos, every config.training.sample_every steps.
 
     Raises:
-      LossNotFinite: with the last good checkpoint kept.
-      Preempted: by SIGTERM or the platform, with the state saved.
-      OSError: a checkpoint cannot be saved (NotSaved), or none can be read.
+      LossNotFinite: the loss or the gradient is not finite; the last good checkpoint is kept.
+      Preempted: SIGTERM or the platform's notice arrived; the state is saved.
+      OSError: a checkpoint cannot be saved (CheckpointNotSaved), or none can be read.
       ValueError: the batch does not divide over the devices, or the data set is unknown.
     """
     training = config.training
 
-    # Everything that can be wrong is found before anything is written.
+    # ---- Checks: before anything is written.
     mesh = make_mesh(config)
     check_divides(mesh, training.batch_size, "training.batch_size", training.accumulate)
     source = make_source(config, "train")
+
+    # ---- State: restored, or new.
     initial = partial(init_state, config)
     abstract_state = abstract_on(mesh, jax.eval_shape(initial))
-
-    # State: restored, or new.
     if is_first_process():
         workdir.mkdir(parents=True, exist_ok=True)
         save_config(workdir, config)
@@ -77,13 +77,10 @@ def train(config: ml_collections.ConfigDict, workdir: Path, *, preview: Preview)
         print("nothing to do: the newest checkpoint has all the steps", flush=True)
         checkpoints.close()
         return
-    logs = Logs(workdir, first_step, writes=is_first_process())
-    pace = _Pace()
-    timer = StepTimer()
-    train_step = make_train_step(config, mesh)
 
-    # Loop.
-    print("compiling the training step", flush=True)
+    # ---- Step, trackers and input.
+    train_step = make_train_step(config, mesh)
+    trackers = Trackers(workdir, first_step, enabled=is_first_process())
     batches = Batches(
         source,
         range(first_step, training.num_steps),
@@ -93,58 +90,61 @@ def train(config: ml_collections.ConfigDict, workdir: Path, *, preview: Preview)
         num_workers=config.data.num_workers,
         prefetch=config.data.prefetch,
     )
+    timer = StepTimer(first_step, batches.seconds_waited)
+    in_flight: deque[jax.Array] = deque()
+
+    # ---- Loop.
+    print("compiling the training step", flush=True)
     with batches, PreemptionNotice() as notice:
         for step in range(first_step + 1, training.num_steps + 1):
+            # -- Step
             batch = batches.next(meanwhile=partial(jax.block_until_ready, state.step))
             state = train_step(state, batch)
             if step == first_step + 1:
                 jax.block_until_ready(state.step)
                 timer.restart(step, batches.seconds_waited)
                 notice.listen()
-            pace.keep(state)
+            # Two steps ahead keep the devices busy; more would delay the response to a preemption.
+            in_flight.append(jnp.copy(state.step))
+            if len(in_flight) > 2:
+                jax.block_until_ready(in_flight.popleft())
 
             is_last = step == training.num_steps
             is_logged = step % training.log_every == 0 or is_last
             is_preempted = notice.reached(step)
             is_saved = step % training.checkpoint_every == 0 or is_last or is_preempted
+
+            # -- Log
             if is_logged or is_saved:
                 metrics = _mean_metrics(state, training.log_every)
             if is_logged:
                 rates = timer.rates(step, batches.seconds_waited)
-                logs.write(step, metrics | rates)
+                trackers.write(step, metrics | rates)
                 speed = rates.get("steps_per_second")
                 print(progress_line(step, training.num_steps, metrics["loss"], speed), flush=True)
                 checkpoints.raise_failures()
+
+            # -- Save
             if is_saved:
                 checkpoints.save(state)
             if is_preempted and not is_last:
                 checkpoints.close()
-                raise Preempted(f"preempted: step {step} is saved, and {GOES_ON}")
+                raise Preempted(f"preempted: step {step} is saved, and {RESUME_HINT}")
+
+            # -- Preview
             if training.sample_every and (step % training.sample_every == 0 or is_last):
-                _write_preview(workdir, logs, step, preview(state.ema_params))
+                _write_preview(workdir, trackers, step, preview(state.ema_params))
                 timer.restart(step, batches.seconds_waited)
-    logs.close()
+    trackers.close()
     checkpoints.close()
 
 
-class _Pace:
-    """Keeps the host at most two steps ahead of the devices.
-
-    They never wait for it, and a notice of preemption does not wait for a queue of steps.
-    """
-
-    def __init__(self):
-        self._ahead = collections.deque()
-
-    def keep(self, state: TrainState) -> None:
-        """Called after each step; the state itself is given to the next step."""
-        self._ahead.append(jnp.copy(state.step))
-        if len(self._ahead) > 2:
-            jax.block_until_ready(self._ahead.popleft())
-
-
 def _mean_metrics(state: TrainState, log_every: int) -> dict[str, float]:
-    """Means since the last log step; raises LossNotFinite where a step in between was not."""
+    """Returns the means since the last log step.
+
+    Raises:
+      LossNotFinite: a mean is infinite or NaN.
+    """
     step = int(state.step)
     steps = (step - 1) % log_every + 1
     means = {name: float(total) / steps for name, total in state.metric_sums.items()}
@@ -158,7 +158,7 @@ def _mean_metrics(state: TrainState, log_every: int) -> dict[str, float]:
     return means
 
 
-def _write_preview(workdir: Path, logs: Logs, step: int, video: np.ndarray) -> None:
+def _write_preview(workdir: Path, trackers: Trackers, step: int, video: np.ndarray) -> None:
     if not is_first_process():
         return
     scale = 4 if video.shape[1] < 256 else 1
@@ -166,4 +166,5 @@ def _write_preview(workdir: Path, logs: Logs, step: int, video: np.ndarray) -> N
     (workdir / "previews").mkdir(exist_ok=True)
     (workdir / "previews" / f"step_{step:08}.gif").write_bytes(gif)
     (workdir / "previews" / f"step_{step:08}.mp4").write_bytes(mp4_bytes(video, scale=scale))
-    logs.write_gif(step, "samples", gif, *video.shape[1:3])
+    height, width = video.shape[1:3]
+    trackers.write_gif(step, "samples", gif, height, width)

@@ -1,4 +1,4 @@
-"""What training carries from one step to the next."""
+"""The training state, the optimizer and the learning-rate schedule."""
 
 import flax.struct
 import jax
@@ -11,20 +11,21 @@ from vdm.build import init_params
 
 OPTIMIZERS = ("adam", "muon")
 
-_RMS_OF_ADAM = 0.2  # of an element of a typical Adam update at learning rate 1; Liu et al., sec 2.2
+# Root mean square of a typical Adam update at learning rate 1 (Liu et al. 2025, section 2.2).
+_ADAM_RMS = 0.2
 
 
 @flax.struct.dataclass
 class TrainState:
-    """Everything that the next step depends on, besides the data.
+    """Everything that the next step depends on, except the batch.
 
     Attributes:
-      step: int32 [], steps taken.
-      params: of the network.
-      ema_params: their exponential moving average, which sampling and evaluation use.
-      opt_state: of the optimizer.
-      metric_sums: sums since the last log step, in the state so that a resumed run logs the same
-        averages as an uninterrupted one.
+      step: the number of steps taken, int32 [].
+      params: the network's parameters.
+      ema_params: the exponential moving average of `params`, for sampling and evaluation.
+      opt_state: the optimizer's moments and counts.
+      metric_sums: sums of 'loss' and 'grad_norm' since the last log step, each float32 []. They are
+        saved, so that a resumed run logs the same means as an uninterrupted one.
     """
 
     step: jax.Array
@@ -35,7 +36,7 @@ class TrainState:
 
 
 def make_learning_rate(config: ml_collections.ConfigDict) -> optax.Schedule:
-    """Linear warm-up, a plateau, and a linear decay to zero over the last steps."""
+    """Returns the learning rate by step: linear warm-up, constant, linear decay to zero."""
     training = config.training
     rate = training.learning_rate
     return optax.join_schedules(
@@ -49,14 +50,14 @@ def make_learning_rate(config: ml_collections.ConfigDict) -> optax.Schedule:
 
 
 def make_optimizer(config: ml_collections.ConfigDict) -> optax.GradientTransformation:
-    """Adam or Muon with decoupled weight decay, after clipping the gradient's global norm.
+    """Returns Adam or Muon with decoupled weight decay, after gradient clipping by global norm.
 
-    Muon (Jordan et al. 2024, in the scaling of Liu et al. 2025, arXiv 2502.16982, that keeps Adam's
-    root mean square) updates the kernels between the first and the last convolution, each as a
-    matrix of inputs by outputs; what is not a kernel, and those two, Adam updates.
+    Muon (Jordan et al. 2024, scaled as by Liu et al. 2025, arXiv 2502.16982, to Adam's root mean
+    square) updates the kernels between the first and the last convolution, each as a matrix
+    [inputs, outputs]. Adam updates those two convolutions and all other parameters.
     """
     training = config.training
-    # Without clipping the state has the same structure, so that a run can be resumed either way.
+    # `identity` keeps the structure of the state: a resumed run may turn clipping on or off.
     clip = (
         optax.clip_by_global_norm(training.gradient_clip)
         if training.gradient_clip
@@ -79,14 +80,14 @@ def make_optimizer(config: ml_collections.ConfigDict) -> optax.GradientTransform
             adam_b1=training.adam_b1,
             adam_b2=training.adam_b2,
             adam_weight_decay=training.weight_decay,
-            muon_weight_dimension_numbers=_matrix_axes,
-            consistent_rms=_RMS_OF_ADAM,
+            muon_weight_dimension_numbers=_muon_axes,
+            consistent_rms=_ADAM_RMS,
         )
     return optax.chain(clip, optimizer)
 
 
-def _matrix_axes(params: dict) -> dict:
-    """For each parameter, which axes make it a matrix for Muon; None for Adam's."""
+def _muon_axes(params: dict) -> dict:
+    """Returns the axes that make each parameter a matrix for Muon; None for Adam's parameters."""
 
     def axes(path, leaf):
         names = [entry.key for entry in path]
@@ -100,7 +101,7 @@ def _matrix_axes(params: dict) -> dict:
 
 
 def init_state(config: ml_collections.ConfigDict) -> TrainState:
-    """The state before the first step, a function of config.seed; can be jitted."""
+    """Returns the state before the first step, a function of config.seed; can be jitted."""
     params = init_params(config)
     return TrainState(
         step=jnp.zeros((), jnp.int32),

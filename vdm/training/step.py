@@ -1,4 +1,4 @@
-"""One training step, pure and ready to be jitted."""
+"""One training step, jitted for a mesh."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -11,17 +11,17 @@ from jax.sharding import Mesh
 
 from vdm.build import make_model, make_schedule
 from vdm.diffusion.loss import draw_noise, loss_given
-from vdm.parallel.mesh import batch_sharding, param_shardings, with_split_gradient
+from vdm.parallel.mesh import batch_sharding, param_shardings, with_sharded_gradient
 from vdm.parallel.rows import micro_batches
 from vdm.training.state import TrainState, init_state, make_optimizer
 
-# The average follows the parameters closely while they still move far, min(decay, (1+n)/(10+n)),
-# as in TensorFlow's and the authors' released code; the paper does not fix it.
+# EMA decay at step n: min(ema_decay, (1 + n) / (10 + n)), as in TensorFlow and in the authors'
+# released code. The paper does not fix it.
 _EMA_RAMP = 10
 
 
 def join_images(batch: Mapping[str, jax.Array]) -> jax.Array:
-    """Videos with the independent images, where there are any, after each one's frames."""
+    """Returns [batch, frames + images, ...]: each video, and its independent images if any."""
     if "images" not in batch:
         return batch["video"]
     return jnp.concatenate([batch["video"], batch["images"]], axis=1)
@@ -30,17 +30,17 @@ def join_images(batch: Mapping[str, jax.Array]) -> jax.Array:
 def make_train_step(
     config: ml_collections.ConfigDict, mesh: Mesh
 ) -> Callable[[TrainState, Mapping[str, jax.Array]], TrainState]:
-    """The jitted step (state, batch) -> state; the state given to it is donated.
+    """Returns the jitted step (state, batch) -> state, which donates its state argument.
 
-    Its randomness is a function of (config.seed, state.step) alone. With config.training.accumulate
-    the times and the noise are those of the whole batch; what is dropped out is not.
+    All randomness is a function of (config.seed, state.step). config.training.accumulate changes
+    neither the diffusion times nor the noise of the batch, but it changes the dropout masks.
     """
     model, optimizer = make_model(config), make_optimizer(config)
     training = config.training
     schedule = make_schedule(config)
 
     def loss(params, batch, x, noise, log_snr, dropout_key):
-        params = with_split_gradient(mesh, params)
+        params = with_sharded_gradient(mesh, params)
 
         def network(z, log_snr):
             return model.apply(
@@ -62,23 +62,22 @@ def make_train_step(
         if training.accumulate == 1:
             return jax.value_and_grad(loss)(params, *rows, dropout_key)
 
-        def add(total, part):
-            part_rows, index = part
-            of_part = jax.value_and_grad(loss)(
-                params, *part_rows, jax.random.fold_in(dropout_key, index)
-            )
-            return in_place(jax.tree.map(jnp.add, total, of_part)), None
-
-        def in_place(total):  # each device adds up its own pieces of the gradient
+        def shard(total):  # each device accumulates its own shards of the gradient
             return jax.lax.with_sharding_constraint(total, param_shardings(mesh, total))
 
-        nothing = in_place((jnp.zeros(()), jax.tree.map(jnp.zeros_like, params)))
-        parts = micro_batches(mesh, rows, training.accumulate)
-        total, _ = jax.lax.scan(add, nothing, (parts, jnp.arange(training.accumulate)))
+        def add(total, micro_batch):
+            micro_rows, index = micro_batch
+            micro_key = jax.random.fold_in(dropout_key, index)
+            loss_and_grad = jax.value_and_grad(loss)(params, *micro_rows, micro_key)
+            return shard(jax.tree.map(jnp.add, total, loss_and_grad)), None
+
+        zeros = shard((jnp.zeros(()), jax.tree.map(jnp.zeros_like, params)))
+        micro = micro_batches(mesh, rows, training.accumulate)
+        total, _ = jax.lax.scan(add, zeros, (micro, jnp.arange(training.accumulate)))
         return jax.tree.map(lambda leaf: leaf / training.accumulate, total)
 
     def step(state: TrainState, batch: Mapping[str, jax.Array]) -> TrainState:
-        # Initialisation draws from the key itself, steps from what is folded into it.
+        # Initialisation uses the key itself; steps use keys folded from it.
         key = jax.random.fold_in(jax.random.key(config.seed), state.step)
         loss_value, gradient = loss_and_gradient(state.params, batch, key)
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
@@ -87,10 +86,10 @@ def make_train_step(
         ema_params = jax.tree.map(
             lambda ema, new: ema + (1.0 - decay) * (new - ema), state.ema_params, params
         )
-        starts_anew = state.step % training.log_every == 0
+        is_reset = state.step % training.log_every == 0
         metrics = {"loss": loss_value, "grad_norm": optax.tree.norm(gradient)}
         metric_sums = jax.tree.map(
-            lambda total, new: jnp.where(starts_anew, 0.0, total) + new,
+            lambda total, new: jnp.where(is_reset, 0.0, total) + new,
             state.metric_sums,
             metrics,
         )
