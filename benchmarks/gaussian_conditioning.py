@@ -29,6 +29,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from vdm.diffusion.conditioning import ObservedFrames
+from vdm.diffusion.guidance import ReconstructionOptions
 from vdm.diffusion.samplers import sample
 from vdm.diffusion.schedule import alpha_sigma
 
@@ -98,6 +99,8 @@ def draw(x_a, given, options):
     shape = (len(x_a), FRAMES, 1, 1, 1)
     values = np.zeros(shape, np.float32)
     values[:, :OBSERVED, 0, 0, 0] = x_a
+    guidance = ReconstructionOptions(**options.get("reconstruction_options", {}))
+    options = options | {"reconstruction_options": guidance}
 
     @jax.jit
     def run(key, values):

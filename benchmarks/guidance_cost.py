@@ -31,6 +31,7 @@ from jax.experimental.topologies import get_topology_desc
 
 from vdm.build import init_params, make_denoiser
 from vdm.diffusion.conditioning import ObservedFrames
+from vdm.diffusion.guidance import ReconstructionOptions
 from vdm.diffusion.samplers import sample
 from vdm.models.unet import REMAT
 
@@ -64,7 +65,9 @@ def compiled_samplers(config, sharding):
                 sampler="dpmpp_2m",
                 num_steps=STEPS,
                 observation=observation,
-                reconstruction_options={"clip": True, "micro_batches": micro_batches},
+                reconstruction_options=ReconstructionOptions(
+                    clip=True, micro_batches=micro_batches
+                ),
             )
 
         return jax.jit(draw, in_shardings=sharding, out_shardings=sharding)
