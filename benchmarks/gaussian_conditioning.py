@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 from measuring import IMAGES, write_result
 
 from vdm.diffusion.conditioning import ObservedFrames
+from vdm.diffusion.guidance import ReconstructionOptions
 from vdm.diffusion.samplers import sample
 from vdm.diffusion.schedule import alpha_sigma
 
@@ -72,6 +73,8 @@ def draw(x_a, is_observed, options):
     shape = (len(x_a), FRAMES, 1, 1, 1)
     values = np.zeros(shape, np.float32)
     values[:, :OBSERVED, 0, 0, 0] = x_a
+    guidance = ReconstructionOptions(**options.get("reconstruction_options", {}))
+    options = options | {"reconstruction_options": guidance}
 
     @jax.jit
     def run(key, values):

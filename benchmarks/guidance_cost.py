@@ -24,6 +24,7 @@ from measuring import ROOT, compared, interleaved, load_config, nonzero_params, 
 
 from vdm.build import make_denoiser
 from vdm.diffusion.conditioning import ObservedFrames
+from vdm.diffusion.guidance import ReconstructionOptions
 from vdm.diffusion.samplers import sample
 from vdm.models.unet import REMAT
 
@@ -53,7 +54,9 @@ def compiled_samplers(config, sharding):
                 sampler="dpmpp_2m",
                 num_steps=STEPS,
                 observation=observation,
-                reconstruction_options={"clip": True, "micro_batches": micro_batches},
+                reconstruction_options=ReconstructionOptions(
+                    clip=True, micro_batches=micro_batches
+                ),
             )
 
         jitted = jax.jit(draw, in_shardings=sharding, out_shardings=sharding)

@@ -1,4 +1,4 @@
-"""From a configuration to the network, the noise schedule and the denoiser."""
+"""Builds the network, the noise schedule and the denoiser of a configuration."""
 
 from collections.abc import Callable, Mapping
 
@@ -6,19 +6,19 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
-from vdm.diffusion.guidance import extrapolate
-from vdm.diffusion.process import Denoiser, denoiser
+from vdm.diffusion.guidance import ConditionalDenoiser, classifier_free_guidance
+from vdm.diffusion.process import Denoiser, Network, denoiser
 from vdm.diffusion.schedule import cosine_log_snr
 from vdm.models.unet import SpaceTimeUNet
 
 
 def make_model(config: ml_collections.ConfigDict) -> SpaceTimeUNet:
-    """The network of config.model."""
+    """Returns the network of config.model."""
     return SpaceTimeUNet(**config.model)
 
 
 def make_schedule(config: ml_collections.ConfigDict) -> Callable[[jax.Array], jax.Array]:
-    """The cosine schedule, truncated and shifted as config.diffusion says: t -> log_snr."""
+    """Returns the schedule t -> log_snr: cosine, truncated and shifted by config.diffusion."""
     diffusion = config.diffusion
     limits = {"log_snr_min": diffusion.log_snr_min, "log_snr_max": diffusion.log_snr_max}
     return lambda t: cosine_log_snr(t, **limits) + diffusion.log_snr_shift
@@ -31,34 +31,33 @@ def make_denoiser(
     *,
     clip: bool | None = None,
 ) -> Denoiser:
-    """The network with parameters and a condition bound: (z, log_snr) -> x_hat.
+    """Returns the network with parameters and condition bound: (z, log_snr) -> x_hat.
 
-    With config.sample.guidance_weight other than 1, classifier-free guidance (eq 6): one call of
-    the network on twice the batch, with and without the condition. At 0 there is no condition.
+    A config.sample.guidance_weight other than 0 and 1 means classifier-free guidance (eq 6), in one
+    call of the network on twice the batch. Weight 0 ignores the condition.
 
     Args:
       config: the configuration.
-      params: the network's parameters.
-      condition: what `models.embeddings.ConditioningEmbedding` reads.
-      clip: x_hat to [-1, 1]; by default as config.diffusion.clip says.
+      params: parameters of the network.
+      condition: inputs of `models.embeddings.ConditioningEmbedding`; {} for none.
+      clip: whether to clip x_hat to [-1, 1]; by default config.diffusion.clip.
     """
     model, weight = make_model(config), config.sample.guidance_weight
 
-    def network(z, log_snr):
-        if not condition or weight in (0, 1):
-            return model.apply({"params": params}, z, log_snr, condition if weight else {})
-        twice = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), condition, absent(condition))
-        both = model.apply(
-            {"params": params}, jnp.concatenate([z, z]), jnp.concatenate([log_snr] * 2), twice
-        )
-        return extrapolate(*jnp.split(both, 2), weight)
+    def network(z, log_snr, condition):
+        return model.apply({"params": params}, z, log_snr, condition)
 
+    # Guidance applies to the raw prediction, which is linear in eps: x_hat is clipped after it.
+    guided: Network = ConditionalDenoiser(network, condition if weight else {})
+    if condition and weight not in (0, 1):
+        unconditional = ConditionalDenoiser(network, empty_condition(condition))
+        guided = classifier_free_guidance(guided, unconditional, weight)
     clip = config.diffusion.clip if clip is None else clip
-    return denoiser(network, target=config.diffusion.target, clip=clip)
+    return denoiser(guided, target=config.diffusion.target, clip=clip)
 
 
-def absent(condition: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-    """'No condition' in the shape of a condition: label -1, or a text without tokens."""
+def empty_condition(condition: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+    """Returns 'no condition' in the shape of a condition: label -1, or a text without tokens."""
     return {
         name: jnp.full_like(value, -1 if name == "label" else 0)
         for name, value in condition.items()
@@ -66,7 +65,7 @@ def absent(condition: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
 
 
 def init_params(config: ml_collections.ConfigDict) -> dict:
-    """The network's initial parameters, a function of config.seed; can be jitted."""
+    """Returns the initial parameters, a function of config.seed. Can be jitted."""
     data, model = config.data, config.model
     z = jnp.zeros(
         (1, data.frames + data.num_images, data.resolution, data.resolution, data.channels)
@@ -86,5 +85,5 @@ def init_params(config: ml_collections.ConfigDict) -> dict:
 
 
 def count_parameters(params: dict) -> int:
-    """Number of scalars in a tree of arrays or of their shapes."""
+    """Returns the number of scalars in a tree of arrays or of their shapes."""
     return sum(leaf.size for leaf in jax.tree.leaves(params))

@@ -21,9 +21,9 @@ from vdm.diffusion.conditioning import (
     ObservedFrames,
     ObservedLowResolution,
     downsample,
-    repaint_places,
+    repaint_steps,
 )
-from vdm.diffusion.guidance import reconstruction_guidance
+from vdm.diffusion.guidance import ReconstructionOptions, reconstruction_guidance
 from vdm.diffusion.samplers import SAMPLERS, sample
 
 FRAMES = 4
@@ -63,7 +63,7 @@ def _sample(data, shape, observation, method, **options):
             observation=observation,
             conditioning=method.conditioning,
             weight=method.weight,
-            reconstruction_options={"data_variance": method.data_variance},
+            reconstruction_options=ReconstructionOptions(data_variance=method.data_variance),
             repaint_jump_length=method.jump_length,
             repaint_repeats=method.repeats,
             **options,
@@ -211,8 +211,8 @@ def test_the_order_that_the_paper_claims():
 
 
 def test_repaint_takes_each_jump_again_and_reaches_the_end_once():
-    assert repaint_places(5, 2, 3) == [0, 1, 0, 1, 0, 1, 2, 3, 2, 3, 2, 3, 4, 4, 4]
-    assert repaint_places(3, 10, 1) == [0, 1, 2]
+    assert repaint_steps(5, 2, 3) == [0, 1, 0, 1, 0, 1, 2, 3, 2, 3, 2, 3, 4, 4, 4]
+    assert repaint_steps(3, 10, 1) == [0, 1, 2]
 
 
 @pytest.mark.parametrize("downsampling, resample", [("area", Image.BOX), ("bilinear", 2)])
@@ -258,7 +258,9 @@ def _guided_sampler(micro_batches, sampler="ddim"):
                 ObservedFrames(values, jnp.array([True, False, False, False])),
                 ObservedLowResolution(low, its_mask),
             ),
-            reconstruction_options={"normalization": "residual", "micro_batches": micro_batches},
+            reconstruction_options=ReconstructionOptions(
+                normalization="residual", micro_batches=micro_batches
+            ),
         )
 
     keys = jax.random.split(jax.random.key(0), 4)
@@ -308,7 +310,7 @@ def test_micro_batches_move_nothing_between_devices():
         (
             ObservedFrames(jnp.zeros((2, 3, 4, 4, 1)), jnp.ones(3, bool)),
             {"conditioning": "repaint", "sampler": "dpmpp_2m"},
-            "needs the step before",
+            "needs the previous step",
         ),
         (None, {"conditioning": "inpainting"}, "unknown conditioning 'inpainting'"),
     ],

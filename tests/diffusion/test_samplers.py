@@ -12,8 +12,9 @@ import pytest
 
 from tests.diffusion.gaussian import Gaussian, scales
 from vdm.diffusion.process import denoiser as denoiser_of
-from vdm.diffusion.samplers import SAMPLERS, Path, sample
+from vdm.diffusion.samplers import SAMPLERS, sample
 from vdm.diffusion.schedule import cosine_log_snr
+from vdm.diffusion.trajectory import Trajectory
 
 FRAMES = 4
 MEAN = np.array([0.3, -0.2, 0.5, 0.1])
@@ -106,7 +107,7 @@ def test_path_of_the_deterministic_samplers(sampler, num_steps):
     z = jax.random.normal(jax.random.key(1), (16, FRAMES, 1, 1, 1))
     log_snr = cosine_log_snr(jnp.linspace(1.0, 0.0, num_steps + 1))
     keys = jax.random.split(jax.random.key(2), 16)
-    x = SAMPLERS[sampler](Path(keys, z, log_snr), DATA.denoiser).reshape(16, FRAMES)
+    x = SAMPLERS[sampler](Trajectory(keys, z, log_snr), DATA.denoiser).reshape(16, FRAMES)
     matrix, offset, _ = _exact_law(sampler, num_steps)
     np.testing.assert_allclose(x, z.reshape(16, FRAMES) @ matrix.T + offset, atol=2e-5)
 
@@ -151,7 +152,7 @@ def test_order_of_convergence_to_the_probability_flow(sampler, order):
     errors = []
     for num_steps in steps:
         log_snr = jnp.linspace(-20.0, 20.0, num_steps + 1)
-        x = SAMPLERS[sampler](Path(keys, z, log_snr), DATA.denoiser).reshape(32, FRAMES)
+        x = SAMPLERS[sampler](Trajectory(keys, z, log_snr), DATA.denoiser).reshape(32, FRAMES)
         errors.append(np.sqrt(np.mean((x - exact) ** 2)))
     slope = -np.polyfit(np.log(steps), np.log(errors), 1)[0]
     assert abs(slope - order) < 0.15, (slope, errors)
@@ -218,7 +219,7 @@ def test_is_finite_over_the_whole_range_of_log_snr(sampler, target):
         ({"num_steps": 0}, "num_steps must be at least 1, not 0"),
         ({"gamma": 1.5}, "gamma must be between 0 and 1, not 1.5"),
         ({"gamma": float("nan")}, "gamma must be between 0 and 1, not nan"),
-        ({"langevin_step_size": -0.1}, "langevin_step_size must not be negative, and it is -0.1"),
+        ({"langevin_step_size": -0.1}, "langevin_step_size must be at least 0, not -0.1"),
         ({"key": jax.random.split(jax.random.key(0), 3)}, "keys must .* 2 samples, .* is .3,."),
     ],
 )

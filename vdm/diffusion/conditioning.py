@@ -1,7 +1,8 @@
-"""What is observed of a video, and the methods that replace observed frames in the latent.
+"""Observations of a video, and the replacement methods that impose observed frames on a latent.
 
-An observation is an array in the range of the data together with what it is an observation of:
-some frames, or the whole video at a lower resolution. A tuple of them is their conjunction.
+An observation holds known values in the range of the data: whole frames (imputation, video
+prediction), or the video at a lower resolution (spatial super-resolution). A tuple of observations
+means that all of them hold.
 """
 
 import dataclasses
@@ -19,33 +20,32 @@ DOWNSAMPLINGS = ("area", "bilinear")
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class ObservedFrames:
-    """Some frames of each video are known: a prefix, a suffix, every k-th, any subset.
+    """Known frames of each video: a prefix, a suffix, every k-th frame, or any subset.
 
     Attributes:
-      values: [batch, frames, ...], of the shape of the videos; what it holds for frames that are
-        not observed is not read.
-      mask: bool [frames] or [batch, frames], True for the frames that are observed.
+      values: [batch, frames, ...], the shape of the videos; ignored where the mask is False.
+      mask: bool [frames] or [batch, frames], True for observed frames.
     """
 
-    values: Any  # any array, and whatever JAX puts in its place while it transforms
+    values: Any  # an array, or the placeholder of a JAX transformation
     mask: Any
 
     def residual(self, x: Float[Array, " batch *shape"]) -> Float[Array, " batch *shape"]:
-        """x_a - A(x): observed minus estimated frames, and 0 in the others."""
-        return jnp.where(self.mask_over(x), self.values - x, 0.0)
+        """Returns x_a - A(x): observed minus estimated frames, and 0 in the missing frames."""
+        return jnp.where(self.expanded_mask(x), self.values - x, 0.0)
 
     def solve_covariance(
         self, residual: Float[Array, "*shape"], size: tuple[int, ...]
     ) -> Float[Array, "*shape"]:
-        """(A A^T)^-1 residual, where A takes the frames out: the residual itself."""
+        """Returns (A A^T)^-1 residual, where A selects frames: the residual itself."""
         return residual
 
-    def mask_over(self, x: Float[Array, "..."]) -> Bool[Array, "..."]:
-        """The mask with axes added, [batch or 1, frames, 1, ..., 1]."""
-        return _over(self.mask, x)
+    def expanded_mask(self, x: Float[Array, "..."]) -> Bool[Array, "..."]:
+        """Returns the mask as [batch or 1, frames, 1, ..., 1], with as many axes as x."""
+        return _expand(self.mask, x)
 
     def check(self, shape: tuple[int, ...]) -> None:
-        """Raises ValueError, saying what does not fit, unless this can observe such videos."""
+        """Raises ValueError unless the observation fits videos of this shape."""
         if tuple(self.values.shape) != tuple(shape):
             raise ValueError(
                 f"observed frames of shape {tuple(self.values.shape)} do not fit videos of shape "
@@ -57,14 +57,14 @@ class ObservedFrames:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class ObservedLowResolution:
-    """Frames of each video, by default all, are known at a lower resolution.
+    """Frames of each video, by default all of them, known at a lower resolution.
 
     Attributes:
-      values: [batch, frames, h, w, channels]; h and w divide those of the videos. What it holds for
-        frames that are not observed is not read.
-      mask: bool [frames] or [batch, frames], True for the frames that are observed; None for all.
-      downsampling: 'area', the mean of each block of pixels, or 'bilinear', with half-pixel centres
-        and the wider kernel that avoids aliasing (`jax.image.resize`).
+      values: [batch, frames, h, w, channels], where h and w divide the height and width of the
+        videos; ignored where the mask is False.
+      mask: bool [frames] or [batch, frames], True for observed frames; None for all frames.
+      downsampling: 'area', the mean of each block of pixels, or 'bilinear', antialiased with
+        half-pixel centres (`jax.image.resize`).
     """
 
     values: Any
@@ -74,14 +74,14 @@ class ObservedLowResolution:
     def residual(
         self, x: Float[Array, "batch frames height width channels"]
     ) -> Float[Array, "batch frames h w channels"]:
-        """x_a - D(x): observed minus estimated low resolution, and 0 where none is observed."""
+        """Returns x_a - D(x): observed minus downsampled estimate, and 0 in the missing frames."""
         residual = self.values - downsample(x, self.values.shape[2:4], self.downsampling)
-        return residual if self.mask is None else jnp.where(_over(self.mask, x), residual, 0.0)
+        return residual if self.mask is None else jnp.where(_expand(self.mask, x), residual, 0.0)
 
     def solve_covariance(
-        self, residual: Float[Array, "batch frames h w channels"], size: tuple[int, int]
+        self, residual: Float[Array, "batch frames h w channels"], size: tuple[int, ...]
     ) -> Float[Array, "batch frames h w channels"]:
-        """(D D^T)^-1 residual, for D from frames of `size` (height, width)."""
+        """Returns (D D^T)^-1 residual, where D downsamples frames of `size` (height, width)."""
         rows, columns = (
             jnp.linalg.inv(matrix @ matrix.T)
             for matrix in _matrices(size, residual.shape[2:4], self.downsampling)
@@ -89,7 +89,7 @@ class ObservedLowResolution:
         return jnp.einsum("ij,kl,bfjlc->bfikc", rows, columns, residual)
 
     def check(self, shape: tuple[int, ...]) -> None:
-        """Raises ValueError, saying what does not fit, unless this can observe such videos."""
+        """Raises ValueError unless the observation fits videos of this shape."""
         if self.downsampling not in DOWNSAMPLINGS:
             raise ValueError(
                 f"downsampling must be one of {', '.join(DOWNSAMPLINGS)}, not {self.downsampling!r}"
@@ -99,7 +99,7 @@ class ObservedLowResolution:
         if not fits or large[2] % small[2] or large[3] % small[3]:
             raise ValueError(
                 f"an observed low resolution of shape {small} does not fit videos of shape {large}:"
-                " height and width must divide theirs, and the rest be equal"
+                " height and width must divide those of the videos, and the other axes be equal"
             )
         if self.mask is not None:
             _check_mask(self.mask, shape)
@@ -115,10 +115,16 @@ Observation = (
 
 def downsample(
     x: Float[Array, "batch frames height width channels"],
-    size: tuple[int, int],
+    size: tuple[int, ...],
     downsampling: str = "area",
 ) -> Float[Array, "batch frames h w channels"]:
-    """Frames at a lower resolution `size` (h, w), as two matrix products (D of eq 8)."""
+    """Returns frames at a lower resolution, D(x) of eq 8, as two matrix products.
+
+    Args:
+      x: videos.
+      size: (h, w), which divide height and width.
+      downsampling: one of DOWNSAMPLINGS.
+    """
     rows, columns = _matrices(x.shape[2:4], size, downsampling)
     return jnp.einsum("ij,kl,bfjlc->bfikc", rows, columns, x)
 
@@ -126,10 +132,14 @@ def downsample(
 def observations_of(
     observation: Observation, shape: tuple[int, ...]
 ) -> tuple[ObservedFrames | ObservedLowResolution, ...]:
-    """An observation as a tuple, after checking that it fits videos of a shape [batch, ...].
+    """Returns an observation as a tuple of its parts, with float32 values.
+
+    Args:
+      observation: None, one part, or a tuple of parts.
+      shape: shape of the videos, [batch, frames, ...].
 
     Raises:
-      ValueError: a part does not fit, or there are two sets of observed frames.
+      ValueError: a part does not fit the shape, or two parts are ObservedFrames.
     """
     if observation is None:
         return ()
@@ -137,21 +147,25 @@ def observations_of(
     for part in parts:
         part.check(shape)
     if sum(isinstance(part, ObservedFrames) for part in parts) > 1:
-        raise ValueError("observed frames are given twice: give them as one, with one mask")
-    return parts
+        raise ValueError("there are two ObservedFrames: pass one, with one mask")
+    return tuple(
+        dataclasses.replace(part, values=jnp.asarray(part.values, jnp.float32)) for part in parts
+    )
 
 
 def observed_frames(observation: Observation) -> ObservedFrames | None:
-    """The part of an observation that is whole frames, if there is one."""
+    """Returns the ObservedFrames of an observation, or None if it has none."""
     parts = observation if isinstance(observation, tuple) else (observation,)
     return next((part for part in parts if isinstance(part, ObservedFrames)), None)
 
 
 def replace_observed(
-    z: Float[Array, " batch *shape"], frames: ObservedFrames, by: Float[Array, " batch *shape"]
+    z: Float[Array, " batch *shape"],
+    frames: ObservedFrames,
+    source: Float[Array, " batch *shape"],
 ) -> Float[Array, " batch *shape"]:
-    """z with its observed frames taken from `by`."""
-    return jnp.where(frames.mask_over(z), by, z)
+    """Returns z with its observed frames taken from `source`."""
+    return jnp.where(frames.expanded_mask(z), source, z)
 
 
 def replacement(
@@ -160,7 +174,16 @@ def replacement(
     frames: ObservedFrames,
     log_snr_s: Float[Array, "..."],
 ) -> Float[Array, " batch *shape"]:
-    """The replacement method (section 3.1): z_a,s ~ q(z_a,s given x_a), whatever z_a,t was."""
+    """Samples the observed frames of z_s from q(z_a,s given x_a): the replacement method.
+
+    Section 3.1 of the paper. The previous latent z_a,t plays no part.
+
+    Args:
+      noise: standard normal noise, of the shape of z_s.
+      z_s: latent at s.
+      frames: the observed frames x_a.
+      log_snr_s: log-SNR at s, [batch] or a scalar.
+    """
     return replace_observed(z_s, frames, diffuse(frames.values, noise, log_snr_s))
 
 
@@ -172,20 +195,29 @@ def replacement_posterior(
     log_snr_t: Float[Array, "..."],
     log_snr_s: Float[Array, "..."],
 ) -> Float[Array, " batch *shape"]:
-    """The other replacement method (section 3.1): z_a,s ~ q(z_a,s given x_a, z_a,t)."""
+    """Samples the observed frames of z_s from q(z_a,s given x_a, z_a,t) (section 3.1).
+
+    Args:
+      noise: standard normal noise, of the shape of z_s.
+      z_s: latent at s.
+      z_t: latent at t > s.
+      frames: the observed frames x_a.
+      log_snr_t: log-SNR at t, [batch] or a scalar.
+      log_snr_s: log-SNR at s, [batch] or a scalar.
+    """
     mean, variance = posterior(z_t, frames.values, log_snr_t, log_snr_s)
     return replace_observed(z_s, frames, mean + jnp.sqrt(variance) * noise)
 
 
-def repaint_places(num_steps: int, jump_length: int, repeats: int) -> list[int]:
-    """The order in which RePaint (Lugmayr et al. 2022, arXiv 2201.09865) takes sampling steps.
+def repaint_steps(num_steps: int, jump_length: int, repeats: int) -> list[int]:
+    """Returns the order of sampling steps in RePaint (Lugmayr et al. 2022, arXiv 2201.09865).
 
-    The steps 0 to num_steps - 1 fall into jumps of jump_length, from the noise on (the last may be
-    shorter), and each jump is taken `repeats` times before the next one: where a step is followed
-    by an earlier or the same one, the latent goes back there by the forward process.
+    Steps 0 to num_steps - 1 are divided into jumps of jump_length steps; the last jump may be
+    shorter. Each jump runs `repeats` times before the next jump starts. Where a step index is
+    followed by the same or a smaller one, the forward process takes the latent back.
 
     Raises:
-      ValueError: jump_length or repeats below 1.
+      ValueError: jump_length or repeats is below 1.
     """
     for name, value in (("repaint_jump_length", jump_length), ("repaint_repeats", repeats)):
         if value < 1:
@@ -194,10 +226,10 @@ def repaint_places(num_steps: int, jump_length: int, repeats: int) -> list[int]:
         list(range(first, min(first + jump_length, num_steps)))
         for first in range(0, num_steps, jump_length)
     ]
-    return [place for jump in jumps for place in jump * repeats]
+    return [step for jump in jumps for step in jump * repeats]
 
 
-def _over(mask: Bool[Array, "..."], x: Float[Array, "..."]) -> Bool[Array, "..."]:
+def _expand(mask: Bool[Array, "..."], x: Float[Array, "..."]) -> Bool[Array, "..."]:
     mask = jnp.atleast_2d(mask)
     return mask.reshape(mask.shape + (1,) * (x.ndim - 2))
 
@@ -211,11 +243,14 @@ def _check_mask(mask: Array, shape: tuple[int, ...]) -> None:
 
 
 def _matrices(
-    size: tuple[int, int], small: tuple[int, int], downsampling: str
+    size: tuple[int, ...], small: tuple[int, ...], downsampling: str
 ) -> tuple[Float[Array, "h height"], Float[Array, "w width"]]:
+    """Returns the matrices that downsample rows and columns, from `size` to `small`."""
+
     def matrix(length: int, short: int) -> Array:
         if downsampling == "area":
-            return jnp.repeat(jnp.eye(short), length // short, axis=1) * (short / length)
-        return jax.image.resize(jnp.eye(length), (short, length), "bilinear")
+            blocks = jnp.repeat(jnp.eye(short, dtype=jnp.float32), length // short, axis=1)
+            return blocks * (short / length)
+        return jax.image.resize(jnp.eye(length, dtype=jnp.float32), (short, length), "bilinear")
 
     return matrix(size[0], small[0]), matrix(size[1], small[1])

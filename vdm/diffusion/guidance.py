@@ -1,4 +1,4 @@
-"""Guidance: denoisers in, a denoiser out."""
+"""Guidance: functions from denoisers to a denoiser."""
 
 import dataclasses
 from collections.abc import Callable
@@ -14,6 +14,25 @@ from vdm.diffusion.schedule import alpha_sigma
 NORMALIZATIONS = ("none", "residual")
 
 
+@dataclasses.dataclass(frozen=True)
+class ConditionalDenoiser:
+    """A denoiser (z, log_snr, condition) with its condition bound: (z, log_snr) -> x_hat.
+
+    Attributes:
+      denoiser: (z, log_snr, condition) -> x_hat.
+      condition: a tree of arrays [batch, ...].
+    """
+
+    denoiser: Callable[..., Array]
+    condition: object
+
+    def __call__(
+        self, z: Float[Array, " batch *shape"], log_snr: Float[Array, " batch"]
+    ) -> Float[Array, " batch *shape"]:
+        """Returns x_hat given the condition."""
+        return self.denoiser(z, log_snr, self.condition)
+
+
 def classifier_free_guidance(
     conditional: Denoiser, unconditional: Denoiser, weight: float
 ) -> Denoiser:
@@ -21,95 +40,131 @@ def classifier_free_guidance(
 
       eps~ = (1 + w) eps(z, c) - w eps(z)
 
-    and, x_hat being linear in eps, x~ = weight x(z, c) - (weight - 1) x(z). At 1 it is the
-    conditional denoiser, at 0 the unconditional one. Clip after it rather than before: of clipped
-    estimates it is not eq 6 any more.
+    The same holds in any space that is linear in eps: x~ = weight x(z, c) - (weight - 1) x(z).
+    Weight 1 is the conditional denoiser, and weight 0 the unconditional one. Clip the result, not
+    the two estimates: eq 6 does not hold for clipped estimates.
+
+    Two `ConditionalDenoiser`s of the same function are evaluated in one call, on a batch of twice
+    the size. Their conditions must have the same structure.
 
     Args:
       conditional: (z, log_snr) -> x_hat given the condition.
-      unconditional: (z, log_snr) -> x_hat given none.
-      weight: 1 + w, the convention of the authors' later papers and, as far as can be told, of the
-        paper's tables 5 and 6.
+      unconditional: (z, log_snr) -> x_hat without it.
+      weight: 1 + w, the convention of the authors' later papers and probably of tables 5 and 6.
+
+    Returns:
+      The guided denoiser (z, log_snr) -> x~.
     """
 
     def guided(z: Float[Array, " batch *shape"], log_snr: Float[Array, " batch"]) -> Array:
-        return extrapolate(conditional(z, log_snr), unconditional(z, log_snr), weight)
+        x, x_unconditional = _evaluate_both(conditional, unconditional, z, log_snr)
+        return x_unconditional + weight * (x - x_unconditional)
 
     return guided
 
 
-def extrapolate(
-    conditional: Float[Array, "*shape"], unconditional: Float[Array, "*shape"], weight: float
-) -> Float[Array, "*shape"]:
-    """Eq 6 for predictions in any space that is linear in eps: weight c - (weight - 1) u."""
-    return unconditional + weight * (conditional - unconditional)
+def _evaluate_both(first: Denoiser, second: Denoiser, z: Array, log_snr: Array) -> list[Array]:
+    """Returns the estimates of both denoisers, from one call if they share a function."""
+    if not (
+        isinstance(first, ConditionalDenoiser)
+        and isinstance(second, ConditionalDenoiser)
+        and first.denoiser is second.denoiser
+    ):
+        return [first(z, log_snr), second(z, log_snr)]
+    z, log_snr = jnp.concatenate([z, z]), jnp.concatenate([log_snr, log_snr])
+    condition = jax.tree.map(
+        lambda a, b: jnp.concatenate([a, b]), first.condition, second.condition
+    )
+    return jnp.split(first.denoiser(z, log_snr, condition), 2)
+
+
+@dataclasses.dataclass(frozen=True)
+class ReconstructionOptions:
+    """Options of `reconstruction_guidance`. The paper has the weight alone.
+
+    Attributes:
+      weight: w_r of eq 7 and 8. The paper's values are 50 (BAIR) and 9 (Kinetics).
+      clip: whether to clip x~ to [-1, 1].
+      normalization: "none" is the gradient of the squared error, as in the paper. "residual"
+        divides it by the norm of the residual, so that the correction does not vanish with the
+        residual (diffusion posterior sampling, Chung et al. 2023, arXiv 2209.14687, section 3.2).
+      data_variance: None is the paper's q(x_a given z) ~ N(A(x_hat), (sigma / alpha)^2 I), which
+        assumes data of unbounded variance. A number s^2, the variance of the data, gives the
+        covariance (sigma^2 s^2 / (alpha^2 s^2 + sigma^2)) A A^T of pseudo-inverse guidance (Song
+        et al. 2023, ICLR), which is exact for independent Gaussian pixels of that variance.
+      micro_batches: number of micro-batches of a guided step; it divides the batch. They bound the
+        memory of activations and do not change x~, because no video depends on another.
+
+    Raises:
+      ValueError: an unknown normalization, a data_variance that is not positive, or micro_batches
+        below 1.
+    """
+
+    weight: float = 1.0
+    clip: bool = False
+    normalization: str = "none"
+    data_variance: float | None = None
+    micro_batches: int = 1
+
+    def __post_init__(self):
+        if self.normalization not in NORMALIZATIONS:
+            raise ValueError(
+                f"normalization must be one of {', '.join(NORMALIZATIONS)}, "
+                f"not {self.normalization!r}"
+            )
+        if self.data_variance is not None and not self.data_variance > 0:
+            raise ValueError(f"data_variance must be positive, not {self.data_variance}")
+        if self.micro_batches < 1:
+            raise ValueError(f"micro_batches must be at least 1, not {self.micro_batches}")
 
 
 def reconstruction_guidance(
     denoiser: Callable[..., Array],
     observation: Observation,
-    weight: float,
+    weight: float | None = None,
     *,
+    options: ReconstructionOptions | None = None,
     condition: object = None,
-    clip: bool = False,
-    normalization: str = "none",
-    data_variance: float | None = None,
-    micro_batches: int = 1,
 ) -> Denoiser:
     """Reconstruction guidance in time (eq 7), in space (eq 8), or in both at once.
 
-    With x_a the observation and A(x) what a video x would have shown of itself there,
+    With the observation x_a, and A(x) the same observation of a video x,
 
       x~ = x_hat - (weight alpha / 2) grad_z || x_a - A(x_hat(z)) ||^2
 
-    in all but observed frames, whose x_hat is the network's: their latents are replaced anyway.
-    Costs a forward and a backward pass through the denoiser's activations; the gradient is taken
-    with respect to z alone.
+    in the missing frames. Observed frames keep x_hat, because the sampler replaces their latents.
+    A step costs a forward and a backward pass of the denoiser; the gradient is with respect to z
+    alone.
 
-    A denoiser that clips its x_hat has no gradient where it does so, and a video that is wrongly
-    white stays white: pass one with clip=False, and clip the result. The paper fixes neither.
+    The gradient vanishes where the denoiser clips x_hat, so that wrongly saturated pixels stay
+    saturated. Pass a denoiser that does not clip, and set options.clip. The paper does not say.
 
     Args:
-      denoiser: (z, log_snr) -> x_hat, best without clipping; (z, log_snr, condition) -> x_hat
-        where there is a condition.
+      denoiser: (z, log_snr) -> x_hat, or (z, log_snr, condition) -> x_hat with a condition.
       observation: ObservedFrames, ObservedLowResolution, or a tuple of them, whose squared errors
         add up.
-      weight: w_r; the paper's are 50 (BAIR) and 9 (Kinetics).
-      condition: what the denoiser is given of each video, a tree of arrays [batch, ...].
-      clip: clip x~ to [-1, 1].
-      normalization: "none" is the paper's gradient of the squared error; "residual" divides that
-        by the norm of the residual, so that the correction has a length that does not fade as the
-        residual does (diffusion posterior sampling, Chung et al. 2023, arXiv 2209.14687, section
-        3.2). Not fixed by the paper.
-      data_variance: not in the paper. None takes q(x_a given z) ~ N(A(x_hat), (sigma / alpha)^2 I),
-        the paper's, which has data of unbounded variance in mind. A number s^2, the variance of
-        the data around its mean, takes the covariance (sigma^2 s^2 / (alpha^2 s^2 + sigma^2)) A A^T
-        of pseudo-inverse guidance (Song et al. 2023, ICLR, "Pseudoinverse-guided diffusion
-        models"), which is exact for independent Gaussian pixels of that variance.
-      micro_batches: how many parts of the batch are guided one after the other, which divides the
-        batch. The gradient of a video depends on no other video, so that x~ is the same, and the
-        activations that the backward pass needs exist for one part at a time. All that the denoiser
-        knows of single videos has to be in `condition`, which is divided too.
+      weight: w_r; by default options.weight.
+      options: by default ReconstructionOptions().
+      condition: a tree of arrays [batch, ...], the denoiser's third argument; None for none. With
+        micro-batches it must hold all per-video inputs of the denoiser, because it is divided with
+        the batch.
 
     Returns:
       The guided denoiser (z, log_snr) -> x~, in float32.
 
     Raises:
-      ValueError: an unknown normalization, a data_variance that is not positive, or, when called,
-        an observation that does not fit z, or micro_batches that do not divide the batch.
+      ValueError: when called, an observation that does not fit z, or micro_batches that do not
+        divide the batch.
     """
-    if normalization not in NORMALIZATIONS:
-        raise ValueError(
-            f"normalization must be one of {', '.join(NORMALIZATIONS)}, not {normalization!r}"
-        )
-    if data_variance is not None and not data_variance > 0:
-        raise ValueError(f"data_variance must be positive, and it is {data_variance}")
+    options = options or ReconstructionOptions()
+    weight = options.weight if weight is None else weight
+    data_variance = options.data_variance
 
     def guided(z: Float[Array, " batch *shape"], log_snr: Float[Array, " batch"]) -> Array:
         parts = observations_of(observation, z.shape)
-        return _in_micro_batches(guided_by, micro_batches, z, log_snr, parts, condition)
+        return _map_micro_batches(guide, options.micro_batches, z, log_snr, parts, condition)
 
-    def guided_by(z, log_snr, parts, condition):
+    def guide(z, log_snr, parts, condition):
         bound = () if condition is None else (condition,)
 
         def half_error(z):
@@ -133,40 +188,40 @@ def reconstruction_guidance(
             scale = alpha
         else:
             scale = (alpha**2 * data_variance + sigma**2) / (alpha * data_variance)
-        if normalization == "residual":
+        if options.normalization == "residual":
             scale = scale * jax.lax.rsqrt(squared + jnp.finfo(jnp.float32).tiny)
         correction = weight * scale.reshape(-1, *[1] * (z.ndim - 1)) * gradient
         frames = observed_frames(parts)
         if frames is not None:
-            correction = jnp.where(frames.mask_over(z), 0.0, correction)
+            correction = jnp.where(frames.expanded_mask(z), 0.0, correction)
         x = x - correction
-        return jnp.clip(x, -1.0, 1.0) if clip else x
+        return jnp.clip(x, -1.0, 1.0) if options.clip else x
 
     return guided
 
 
-def _in_micro_batches(guided_by, count, z, log_snr, parts, condition):
-    """guided_by(z, log_snr, parts, condition), for one video of every `count` at a time.
+def _map_micro_batches(guide, count, z, log_snr, parts, condition):
+    """Returns guide(z, log_snr, parts, condition), computed for one micro-batch at a time.
 
-    Consecutive videos go to different micro-batches: a batch that is split over devices in blocks
-    is divided with no exchange between devices, if `count` divides what each of them holds.
+    Micro-batch k holds videos k, k + count, ... A batch that is sharded in contiguous blocks is
+    then divided without communication, if `count` divides the videos of each device.
     """
     batch = len(z)
-    if count < 1 or batch % count:
+    if batch % count:
         raise ValueError(f"a batch of {batch} cannot be divided into {count} micro-batches")
     if count == 1:
-        return guided_by(z, log_snr, parts, condition)
+        return guide(z, log_snr, parts, condition)
 
-    def divided(a):
+    def split(a):
         return jnp.moveaxis(a.reshape(batch // count, count, *a.shape[1:]), 1, 0)
 
-    def of_each_video(part):
+    def with_mask_per_video(part):
         if part.mask is None:
             return part
         return dataclasses.replace(part, mask=jnp.broadcast_to(part.mask, z.shape[:2]))
 
     x = jax.lax.map(
-        lambda arguments: guided_by(*arguments),
-        jax.tree.map(divided, (z, log_snr, tuple(map(of_each_video, parts)), condition)),
+        lambda arguments: guide(*arguments),
+        jax.tree.map(split, (z, log_snr, tuple(map(with_mask_per_video, parts)), condition)),
     )
     return jnp.moveaxis(x, 0, 1).reshape(z.shape)

@@ -15,6 +15,7 @@ from vdm.config import default_config
 from vdm.data.captions.encoded import encode_given
 from vdm.data.datasets import make_source
 from vdm.data.folder.user_videos import load_videos
+from vdm.diffusion.guidance import ReconstructionOptions
 from vdm.diffusion.samplers import sample
 from vdm.exported import load_exported, load_exported_config
 from vdm.parallel.mesh import batch_sharding, replicated, rounded_up, sharded_params
@@ -89,13 +90,13 @@ def make_draw(config: ml_collections.ConfigDict, mesh: Mesh) -> Callable[..., ja
             schedule=make_schedule(config),
             observation=observation,
             conditioning=settings.conditioning,
-            weight=settings.reconstruction_weight,
-            reconstruction_options={
-                "clip": clips_after,
-                "normalization": settings.reconstruction_normalization,
-                "data_variance": settings.reconstruction_data_variance or None,
-                "micro_batches": micro_batches(config, mesh, len(indices)),
-            },
+            reconstruction_options=ReconstructionOptions(
+                weight=settings.reconstruction_weight,
+                clip=clips_after,
+                normalization=settings.reconstruction_normalization,
+                data_variance=settings.reconstruction_data_variance or None,
+                micro_batches=micro_batches(config, mesh, len(indices)),
+            ),
             repaint_jump_length=settings.repaint_jump_length,
             repaint_repeats=settings.repaint_repeats,
             return_observed=settings.return_observed,

@@ -1,0 +1,145 @@
+"""The trajectory from noise to data that all samplers share.
+
+A trajectory holds the log-SNRs, the keys, the observed frames and the loop over steps. Every random
+number of a sample is a function of the sample's key, the purpose of the draw and the step number,
+so that a sample does not depend on the batch size or on its index in the batch.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key, PRNGKeyArray
+
+from vdm.diffusion.conditioning import (
+    ObservedFrames,
+    replace_observed,
+    replacement,
+    replacement_posterior,
+)
+from vdm.diffusion.process import transition
+
+Keys = Key[Array, " batch"]
+Latent = Float[Array, " batch *shape"]
+
+# Purposes of noise: the initial latent, a step, a corrector, observed frames, RePaint's way back.
+INITIAL, STEP, CORRECTOR, OBSERVED, BACK = range(5)
+
+
+@dataclasses.dataclass(frozen=True)
+class Trajectory:
+    """The initial latent, the steps to take from it, and the observed frames.
+
+    Step number i takes z from log_snr[k] to log_snr[k + 1]; k = steps[i] is i except for RePaint,
+    which repeats steps.
+
+    Attributes:
+      keys: one key per sample, [batch].
+      z: latents at log_snr[0], [batch, ...].
+      log_snr: log-SNRs [num_steps + 1], increasing from noise to data.
+      steps: step indices k in order; None for 0, ..., num_steps - 1.
+      frames: observed frames, whose latents come from the forward process; None for none.
+      use_posterior: whether the latents of observed frames are drawn from q(z_s given x, z_t)
+        instead of q(z_s given x).
+    """
+
+    keys: Keys
+    z: Latent
+    log_snr: Float[Array, " steps"]
+    steps: list[int] | None = None
+    frames: ObservedFrames | None = None
+    use_posterior: bool = False
+
+    @classmethod
+    def start(
+        cls,
+        key: PRNGKeyArray | Keys,
+        shape: tuple[int, ...],
+        log_snr: Float[Array, " steps"],
+        *,
+        steps: list[int] | None = None,
+        frames: ObservedFrames | None = None,
+        use_posterior: bool = False,
+    ) -> "Trajectory":
+        """Draws the initial latents of a shape [batch, ...].
+
+        Args:
+          key: one key for the batch, or one typed key per sample, [batch].
+          shape: shape of the latents.
+          log_snr: attribute of the trajectory.
+          steps: attribute of the trajectory.
+          frames: attribute of the trajectory.
+          use_posterior: attribute of the trajectory.
+
+        Raises:
+          ValueError: there is not one key per sample.
+        """
+        keys = _keys_per_sample(key, shape[0])
+        z = _noise(keys, INITIAL, 0, tuple(shape))
+        if frames is not None:
+            z = replacement(z, z, frames, log_snr[0])
+        return cls(keys, z, log_snr, steps, frames, use_posterior)
+
+    def noise(self, purpose: int, i: int | Array) -> Latent:
+        """Returns standard normal noise [batch, ...] of step number i, from each sample's key."""
+        return _noise(self.keys, purpose, i, self.z.shape)
+
+    def impose_observed(self, i: Array, k: Array, z_t: Latent, z_s: Latent) -> Latent:
+        """Returns z_s with its observed frames drawn from the forward process."""
+        if self.frames is None:
+            return z_s
+        log_snr_t, log_snr_s, noise = self.log_snr[k], self.log_snr[k + 1], self.noise(OBSERVED, i)
+        if self.use_posterior:
+            return replacement_posterior(noise, z_s, z_t, self.frames, log_snr_t, log_snr_s)
+        return replacement(noise, z_s, self.frames, log_snr_s)
+
+    def keep_observed(self, before: Latent, after: Latent) -> Latent:
+        """Returns `after` with its observed frames taken from `before`."""
+        return after if self.frames is None else replace_observed(after, self.frames, before)
+
+    def last_x(self, step: Callable[..., tuple[Latent, Latent]]) -> Latent:
+        """Runs all steps and returns the last x_hat.
+
+        Args:
+          step: (i, k, z, x_hat of the previous step) -> (z, x_hat), for step number i at index k.
+        """
+        end = len(self.log_snr) - 1
+        steps = list(range(end)) if self.steps is None else self.steps
+        next_steps = [*steps[1:], end]
+        goes_back = any(after <= before for before, after in zip(steps, next_steps, strict=True))
+        step_of, next_step_of = jnp.asarray(steps), jnp.asarray(next_steps)
+
+        def body(i, state):
+            k, next_k = step_of[i], next_step_of[i]
+            z, x = step(i, k, *state)
+            if goes_back:
+                log_snr_s, log_snr_t = self.log_snr[k + 1], self.log_snr[next_k]
+                back = transition(z, self.noise(BACK, i), log_snr_s, log_snr_t)
+                z = jnp.where(next_k <= k, back, z)
+            return z, x
+
+        # The loop returns x_hat so that the denoiser is compiled once. A call after a shorter loop
+        # would compile it twice: minutes, for a large network on many devices.
+        _, x = jax.lax.fori_loop(0, len(steps), body, (self.z, jnp.zeros_like(self.z)))
+        return x
+
+
+def _noise(keys: Keys, purpose: int, i: int | Array, shape: tuple[int, ...]) -> Latent:
+    def noise(key):
+        key = jax.random.fold_in(jax.random.fold_in(key, purpose), i)
+        return jax.random.normal(key, shape[1:], jnp.float32)
+
+    return jax.vmap(noise)(keys)
+
+
+def _keys_per_sample(key: PRNGKeyArray | Keys, batch: int) -> Keys:
+    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        key = jax.random.wrap_key_data(key)
+    if key.shape == ():
+        return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, jnp.arange(batch))
+    if key.shape != (batch,):
+        raise ValueError(
+            f"keys must be one for each of the {batch} samples, and their shape is {key.shape}"
+        )
+    return key
