@@ -16,7 +16,7 @@ from vdm.evaluation.tables import main as write_tables
 from vdm.evaluation.tables import rows_of
 from vdm.metrics.frechet import frechet_distance
 from vdm.metrics.protocols import PROTOCOLS
-from vdm.sampling.generate import examples_of
+from vdm.sampling.conditions import examples_of
 from vdm.video.pixels import from_uint8, to_uint8
 
 ROOT = pathlib.Path(__file__).parents[2]

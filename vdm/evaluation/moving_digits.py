@@ -11,7 +11,7 @@ from vdm.evaluation.digit_persistence import persistence_report
 from vdm.evaluation.held_out_loss import held_out_loss
 from vdm.parallel.mesh import make_mesh, sharded_params
 from vdm.parallel.messages import is_first_process
-from vdm.sampling.generate import conditions
+from vdm.sampling.conditions import conditions
 from vdm.sampling.sample_store import stored_samples
 from vdm.video.pixels import to_uint8
 
