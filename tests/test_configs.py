@@ -1,6 +1,7 @@
-"""Every configuration is complete and valid, and six of them are the paper's table."""
+"""Every configuration is complete and valid, and six of them equal the paper's table."""
 
 import importlib.util
+import json
 import pathlib
 import re
 
@@ -15,7 +16,7 @@ from vdm.models.unet import SpaceTimeUNet
 ROOT = pathlib.Path(__file__).parents[1]
 PAPER = ROOT.parent / "shared" / "paper.md"
 
-# Appendix A of the paper, copied from there and not from configs/.
+# Appendix A of the paper, copied from the paper and not from configs/.
 TABLE = """\
 | | UCF101 | BAIR | Kinetics-600 | text small | text large | text 9x128 |
 |---|---|---|---|---|---|---|
@@ -72,21 +73,21 @@ def flatten(config):
 
 
 def columns(table):
-    """{config name: {row: cell}} of the first Markdown table in a text that has our columns."""
+    """{config name: {row: cell}} of the first Markdown table of the six models in a text."""
     rows = [
         [cell.strip() for cell in line.strip().strip("|").split("|")]
         for line in table[table.index("| | UCF101 ") :].split("\n\n")[0].strip().splitlines()
     ]
     header, _, *body = rows
     return {
-        FILE_OF_COLUMN[column]: {row[0]: row[place] for row in body}
-        for place, column in enumerate(header)
+        FILE_OF_COLUMN[column]: {row[0]: row[index] for row in body}
+        for index, column in enumerate(header)
         if column
     }
 
 
 def expected_fields(cells):
-    """The table's column as configuration fields."""
+    """A column of the table as configuration fields."""
     numbers = {row: [float(n) for n in re.findall(r"[\d.]+", cell)] for row, cell in cells.items()}
     frames, height, width, frameskip = numbers["video"][:4]
     assert height == width
@@ -115,7 +116,7 @@ def expected_fields(cells):
         "sample.gamma": float(cells["gamma"]),
         "sample.reconstruction_weight": float(cells["reconstruction weight w_r"] or 1.0),
         "data.augment_flip": cells["augmentation"] == "left-right flips",
-        # The line above the table, for all six.
+        # The line above the table, for all six models.
         "diffusion.log_snr_min": -20.0,
         "diffusion.log_snr_max": 20.0,
         "model.attention_resolutions": (8, 16, 32),
@@ -124,7 +125,7 @@ def expected_fields(cells):
 
 
 @pytest.mark.parametrize("name", ALL_CONFIGS)
-def test_is_valid_and_has_the_fields_of_the_defaults_alone(name):
+def test_is_valid_and_adds_no_field_to_the_defaults(name):
     config = load(name).get_config()
     validate(config)
 
@@ -140,11 +141,39 @@ def test_each_field_has_one_rule():
 def test_header_has_the_command(name):
     header = load(name).__doc__
     assert f"python -m vdm.main --config=configs/{name}.py" in header
+    assert "Hardware" in header
     assert "Expected" in header
 
 
 @pytest.mark.parametrize("name", PAPER_CONFIGS)
-def test_is_the_papers_table(name):
+def test_header_has_every_command(name):
+    header = load(name).__doc__
+    for mode in ("train", "sample", "eval"):
+        assert f"--config=configs/{name}.py --workdir=DIR --mode={mode}\n" in header
+    assert f"python -m vdm.data.prepare {load(name).get_config().data.name}" in header
+    assert "python -m vdm.evaluation.tables DIR\n" in header
+
+
+@pytest.mark.parametrize("name", PAPER_CONFIGS)
+def test_header_has_the_memory_and_the_hours_of_the_plan(name):
+    module = load(name)
+    plan = json.loads((ROOT / f"benchmarks/results/plans/{name}_train.json").read_text())
+    step, num_steps = plan["steps"]["train"], module.get_config().training.num_steps
+    line = next(line for line in module.__doc__.splitlines() if "of 32 GiB" in line)
+    chips, memory, first, last = map(
+        float,
+        re.search(
+            r"^ +(\d+) TPU v4 chips +([\d.]+) of 32 GiB +([\d.]+) to ([\d.]+) hours$", line
+        ).groups(),
+    )
+    assert chips == plan["devices"]
+    assert memory == pytest.approx(step["memory"]["total_bytes"] / 2**30, abs=0.05)
+    hours = [step["seconds"][kind] * num_steps / 3600 for kind in ("overlapped", "in_turn")]
+    assert [first, last] == pytest.approx(hours, abs=0.5)
+
+
+@pytest.mark.parametrize("name", PAPER_CONFIGS)
+def test_equals_the_papers_table(name):
     module, cells = load(name), columns(TABLE)[name]
     config = module.get_config()
     fields, expected = flatten(config), expected_fields(cells)
@@ -152,9 +181,16 @@ def test_is_the_papers_table(name):
     assert f"{cells['hardware (TPU v4 chips)']} TPU v4 chips" in module.__doc__
     assert f"{cells['steps']} steps" in module.__doc__
     assert config.data.condition == ("text" if name.startswith("text") else "none")
+    # On the page itself, though the defaults are the same.
+    page = (ROOT / "configs" / f"{name}.py").read_text()
+    for field in expected.keys() - {"diffusion.log_snr_min", "diffusion.log_snr_max"}:
+        if field != "sample.reconstruction_weight" or cells["reconstruction weight w_r"]:
+            assert f"config.{field} = " in page
+    if name == "bair":
+        assert "config.data.camera = " in page
 
 
-def test_table_is_the_papers():
+def test_table_equals_the_papers():
     if not PAPER.exists():
         pytest.skip(f"{PAPER} is missing")
     assert columns(PAPER.read_text()) == columns(TABLE)
@@ -216,7 +252,7 @@ def test_network_maps_a_video_to_its_shape(name):
         ("training.warmup_steps", 60_001),
     ],
 )
-def test_wrong_value_is_refused_by_name(field, value):
+def test_refuses_a_wrong_value_by_name(field, value):
     config = load("ucf101").get_config()
     config.update_from_flattened_dict({field: value})
     with pytest.raises(ValueError, match=re.escape(f"config.{field} is {value!r}")):
