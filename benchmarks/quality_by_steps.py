@@ -23,7 +23,8 @@ from vdm.diffusion.samplers import SAMPLERS
 from vdm.evaluation.digit_persistence import persistence_report
 from vdm.exported import load_exported
 from vdm.parallel.mesh import make_mesh, replicated
-from vdm.sampling.generate import conditions, make_generator
+from vdm.sampling.conditions import conditions
+from vdm.sampling.generate import make_generator
 from vdm.video.pixels import to_uint8
 
 STEPS = (8, 16, 32, 64, 128, 256)

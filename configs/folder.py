@@ -1,23 +1,29 @@
-"""A folder of video files of your own, unconditional, on one GPU. Not in the paper.
+"""A folder of your own videos, unconditional or class-conditional, on one GPU. Not in the paper.
 
-    pip install -e ".[data]"
-    python -m vdm.main --config=configs/folder.py --config.data.path=VIDEOS --workdir=DIR
+    pip install -e ".[data,metrics]"
+    python -m vdm.main --config=configs/folder.py \
+        --config.data.path=VIDEOS --workdir=DIR --mode=train
+    python -m vdm.main --config=configs/folder.py \
+        --config.data.path=VIDEOS --workdir=DIR --mode=sample
+    python -m vdm.main --config=configs/folder.py \
+        --config.data.path=VIDEOS --workdir=DIR --mode=eval
 
-VIDEOS holds .mp4, .mov, .avi, .webm, .mkv, .mpg or .gif files, or folders of images, at any depth
-and of any size and length from 16 frames on; docs/data.md says the rest. The first start decodes
-all of them once, and VIDEOS/video_index.txt says what was skipped.
-Hardware: one GPU with 24 GB or more; two days is an estimate, not a measurement.
-Expected: nothing is measured here, as the data are yours. --mode=eval compares samples with the
-held-out videos, by FVD, for which thousands of videos are needed on both sides.
+VIDEOS holds video files, GIFs or folders of images, at any depth and of any size, with 16 frames or
+more (docs/data.md). Nothing has to be prepared: the first start decodes all videos once, and
+VIDEOS/video_index.txt lists the files that were skipped, and why.
 
-With the sub-folders of VIDEOS, or the column `label` of its manifest.csv, as classes:
+Hardware: one GPU of 24 GB or more; memory and hours are not planned.
+Expected: not run, since the data are yours. --mode=eval reports the FVD between samples and
+held-out videos; it needs thousands of each.
+
+Classes are the sub-folders of VIDEOS, or the column `label` of its manifest.csv:
 
     --config.data.condition=label --config.model.num_classes=N
 
-and for joint training with independent images: --config.data.num_images=4.
+Joint training on independent images: --config.data.num_images=4.
 
-Differs from the paper's models in width, 64 channels where they have 128 and more, in one block a
-resolution, and in a batch of 16.
+Differs from the paper's models: 64 base channels instead of 128 or more, one block per resolution,
+batches of 16, gradient checkpointing, warm-up.
 """
 
 from vdm.config import default_config
@@ -51,5 +57,6 @@ def get_config():
 
     config.sample.sampler = "ddim"
     config.sample.num_steps = 100
+
     config.eval.protocol = "fvd"
     return config

@@ -1,13 +1,30 @@
-"""Kinetics-600, 11 frames predicted from 5: appendix A, and table 3 of the paper.
+"""Kinetics-600, video prediction of 11 frames given 5: appendix A and table 3 of the paper.
 
+    pip install -e ".[tfds,metrics]"
+    python -m vdm.data.prepare kinetics600 --config=64x64 --manual_dir=VIDEOS
     python -m vdm.main --config=configs/kinetics600.py --workdir=DIR --mode=train
+    python -m vdm.main --config=configs/kinetics600.py --workdir=DIR --mode=sample
+    python -m vdm.main --config=configs/kinetics600.py --workdir=DIR --mode=eval
+    python -m vdm.evaluation.tables DIR
 
-Hardware in the paper: 256 TPU v4 chips, 220,000 steps of 256 videos.
-Expected, 50,000 test videos: FVD 16.2 +- 0.34 and Inception Score 15.64 with this sampler; 18.6 and
-15.39 with --config.sample.sampler=ancestral --config.sample.num_steps=256.
-Differs from the paper: nothing. --mode=sample predicts from the frames of held-out videos.
-Fields that the paper does not fix say so in vdm/config.py.
-docs/data.md says how the data set is made ready.
+Hardware: the paper trains 220,000 steps of 256 videos on 256 TPU v4 chips. Memory per device
+and hours of training by --mode=plan, an estimate that no device has confirmed (docs/plan.md):
+
+    256 TPU v4 chips   25.3 of 32 GiB   11.7 to 12.8 hours
+    8 GPUs of 80 GB    not planned
+    16 GPUs of 80 GB   not planned
+
+Expected: one sample for each of 50,000 test videos, against these, by I3D.
+
+                          paper                  ours
+    sampler               FVD          IS        FVD, IS
+    langevin, 128 + 128   16.2 +- 0.34 15.64     not run
+    ancestral, 256        18.6         15.39     not run
+
+The second row takes --config.sample.sampler=ancestral --config.sample.num_steps=256.
+
+Differs from the paper: nothing.
+Fields that the paper does not fix are marked in vdm/config.py. docs/data.md describes the data.
 """
 
 from vdm.config import default_config
@@ -15,36 +32,42 @@ from vdm.config import default_config
 
 def get_config():
     config = default_config()
+
     config.data.name = "kinetics600"
     config.data.tfds_config = "64x64"
-    config.data.condition = "none"
-
-    # The lines of the paper's table, in its order.
     config.data.frames = 16
     config.data.resolution = 64
     config.data.frameskip = 1
+    config.data.num_images = 8
+    config.data.condition = "none"
+    config.data.augment_flip = False
+
     config.model.base_channels = 256
     config.model.channel_multipliers = (1, 2, 4, 8)
     config.model.blocks_per_resolution = 2
+    config.model.attention_resolutions = (8, 16, 32)
     config.model.head_dim = 64
+    config.model.embedding_dim = 1024
     config.model.embedding_layers = 2
-    config.training.weight_decay = 0.0
+    config.model.dropout = 0.1
+
+    config.diffusion.target = "v"
+
+    config.training.batch_size = 256
+    config.training.num_steps = 220_000
+    config.training.learning_rate = 2e-4
     config.training.adam_b1 = 0.9
     config.training.adam_b2 = 0.99
-    config.training.learning_rate = 2e-4
-    config.training.batch_size = 256
+    config.training.weight_decay = 0.0
     config.training.ema_decay = 0.9999
-    config.model.dropout = 0.1
-    config.training.num_steps = 220_000
-    config.data.num_images = 8
-    config.diffusion.target = "v"
+
+    config.sample.task = "predict"
     config.sample.sampler = "langevin"
     config.sample.num_steps = 128
     config.sample.gamma = 0.0
     config.sample.reconstruction_weight = 9.0
-    config.data.augment_flip = False
 
-    config.sample.task = "predict"
     config.predict.num_given = 5
+
     config.eval.protocol = "kinetics600"
     return config

@@ -1,23 +1,28 @@
-"""Moving digits: handwriting that drifts and bounces in a box, for any machine. Not in the paper.
+"""Moving digits, class-conditional: handwritten digits that bounce in a box. Not in the paper.
 
     python -m vdm.main --config=configs/moving_digits.py --workdir=DIR --mode=train
+    python -m vdm.main --config=configs/moving_digits.py --workdir=DIR --mode=sample
+    python -m vdm.main --config=configs/moving_digits.py --workdir=DIR --mode=eval
 
-or `launch/quickstart`, which also samples and evaluates. Two cores and no accelerator: about 10
-minutes of training.
-Expected: crisp digits that move and stay the digit that was asked for in most videos; persistence
-0.85, where real videos have 0.98. docs/moving_digits.md has the measurements.
+`launch/quickstart` runs the three. The data are embedded: nothing has to be prepared.
 
-Other models of the same data, without a condition or with captions for one:
+Hardware: two CPU cores, about 10 minutes of training, no accelerator.
+Expected: digits that keep the shape of their label while they move. Digit persistence, measured on
+128 samples (docs/moving_digits.md):
+
+    ours   0.852 +- 0.031   (0.977 for real videos)
+
+Unconditional and text-to-video models of the same data:
 
     --config.data.condition=none --config.model.num_classes=0
     --config.data.condition=text --config.model.num_classes=0 --config.model.text_width=32
 
-and joint training on independent images: --config.data.num_images=4.
+Joint training on independent images: --config.data.num_images=4.
 
-Differs from the paper's models in what makes it small, 16 channels at full resolution, one block a
-resolution, and attention from half the resolution on, and in what makes it learn in minutes: Muon
-instead of Adam, and a noise schedule that is shifted. Digits move left and right alone;
---config.data.motion=any lets them move in eight directions, which takes far longer to learn.
+Differs from the paper's models: 16 channels at full resolution, one block per resolution and
+attention at half the resolution and below, to be small; Muon instead of Adam and a shifted noise
+schedule, to learn in minutes. Digits move left and right; with --config.data.motion=any they move
+in eight directions, which takes far longer to learn.
 """
 
 from vdm.config import default_config
@@ -48,8 +53,8 @@ def get_config():
     config.model.dtype = "float32"
 
     config.diffusion.target = "v"
-    # 16 nearly equal frames have the information of one at a log-SNR that is log 16 = 2.8 higher
-    # (Hoogeboom et al. 2023, arXiv 2301.11093, section 3.2, of pixels).
+    # 16 nearly equal frames carry the information of one frame at a log-SNR higher by log 16 = 2.8
+    # (Hoogeboom et al. 2023, arXiv 2301.11093, section 3.2, for pixels).
     config.diffusion.log_snr_shift = -2.0
 
     config.training.batch_size = 8
@@ -66,7 +71,8 @@ def get_config():
     config.sample.sampler = "dpmpp_2m"
     config.sample.num_steps = 24
     config.sample.guidance_weight = 2.0
-    # A guided step in twice the memory of an unguided one, rather than nine times.
+    # A guided step takes twice the memory of an unguided one, instead of nine times.
     config.sample.reconstruction_micro_batch = 4
+
     config.eval.num_videos = 128
     return config

@@ -1,6 +1,6 @@
-"""The two models of a cascade of moving digits: 64 frames by super-resolution in time and space.
+"""A cascade of two models of moving digits: 64 frames by super-resolution in time and space.
 
-The arrangement of section 4.3 of the paper with models that train in minutes on two cores:
+Section 4.3 of the paper, with models that train in minutes. Not in the paper.
 
     python -m vdm.main --config=configs/moving_digits_cascade.py:low --workdir=low --mode=train
     python -m vdm.main --config=configs/moving_digits_cascade.py:low --workdir=low --mode=export
@@ -8,14 +8,18 @@ The arrangement of section 4.3 of the paper with models that train in minutes on
     python -m vdm.main --config=configs/moving_digits_cascade.py:high --workdir=high \
         --mode=sample --config.cascade.base_checkpoint=low/model.safetensors
 
-`low` is of 16 frames at frameskip 4, 6x6 pixels; `high`, of 9 frames at frameskip 1, 12x12 pixels,
-samples by the cascade: each block is given its low-resolution frames and the last 3 high-resolution
-frames of the block before. To train, the two need nothing of each other. Two cores: about 15
-minutes of training for both at once, and 3 minutes to sample.
-Expected: digits that keep their shape and glide over all 64 frames, a little softer than those of
-configs/moving_digits.py; docs/conditional_sampling.md has a picture.
+The last command with --mode=eval measures digit persistence. The data are embedded: nothing has to
+be prepared.
 
-Differs from configs/moving_digits.py in the sizes, and from the paper's models as that does.
+`low` generates 16 frames at frameskip 4 and 6x6 pixels. `high`, a model of 9 frames at frameskip 1
+and 12x12 pixels, samples by the cascade: each block is given its low-resolution frames and the last
+3 high-resolution frames of the block before. The two train independently.
+
+Hardware: two CPU cores, about 15 minutes of training for both at once and 3 minutes to sample.
+Expected: digits that keep their shape and glide over all 64 frames, a little softer than those of
+configs/moving_digits.py. docs/conditional_sampling.md has a picture.
+
+Differs from configs/moving_digits.py: the sizes. From the paper's models: as that page does.
 """
 
 from vdm.config import default_config
@@ -25,7 +29,7 @@ STAGES = ("low", "high")
 
 def get_config(stage="high"):
     if stage not in STAGES:
-        raise ValueError(f"the stage after the colon must be low or high, not {stage!r}")
+        raise ValueError(f"the stage after the colon is {stage!r}, and must be low or high")
     low = stage == "low"
     config = default_config()
 
@@ -53,7 +57,7 @@ def get_config(stage="high"):
     config.model.dtype = "float32"
 
     config.diffusion.target = "v"
-    config.diffusion.log_snr_shift = -2.0  # the reason is in configs/moving_digits.py
+    config.diffusion.log_snr_shift = -2.0  # as in configs/moving_digits.py
 
     config.training.batch_size = 8
     config.training.num_steps = 3_000
@@ -67,13 +71,15 @@ def get_config(stage="high"):
     config.training.sample_every = 0
 
     config.sample.task = "generate" if low else "cascade"
-    # With a strong reconstruction weight dpmpp_2m leaves noise in the frames that are given.
+    # With a large reconstruction weight dpmpp_2m leaves noise in the observed frames.
     config.sample.sampler = "dpmpp_2m" if low else "ancestral"
     config.sample.num_steps = 24 if low else 48
     config.sample.guidance_weight = 2.0
     config.sample.reconstruction_weight = 8.0
+
     config.cascade.frameskip = 4
     config.cascade.num_frames = 64
     config.cascade.overlap = 3
+
     config.eval.num_videos = 128
     return config

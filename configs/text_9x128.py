@@ -1,14 +1,28 @@
-"""Text to video at 9x128x128: appendix A. The paper extends a 16x64x64 video of frameskip 4 with it
-to 64x128x128 of frameskip 1, given that video and its own earlier frames.
+"""Text-to-video at 9x128x128, super-resolution in time and space: appendix A, section 4.3.
 
+    pip install -e ".[tfds,text,metrics]"
+    python -m vdm.data.prepare captioned_videos --manual_dir=VIDEOS \
+        --config='{"name": "128x128", "resolution": 128}'
+    python -m vdm.data.encode_text --config=configs/text_9x128.py
     python -m vdm.main --config=configs/text_9x128.py --workdir=DIR --mode=train
+    python -m vdm.main --config=configs/text_9x128.py --workdir=DIR --mode=sample
+    python -m vdm.main --config=configs/text_9x128.py --workdir=DIR --mode=eval
+    python -m vdm.evaluation.tables DIR
 
-Hardware in the paper: 128 TPU v4 chips, 800,000 steps of 128 videos.
---config.sample.task=cascade --config.cascade.base_checkpoint=FILE does that.
-Expected: the paper shows samples and has no table for it.
-Differs from the paper: nothing but the data, which are private.
-Fields that the paper does not fix say so in vdm/config.py.
-docs/data.md says how a data set of captioned videos is made ready, and its captions encoded.
+Hardware: the paper trains 800,000 steps of 128 videos on 128 TPU v4 chips. Memory per device
+and hours of training by --mode=plan, an estimate that no device has confirmed (docs/plan.md):
+
+    128 TPU v4 chips   22.8 of 32 GiB   34 to 38 hours
+    8 GPUs of 80 GB    not planned
+    16 GPUs of 80 GB   not planned
+
+The paper extends a 16x64x64 video of frameskip 4 with it to 64x128x128 of frameskip 1, given that
+video and the last frames of the block before: --config.sample.task=cascade
+--config.cascade.base_checkpoint=FILE, with the exported low-resolution model.
+Expected: no number. The paper shows samples and has no table for it; ours: not run.
+
+Differs from the paper: nothing but the data. The paper's 10 million captioned videos are private.
+Fields that the paper does not fix are marked in vdm/config.py. docs/data.md describes the data.
 """
 
 from vdm.config import default_config
@@ -16,34 +30,40 @@ from vdm.config import default_config
 
 def get_config():
     config = default_config()
+
     config.data.name = "captioned_videos"
     config.data.tfds_config = "128x128"
-    config.data.condition = "text"
-    config.data.text_encoder = "bert-large-uncased"
-    config.model.text_width = 1024  # a token vector of BERT-large
-
-    # The lines of the paper's table, in its order.
     config.data.frames = 9
     config.data.resolution = 128
     config.data.frameskip = 1
+    config.data.num_images = 7
+    config.data.condition = "text"
+    config.data.text_encoder = "bert-large-uncased"
+    config.data.augment_flip = False
+
     config.model.base_channels = 128
     config.model.channel_multipliers = (1, 2, 4, 8, 16)
     config.model.blocks_per_resolution = 2
+    config.model.attention_resolutions = (8, 16, 32)
     config.model.head_dim = 128
+    config.model.embedding_dim = 1024
     config.model.embedding_layers = 4
-    config.training.weight_decay = 0.0
+    config.model.text_width = 1024  # a token vector of BERT-large
+    config.model.dropout = 0.0
+
+    config.diffusion.target = "eps"
+
+    config.training.batch_size = 128
+    config.training.num_steps = 800_000
+    config.training.learning_rate = 2e-4
     config.training.adam_b1 = 0.9
     config.training.adam_b2 = 0.99
-    config.training.learning_rate = 2e-4
-    config.training.batch_size = 128
+    config.training.weight_decay = 0.0
     config.training.ema_decay = 0.9999
-    config.model.dropout = 0.0
-    config.training.num_steps = 800_000
-    config.data.num_images = 7
-    config.diffusion.target = "eps"
+
     config.sample.sampler = "ancestral"
     config.sample.num_steps = 256
     config.sample.gamma = 0.3
-    config.data.augment_flip = False
+
     config.eval.protocol = "fvd"
     return config

@@ -1,12 +1,28 @@
-"""UCF101, unconditional: appendix A, and table 1 of the paper.
+"""UCF101, unconditional generation: appendix A and table 1 of the paper.
 
+    pip install -e ".[tfds,metrics]"
+    python -m vdm.data.prepare ucf101 --config=ucf101_1
     python -m vdm.main --config=configs/ucf101.py --workdir=DIR --mode=train
+    python -m vdm.main --config=configs/ucf101.py --workdir=DIR --mode=sample
+    python -m vdm.main --config=configs/ucf101.py --workdir=DIR --mode=eval
+    python -m vdm.evaluation.tables DIR
 
-Hardware in the paper: 128 TPU v4 chips, 60,000 steps of 128 videos.
-Expected, 10,000 samples, C3D features: FID 295 +- 3, Inception Score 57 +- 0.62 (real data 60.2).
+Hardware: the paper trains 60,000 steps of 128 videos on 128 TPU v4 chips. Memory per device
+and hours of training by --mode=plan, an estimate that no device has confirmed (docs/plan.md):
+
+    128 TPU v4 chips   25.3 of 32 GiB   3.2 to 3.5 hours
+    8 GPUs of 80 GB    not planned
+    16 GPUs of 80 GB   not planned
+
+Expected: 10,000 samples against all 13,320 videos, by C3D, whose weights you bring
+(docs/evaluation.md).
+
+               FID        IS
+    paper      295 +- 3   57 +- 0.62   (60.2 for real videos at 64x64)
+    ours       not run    not run
+
 Differs from the paper: nothing.
-Fields that the paper does not fix say so in vdm/config.py.
-docs/data.md says how the data set is made ready.
+Fields that the paper does not fix are marked in vdm/config.py. docs/data.md describes the data.
 """
 
 from vdm.config import default_config
@@ -14,32 +30,38 @@ from vdm.config import default_config
 
 def get_config():
     config = default_config()
+
     config.data.name = "ucf101"
     config.data.tfds_config = "ucf101_1"
-    config.data.condition = "none"
-
-    # The lines of the paper's table, in its order.
     config.data.frames = 16
     config.data.resolution = 64
     config.data.frameskip = 1
+    config.data.num_images = 8
+    config.data.condition = "none"
+    config.data.augment_flip = False
+
     config.model.base_channels = 256
     config.model.channel_multipliers = (1, 2, 4, 8)
     config.model.blocks_per_resolution = 2
+    config.model.attention_resolutions = (8, 16, 32)
     config.model.head_dim = 64
+    config.model.embedding_dim = 1024
     config.model.embedding_layers = 4
-    config.training.weight_decay = 0.0
+    config.model.dropout = 0.1
+
+    config.diffusion.target = "eps"
+
+    config.training.batch_size = 128
+    config.training.num_steps = 60_000
+    config.training.learning_rate = 3e-4
     config.training.adam_b1 = 0.9
     config.training.adam_b2 = 0.99
-    config.training.learning_rate = 3e-4
-    config.training.batch_size = 128
+    config.training.weight_decay = 0.0
     config.training.ema_decay = 0.9999
-    config.model.dropout = 0.1
-    config.training.num_steps = 60_000
-    config.data.num_images = 8
-    config.diffusion.target = "eps"
+
     config.sample.sampler = "ancestral"
     config.sample.num_steps = 256
     config.sample.gamma = 0.1
-    config.data.augment_flip = False
+
     config.eval.protocol = "ucf101"
     return config

@@ -1,6 +1,7 @@
 """Every configuration is complete and valid; six of them equal appendix A of the paper."""
 
 import importlib.util
+import json
 import pathlib
 import re
 
@@ -140,7 +141,35 @@ def test_each_field_has_one_rule():
 def test_header_has_the_command(name):
     header = load(name).__doc__
     assert f"python -m vdm.main --config=configs/{name}.py" in header
+    assert "Hardware" in header
     assert "Expected" in header
+
+
+@pytest.mark.parametrize("name", PAPER_CONFIGS)
+def test_header_has_every_command(name):
+    header = load(name).__doc__
+    for mode in ("train", "sample", "eval"):
+        assert f"--config=configs/{name}.py --workdir=DIR --mode={mode}\n" in header
+    assert f"python -m vdm.data.prepare {load(name).get_config().data.name}" in header
+    assert "python -m vdm.evaluation.tables DIR\n" in header
+
+
+@pytest.mark.parametrize("name", PAPER_CONFIGS)
+def test_header_has_the_memory_and_the_hours_of_the_plan(name):
+    module = load(name)
+    plan = json.loads((ROOT / f"benchmarks/results/plans/{name}_train.json").read_text())
+    step, num_steps = plan["steps"]["train"], module.get_config().training.num_steps
+    line = next(line for line in module.__doc__.splitlines() if "of 32 GiB" in line)
+    chips, memory, first, last = map(
+        float,
+        re.search(
+            r"^ +(\d+) TPU v4 chips +([\d.]+) of 32 GiB +([\d.]+) to ([\d.]+) hours$", line
+        ).groups(),
+    )
+    assert chips == plan["devices"]
+    assert memory == pytest.approx(step["memory"]["total_bytes"] / 2**30, abs=0.05)
+    hours = [step["seconds"][kind] * num_steps / 3600 for kind in ("overlapped", "in_turn")]
+    assert [first, last] == pytest.approx(hours, abs=0.5)
 
 
 @pytest.mark.parametrize("name", PAPER_CONFIGS)
@@ -152,6 +181,13 @@ def test_equals_the_papers_table(name):
     assert f"{cells['hardware (TPU v4 chips)']} TPU v4 chips" in module.__doc__
     assert f"{cells['steps']} steps" in module.__doc__
     assert config.data.condition == ("text" if name.startswith("text") else "none")
+    # On the page itself, though the defaults are the same.
+    page = (ROOT / "configs" / f"{name}.py").read_text()
+    for field in expected.keys() - {"diffusion.log_snr_min", "diffusion.log_snr_max"}:
+        if field != "sample.reconstruction_weight" or cells["reconstruction weight w_r"]:
+            assert f"config.{field} = " in page
+    if name == "bair":
+        assert "config.data.camera = " in page
 
 
 def test_table_equals_the_papers():

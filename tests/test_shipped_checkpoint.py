@@ -8,7 +8,8 @@ from configs.moving_digits import get_config
 from vdm.evaluation.digit_persistence import digit_classifier
 from vdm.exported import load_exported, load_exported_config
 from vdm.parallel.mesh import make_mesh
-from vdm.sampling.generate import describe_conditions, make_generator
+from vdm.sampling.conditions import describe_conditions
+from vdm.sampling.generate import make_generator
 from vdm.training.checkpoints import check_same_model
 
 SHIPPED = Path(__file__).parents[1] / "checkpoints" / "moving_digits.safetensors"

@@ -50,7 +50,7 @@ _HEARTBEAT_TIMEOUT = flags.DEFINE_integer(
 def train(config, workdir: Path) -> None:
     """Trains, resuming from the newest checkpoint; writes checkpoints, metrics and previews."""
     from vdm.parallel.mesh import make_mesh
-    from vdm.sampling.generate import make_preview
+    from vdm.sampling.preview import make_preview
     from vdm.training.loop import train as run
 
     run(config, workdir, preview=make_preview(config, make_mesh(config)))

@@ -17,7 +17,8 @@ from vdm.exported import load_exported_config
 from vdm.metrics.features import make_extractors
 from vdm.parallel.mesh import check_divides, make_mesh
 from vdm.planning.plan import check_steps, plan_file
-from vdm.sampling.generate import load_observed, preview_config
+from vdm.sampling.conditions import load_observed
+from vdm.sampling.preview import preview_config
 from vdm.training.checkpoints import check_ema, has_checkpoints
 
 

@@ -10,7 +10,7 @@ from vdm.data.datasets import check_name, make_source
 from vdm.data.folder.videos import open_folder
 from vdm.metrics.__main__ import main
 from vdm.metrics.videos import open_videos
-from vdm.sampling.generate import load_observed
+from vdm.sampling.conditions import load_observed
 from vdm.video import index as video_index
 
 _SIDE, _COUNT = 16, 20

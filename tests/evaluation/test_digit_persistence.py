@@ -34,9 +34,9 @@ def _persistence(videos):
 
 
 def test_persistence_and_histogram_count_videos_that_keep_one_digit():
-    digits = np.full((6, 16), -1)  # the last video shows no digit at all
+    digits = np.full((6, 16), -1)  # the last video shows no digit
     digits[0] = 3
-    digits[1, 2:] = 7  # 14 of 16, wherever they are
+    digits[1, 2:] = 7  # 14 of 16
     digits[2, 1:14] = 7  # 13 of 16
     digits[3, :8], digits[3, 8:] = 1, 2
     digits[4] = np.arange(16) % 10
@@ -50,15 +50,15 @@ def test_persistence_and_histogram_count_videos_that_keep_one_digit():
         digit_persistence(digits, share_of_frames=0.5)
 
 
-def test_held_out_handwriting_is_read_wherever_it_is_and_through_slight_damage(real):
+def test_reads_held_out_handwriting_at_any_position_and_with_slight_noise(real):
     videos, labels = real
     digits, labels_in_files = handwriting("test")
     seen = digit_classifier().digits_seen(to_uint8(digits)[:, None, :, :, None])[:, 0]
     assert np.mean(seen == labels_in_files) > 0.92
-    assert np.mean((seen != labels_in_files) & (seen >= 0)) < 0.02  # when in doubt, none
+    assert np.mean((seen != labels_in_files) & (seen >= 0)) < 0.02  # ambiguous digits read as none
 
     seen = _seen(videos)
-    assert (seen == seen[:, :1]).all()  # the same digit is read the same in every place
+    assert (seen == seen[:, :1]).all()  # regardless of position
     assert digit_persistence(seen) > 0.92
     counts = np.bincount(labels, minlength=10)
     assert (np.array(digit_histogram(seen)) <= counts + 3).all()
@@ -70,12 +70,12 @@ def test_held_out_handwriting_is_read_wherever_it_is_and_through_slight_damage(r
     assert _persistence(videos + 0.4 * noise) < 0.1
 
 
-def test_what_is_no_digit_or_not_one_digit_does_not_persist(real):
+def test_noise_and_changing_digits_do_not_persist(real):
     videos, labels = real
     rng = np.random.default_rng(1)
     shape = videos.shape
     ones = np.ones(shape)
-    for nothing in (
+    for frames in (
         rng.uniform(-1, 1, shape),
         rng.standard_normal(shape),
         -1 + 0.2 * rng.standard_normal(shape),
@@ -83,16 +83,16 @@ def test_what_is_no_digit_or_not_one_digit_does_not_persist(real):
         rng.permuted(videos.reshape(_COUNT, 16, -1), axis=2).reshape(shape),  # a digit's own ink
         *(level * ones for level in (-1, -0.5, 0, 1)),
     ):
-        assert (_seen(nothing) == -1).mean() > 0.999
+        assert (_seen(frames) == -1).mean() > 0.999
 
-    # Another digit takes over half-way; or another is there at the same time.
+    # The digit changes half-way, or two digits overlap.
     others = np.array([rng.choice(np.flatnonzero(labels != label)) for label in labels])
     other = videos[others]
     assert _persistence(np.concatenate([videos[:, :8], other[:, 8:]], axis=1)) <= 0.02
     assert _persistence(np.maximum(videos, other)) <= 0.02
 
 
-def test_displacement_is_the_speed_and_a_frozen_video_has_none(real):
+def test_displacement_equals_the_speed(real):
     videos = to_uint8(real[0])
     # Half of the velocities are along an axis and half diagonal.
     assert mean_displacement(videos) == pytest.approx((1 + np.sqrt(2)) / 2, abs=0.06)
@@ -101,11 +101,11 @@ def test_displacement_is_the_speed_and_a_frozen_video_has_none(real):
     assert mean_displacement(np.zeros_like(videos)) == 0
 
     dot = np.zeros((1, 3, 9, 12, 1), np.uint8)
-    dot[0, 0, 1, 1] = dot[0, 1, 4, 5] = dot[0, 2, 4, 5] = 200  # by (3, 4), then by nothing
+    dot[0, 0, 1, 1] = dot[0, 1, 4, 5] = dot[0, 2, 4, 5] = 200  # by (3, 4), then by (0, 0)
     assert mean_displacement(dot) == pytest.approx(2.5)
 
 
-def test_the_report_sets_samples_between_real_videos_and_noise(real):
+def test_report_has_samples_real_videos_and_noise(real):
     samples = to_uint8(real[0])
     samples[: _COUNT // 2] = 0
     report = persistence_report(samples)
@@ -128,7 +128,7 @@ def test_the_report_sets_samples_between_real_videos_and_noise(real):
     assert given["real"]["videos"] == 8 and given["noise"]["persistence"] == 0
 
 
-def test_unfit_arrays_are_refused_by_shape():
+def test_refuses_arrays_of_another_shape():
     classifier = digit_classifier()
     for videos in (np.zeros((2, 16, 16, 1), np.uint8), np.zeros((1, 2, 16, 16, 3), np.uint8)):
         for function in (classifier.digits_seen, mean_displacement, persistence_report):

@@ -1,4 +1,4 @@
-"""Held-out loss of a network that predicts zero, for which it is known."""
+"""Held-out loss against the closed form for a network that predicts zero."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from vdm.parallel.mesh import make_mesh
 
 
 @pytest.mark.parametrize("target", ["eps", "v"])
-def test_a_network_that_predicts_zero_has_the_mean_square_of_the_target(tiny_config, target):
+def test_zero_prediction_has_the_mean_square_of_the_target(tiny_config, target):
     config = tiny_config
     config.diffusion.target = target
     config.eval.update(num_videos=50, log_snr_bins=8, batch_size=16)

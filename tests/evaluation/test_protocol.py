@@ -1,4 +1,4 @@
-"""Evaluation by a protocol: resumable, whole, and refused where videos are not the protocol's."""
+"""Evaluation by a protocol resumes, equals its closed form, and refuses unsuitable videos."""
 
 import dataclasses
 import importlib.util
@@ -16,7 +16,7 @@ from vdm.evaluation.tables import main as write_tables
 from vdm.evaluation.tables import rows_of
 from vdm.metrics.frechet import frechet_distance
 from vdm.metrics.protocols import PROTOCOLS
-from vdm.sampling.generate import examples_of
+from vdm.sampling.conditions import examples_of
 from vdm.video.pixels import from_uint8, to_uint8
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -41,7 +41,7 @@ def config(tiny_config, monkeypatch):
     return tiny_config
 
 
-def test_the_number_is_that_of_the_samples_on_disk(config, tmp_path):
+def test_fvd_equals_that_of_the_samples_on_disk(config, tmp_path):
     params = init_params(config)
     result = protocol.evaluate(config, params, 7, tmp_path / "samples")
     shards = sorted(pathlib.Path(result["generated"]["paths"][0]).glob("*.npz"))
@@ -58,7 +58,7 @@ def test_the_number_is_that_of_the_samples_on_disk(config, tmp_path):
     assert result["protocol"]["num_generated"] == 12
     assert result["protocol"]["splits"] == ("test",)
 
-    # Interrupted and gone on with, or simply run again: the same.
+    # A resumed evaluation gives the same result.
     shards[1].unlink()
     again = protocol.evaluate(config, params, 7, tmp_path / "samples")
     assert json.dumps(again) == json.dumps(result)
@@ -66,7 +66,7 @@ def test_the_number_is_that_of_the_samples_on_disk(config, tmp_path):
     assert f"| fvd | {result['fvd']:.3f} |" in page
 
 
-def test_repeats_are_runs_with_the_next_seeds(config, tmp_path):
+def test_repeats_use_consecutive_seeds(config, tmp_path):
     params = init_params(config)
     config.eval.update(num_videos=4, repeats=2)
     both = protocol.evaluate(config, params, 0, tmp_path)
@@ -80,7 +80,7 @@ def test_repeats_are_runs_with_the_next_seeds(config, tmp_path):
     assert both["fvd_standard_deviation"] == pytest.approx(abs(values[0] - values[1]) / 2**0.5)
 
 
-def test_text_is_compared_with_training_and_with_held_out_videos(config, tmp_path, monkeypatch):
+def test_compares_text_to_video_with_training_and_held_out_videos(config, tmp_path, monkeypatch):
     small = dataclasses.replace(
         PROTOCOLS["text_16x64x64"],
         metrics=("fvd",),
@@ -108,7 +108,7 @@ def test_text_is_compared_with_training_and_with_held_out_videos(config, tmp_pat
     assert f"{result['fvd']:.2f} / {result['fvd_test']:.2f}" in row
 
 
-def test_several_samples_of_an_example_observe_it(tiny_config):
+def test_consecutive_samples_share_an_example(tiny_config):
     tiny_config.sample.per_example = 100
     assert examples_of(tiny_config, [0, 99, 100, 25_599]).tolist() == [0, 0, 1, 255]
 
@@ -116,7 +116,7 @@ def test_several_samples_of_an_example_observe_it(tiny_config):
 @pytest.mark.parametrize(
     "name", ["bair", "kinetics600", "text_9x128", "text_large", "text_small", "ucf101"]
 )
-def test_each_configuration_of_the_paper_makes_the_videos_of_its_protocol(name):
+def test_configurations_of_the_paper_fit_their_protocols(name):
     spec = importlib.util.spec_from_file_location(name, ROOT / "configs" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -124,7 +124,7 @@ def test_each_configuration_of_the_paper_makes_the_videos_of_its_protocol(name):
     protocol.protocol_of(config)
     if PROTOCOLS[config.eval.protocol].frames:
         config.data.frames = 8
-        with pytest.raises(ValueError, match=r"data\.frames 16, and this configuration makes 8"):
+        with pytest.raises(ValueError, match=r"data\.frames 16, and this configuration has 8"):
             protocol.protocol_of(config)
 
 
@@ -151,7 +151,7 @@ def test_tables_have_the_papers_numbers_ours_and_not_run(tmp_path, capsys):
     assert "bad.json cannot be read" in capsys.readouterr().err
 
 
-def test_the_papers_tables_are_those_of_its_text():
+def test_tables_equal_the_papers():
     paper = ROOT.parent / "shared" / "paper.md"
     if not paper.exists():
         pytest.skip(f"{paper} is missing")

@@ -7,14 +7,15 @@ import pytest
 from vdm.build import init_params
 from vdm.data.captions.word_vectors import encode_caption
 from vdm.parallel.mesh import make_mesh
-from vdm.sampling.generate import conditions, describe_conditions, make_generator
+from vdm.sampling.conditions import conditions, describe_conditions
+from vdm.sampling.generate import make_generator
 
 
 def _mesh(config, devices):
     return make_mesh(config, jax.devices()[:devices])
 
 
-def test_neither_batch_size_nor_devices_nor_place_matter(tiny_config):
+def test_batch_size_devices_and_position_do_not_change_samples(tiny_config):
     params = jax.tree.map(
         lambda leaf: leaf + 0.1 * jax.random.normal(jax.random.key(1), leaf.shape),
         init_params(tiny_config),
@@ -30,7 +31,7 @@ def test_neither_batch_size_nor_devices_nor_place_matter(tiny_config):
     assert (make_generator(tiny_config, _mesh(tiny_config, 2))(params, [4]) != elsewhere[:1]).any()
 
 
-def test_conditions_are_asked_for_or_those_of_held_out_data(tiny_config):
+def test_conditions_come_from_the_configuration_or_held_out_data(tiny_config):
     config = tiny_config
     assert conditions(config, [0, 1]) == {}
     config.data.condition, config.model.num_classes = "label", 10

@@ -1,4 +1,4 @@
-"""An interrupted evaluation ends with the samples that an uninterrupted one has."""
+"""A store that was interrupted ends with the samples of an uninterrupted one."""
 
 import numpy as np
 import pytest
@@ -11,53 +11,53 @@ def sample(index):
 
 
 class Generator:
-    """Makes samples, and after some of them is interrupted."""
+    """Generates samples; KeyboardInterrupt after max_count of them."""
 
-    def __init__(self, most=100):
-        self.most, self.made = most, []
+    def __init__(self, max_count=100):
+        self.max_count, self.generated = max_count, []
 
     def __call__(self, indices):
-        if len(self.made) + len(indices) > self.most:
+        if len(self.generated) + len(indices) > self.max_count:
             raise KeyboardInterrupt
-        self.made += indices
+        self.generated += indices
         return np.stack([sample(index) for index in indices])
 
 
-def test_what_is_there_is_kept_and_what_is_missing_is_made(tmp_path):
+def test_keeps_existing_shards_and_samples_missing_ones(tmp_path):
     store = SampleStore(tmp_path, {"seed": 0}, count=11, shard_size=4)
-    first = Generator(most=8)
+    first = Generator(max_count=8)
     with pytest.raises(KeyboardInterrupt):
         store.complete(first)
-    # What a killed process leaves behind.
+    # A killed process leaves a temporary file.
     (store.folder / "samples_00002.tmp").write_bytes(b"half")
     second = Generator()
     store.complete(second)
-    assert (first.made, second.made) == (list(range(8)), [8, 9, 10])
+    assert (first.generated, second.generated) == (list(range(8)), [8, 9, 10])
     np.testing.assert_array_equal(list(store), [sample(index) for index in range(11)])
     assert len(store) == 11
 
 
-def test_samples_made_otherwise_are_never_taken(tmp_path):
+def test_never_reuses_samples_of_other_settings_or_counts(tmp_path):
     SampleStore(tmp_path, {"seed": 0}, 4, 4).complete(Generator())
     for made_by, count in (({"seed": 1}, 4), ({"seed": 0}, 5)):
         generator = Generator()
         SampleStore(tmp_path, made_by, count, 4).complete(generator)
-        assert len(generator.made) == count
+        assert len(generator.generated) == count
 
 
-def test_a_damaged_shard_is_named(tmp_path):
+def test_names_a_damaged_shard(tmp_path):
     store = SampleStore(tmp_path, {}, 4, 2)
     store.complete(Generator())
     shard = store.folder / "samples_00001.npz"
     shard.write_bytes(shard.read_bytes()[:100])
-    with pytest.raises(ValueError, match=r"samples_00001\.npz cannot be read: remove it"):
+    with pytest.raises(ValueError, match=r"samples_00001\.npz cannot be read: delete it"):
         list(store)
     shard.unlink()
     store.complete(Generator())
     assert len(list(store)) == 4
 
 
-def test_weights_and_settings_tell_samples_apart(tiny_config):
+def test_weights_and_settings_determine_the_folder(tiny_config):
     params = {"layer": {"kernel": np.ones((2, 2), np.float32)}}
     base = samples_made_by(tiny_config, params)
     assert samples_made_by(tiny_config, {"layer": {"kernel": np.eye(2, dtype=np.float32)}}) != base

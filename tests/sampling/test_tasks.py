@@ -1,4 +1,4 @@
-"""Which frames each task takes as given, and where the sampled ones go."""
+"""Which frames each task observes, and where it puts the sampled ones."""
 
 import re
 
@@ -14,13 +14,15 @@ from vdm.diffusion.conditioning import ObservedFrames, ObservedLowResolution
 from vdm.exported import export
 from vdm.parallel.mesh import make_mesh
 from vdm.preflight import check_sampling
-from vdm.sampling.generate import load_observed, make_generator, preview_config
+from vdm.sampling.conditions import load_observed
+from vdm.sampling.generate import make_generator
+from vdm.sampling.preview import preview_config
 from vdm.sampling.tasks import cascade, extend
 from vdm.video.pixels import from_uint8, to_uint8
 
 
 class _Counter:
-    """Draws videos whose every value is a new number, but for the frames that are given."""
+    """Draws frames of consecutive numbers, and returns observed frames unchanged."""
 
     def __init__(self, shape):
         self.shape, self.observations, self.last = shape, [], 0
@@ -36,20 +38,20 @@ class _Counter:
         return np.where(frames.mask[..., None, None, None], frames.values, new)
 
 
-def test_extension_gives_each_block_the_end_of_what_there_is(tiny_config):
+def test_extension_observes_the_last_frames_so_far(tiny_config):
     tiny_config.data.frames = 6
     tiny_config.extend.update(num_frames=11, overlap=2, stride=3)
     draw = _Counter((2, 6, 8, 8, 1))
     video = extend(tiny_config, draw, np.zeros((2, 6, 8, 8, 1), np.float32))
-    # Blocks of 1..6, 7..12, 13..18: of each new one, two are the overlap and three are kept.
+    # Blocks are 1..6, 7..12, 13..18; each further block has 2 overlapping and 3 kept frames.
     np.testing.assert_array_equal(video[0, :, 0, 0, 0], [1, 2, 3, 4, 5, 6, 9, 10, 11, 15, 16])
-    for block, given in enumerate([[], [5, 6], [10, 11]]):
+    for block, values in enumerate([[], [5, 6], [10, 11]]):
         observed = draw.observations[block]
-        assert observed.mask[0].tolist() == [i < len(given) for i in range(6)]
-        assert observed.values[0, : len(given), 0, 0, 0].tolist() == given
+        assert observed.mask[0].tolist() == [i < len(values) for i in range(6)]
+        assert observed.values[0, : len(values), 0, 0, 0].tolist() == values
 
 
-def test_the_cascade_puts_each_low_resolution_frame_where_it_belongs(tiny_config):
+def test_cascade_observes_each_low_resolution_frame_at_its_time(tiny_config):
     tiny_config.data.frames = 5
     tiny_config.cascade.update(num_frames=11, frameskip=2, overlap=1)
     low = np.broadcast_to(
@@ -58,12 +60,12 @@ def test_the_cascade_puts_each_low_resolution_frame_where_it_belongs(tiny_config
     draw = _Counter((2, 5, 8, 8, 1))
     video = cascade(tiny_config, draw, low)
     np.testing.assert_array_equal(video[0, :, 0, 0, 0], [1, 2, 3, 4, 5, 7, 8, 9, 10, 12, 13])
-    # Frame number, in the result, of what each block knew at low resolution.
+    # First frame of each block, and its low-resolution frames, as indices into the result.
     for block, (start, known) in enumerate([(0, [0, 2, 4]), (4, [4, 6, 8]), (8, [8])]):
         frames, small = draw.observations[block]
         assert isinstance(small, ObservedLowResolution)
-        places = start + np.flatnonzero(small.mask[0])
-        assert places.tolist() == known
+        positions = start + np.flatnonzero(small.mask[0])
+        assert positions.tolist() == known
         np.testing.assert_array_equal(small.values[0, small.mask[0], 0, 0, 0], 50 * np.array(known))
         assert frames.mask[0].tolist() == [block > 0] + [False] * 4
 
@@ -77,9 +79,9 @@ def params(tiny_config_of_module):
 
 
 @pytest.mark.parametrize(
-    ("task", "given"), [("predict", [0, 1]), ("interpolate", [0, 3]), ("extend", [0, 1, 2])]
+    ("task", "observed"), [("predict", [0, 1]), ("interpolate", [0, 3]), ("extend", [0, 1, 2])]
 )
-def test_given_frames_come_back_and_the_rest_is_sampled(tiny_config, params, task, given):
+def test_returns_observed_frames_and_samples_the_others(tiny_config, params, task, observed):
     config = tiny_config
     config.sample.update(task=task, num_videos=3, batch_size=2)
     config.predict.num_given = 2
@@ -89,16 +91,16 @@ def test_given_frames_come_back_and_the_rest_is_sampled(tiny_config, params, tas
     source = make_source(config, "test")
     real = to_uint8(np.stack([source.example(i)["video"] for i in range(3)]))
     assert videos.shape == (3, 7 if task == "extend" else 4, 8, 8, 1)
-    np.testing.assert_array_equal(videos[:, given], real[:, given])
-    others = [i for i in range(4) if i not in given]
+    np.testing.assert_array_equal(videos[:, observed], real[:, observed])
+    others = [i for i in range(4) if i not in observed]
     assert (videos[:, others] != real[:, others]).any((2, 3, 4)).all()
-    # The same whatever the batch: sample 2 was alone in a batch, and now is with another.
+    # Sample 2 was alone in its batch; here it shares one.
     together = make_generator(config, make_mesh(config))(params, [1, 2])
     np.testing.assert_allclose(together.astype(int), videos[1:].astype(int), atol=1)
 
 
-def test_guiding_a_few_videos_at_a_time_changes_no_sample(tiny_config):
-    """Seven videos, each with its label, on two devices: of the four of each, two at a time."""
+def test_micro_batches_of_guidance_do_not_change_samples(tiny_config):
+    """Seven labelled videos on two devices: each guides its four in micro-batches of two."""
     config = tiny_config
     config.data.condition, config.model.num_classes = "label", 10
     config.sample.update(task="predict", batch_size=7, reconstruction_weight=3.0)
@@ -113,8 +115,8 @@ def test_guiding_a_few_videos_at_a_time_changes_no_sample(tiny_config):
     np.testing.assert_allclose(videos[3].astype(int), videos[0].astype(int), atol=1)
 
 
-def test_upsampling_pulls_the_sample_to_the_low_resolution(tiny_config, params):
-    """At many small steps and a large weight the guided sample shows what was observed."""
+def test_upsampling_matches_the_observed_low_resolution(tiny_config, params):
+    """With many steps and a large weight the downsampled sample approaches the observation."""
     config = tiny_config
     config.sample.update(task="upsample", sampler="ddim", num_steps=32, batch_size=4)
     generate = {}
@@ -131,7 +133,7 @@ def test_upsampling_pulls_the_sample_to_the_low_resolution(tiny_config, params):
     assert error(generate[20.0]) < 0.5 * error(generate[0.0])
 
 
-def test_classifier_free_guidance_extrapolates_from_no_condition(tiny_config):
+def test_classifier_free_guidance_extrapolates_from_the_unconditional_model(tiny_config):
     config = tiny_config
     config.data.condition, config.model.num_classes = "label", 10
     config.diffusion.clip = False
@@ -171,7 +173,7 @@ def test_classifier_free_guidance_extrapolates_from_no_condition(tiny_config):
         ("sample", {"task": "predict", "observed": "/no/such"}, "/no/such"),
     ],
 )
-def test_wrong_settings_are_one_sentence(tiny_config, section, values, sentence):
+def test_refuses_wrong_settings_in_one_sentence(tiny_config, section, values, sentence):
     if section != "sample":
         tiny_config.sample.task = section
     tiny_config[section].update(values)
@@ -180,7 +182,7 @@ def test_wrong_settings_are_one_sentence(tiny_config, section, values, sentence)
         check_sampling(tiny_config)
 
 
-def test_observed_videos_that_are_too_short_are_named(tiny_config, tmp_path):
+def test_names_observed_videos_that_are_too_short(tiny_config, tmp_path):
     tiny_config.sample.update(task="predict", observed=str(tmp_path / "mine.npz"))
     tiny_config.predict.num_given = 3
     np.savez(tmp_path / "mine.npz", video=np.zeros((2, 2, 8, 8, 1), np.uint8))
@@ -188,7 +190,7 @@ def test_observed_videos_that_are_too_short_are_named(tiny_config, tmp_path):
         check_sampling(tiny_config)
 
 
-def test_observed_videos_of_another_size_are_cropped_and_resized(tiny_config, tmp_path):
+def test_crops_and_resizes_observed_videos(tiny_config, tmp_path):
     tiny_config.sample.update(task="predict", observed=str(tmp_path / "mine.npz"))
     video = np.zeros((2, 3, 16, 24, 1), np.uint8)
     video[..., 4:12, :] = 255  # the left half of the square in the middle
@@ -199,7 +201,7 @@ def test_observed_videos_of_another_size_are_cropped_and_resized(tiny_config, tm
     assert (observed[:, :, :4] == 255).all() and not observed[:, :, 4:].any()
 
 
-def test_the_cascade_runs_two_models(tiny_config, params, tmp_path):
+def test_cascade_runs_two_models(tiny_config, params, tmp_path):
     base = tiny_config.copy_and_resolve_references()
     base.data.update(frameskip=2, resolution=4, downsample=2)
     base.model.attention_resolutions = (2,)
@@ -221,8 +223,8 @@ def test_the_cascade_runs_two_models(tiny_config, params, tmp_path):
         check_sampling(config)
 
 
-def test_the_cascade_asks_its_first_model_for_the_same_label(tiny_config, tmp_path):
-    """The second model is told nothing here, and so only the first can make the difference."""
+def test_cascade_gives_its_low_resolution_model_the_same_label(tiny_config, tmp_path):
+    """The high-resolution model is unconditional here, so only the other can differ."""
     config = tiny_config
     config.data.condition, config.model.num_classes = "label", 10
     params = jax.tree.map(
@@ -244,7 +246,7 @@ def test_the_cascade_asks_its_first_model_for_the_same_label(tiny_config, tmp_pa
     assert (videos[0] != videos[1]).any()
 
 
-def test_training_shows_samples_that_need_no_other_model(tiny_config):
+def test_previews_need_no_other_model(tiny_config):
     tiny_config.sample.task = "cascade"
     check_sampling(preview_config(tiny_config))
     tiny_config.sample.task = "predict"

@@ -1,1 +1,1 @@
-"""Evaluation: sets of videos in, the rows of a table out."""
+"""Evaluation of models: held-out loss, digit persistence, FVD, FID and IS, tables."""

@@ -1,9 +1,9 @@
-"""Does a video keep one digit? A judge for generated moving digits that needs no feature network.
+"""Digit persistence: a metric of generated moving digits that needs no feature network.
 
-A classifier that was trained on real handwriting reads every frame by itself and says which digit
-it shows, or none. A video is persistent when nearly all of its frames show one and the same digit:
-noise has no digit to show, and a model that draws good frames but loses the thread between them
-fails. It is a check on the smallest data set and not a measure of the literature.
+A classifier trained on real handwriting reads the digit, or none, in every frame separately. A
+video is persistent if nearly all of its frames show the same digit: noise shows none, and a model
+without temporal consistency shows several. It is a check for the smallest data set, not a metric
+of the literature.
 """
 
 import dataclasses
@@ -20,21 +20,21 @@ from vdm.video.pixels import to_uint8
 
 NO_DIGIT = -1
 _CLASSES = 10
-_CHUNK = 2048  # frames that are read at once, which bounds the memory
+_CHUNK = 2048  # frames per call of the classifier, to bound memory
 
 # Chosen on the last three writers of the training split, not on the test split.
 _PENALTY, _GAMMA = 3.0, 0.3
-_BLUR = 0.7  # pixels: the softest that handwriting may be and still be read
-_REACH = 5.0  # pixels from the centre of a window to where ink pulls it no more
-_FAINT = 0.25  # ink up to this is residue when it lies outside the window
+_BLUR = 0.7  # pixels: standard deviation of the strongest blur to be recognised
+_REACH = 5.0  # pixels: half width of the parabola that finds the window
+_FAINT = 0.25  # ink below this is ignored outside the window
 
 
 @dataclasses.dataclass(frozen=True)
 class DigitClassifier:
-    """Says which digit a frame shows, wherever it is, or that it shows none.
+    """Classifies frames as a digit 0 to 9, at any position, or none.
 
-    One support vector machine with a Gaussian kernel for each digit against the other nine. What
-    is far from all handwriting is near no support vector, so that no decision is positive: none.
+    One support vector machine with a Gaussian kernel per digit, against the other nine. A frame far
+    from all handwriting is far from all support vectors, so no decision is positive: none.
     """
 
     model: OneVsRestClassifier
@@ -44,17 +44,17 @@ class DigitClassifier:
         """Trains on handwriting: crisp, slightly blurred, and half a pixel off the grid.
 
         Args:
-          images: uint8 [n, height, width], a digit each; bare digits of 8x8 pixels or frames.
+          images: uint8 [n, height, width], one digit each, as 8x8 pixels or in a larger frame.
           labels: integers [n], 0 to 9, each at least once.
 
         Raises:
-          ValueError: `labels` lacks a digit, or images of another shape or dtype.
+          ValueError: a digit is missing in `labels`, or `images` has another shape or dtype.
         """
         if set(np.unique(labels)) != set(range(_CLASSES)):
-            raise ValueError("labels must hold every digit 0 to 9 and nothing else")
+            raise ValueError("labels must contain every digit 0 to 9 and nothing else")
         if images.ndim != 3 or images.dtype != np.uint8:
             raise ValueError(f"expected uint8 [n, height, width], not {images.shape}")
-        crisp = np.pad(_ink(images), ((0, 0), (4, 4), (4, 4)))  # room for the blur
+        crisp = np.pad(_ink(images), ((0, 0), (4, 4), (4, 4)))  # margins for the blur
         soft = gaussian_filter(crisp, (0, _BLUR, _BLUR), mode="constant")
         off_grid = [shift(crisp, (0, y, x), order=1) for y, x in ((0.5, 0), (0, 0.5), (0.5, 0.5))]
         renderings = [crisp, soft, *off_grid]
@@ -63,16 +63,16 @@ class DigitClassifier:
         return cls(model.fit(features, np.tile(labels, len(renderings))))
 
     def digits_seen(self, videos: np.ndarray) -> np.ndarray:
-        """The digit in each frame.
+        """Returns the digit in each frame.
 
         Args:
           videos: uint8 [n, frames, height, width, 1].
 
         Returns:
-          int [n, frames], 0 to 9, or -1 where there is none.
+          int [n, frames], 0 to 9, or -1 for none.
 
         Raises:
-          ValueError: another shape or dtype.
+          ValueError: `videos` has another shape or dtype.
         """
         _check(videos)
         frames = videos.reshape(-1, *videos.shape[2:4])
@@ -87,28 +87,28 @@ class DigitClassifier:
 
 @functools.cache
 def digit_classifier() -> DigitClassifier:
-    """The classifier trained on the handwriting of the training split."""
+    """Returns the classifier trained on the handwriting of the training split."""
     images, labels = handwriting("train")
     return DigitClassifier.fit(to_uint8(images), labels)
 
 
 def digit_persistence(digits: np.ndarray, share_of_frames: float = 14 / 16) -> float:
-    """Share of the videos that show one and the same digit in enough of their frames.
+    """Returns the share of videos that show the same digit in most of their frames.
 
     Args:
-      digits: int [n, frames], -1 where a frame shows no digit, as from `digits_seen`.
-      share_of_frames: above 1/2; the frames that are enough are rounded up.
+      digits: int [n, frames] of `digits_seen`, -1 for a frame without a digit.
+      share_of_frames: minimum share of the frames, in (1/2, 1]; their number is rounded up.
 
     Raises:
-      ValueError: `share_of_frames` out of (1/2, 1].
+      ValueError: `share_of_frames` is not in (1/2, 1].
     """
     return float(np.mean(_persistent_digit(digits, share_of_frames) != NO_DIGIT))
 
 
 def digit_histogram(digits: np.ndarray, share_of_frames: float = 14 / 16) -> list[int]:
-    """Number of persistent videos of each digit 0 to 9, which shows a model that has collapsed.
+    """Returns the number of persistent videos of each digit 0 to 9, which reveals mode collapse.
 
-    Same arguments and errors as `digit_persistence`.
+    Arguments and errors are those of `digit_persistence`.
     """
     kept = _persistent_digit(digits, share_of_frames)
     return np.bincount(kept[kept != NO_DIGIT], minlength=_CLASSES).tolist()
@@ -117,28 +117,28 @@ def digit_histogram(digits: np.ndarray, share_of_frames: float = 14 / 16) -> lis
 def share_as_asked(
     digits: np.ndarray, labels: np.ndarray, share_of_frames: float = 14 / 16
 ) -> float:
-    """Share of the videos that keep the digit that was asked for, labels [n].
+    """Returns the share of videos that keep the digit of their label, [n].
 
-    Other arguments and errors as of `digit_persistence`.
+    The other arguments, and errors, are those of `digit_persistence`.
     """
     return float(np.mean(_persistent_digit(digits, share_of_frames) == labels))
 
 
 def mean_displacement(videos: np.ndarray) -> float:
-    """Pixels per frame that the centre of mass of the ink moves; a frozen video has 0.
+    """Returns the mean motion of the ink's centre of mass, in pixels per frame.
 
     Args:
-      videos: uint8 [n, frames, height, width, 1]; a frame without ink has its centre of mass in
-        the middle, and a video of one frame does not move.
+      videos: uint8 [n, frames, height, width, 1]; the centre of mass of a frame without ink is its
+        middle, and the motion of a video of one frame is 0.
 
     Raises:
-      ValueError: another shape or dtype.
+      ValueError: `videos` has another shape or dtype.
     """
     _check(videos)
     if videos.shape[1] == 1:
         return 0.0
-    # Residue of the background counts little but covers much: without the threshold it would
-    # hold the centre of mass in the middle of the frame.
+    # Without the threshold, faint background over the whole frame holds the centre of mass in its
+    # middle.
     ink = _ink(videos[..., 0])
     ink = np.where(ink > _FAINT, ink, 0)
     mass = ink.sum((2, 3))
@@ -158,30 +158,29 @@ def persistence_report(
     share_of_frames: float = 14 / 16,
     classifier: DigitClassifier | None = None,
 ) -> dict:
-    """Persistence, displacement and digits of samples, with the best and the worst case beside.
+    """Returns persistence, displacement and digits of samples, of real videos and of noise.
 
     Args:
       samples: uint8 [n, frames, height, width, 1].
-      real: the ceiling, uint8 of the same layout; by default as many videos of the test split.
-      noise: the floor; by default uniform noise of the shape of `samples`, from a fixed seed.
-      labels: [n], the digits that were asked for, if they were.
-      share_of_frames: as in `digit_persistence`.
-      classifier: by default `digit_classifier()`.
+      real: the upper bound, uint8 of the same layout; default: n videos of the test split.
+      noise: the lower bound; default: uniform noise of the shape of `samples`, of a fixed seed.
+      labels: digits [n] that the samples are conditioned on; default: none.
+      share_of_frames: minimum share of the frames, as in `digit_persistence`.
+      classifier: default: `digit_classifier()`.
 
     Returns:
-      share_of_frames, and for each of 'samples', 'real' and 'noise' a dict of: videos (their
-      number), persistence, persistence_standard_error (binomial), displacement (pixels per
-      frame) and digit_histogram, and of the samples as_asked, where labels are given: all ready
-      for JSON.
+      JSON: share_of_frames, and for each of 'samples', 'real' and 'noise' a dict of videos (their
+      number), persistence, persistence_standard_error (binomial), displacement (pixels per frame)
+      and digit_histogram; 'samples' also has as_asked, the share that keeps its label.
 
     Raises:
-      ValueError: another shape or dtype, or `share_of_frames` out of (1/2, 1].
+      ValueError: an array has another shape or dtype, or `share_of_frames` is not in (1/2, 1].
     """
     _check(samples)
     count, frames, height, width, _ = samples.shape
     if real is None:
         if height != width:
-            raise ValueError(f"real videos are square: pass some for {height}x{width} pixels")
+            raise ValueError(f"real is None, and must be videos of {height}x{width} pixels")
         held_out = MovingDigits("test", frames=frames, resolution=height)
         real = to_uint8(held_out.batch(0, count)["video"])
     if noise is None:
@@ -206,27 +205,26 @@ def persistence_report(
 
 
 def _persistent_digit(digits: np.ndarray, share_of_frames: float) -> np.ndarray:
-    """int [n]: the digit that a video keeps, or -1."""
-    if not 0.5 < share_of_frames <= 1:  # at a half, a video could keep two
-        raise ValueError(f"share_of_frames must be in (1/2, 1], not {share_of_frames}")
-    enough = math.ceil(share_of_frames * digits.shape[1] - 1e-9)
+    """Returns the digit that each video keeps, or -1, int [n]."""
+    if not 0.5 < share_of_frames <= 1:  # at 1/2 a video could keep two digits
+        raise ValueError(f"share_of_frames is {share_of_frames}, and must be in (1/2, 1]")
+    min_frames = math.ceil(share_of_frames * digits.shape[1] - 1e-9)
     counts = (digits[:, :, None] == np.arange(_CLASSES)).sum(1)
-    return np.where(counts.max(1) >= enough, counts.argmax(1), NO_DIGIT)
+    return np.where(counts.max(1) >= min_frames, counts.argmax(1), NO_DIGIT)
 
 
 def _ink(pixels: np.ndarray) -> np.ndarray:
-    """uint8 as float32 in [0, 1], 0 for blank."""
+    """Returns uint8 pixels as float32 in [0, 1], 0 for blank."""
     return pixels.astype(np.float32) / 255
 
 
 def _features(ink: np.ndarray) -> np.ndarray:
-    """What is classified of frames [n, h, w]: the window with the digit, and what lies outside.
+    """Returns the features of frames [n, h, w]: a window around the digit, and the ink outside.
 
-    The window is the 8x8 pixels in which the ink, weighted by a parabola around the middle of the
-    window, weighs most: its middle is the centre of mass of the ink that is near. It may reach
-    over the border by half. As handwriting has no ink outside, the root of the energy there as
-    one more feature makes the distance between features that between whole registered frames,
-    and a second digit or rubbish elsewhere is as bad as rubbish over the digit.
+    The window of 8x8 pixels maximises its ink, weighted by a parabola around its middle, which is
+    then the centre of mass of the ink nearby. It may extend over the border by half. The last
+    feature is the root of the energy outside the window: with it, the distance between features is
+    that between whole aligned frames, so that ink elsewhere counts as much as ink over the digit.
 
     Returns:
       float32 [n, 8 * 8 + 1].

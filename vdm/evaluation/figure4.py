@@ -1,8 +1,8 @@
-"""Figure 4 of the paper: long videos by the replacement method and by reconstruction guidance.
+"""Figure 4 of the paper: autoregressive extension by replacement and by reconstruction guidance.
 
     python -m vdm.evaluation.figure4 --config=FILE --workdir=DIR [--config.a.b=value]
 
-extends videos as config.extend sets, by both methods, to DIR/figure4.
+Writes videos of config.extend.num_frames frames, by both methods, to DIR/figure4.
 """
 
 import sys
@@ -22,21 +22,20 @@ from vdm.training.checkpoints import check_ema, load_ema
 from vdm.video.display import gif_bytes, labelled_contact_sheet, mp4_bytes, video_grid
 
 METHODS = ("replacement", "reconstruction")
-_COLUMNS = 16  # frames of a long video that are shown
-_ROWS = 4  # videos that are shown
+_MAX_COLUMNS = 16  # frames in the picture
+_MAX_VIDEOS = 4  # in the picture, two rows each
 
 
 def write_figure4(config: ml_collections.ConfigDict, params: dict, folder: Path) -> Path:
-    """Extends videos by both methods and writes them side by side.
+    """Extends videos by both methods, from the same first blocks and noise, and writes them.
 
-    Both start from the same first block of each video and have the same noise. Writes figure4.png,
-    one pair of rows per video, figure4.gif and figure4.mp4 with the same videos, and the arrays and
-    videos of each method to a folder of its name.
+    Writes figure4.png with two rows per video, one per method; figure4.gif and figure4.mp4 of the
+    same videos; and the samples of each method to folder/replacement and folder/reconstruction.
 
     Args:
-      config: the configuration; config.sample.task is not read.
+      config: the configuration; the task is 'extend' whatever config.sample.task is.
       params: EMA parameters.
-      folder: created where it is missing.
+      folder: output folder, created if missing.
 
     Returns:
       The path of figure4.png.
@@ -60,9 +59,9 @@ def write_figure4(config: ml_collections.ConfigDict, params: dict, folder: Path)
     picture = folder / "figure4.png"
     if not is_first_process():
         return picture
-    pairs = np.stack([videos[method][:_ROWS] for method in METHODS], axis=1)
+    pairs = np.stack([videos[method][:_MAX_VIDEOS] for method in METHODS], axis=1)
     rows = pairs.reshape(-1, *pairs.shape[2:])
-    shown = np.linspace(0, rows.shape[1] - 1, min(_COLUMNS, rows.shape[1])).round().astype(int)
+    shown = np.linspace(0, rows.shape[1] - 1, min(_MAX_COLUMNS, rows.shape[1])).round().astype(int)
     names = [METHODS[row % len(METHODS)] for row in range(len(rows))]
     labelled_contact_sheet(
         rows[:, shown], rows=names, columns=[str(frame) for frame in shown], corner="frame"
@@ -74,7 +73,7 @@ def write_figure4(config: ml_collections.ConfigDict, params: dict, folder: Path)
 
 
 def main(_: list[str]) -> None:
-    """Prints the path of the picture."""
+    """Writes the figure and prints its path."""
     config, workdir = flags.FLAGS.config, Path(flags.FLAGS.workdir)
     config.sample.update(task="extend")
     try:
@@ -89,7 +88,7 @@ def main(_: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    config_flags.DEFINE_config_file("config", None, "Configuration file, as of vdm.main.")
-    flags.DEFINE_string("workdir", None, "Folder of the run, as of vdm.main.")
+    config_flags.DEFINE_config_file("config", None, "Configuration file, as for vdm.main.")
+    flags.DEFINE_string("workdir", None, "Folder of the run, as for vdm.main.")
     flags.mark_flags_as_required(["config", "workdir"])
     app.run(main)

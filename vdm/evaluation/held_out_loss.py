@@ -1,4 +1,4 @@
-"""The training objective on held-out data, by log-SNR."""
+"""The training loss on held-out videos, by log-SNR."""
 
 import jax
 import ml_collections
@@ -16,14 +16,14 @@ from vdm.parallel.rows import local_rows, shard_batch, shard_rows
 def held_out_loss(
     config: ml_collections.ConfigDict, params: dict, mesh: Mesh
 ) -> list[dict[str, float]]:
-    """Mean loss and its standard error over test videos, in bins of log-SNR of equal width.
+    """Returns the mean training loss over test videos in bins of log-SNR of equal width.
 
-    Every video is seen once in each bin, at a log-SNR uniform in it; noise and log-SNRs are a
-    function of (config.sample.seed, video, bin). Independent images are left out.
+    Each video counts once per bin, at a log-SNR uniform in the bin; noise and log-SNR are functions
+    of (config.sample.seed, video, bin). Independent images are not evaluated.
 
     Returns:
-      For each bin, from noise to data: log_snr_from, log_snr_to, loss and standard_error, in the
-      space of the training target.
+      One dict per bin, from noise to data: log_snr_from, log_snr_to, loss and standard_error. The
+      loss is the mean squared error of the training target.
     """
     settings = config.eval
     model = make_model(config)
@@ -54,16 +54,17 @@ def held_out_loss(
     )
     size = rounded_up(mesh, settings.batch_size)
     rows = local_rows(mesh, size)
-    losses = [[] for _ in range(settings.log_snr_bins)]
+    losses: list[list[np.ndarray]] = [[] for _ in range(settings.log_snr_bins)]
     for first in range(0, settings.num_videos, size):
-        batch = source.batch(first // size, size, rows=rows)
-        batch = {name: value for name, value in batch.items() if not name.startswith("image")}
-        batch = shard_batch(mesh, batch, size)
+        examples = [source.example(first + row) for row in rows]
+        names = [name for name in examples[0] if not name.startswith("image")]
+        local = {name: np.stack([example[name] for example in examples]) for name in names}
+        batch = shard_batch(mesh, local, size)
         indices = shard_rows(mesh, first + np.array(rows), size)
         for index in range(settings.log_snr_bins):
             low, high = edges[index : index + 2]
-            of_batch = losses_of_batch(params, indices, batch, index, low, high)
-            losses[index].append(gathered(of_batch))
+            batch_losses = losses_of_batch(params, indices, batch, index, low, high)
+            losses[index].append(gathered(batch_losses))
     return [
         _row(low, high, np.concatenate(parts)[: settings.num_videos])
         for low, high, parts in zip(edges[:-1], edges[1:], losses, strict=True)

@@ -1,4 +1,4 @@
-"""The evaluation of the embedded data set, and its report."""
+"""Evaluation of moving digits: digit persistence and held-out loss."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from vdm.evaluation.digit_persistence import persistence_report
 from vdm.evaluation.held_out_loss import held_out_loss
 from vdm.parallel.mesh import make_mesh, sharded_params
 from vdm.parallel.messages import is_first_process
-from vdm.sampling.generate import conditions
+from vdm.sampling.conditions import conditions
 from vdm.sampling.sample_store import stored_samples
 from vdm.video.pixels import to_uint8
 
@@ -22,16 +22,16 @@ _KINDS = ("samples", "real", "noise")
 def evaluate(
     config: ml_collections.ConfigDict, params: dict, step: int, folder: Path
 ) -> dict | None:
-    """Digit persistence of the task's samples, and, where it is to generate, the held-out loss.
+    """Measures digit persistence of samples and, for the task 'generate', held-out loss.
 
     Args:
       config: the configuration.
       params: EMA parameters.
-      step: the training steps behind them.
-      folder: for the samples, which an interrupted evaluation goes on from.
+      step: number of training steps of the parameters.
+      folder: folder of the samples, from which an interrupted evaluation resumes.
 
     Returns:
-      protocol, results and the configuration, ready for JSON; None on all processes but the first.
+      Protocol and results as JSON on process 0, None on the others.
     """
     mesh = make_mesh(config)
     params = sharded_params(mesh, params)
@@ -73,21 +73,20 @@ def evaluate(
 
 
 def to_markdown(result: dict) -> str:
-    """The result as a page of two tables."""
+    """Returns a result as a Markdown page of two tables."""
     protocol, persistence = result["protocol"], result["digit_persistence"]
     sample = protocol["sample"]
-    enough = persistence["share_of_frames"] * protocol["frames"]
+    min_frames = persistence["share_of_frames"] * protocol["frames"]
     lines = [
         "# Moving digits",
         "",
         f"EMA weights after {protocol['step']:,} steps; {protocol['videos']} videos by the "
         f"{sample['sampler']} sampler in {sample['num_steps']} steps, seed {sample['seed']}, task "
-        f"{sample['task']}{_method(sample)}; "
-        "against the held-out handwriting.",
+        f"{sample['task']}{_method(sample)}; real videos of held-out handwriting.",
         "",
-        f"Digit persistence: the share of videos in which a classifier trained on real digits sees "
-        f"one and the same digit in at least {enough:g} of {protocol['frames']} frames. "
-        "Displacement: how far the ink's centre of mass moves, in pixels a frame.",
+        "Digit persistence: the share of videos in which a classifier trained on real digits reads "
+        f"the same digit in at least {min_frames:g} of {protocol['frames']} frames. Displacement: "
+        "motion of the ink's centre of mass, in pixels per frame.",
         "",
     ]
     header = ("videos", "persistence", "over real", "displacement", "persistent videos of 0 to 9")
@@ -95,18 +94,14 @@ def to_markdown(result: dict) -> str:
     if "as_asked" in persistence["samples"]:
         lines += [
             "",
-            "The model is told which digit to draw, with a guidance weight of "
+            f"The model is conditioned on a digit, with guidance weight "
             f"{sample['guidance_weight']:g}: {persistence['samples']['as_asked']:.3f} of the "
             "samples keep that digit.",
         ]
     if not result["held_out_loss"]["bins"]:
         return "\n".join(lines) + "\n"
     target = result["held_out_loss"]["target"]
-    lines += [
-        "",
-        f"Held-out loss: mean squared error of {target}, by log-SNR.",
-        "",
-    ]
+    lines += ["", f"Held-out loss: mean squared error of {target}, by log-SNR.", ""]
     losses = [
         (
             f"{row['log_snr_from']:g} to {row['log_snr_to']:g}",

@@ -1,11 +1,11 @@
-"""The tables of the paper (section 4) and what it compares itself with, as data."""
+"""The tables of the paper (section 4) as data, with the methods that they compare."""
 
 import dataclasses
 
-# What stands in a cell for which there is no number.
+# Cells without a number: none in the paper, none of ours.
 NOT_GIVEN, NOT_RUN = "-", "not run"
 
-# As the paper heads its columns.
+# The column headers of the paper.
 _LABELS = {
     "data.num_images": "image frames",
     "data.frameskip": "frameskip",
@@ -29,13 +29,13 @@ class Table:
     """A table of the paper.
 
     Attributes:
-      name: as the paper counts.
-      title: what is measured on what.
-      protocols: of vdm.metrics.protocols, whose results belong here.
+      name: 'Table 1' to 'Table 6'.
+      title: data set and task.
+      protocols: names of the protocols in vdm.metrics.protocols whose results the table shows.
       settings: columns before the metrics, as 'section.field' of the configuration.
-      metrics: columns, of vdm.metrics.protocols.METRICS.
-      rows: of the paper: who, a value for each setting, and a cell for each metric.
-      note: what a reader of the numbers has to know.
+      metrics: columns of metrics, keys of vdm.metrics.protocols.METRICS.
+      rows: the paper's rows: method, one value per setting, one cell per metric.
+      note: a sentence for the reader of the numbers, or ''.
     """
 
     name: str
@@ -48,13 +48,13 @@ class Table:
 
     @property
     def header(self) -> list[str]:
-        """The heads of all columns, of which the first says who."""
+        """The headers of all columns; the first, for the method, is empty."""
         return ["", *(_LABELS[column] for column in (*self.settings, *self.metrics))]
 
 
 _TRAIN_AND_VALIDATION = (
-    "FVD and FID against the training / validation set, IS over 1 / 10 splits, in the paper. Its "
-    "data set is private."
+    "In the paper, FVD and FID are against the training / validation set, and IS is over 1 / 10 "
+    "splits. Its data set is private."
 )
 
 TABLES = (
@@ -95,7 +95,7 @@ TABLES = (
             ("Video Diffusion (the paper), ancestral, 512 steps", "68.19"),
             ("Video Diffusion (the paper), Langevin, 256 + 256", "66.92"),
         ),
-        "The paper's camera is `image_main`, most others' `image_aux1`: not comparable.",
+        "The paper uses the camera `image_main`, most others `image_aux1`: not comparable.",
     ),
     Table(
         "Table 3",
@@ -113,7 +113,7 @@ TABLES = (
             ("Video Diffusion (the paper), ancestral, 256 steps", "18.6", "15.39"),
             ("Video Diffusion (the paper), Langevin, 128 + 128", "16.2 +- 0.34", "15.64"),
         ),
-        "With replacement and another seed for the real windows the paper has FVD 16.9.",
+        "With replacement, and another seed for the real clips, the FVD of the paper is 16.9.",
     ),
     Table(
         "Table 4",

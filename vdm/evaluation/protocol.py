@@ -1,4 +1,4 @@
-"""The evaluation of a model by a protocol of vdm.metrics, and its report."""
+"""Evaluation of a model by a protocol of vdm.metrics: FVD, FID and Inception Score."""
 
 import dataclasses
 from collections.abc import Iterator, Sequence
@@ -20,31 +20,31 @@ from vdm.parallel.mesh import make_mesh, sharded_params
 from vdm.sampling.sample_store import stored_samples
 from vdm.video.pixels import to_uint8, with_channels
 
-# Tables of data sets that anybody can have; those of the others' are private.
+# Tables of public data sets; the others may be run on other data than the paper's.
 _PUBLIC = ("Table 1", "Table 2", "Table 3")
 
 
 def protocol_of(config: ml_collections.ConfigDict) -> Protocol:
-    """The protocol that config.eval.protocol names, with what it leaves to the configuration.
+    """Returns config.eval.protocol, completed by the fields that it leaves to the configuration.
 
     Raises:
-      ValueError: the configuration's videos are not those of the protocol.
+      ValueError: the configuration's data set, frames or size differ from the protocol's.
     """
     protocol, data = PROTOCOLS[config.eval.protocol], config.data
     long = {"extend": config.extend, "cascade": config.cascade}.get(config.sample.task)
     frames = long.num_frames if long else data.frames
-    given = config.predict.num_given if config.sample.task == "predict" else 0
-    for name, wanted, found in (
+    num_given = config.predict.num_given if config.sample.task == "predict" else 0
+    for name, required, found in (
         ("data.frames", protocol.frames, frames),
         ("data.resolution", protocol.resolution, data.resolution),
         ("data.frameskip", protocol.frameskip if protocol.table else 0, data.frameskip),
         ("data.name", protocol.dataset if protocol.table in _PUBLIC else 0, data.name),
-        ("predict.num_given", protocol.frames_given, given),
+        ("predict.num_given", protocol.frames_given, num_given),
     ):
-        if wanted and wanted != found:
+        if required and required != found:
             raise ValueError(
-                f"config.eval.protocol {protocol.name!r} is of videos with {name} {wanted!r}, and "
-                f"this configuration makes {found!r}"
+                f"config.eval.protocol {protocol.name!r} needs {name} {required!r}, and this "
+                f"configuration has {found!r}"
             )
     return dataclasses.replace(
         protocol,
@@ -65,15 +65,15 @@ def protocol_of(config: ml_collections.ConfigDict) -> Protocol:
 
 
 def real_sources(config: ml_collections.ConfigDict, protocol: Protocol) -> dict[str, Source]:
-    """The real videos of each split of a protocol of `protocol_of`, by the split's name.
+    """Returns {name of a split: real videos} for a protocol of `protocol_of`.
 
     Raises:
-      ValueError: the data set is not there, or has not such videos.
+      ValueError: the data set is missing, or its videos do not fit the protocol.
     """
-    asked = _splits(PROTOCOLS[protocol.name])
+    splits = _splits(PROTOCOLS[protocol.name])
     return {
         name: held_out_videos(config, protocol.frames, split)
-        for name, split in zip(protocol.splits, asked, strict=True)
+        for name, split in zip(protocol.splits, splits, strict=True)
     }
 
 
@@ -84,15 +84,18 @@ def _splits(protocol: Protocol) -> list[str]:
 def evaluate(
     config: ml_collections.ConfigDict, params: dict, step: int, folder: Path
 ) -> dict | None:
-    """The protocol's numbers for samples of the model, ready for JSON.
+    """Measures samples of the model by config.eval.protocol.
 
-    Of several processes each measures its share of the videos, and process 0 has the result.
+    Each process measures its share of the videos.
 
     Args:
       config: the configuration.
       params: EMA parameters.
-      step: the training steps behind them.
-      folder: for the samples, which an interrupted evaluation goes on from.
+      step: number of training steps of the parameters.
+      folder: folder of the samples, from which an interrupted evaluation resumes.
+
+    Returns:
+      Numbers, protocol and the configuration as JSON on process 0, None on the others.
     """
     protocol = protocol_of(config)
     extractors = make_extractors(protocol)
@@ -104,38 +107,33 @@ def evaluate(
         extractors=extractors,
         batch_size=config.eval.batch_size,
     )
-    real = {}
+    real: dict[str, Summary] = {}  # complete on process 0, empty on the others
     for name, source in real_sources(config, protocol).items():
         print(f"features of the real videos of {name}", flush=True)
         count = min(protocol.num_real, number_of_videos(source) or protocol.num_real)
-        mine = range(jax.process_index(), count, jax.process_count())
-        real[name] = merged(folder, measure(_videos_of(source, mine), count, indices=mine))
-    numbers, folders = [], []
+        indices = range(jax.process_index(), count, jax.process_count())
+        share = measure(_real_videos(source, indices), count, indices=indices)
+        if summary := merged(folder, share):
+            real[name] = summary
+    numbers, folders, warnings = [], [], []
     for seed in range(protocol.seed, protocol.seed + protocol.repeats):
-        own = config.copy_and_resolve_references()
-        own.sample.update(seed=seed, per_example=protocol.samples_per_given)
-        store = stored_samples(folder, own, params, mesh, protocol.num_generated)
+        seeded = config.copy_and_resolve_references()
+        seeded.sample.update(seed=seed, per_example=protocol.samples_per_given)
+        store = stored_samples(folder, seeded, params, mesh, protocol.num_generated)
         print("features of the samples", flush=True)
-        indices, videos = store.share()
-        generated = measure(
-            (with_channels(video, 3) for video in videos), len(store), indices=indices
-        )
-        generated = merged(folder, generated)
-        if generated is None:
-            continue
-        numbers.append(_against_each(real, generated, protocol))
-        folders.append(str(store.folder))
+        sampled, videos = store.share()
+        share = measure((with_channels(v, 3) for v in videos), len(store), indices=sampled)
+        if generated := merged(folder, share):
+            numbers.append(_against_all_splits(real, generated, protocol))
+            folders.append(str(store.folder))
+            warnings = [
+                w for split in real.values() for w in warnings_of(split, generated, protocol)
+            ]
     if not numbers:
         return None
     return {
         **_over_repeats(numbers),
-        "warnings": list(
-            dict.fromkeys(
-                warning
-                for of_split in real.values()
-                for warning in warnings_of(of_split, generated, protocol)
-            )
-        ),
+        "warnings": list(dict.fromkeys(warnings)),
         "protocol": protocol.to_dict(),
         "generated": {"paths": folders, "videos": protocol.num_generated, "step": step},
         "networks": {name: {"weights_sha256": e.digest} for name, e in extractors.items()},
@@ -144,10 +142,10 @@ def evaluate(
 
 
 def _over_repeats(numbers: list[dict[str, float]]) -> dict:
-    """One repeat's numbers as they are; of more, means, with deviations over repeats for errors."""
+    """Returns means and standard deviations over repeats; the numbers themselves of one repeat."""
     if len(numbers) == 1:
         return numbers[0]
-    result = {}
+    result: dict[str, float | list[float]] = {}
     for name in numbers[0]:
         if name.endswith(("_standard_error", "_standard_deviation")):
             continue
@@ -158,10 +156,10 @@ def _over_repeats(numbers: list[dict[str, float]]) -> dict:
     return result
 
 
-def _against_each(
+def _against_all_splits(
     real: dict[str, Summary], generated: Summary, protocol: Protocol
 ) -> dict[str, float]:
-    """The metrics against the first split, and those that read real videos against each further."""
+    """Returns all metrics against the first split, and all but IS against each further split."""
     (_, first), *others = real.items()
     numbers = compare(first, generated, protocol)
     for name, summary in others:
@@ -172,20 +170,20 @@ def _against_each(
 
 
 def _with_split(metric: str, split: str) -> str:
-    """The name of a number of a metric against a split that is not the protocol's first."""
+    """Returns the name of a number for a split other than the protocol's first."""
     for error in ("_standard_error", "_standard_deviation"):
         if metric.endswith(error):
             return f"{metric.removesuffix(error)}_{split}{error}"
     return f"{metric}_{split}"
 
 
-def _videos_of(source: Source, indices: Sequence[int]) -> Iterator[np.ndarray]:
+def _real_videos(source: Source, indices: Sequence[int]) -> Iterator[np.ndarray]:
     for index in indices:
         yield with_channels(to_uint8(source.example(index)["video"]), 3)
 
 
 def to_markdown(result: dict) -> str:
-    """The result as a page: the numbers, the protocol, and the paper's numbers beside them."""
+    """Returns a result as a Markdown page: our numbers, the protocol, the paper's numbers."""
     protocol = result["protocol"]
     metrics = []
     for name, value in result.items():

@@ -1,4 +1,4 @@
-"""Evaluates a model by config.eval.protocol and writes the report."""
+"""The report of an evaluation by config.eval.protocol."""
 
 import json
 from pathlib import Path
@@ -14,17 +14,17 @@ def evaluate_to_folder(
 ) -> Path | None:
     """Evaluates a model and writes the report with `write_report`.
 
-    Every process has to make the call; process 0 writes.
+    Every process makes the call, and process 0 writes.
 
     Args:
       config: the configuration.
       params: EMA parameters.
-      step: training steps behind the parameters.
-      folder: of `write_report`; its folder `samples` holds the samples, which an interrupted
-        evaluation reuses.
+      step: number of training steps of the parameters.
+      folder: output folder; folder/samples holds the samples, from which an interrupted evaluation
+        resumes.
 
     Returns:
-      The path of the page, None on all processes but the first.
+      The path of the Markdown page on process 0, None on the others.
     """
     evaluation = moving_digits if config.eval.protocol == moving_digits.PROTOCOL else protocol
     result = evaluation.evaluate(config, params, step, folder / "samples")
@@ -34,12 +34,12 @@ def evaluate_to_folder(
 
 
 def write_report(folder: Path, result: dict, markdown: str) -> Path:
-    """Writes NAME.json and NAME.md, by the name of the result's protocol.
+    """Writes NAME.json and NAME.md, where NAME is result['protocol']['name'].
 
     Args:
-      folder: is made where it is missing.
-      result: ready for JSON, with `protocol`.
-      markdown: the result as a page.
+      folder: output folder, created if missing.
+      result: the result as JSON.
+      markdown: the result as a Markdown page.
 
     Returns:
       The path of the page.

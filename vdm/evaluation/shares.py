@@ -1,7 +1,8 @@
-"""Merges the summaries that several processes measured of one set of videos."""
+"""Merges the summaries that several processes computed of one set of videos."""
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -15,33 +16,34 @@ _PARTS = {"statistics": FeatureStatistics, "scores": ScoreSums}
 
 
 def merged(folder: Path, share: Summary) -> Summary | None:
-    """Returns the summary of all processes' shares on process 0, None on the others.
+    """Returns the summary of all processes' videos on process 0, None on the others.
 
-    A covariance of 4,096 features takes 134 MB, too much for every process to gather: shares go
-    through files, which process 0 reads one after another.
+    Shares go through files, which process 0 reads one after another: a covariance of 4,096 features
+    takes 134 MB, too much for every process to gather. Every process makes the call.
 
     Args:
-      folder: that all processes see; created where it is missing.
-      share: of this process. Every process has to make the call.
+      folder: a folder that all processes share; created if missing.
+      share: the summary of this process's videos.
     """
     if jax.process_count() == 1:
         return share
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"share_{index:05}.npz" for index in range(jax.process_count())]
-    np.savez(paths[jax.process_index()], **to_arrays(share))
+    arrays: dict[str, Any] = to_arrays(share)
+    np.savez(paths[jax.process_index()], **arrays)
     wait_for_all("all shares are measured")
     if not is_first_process():
         return None
     for path in paths[1:]:
-        with np.load(path) as arrays:
-            share = share.merge(from_arrays(dict(arrays)))
+        with np.load(path) as file:
+            share = share.merge(from_arrays(dict(file)))
     for path in paths:
         path.unlink()
     return share
 
 
 def to_arrays(summary: Summary) -> dict[str, np.ndarray]:
-    """A summary as arrays: 'count', and 'KIND/NETWORK/VIEW[/SPLITS]/FIELD', its parts stacked."""
+    """Returns a summary as arrays: 'count', and 'KIND/NETWORK/VIEW[/SPLITS]/FIELD' [parts, ...]."""
     arrays = {"count": np.array(summary.count)}
     for kind, part_class in _PARTS.items():
         for key, parts in getattr(summary, kind).items():
@@ -52,7 +54,7 @@ def to_arrays(summary: Summary) -> dict[str, np.ndarray]:
 
 
 def from_arrays(arrays: dict[str, np.ndarray]) -> Summary:
-    """The summary whose arrays `to_arrays` returned."""
+    """Returns the summary of arrays of `to_arrays`."""
     summary = Summary(int(arrays["count"]), {}, {})
     for name in arrays:
         kind, *key = name.split("/")[:-1] or [""]

@@ -1,4 +1,4 @@
-"""Results as the paper's tables: python -m vdm.evaluation.tables DIR... --output=FOLDER."""
+"""The paper's tables with our results: python -m vdm.evaluation.tables DIR... --output=FOLDER."""
 
 import argparse
 import json
@@ -11,15 +11,15 @@ from vdm.files import write_text
 
 
 def load_results(folders: list[Path]) -> list[dict]:
-    """The results of --mode=eval and of vdm.metrics under folders, each with its path.
+    """Returns the results of --mode=eval and vdm.metrics in folders, each with its 'path'.
 
     Raises:
-      ValueError: a folder that is not there, or a .json file that cannot be read.
+      ValueError: a folder does not exist, or a .json file cannot be read.
     """
     results = []
     for folder in folders:
         if not folder.is_dir():
-            raise ValueError(f"{folder} is no folder of results")
+            raise ValueError(f"{folder} is not a folder")
         for path in sorted(folder.rglob("*.json")):
             try:
                 content = json.loads(path.read_text())
@@ -31,7 +31,7 @@ def load_results(folders: list[Path]) -> list[dict]:
 
 
 def rows_of(table: Table, results: list[dict]) -> list[list[str]]:
-    """The table's rows: the paper's, then ours, or one that says that nothing was run."""
+    """Returns the rows of a table: the paper's, then ours, or one row of 'not run'."""
     rows = [list(row) for row in table.rows]
     ours = [result for result in results if result["protocol"].get("name") in table.protocols]
     for result in ours:
@@ -46,7 +46,7 @@ def rows_of(table: Table, results: list[dict]) -> list[list[str]]:
 
 
 def to_markdown(results: list[dict]) -> str:
-    """All tables as one page."""
+    """Returns all tables as a Markdown page."""
     lines = ["# The tables of Video Diffusion Models (Ho et al. 2022)", ""]
     for table in TABLES:
         lines += [f"## {table.name}: {table.title}", ""]
@@ -76,9 +76,9 @@ def _setting(result: dict, field: str) -> str:
 def _cell(result: dict, metric: str) -> str:
     if metric not in result:
         return NOT_RUN
-    of_splits = [f"{metric}_{split}" for split in result["protocol"].get("splits", ())[1:]]
-    numbers = [_number(result, name) for name in (metric, *of_splits) if name in result]
-    # Two parts of one cell, as in the paper: two splits of real videos, or two ways to score.
+    splits = [f"{metric}_{split}" for split in result["protocol"].get("splits", ())[1:]]
+    numbers = [_number(result, name) for name in (metric, *splits) if name in result]
+    # As in the paper, a cell has two splits of real videos, or IS over 1 and 10 splits.
     if f"{metric}_10_splits" in result:
         numbers.append(f"{result[f'{metric}_10_splits']:.2f}")
     return " / ".join(numbers)
@@ -93,7 +93,7 @@ def main(argv: list[str] | None = None) -> None:
     """Writes tables.md and prints it."""
     parser = argparse.ArgumentParser(prog="python -m vdm.evaluation.tables", description=__doc__)
     parser.add_argument("folders", type=Path, nargs="+", metavar="DIR", help="workdirs of runs")
-    parser.add_argument("--output", type=Path, default=Path(), help="folder; default: this one")
+    parser.add_argument("--output", type=Path, default=Path(), help="output folder, default: .")
     flags = parser.parse_args(argv)
     try:
         results = load_results(flags.folders)

@@ -1,1 +1,1 @@
-"""Tasks on top of the samplers, and where samples are written."""
+"""Sampling: tasks on top of the samplers, and the files of samples."""

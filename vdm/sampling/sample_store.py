@@ -1,4 +1,4 @@
-"""Many samples on disk, in shards that are written as they are made."""
+"""Samples on disk in shards, so that an interrupted evaluation resumes."""
 
 import dataclasses
 import hashlib
@@ -21,18 +21,18 @@ from vdm.sampling.generate import make_generator
 
 @dataclasses.dataclass(frozen=True)
 class SampleStore:
-    """Samples 0 to count - 1 on disk, for an evaluation that may be interrupted.
+    """Samples 0 to count - 1 on disk.
 
-    Sample i is a function of (seed, i), and so it does not matter when or where a shard is made:
-    what is there is kept, and what is missing is made. Of several processes, which all make every
-    call, each writes its share of the shards to the one folder.
+    Sample i is a function of (seed, i), so existing shards are kept and only missing ones are
+    sampled. Every process makes every call, and writes every process_count-th shard to the shared
+    folder.
 
     Attributes:
-      parent: of the store's own folder, whose name is a digest of all that its samples are a
-        function of, so that samples made in another way are never taken for these.
-      made_by: what that is besides the index, ready for JSON; written to store.json.
-      count: of samples.
-      shard_size: samples in each shard but the last.
+      parent: folder that holds the store's own folder, which is named by a digest of `made_by`,
+        `count` and `shard_size`: another model or other settings never reuse these samples.
+      made_by: everything but the index that determines a sample, JSON; written to store.json.
+      count: number of samples.
+      shard_size: number of samples per shard; the last shard may have fewer.
     """
 
     parent: Path
@@ -42,23 +42,23 @@ class SampleStore:
 
     @property
     def folder(self) -> Path:
-        """Of samples_00000.npz and so on, with `video` and `index`, and of store.json."""
+        """The folder of store.json and of samples_00000.npz, ..., with `video` and `index`."""
         return self.parent / hashlib.sha256(self._record().encode()).hexdigest()[:16]
 
     def complete(self, generate: Callable[[Sequence[int]], np.ndarray]) -> None:
-        """Makes the shards that are missing.
+        """Samples and writes the missing shards.
 
         Args:
-          generate: (indices) -> uint8 [len(indices), frames, height, width, channels].
+          generate: function (indices) -> uint8 [len(indices), frames, height, width, channels].
         """
         if is_first_process():
             self.folder.mkdir(parents=True, exist_ok=True)
             write_text(self.folder / "store.json", self._record())
         shards = self._shards()
-        # Folders over a network do not look alike everywhere at once, and all have to agree.
-        there = from_first_process(np.array([path.exists() for path, _ in shards]))
-        for (path, indices), is_there in zip(shards, there, strict=True):
-            if not is_there:
+        # A network folder may differ between hosts for a while, and all have to agree.
+        existing = from_first_process(np.array([path.exists() for path, _ in shards]))
+        for (path, indices), exists in zip(shards, existing, strict=True):
+            if not exists:
                 videos = generate(indices)
                 if _is_mine(path):
                     with replacing(path) as temporary, temporary.open("wb") as file:
@@ -70,19 +70,22 @@ class SampleStore:
         return self.count
 
     def share(self) -> tuple[list[int], Iterator[np.ndarray]]:
-        """This process's share, the samples of its shards: their indices, and the samples.
+        """Returns the indices and the samples of this process's shards.
 
-        Reading them raises ValueError at a shard that is damaged.
+        Raises:
+          ValueError: while iterating, where a shard is damaged.
         """
         mine = [(path, indices) for path, indices in self._shards() if _is_mine(path)]
         videos = (video for shard in mine for video in self._videos_of(*shard))
         return [index for _, indices in mine for index in indices], videos
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        """The samples in order, uint8 [frames, height, width, channels]; a shard is held at a time.
+        """Yields the samples in order, uint8 [frames, height, width, channels].
+
+        Memory holds one shard.
 
         Raises:
-          ValueError: a shard that is damaged.
+          ValueError: a shard is damaged.
         """
         for path, indices in self._shards():
             yield from self._videos_of(path, indices)
@@ -92,9 +95,9 @@ class SampleStore:
             with path.open("rb") as file, np.load(file) as shard:
                 videos = shard["video"]
         except Exception as error:  # numpy and zipfile raise many types on damaged files.
-            raise ValueError(f"{path} cannot be read: remove it, and it is made again") from error
+            raise ValueError(f"{path} cannot be read: delete it to sample it again") from error
         if len(videos) != len(indices):
-            raise ValueError(f"{path} has {len(videos)} samples, and not {len(indices)}")
+            raise ValueError(f"{path} has {len(videos)} samples, and must have {len(indices)}")
         return videos
 
     def _shards(self) -> list[tuple[Path, range]]:
@@ -116,17 +119,17 @@ def _is_mine(path: Path) -> bool:
 
 
 def samples_made_by(config: ml_collections.ConfigDict, params: dict) -> dict:
-    """What the samples of a configuration and of parameters are a function of, ready for JSON."""
+    """Returns everything but the index that determines a sample, as JSON."""
     tensors = jax.tree.map(gathered, flatten_dict(params, sep="/"))
-    without = ("training", "eval", "checkpoint", "mesh", "plan")
-    sections = {name: part for name, part in config.to_dict().items() if name not in without}
+    excluded = ("training", "eval", "checkpoint", "mesh", "plan")
+    sections = {name: part for name, part in config.to_dict().items() if name not in excluded}
     return {"weights_sha256": digest_of(tensors), **sections}
 
 
 def stored_samples(
     folder: Path, config: ml_collections.ConfigDict, params: dict, mesh: Mesh, count: int
 ) -> SampleStore:
-    """Samples 0 to count - 1 of a configuration, all of them on disk when this returns."""
+    """Returns a complete store of samples 0 to count - 1 of a configuration."""
     made_by = samples_made_by(config, params)
     store = SampleStore(folder, made_by, count, config.eval.shard_size)
     store.complete(partial(make_generator(config, mesh), params))

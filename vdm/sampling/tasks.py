@@ -1,71 +1,81 @@
-"""What to sample: videos from nothing, or what is missing of videos that are partly observed.
+"""Sampling tasks: generation, prediction, autoregressive extension and super-resolution.
 
 A task is a function (config, draw, videos) -> videos [batch, frames, height, width, channels] in
-[-1, 1]. draw(block, observation) samples one block of config.data.frames frames given an
-observation; the noise of a block is a function of the sample's seed, its index and the block's
-number. Every block of a task has an observation of the same structure, so that the sampler is
-compiled once: a mask may be all False.
+[-1, 1], where `videos` holds the observed videos. draw(block, observation) samples block number
+`block`, config.data.frames frames, given an observation. All observations of a task have the same
+structure, with masks that may be all False, so that the sampler compiles once.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from vdm.diffusion.conditioning import ObservedFrames, ObservedLowResolution, downsample
+from vdm.diffusion.conditioning import (
+    Observation,
+    ObservedFrames,
+    ObservedLowResolution,
+    downsample,
+)
 
-Draw = Callable[[int, object], np.ndarray]
+Draw = Callable[[int, Observation], np.ndarray]
+Task = Callable[[ml_collections.ConfigDict, Draw, Any], np.ndarray]
 
 
 def generate(config: ml_collections.ConfigDict, draw: Draw, videos: None) -> np.ndarray:
-    """Videos from nothing."""
+    """Generates videos without an observation."""
     return draw(0, None)
 
 
 def predict(config: ml_collections.ConfigDict, draw: Draw, videos: np.ndarray) -> np.ndarray:
-    """The first config.predict.num_given frames are given, and the rest is sampled."""
+    """Predicts videos from their first config.predict.num_given frames."""
     return draw(0, _frames(videos, np.arange(config.data.frames) < config.predict.num_given))
 
 
 def interpolate(config: ml_collections.ConfigDict, draw: Draw, videos: np.ndarray) -> np.ndarray:
-    """Temporal super-resolution: every config.interpolate.every-th frame is given."""
+    """Interpolates frames (temporal super-resolution), given one of config.interpolate.every."""
     return draw(0, _frames(videos, np.arange(config.data.frames) % config.interpolate.every == 0))
 
 
 def upsample(config: ml_collections.ConfigDict, draw: Draw, videos: np.ndarray) -> np.ndarray:
-    """Spatial super-resolution: the videos are given at 1 / config.upsample.factor of the size."""
-    low = low_resolution_of(config, videos)
-    return draw(0, ObservedLowResolution(low, downsampling=config.upsample.downsampling))
+    """Upsamples videos (spatial super-resolution) by config.upsample.factor.
+
+    `videos` have the low resolution already, or are downsampled to it.
+    """
+    settings = config.upsample
+    side = config.data.resolution // settings.factor
+    if videos.shape[2:4] != (side, side):
+        videos = np.asarray(downsample(jnp.asarray(videos), (side, side), settings.downsampling))
+    return draw(0, ObservedLowResolution(videos, downsampling=settings.downsampling))
 
 
 def extend(config: ml_collections.ConfigDict, draw: Draw, videos: np.ndarray) -> np.ndarray:
-    """Block-autoregressive extension to config.extend.num_frames frames.
+    """Extends videos block by block (autoregressively) to config.extend.num_frames frames.
 
-    The first block is sampled given the first config.extend.num_given frames of `videos`, none by
-    default. Each further one is sampled given the last `overlap` frames so far, and the first
-    `stride` of its new frames are kept.
+    The first block is sampled given the first config.extend.num_given frames of `videos`, 0 by
+    default. Each further block is sampled given the last `overlap` frames so far, and adds its
+    first `stride` new frames.
     """
-    settings, places = config.extend, np.arange(config.data.frames)
-    video = draw(0, _frames(videos, places < settings.num_given))
+    settings, positions = config.extend, np.arange(config.data.frames)
+    video = draw(0, _frames(videos, positions < settings.num_given))
     block = 1
     while video.shape[1] < settings.num_frames:
         known = np.zeros_like(videos)
         known[:, : settings.overlap] = video[:, -settings.overlap :]
-        new = draw(block, _frames(known, places < settings.overlap))
+        new = draw(block, _frames(known, positions < settings.overlap))
         video = np.concatenate([video, new[:, settings.overlap :][:, : settings.stride]], axis=1)
         block += 1
     return video[:, : settings.num_frames]
 
 
 def cascade(config: ml_collections.ConfigDict, draw: Draw, videos: np.ndarray) -> np.ndarray:
-    """Super-resolution in time and space at once, of low-resolution videos with a frameskip.
+    """Upsamples low-resolution videos with a frameskip in time and space at once (section 4.3).
 
     Frame k of `videos` [batch, n, h, w, channels] is frame k * config.cascade.frameskip of the
-    result at low resolution. Each block of config.data.frames frames is sampled given those of its
-    frames that are known at low resolution and, but for the first one, the last
-    config.cascade.overlap frames of the block before, as the paper does with its 9-frame model
-    (section 4.3).
+    result at low resolution. Each block of config.data.frames frames is sampled given its
+    low-resolution frames, and the last config.cascade.overlap frames of the block before it.
     """
     settings, frames = config.cascade, config.data.frames
     size = (len(videos), frames, config.data.resolution, config.data.resolution, videos.shape[-1])
@@ -73,15 +83,15 @@ def cascade(config: ml_collections.ConfigDict, draw: Draw, videos: np.ndarray) -
     block = 0
     while result.shape[1] < settings.num_frames:
         overlap = settings.overlap if block else 0
-        places = result.shape[1] - overlap + np.arange(frames)
-        of_low, rest = np.divmod(places, settings.frameskip)
-        seen = (rest == 0) & (of_low < videos.shape[1])
-        low = videos[:, np.minimum(of_low, videos.shape[1] - 1)]
+        positions = result.shape[1] - overlap + np.arange(frames)
+        low_index, remainder = np.divmod(positions, settings.frameskip)
+        observed = (remainder == 0) & (low_index < videos.shape[1])
+        low = videos[:, np.minimum(low_index, videos.shape[1] - 1)]
         known = np.zeros(size, np.float32)
         known[:, :overlap] = result[:, result.shape[1] - overlap :]
         observation = (
             _frames(known, np.arange(frames) < overlap),
-            ObservedLowResolution(low, _for_each(low, seen)),
+            ObservedLowResolution(low, _per_video(low, observed)),
         )
         new = draw(block, observation)
         result = np.concatenate([result, new[:, overlap:]], axis=1)
@@ -89,7 +99,7 @@ def cascade(config: ml_collections.ConfigDict, draw: Draw, videos: np.ndarray) -
     return result[:, : settings.num_frames]
 
 
-TASKS = {
+TASKS: dict[str, Task] = {
     "generate": generate,
     "predict": predict,
     "extend": extend,
@@ -100,7 +110,7 @@ TASKS = {
 
 
 def frames_needed(config: ml_collections.ConfigDict) -> int:
-    """How many frames of other videos the task looks at."""
+    """Returns the number of frames of a held-out or user's video that config.sample.task reads."""
     if config.sample.task == "predict":
         return config.predict.num_given
     if config.sample.task == "extend":
@@ -108,18 +118,10 @@ def frames_needed(config: ml_collections.ConfigDict) -> int:
     return config.data.frames if config.sample.task in ("interpolate", "upsample") else 0
 
 
-def low_resolution_of(config: ml_collections.ConfigDict, videos: np.ndarray) -> np.ndarray:
-    """Videos at the size that config.upsample observes; those that have it already, as they are."""
-    side = config.data.resolution // config.upsample.factor
-    if videos.shape[2:4] == (side, side):
-        return videos
-    return np.asarray(downsample(jnp.asarray(videos), (side, side), config.upsample.downsampling))
-
-
 def _frames(videos: np.ndarray, mask: np.ndarray) -> ObservedFrames:
-    return ObservedFrames(videos, _for_each(videos, mask))
+    return ObservedFrames(videos, _per_video(videos, mask))
 
 
-def _for_each(videos: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """A mask [frames] as [batch, frames], to be split over devices as the videos are."""
+def _per_video(videos: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """A mask [frames] as [batch, frames], which is sharded as the videos are."""
     return np.tile(mask, (len(videos), 1))

@@ -1,0 +1,117 @@
+"""The conditions and the observed videos of sample i, functions of the configuration and i alone.
+
+Both come from held-out example i // config.sample.per_example, unless config.sample sets one label,
+one caption or a path for all samples.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import ml_collections
+import numpy as np
+
+from vdm.data.captions.encoded import encode_given
+from vdm.data.datasets import make_source
+from vdm.data.folder.user_videos import load_videos
+from vdm.sampling.tasks import frames_needed
+from vdm.video.pixels import from_uint8
+
+Indices = Sequence[int] | np.ndarray
+
+
+def examples_of(config: ml_collections.ConfigDict, indices: Indices) -> np.ndarray:
+    """Returns the index of each sample's held-out example, int [len(indices)]."""
+    return np.asarray(indices, int) // config.sample.per_example
+
+
+def conditions(config: ml_collections.ConfigDict, indices: Indices) -> dict[str, np.ndarray]:
+    """Returns the conditions of samples, as `vdm.models.embeddings` reads them.
+
+    Args:
+      config: the configuration; config.sample.label and config.sample.caption replace the labels
+        and captions of the held-out examples.
+      indices: indices of the samples.
+
+    Returns:
+      'label' int32 [n]; or 'text' [n, tokens, width] and 'text_mask' [n, tokens]; or nothing for an
+      unconditional model.
+
+    Raises:
+      ValueError: config.sample.caption has too many words.
+    """
+    data, settings = config.data, config.sample
+    count = len(indices)
+    if data.condition == "label" and settings.label >= 0:
+        return {"label": np.full(count, settings.label, np.int32)}
+    if data.condition == "text" and settings.caption:
+        text, text_mask = encode_given(config, settings.caption)
+        return {
+            "text": np.tile(text, (count, 1, 1)),
+            "text_mask": np.tile(text_mask, (count, 1)),
+        }
+    if data.condition == "none":
+        return {}
+    source = make_source(config, "test")
+    examples = [source.example(int(i)) for i in examples_of(config, indices)]
+    names = {"label": ("label",), "text": ("text", "text_mask")}[data.condition]
+    return {name: np.stack([example[name] for example in examples]) for name in names}
+
+
+def describe_conditions(
+    config: ml_collections.ConfigDict, indices: Indices
+) -> dict[str, np.ndarray]:
+    """Returns the conditions of samples in readable form: 'label' int [n], or 'caption' str [n]."""
+    data, settings = config.data, config.sample
+    if data.condition == "label":
+        return {"label": conditions(config, indices)["label"]}
+    if data.condition == "text":
+        source = make_source(config, "test")
+        captions = [
+            settings.caption or source.caption(int(i)) for i in examples_of(config, indices)
+        ]
+        return {"caption": np.array(captions)}
+    return {}
+
+
+def make_observed(config: ml_collections.ConfigDict) -> Callable[[Indices], np.ndarray]:
+    """Returns a function from indices of samples to the videos that their task observes.
+
+    The videos are float32 [len(indices), frames, height, width, channels] in [-1, 1]: those of
+    config.sample.observed, repeated cyclically, or held-out videos.
+
+    Raises:
+      ValueError, OSError: as of `load_observed` and `make_source`.
+    """
+    if config.sample.observed:
+        videos = from_uint8(load_observed(config))
+        return lambda indices: videos[examples_of(config, indices) % len(videos)]
+    source = make_source(config, "test")
+    return lambda indices: np.stack(
+        [source.example(int(i))["video"] for i in examples_of(config, indices)]
+    )
+
+
+def load_observed(config: ml_collections.ConfigDict) -> np.ndarray:
+    """Returns the user's videos in config.sample.observed at the task's size.
+
+    Returns:
+      uint8 [n, config.data.frames, height, width, channels]; frames that the task does not observe
+      are zeros.
+
+    Raises:
+      ValueError, OSError: a file is missing or unreadable, or a video has too few frames.
+    """
+    side = config.data.resolution
+    if config.sample.task == "upsample":
+        side //= config.upsample.factor
+    needed = frames_needed(config)
+    videos = load_videos(
+        Path(config.sample.observed).expanduser(),
+        num_frames=needed,
+        resolution=side,
+        channels=config.data.channels,
+        frame_rate=config.data.frame_rate,
+    )
+    # All blocks need the same shape, or the sampler compiles again.
+    missing = max(0, config.data.frames - needed)
+    return np.pad(videos, ((0, 0), (0, missing), (0, 0), (0, 0), (0, 0)))
