@@ -31,9 +31,9 @@ import numpy as np
 import torch
 from av.video.reformatter import VideoReformatter
 
-from vdm.data.datasets import make_source
+from vdm.data.batches import Batches
+from vdm.data.datasets import make_data_set
 from vdm.data.moving_digits import MovingDigits
-from vdm.data.pipeline import Batches
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 from configs import bair, folder, ucf101
@@ -202,15 +202,15 @@ def sources_of(config, tfds_dir):
     """Each data set by name, with what is not here left out."""
     sources = {
         "moving digits": MovingDigits("train", frames=16, resolution=64),
-        "folder": make_source(config, "train"),
+        "folder": make_data_set(config, "train"),
     }
     config.data.num_images = 8
-    sources["folder, with 8 images of other videos"] = make_source(config, "train")
+    sources["folder, with 8 images of other videos"] = make_data_set(config, "train")
     for module in (bair, ucf101):
         prepared = module.get_config()
         prepared.data.tfds_dir = tfds_dir
         try:
-            sources[prepared.data.name] = make_source(prepared, "train")
+            sources[prepared.data.name] = make_data_set(prepared, "train")
         except (ValueError, OSError) as error:
             print(f"left out: {error}")
     return sources
@@ -231,7 +231,7 @@ def main(arguments, path):
         },
         "workers": WORKERS,
         "clips": "16x64x64 of " + (arguments.path or f"{FILE_FRAMES} frames of 320x240 in mp4"),
-        "against_pytorch": against_pytorch(make_source(config, "train")),
+        "against_pytorch": against_pytorch(make_data_set(config, "train")),
         "videos_per_second": {},
         "wait_share_of_a_step_of_seconds": {},
     }

@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from vdm.build import make_denoiser, make_schedule
 from vdm.config import default_config
 from vdm.data.captions.encoded import encode_given
-from vdm.data.datasets import make_source
+from vdm.data.datasets import make_data_set
 from vdm.data.folder.user_videos import load_videos
 from vdm.diffusion.samplers import sample
 from vdm.exported import load_exported, load_exported_config
@@ -144,7 +144,7 @@ def _make_observed(
     if settings.observed:
         videos = from_uint8(load_observed(config))
         return lambda indices, rows: videos[examples_of(config, indices[rows]) % len(videos)]
-    source = make_source(config, "test")
+    source = make_data_set(config, "test")
     return lambda indices, rows: np.stack(
         [source.example(int(i))["video"] for i in examples_of(config, indices[rows])]
     )
@@ -195,7 +195,7 @@ def conditions(config: ml_collections.ConfigDict, indices: Sequence[int]) -> dic
         }
     if data.condition == "none":
         return {}
-    source = make_source(config, "test")
+    source = make_data_set(config, "test")
     examples = [source.example(int(i)) for i in examples_of(config, indices)]
     names = {"label": ("label",), "text": ("text", "text_mask")}[data.condition]
     return {name: np.stack([example[name] for example in examples]) for name in names}
@@ -209,7 +209,7 @@ def describe_conditions(
     if data.condition == "label":
         return {"label": conditions(config, indices)["label"]}
     if data.condition == "text":
-        source = make_source(config, "test")
+        source = make_data_set(config, "test")
         captions = [
             settings.caption or source.caption(int(i)) for i in examples_of(config, indices)
         ]
