@@ -24,7 +24,7 @@ from torch.nn import functional
 
 from vdm.metrics.features import make_extractor
 from vdm.metrics.networks.layers import same_padding
-from vdm.metrics.weights import files as weight_files
+from vdm.metrics.weights.files import load_weights
 
 RESULTS = pathlib.Path(__file__).resolve().parent / "results/i3d_throughput.json"
 VIDEOS, ROUNDS = os.cpu_count(), 15
@@ -108,7 +108,7 @@ def main():
     torch.set_num_threads(os.cpu_count())
     jax.config.update("jax_num_cpu_devices", os.cpu_count())  # as python -m vdm.metrics does
     extractor = make_extractor("i3d")
-    tensors = weight_files.load("i3d")
+    tensors = load_weights("i3d")
     networks = {
         "vdm": lambda videos: extractor.of_preprocessed(videos)["features"],
         "pytorch": TorchI3D(tensors, torch.contiguous_format),
