@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from vdm.metrics.features import make_extractor
 from vdm.metrics.networks.layers import same_padding
-from vdm.metrics.weights import files as weight_files
+from vdm.metrics.weights.files import load_weights
 
 VIDEOS, ROUNDS = os.cpu_count(), 15
 
@@ -96,7 +96,7 @@ def main():
     torch.set_num_threads(os.cpu_count())
     jax.config.update("jax_num_cpu_devices", os.cpu_count())  # as python -m vdm.metrics does
     extractor = make_extractor("i3d")
-    tensors = weight_files.load("i3d")
+    tensors = load_weights("i3d")
     peers = {
         "pytorch": TorchI3D(tensors, torch.contiguous_format),
         "pytorch, channels_last_3d": TorchI3D(tensors, torch.channels_last_3d),

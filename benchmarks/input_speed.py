@@ -31,9 +31,9 @@ import torch
 from av.video.reformatter import VideoReformatter
 from measuring import ROOT, compared, interleaved, seconds, write_result
 
-from vdm.data.datasets import make_source
+from vdm.data.batches import Batches
+from vdm.data.datasets import make_data_set
 from vdm.data.moving_digits import MovingDigits
-from vdm.data.pipeline import Batches
 
 sys.path.insert(0, str(ROOT))
 from configs import bair, folder, ucf101
@@ -170,15 +170,15 @@ def make_sources(path, tfds_dir):
     config.data.update(path=str(path), test_share=0.0)
     sources = {
         "moving digits": MovingDigits("train", frames=16, resolution=64),
-        "folder": make_source(config, "train"),
+        "folder": make_data_set(config, "train"),
     }
     config.data.num_images = 8
-    sources["folder, with 8 images of other videos"] = make_source(config, "train")
+    sources["folder, with 8 images of other videos"] = make_data_set(config, "train")
     for module in (bair, ucf101):
         config = module.get_config()
         config.data.tfds_dir = tfds_dir
         try:
-            sources[config.data.name] = make_source(config, "train")
+            sources[config.data.name] = make_data_set(config, "train")
         except (ValueError, OSError) as error:
             print(f"left out: {error}")
     return sources

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import ml_collections
 
 from vdm.data.clips import CONDITIONS, STARTS
-from vdm.data.datasets import SOURCES
+from vdm.data.datasets import DATA_SETS
 from vdm.data.moving_digits import MOTIONS
 from vdm.data.tfds.registry import CAMERAS
 from vdm.diffusion.conditioning import DOWNSAMPLINGS
@@ -57,7 +57,7 @@ ANY = Rule(lambda value: True, "")
 RULES = {
     "seed": at_least(0),
     "checkpoint": ANY,
-    "data.name": one_of(SOURCES),
+    "data.name": one_of(DATA_SETS),
     "data.path": ANY,
     "data.test_share": FRACTION,
     "data.tfds_dir": ANY,

@@ -11,7 +11,7 @@ import ml_collections
 
 from vdm.checks import check_task, require, validate, value_of
 from vdm.data.captions.encoded import encode_given
-from vdm.data.datasets import check_name, make_source
+from vdm.data.datasets import check_name, make_data_set
 from vdm.evaluation.protocol import protocol_of, real_sources
 from vdm.exported import load_exported_config
 from vdm.metrics.features import make_extractors
@@ -52,9 +52,9 @@ def _check_run(config: ml_collections.ConfigDict, workdir: Path, mode: str) -> N
     sampled = preview_config(config) if mode in ("train", "export") else config
     check_sampling(sampled)
     if mode == "train":
-        make_source(config, "train")
+        make_data_set(config, "train")
     if mode == "eval" or (mode in ("train", "sample") and _needs_held_out(sampled)):
-        make_source(config, "test")
+        make_data_set(config, "test")
     if mode == "eval":
         _check_evaluation(config)
     _check_checkpoint(config, workdir, mode)

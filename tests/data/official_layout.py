@@ -1,7 +1,7 @@
-"""Small BAIR and UCF101 in the layout of their official archives, prepared by TFDS's own code.
+"""Small BAIR and UCF101 in the layout of their official archives, prepared by TFDS's code.
 
-The archives are unpacked where TFDS's downloader would have put them, so that its builders run as
-they do for everybody, without the download.
+The files are written to the folders into which TFDS unpacks its downloads, so that its builders run
+unchanged, without the download.
 """
 
 import os
@@ -18,8 +18,8 @@ def prepare_bair(folder: Path, videos: Mapping[str, np.ndarray], file_format: st
 
     Args:
       folder: TFDS's data_dir.
-      videos: of 'train' and 'test', uint8 [n, 2, 30, 64, 64, 3], image_main before image_aux1.
-      file_format: of the records, 'tfrecord' or 'array_record'.
+      videos: 'train' and 'test' videos, uint8 [n, 2, 30, 64, 64, 3]; camera 0 is image_main.
+      file_format: format of the records, 'tfrecord' or 'array_record'.
     """
     import tensorflow as tf
     import tensorflow_datasets as tfds
@@ -51,9 +51,9 @@ def prepare_ucf101(
 
     Args:
       folder: TFDS's data_dir.
-      videos: by name, as 'v_Archery_g01_c01.avi', uint8 [frames, height, width, 3].
-      test: names of those in the test split.
-      file_format: of the records, 'tfrecord' or 'array_record'.
+      videos: videos by name, such as 'v_Archery_g01_c01.avi', uint8 [frames, height, width, 3].
+      test: names of the videos in the test split.
+      file_format: format of the records, 'tfrecord' or 'array_record'.
     """
     import tensorflow_datasets as tfds
     from tensorflow_datasets.video import ucf101
@@ -64,7 +64,7 @@ def prepare_ucf101(
     clips.mkdir()
     lists.mkdir()
     for name, frames in videos.items():
-        # MPEG-4 in an .avi file, as UCF101 has.
+        # MPEG-4 in an .avi file, as in UCF101.
         write_video(clips / name, frames, codec="mpeg4", options={"b": "4000000"})
     for split, names in (("train", sorted(videos.keys() - test)), ("test", sorted(test))):
         lines = [f"{name.split('_')[1]}/{name}" + " 1" * (split == "train") for name in names]
@@ -73,7 +73,7 @@ def prepare_ucf101(
 
 
 def link_ffmpeg(folder: Path) -> str:
-    """A PATH on which there is an ffmpeg, that of imageio-ffmpeg linked into a folder."""
+    """Links the ffmpeg of imageio-ffmpeg into a folder, and returns a PATH with that folder."""
     import imageio_ffmpeg
 
     (folder / "ffmpeg").symlink_to(imageio_ffmpeg.get_ffmpeg_exe())
@@ -81,7 +81,7 @@ def link_ffmpeg(folder: Path) -> str:
 
 
 def _unpacked(builder, folder: Path, url: str, method: str) -> Path:
-    """The folder into which TFDS would unpack the download of a URL, as if it had done so."""
+    """Creates the folder into which TFDS unpacks the download of a URL, as if unpacked."""
     from tensorflow_datasets.core.download import checksums, resource
 
     info = (builder.url_infos or checksums.get_all_url_infos())[url]

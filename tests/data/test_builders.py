@@ -1,4 +1,4 @@
-"""Our builders of TFDS's data sets, from video files to what is read back."""
+"""The TFDS builders of vdm: prepare video files, then read them back."""
 
 import csv
 import json
@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from configs.moving_digits import get_config
+from tests.data.names import clip_names
 from tests.data.video_writing import write_video
-from vdm.data.clips import centre_crop, resize_by_area
-from vdm.data.datasets import held_out_videos, make_source
+from vdm.data.datasets import held_out_videos, make_data_set
 from vdm.data.prepare import main as prepare
-from vdm.video.pixels import to_uint8
+from vdm.video.pixels import centre_crop, resize_by_area, to_uint8
 
 tfds = pytest.importorskip("tensorflow_datasets")
 pytest.importorskip("tensorflow")
@@ -20,7 +20,7 @@ pytest.importorskip("tensorflow")
 
 @pytest.fixture(scope="module")
 def clips():
-    """By name, noise of different lengths; the last one is too short."""
+    """Noise of different lengths by name; the last one is too short."""
     rng = np.random.default_rng(0)
     lengths = {"a.mkv": 16, "b/c.mkv": 21, "d.mkv": 30, "e.mkv": 17, "short.mkv": 15}
     return {
@@ -75,9 +75,9 @@ def test_kinetics600_is_read_back(manual_dir, clips, tmp_path, file_format, caps
         "test": {"d.mkv": 2, "e.mkv": 0},
     }
     for split, labels in expected.items():
-        source = make_source(config, split)
-        assert set(source.clip_ids(0, 2)) == labels.keys()
-        for index, name in enumerate(source.clip_ids(0, 2)):
+        source = make_data_set(config, split)
+        assert set(clip_names(source, range(2))) == labels.keys()
+        for index, name in enumerate(clip_names(source, range(2))):
             assert source.label(index) == labels[name]
             clip = to_uint8(source.example(index)["video"])
             frames = resize_by_area(centre_crop(clips[name]), 8)
@@ -85,9 +85,9 @@ def test_kinetics600_is_read_back(manual_dir, clips, tmp_path, file_format, caps
             assert any((clip == frames[start : start + 16]).all() for start in starts)
     left_out = source.reader.metadata["left_out"]
     assert left_out.keys() == {"broken.mp4", "missing.mp4", "short.mkv"}
-    assert "has 15 frames, fewer than 16" in left_out["short.mkv"]
+    assert "has 15 frames, and 16 are needed" in left_out["short.mkv"]
 
-    # An ordinary data set of TFDS.
+    # The result is a regular data set of TFDS.
     (folder,) = (tmp_path / "kinetics600" / "8x8").iterdir()
     builder = tfds.builder_from_directory(folder)
     assert builder.info.splits["test"].num_examples == 2
@@ -100,13 +100,13 @@ def test_kinetics600_is_read_back(manual_dir, clips, tmp_path, file_format, caps
 
     config.data.frameskip = 2
     with pytest.raises(ValueError, match=r"videos of 31 frames are needed, .* have 16"):
-        make_source(config, "train")
+        make_data_set(config, "train")
 
 
 def test_a_held_out_window_is_a_function_of_seed_and_index(manual_dir, tmp_path):
     _kinetics(manual_dir, tmp_path)
     config = _config("kinetics600", tmp_path)
-    real, observed = held_out_videos(config, 16), make_source(config, "test")
+    real, observed = held_out_videos(config, 16), make_data_set(config, "test")
     for index in range(2):
         video = real.example(index)["video"]
         np.testing.assert_array_equal(video, observed.example(index)["video"])
@@ -115,14 +115,14 @@ def test_a_held_out_window_is_a_function_of_seed_and_index(manual_dir, tmp_path)
         config.seed = seed
         clip = held_out_videos(config, 16)
         windows |= {clip.example(index)["video"].tobytes() for index in range(2)}
-    assert len(windows) > 5  # of 15 + 2 that there are
+    assert len(windows) > 5  # of 15 + 2 possible windows
 
 
 @pytest.mark.parametrize(
     ("manifest", "sentence"),
     [
-        (None, "has 0 of manifest.csv and manifest.jsonl"),
-        ("file,caption,split\na.mkv,a man,train\n", "has no videos of the split validation"),
+        (None, "has no manifest.csv or manifest.jsonl"),
+        ("file,caption,split\na.mkv,a man,train\n", "has no videos in the split validation"),
         ("file,caption,split\na.mkv,,train\n", "a.mkv in .* has no caption"),
         (
             "file,caption,split\na.mkv,a man,train\nbroken.mp4,a man,validation\n",
@@ -130,7 +130,7 @@ def test_a_held_out_window_is_a_function_of_seed_and_index(manual_dir, tmp_path)
         ),
     ],
 )
-def test_what_is_wrong_is_said_in_one_sentence(manifest, sentence, manual_dir, tmp_path, capsys):
+def test_errors_are_one_sentence(manifest, sentence, manual_dir, tmp_path, capsys):
     if manifest:
         (manual_dir / "manifest.csv").write_text(manifest)
     with pytest.raises(SystemExit):
@@ -156,10 +156,10 @@ def test_real_clips_are_prepared(shared_data, tmp_path):
     prepare(["captioned_videos", *arguments])
     config = _config("captioned_videos", tmp_path)
     config.data.update(tfds_config="16x16", resolution=16)
-    sources = [make_source(config, split) for split in ("train", "test")]
+    sources = [make_data_set(config, split) for split in ("train", "test")]
     assert [len(source) for source in sources] == [3, 1]
     for source in sources:
         for index in range(len(source)):
-            word = source.clip_ids(index, 1)[0].removeprefix("asl_").removesuffix(".mkv")
+            word = clip_names(source, [index])[0].removeprefix("asl_").removesuffix(".mkv")
             assert source.caption(index) == f"the sign for {word}"
             assert source.example(index)["video"].std() > 0.05

@@ -1,4 +1,4 @@
-"""`config.data.frame_rate` and its kin: one motion, stored at many rates, gives one clip."""
+"""`config.data.frame_rate` and --frame_rate: one motion, stored at many rates, is one clip."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ from PIL import Image
 
 from configs import folder as folder_config
 from tests.video.written import encode, numbered
-from vdm.data.datasets import check_name, make_source
+from vdm.data.datasets import check_name, make_data_set
 from vdm.data.folder.videos import open_folder
 from vdm.metrics.__main__ import main
 from vdm.metrics.videos import open_videos
@@ -17,12 +17,12 @@ _SIDE, _COUNT = 16, 20
 
 
 @pytest.fixture(autouse=True)
-def _forgets_folders():
+def _clear_cache():
     open_folder.cache_clear()
 
 
 def _motion():
-    """What happens every eighth of a second, uint8 [20, 16, 16, 3] of a few colours."""
+    """Returns one frame per eighth of a second, uint8 [20, 16, 16, 3], with few colours."""
     return np.stack([numbered(7 * n + 1, _SIDE, _SIDE) for n in range(_COUNT)])
 
 
@@ -39,7 +39,7 @@ def videos(tmp_path):
     lossless = ("-c:v", "ffv1", "-pix_fmt", "bgr0")
     encode(folder / "8.mkv", _motion(), *lossless, rate=8)
     encode(folder / "16.mp4", _motion().repeat(2, 0), "-c:v", "libx264rgb", "-crf", "0", rate=16)
-    # 41.67 ms a frame are rounded to milliseconds.
+    # Matroska rounds 41.67 ms per frame to milliseconds.
     encode(folder / "24.mkv", _motion().repeat(3, 0), *lossless, rate=24)
     _save_gif(folder / "uneven.gif", _motion(), [120, 130] * (_COUNT // 2))
     return folder
@@ -61,13 +61,16 @@ def _add_without_times(folder):
 
 
 def _training_clips(config):
-    source = make_source(config, "train")
-    clips = {source.clip_ids(i, 1)[0]: source.example(i)["video"] for i in range(len(source))}
+    source = make_data_set(config, "train")
+    clips = {
+        source.reader.name(source.video_index(i)): source.example(i)["video"]
+        for i in range(len(source))
+    }
     return {name: np.round((clip + 1) * 127.5) for name, clip in sorted(clips.items())}
 
 
 @pytest.mark.parametrize(("rate", "frameskip"), [(8.0, 1), (8.0, 2), (4.0, 1), (16.0, 1)])
-def test_mixed_rates_give_one_clip_in_training_observed_and_metrics(videos, rate, frameskip):
+def test_mixed_rates_give_one_clip_in_training_sampling_and_metrics(videos, rate, frameskip):
     config = _config(videos, frame_rate=rate, frameskip=frameskip)
     every_eighth = (np.arange(10) * frameskip * 8 / rate).astype(int)
     expected = _motion()[every_eighth]
@@ -89,15 +92,15 @@ def test_frames_as_stored_differ(videos):
     np.testing.assert_array_equal(clips["16.mp4"], _motion()[:5].repeat(2, 0))
 
 
-def test_videos_too_short_at_the_rate_are_named_with_it(videos):
+def test_errors_for_short_videos_name_the_rate(videos):
     sentence = "has 5 frames at 2 frames per second, and 10 are needed"
     with pytest.raises(ValueError, match=rf"can be used: 16\.mp4 {sentence}"):
-        make_source(_config(videos, frame_rate=2.0), "train")
+        make_data_set(_config(videos, frame_rate=2.0), "train")
     with pytest.raises(ValueError, match=rf"8\.mkv {sentence}"):
         open_videos(videos, 10, frame_rate=2.0)
 
 
-def test_videos_without_times_are_skipped_in_training_and_refused_elsewhere(videos):
+def test_videos_without_times_are_skipped_in_training_and_errors_elsewhere(videos):
     _add_without_times(videos)
     clips = _training_clips(_config(videos, frame_rate=8.0))
     assert clips.keys() == {"8.mkv", "16.mp4", "24.mkv", "uneven.gif"}
@@ -114,7 +117,7 @@ def test_videos_without_times_are_skipped_in_training_and_refused_elsewhere(vide
 
 def test_the_index_does_not_depend_on_the_rate(videos, monkeypatch):
     _add_without_times(videos)
-    make_source(_config(videos), "train")
+    make_data_set(_config(videos), "train")
     index = (videos / "video_index.json").read_text()
     monkeypatch.setattr(video_index, "open_video", None)
     for rate, counts in ((8.0, (20, 20, 20, 20)), (4.0, (10, 10, 10, 10)), (0.0, (40, 60, 20, 20))):
@@ -128,16 +131,16 @@ def test_the_index_does_not_depend_on_the_rate(videos, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["moving_digits", "ucf101", "bair_robot_pushing_small"])
-def test_data_sets_without_times_refuse_a_rate(tiny_config, name):
+def test_a_rate_for_data_sets_without_times_is_an_error(tiny_config, name):
     tiny_config.data.update(name=name, frame_rate=8.0)
-    for check in (check_name, lambda config: make_source(config, "train")):
+    for check in (check_name, lambda config: make_data_set(config, "train")):
         with pytest.raises(
             ValueError, match=rf"^config\.data\.frame_rate is 8\.0, and must be 0 for '{name}'"
         ):
             check(tiny_config)
 
 
-def test_metrics_take_the_flag(videos, tmp_path, capsys):
+def test_invalid_rates_of_metrics_are_errors(videos, tmp_path, capsys):
     for flag, sentence in (
         ("--frame_rate=nan", "error: frame_rate is nan, and must be 0 for frames as stored"),
         ("--frame_rate=0.5", "has 2 frames at 0.5 frames per second, and 16 are needed"),

@@ -11,7 +11,7 @@ _NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight"
 
 
 def _find(frame):
-    """Every (file, y, x) whose digit, alone at that place, is the frame: by brute force."""
+    """Returns every (file, y, x) whose digit at that position is the frame, by brute force."""
     ink = np.rint((frame[..., 0] + 1) * 8).astype(int)
     np.testing.assert_array_equal(ink / 8 - 1, frame[..., 0])
     found = []
@@ -25,11 +25,11 @@ def _find(frame):
 
 
 def _track(video):
-    """The file that a whole video shows, and its places [frames, 2]."""
+    """Returns the file that a whole video shows, and its positions [frames, 2]."""
     found = [_find(frame) for frame in video]
-    assert all(len(places) == 1 for places in found), found
-    assert len({places[0][0] for places in found}) == 1
-    return found[0][0][0], np.array([places[0][1:] for places in found])
+    assert all(len(matches) == 1 for matches in found), found
+    assert len({matches[0][0] for matches in found}) == 1
+    return found[0][0][0], np.array([matches[0][1:] for matches in found])
 
 
 def test_each_frame_is_one_digit_of_the_split_and_it_bounces_as_the_caption_says():
@@ -39,25 +39,28 @@ def test_each_frame_is_one_digit_of_the_split_and_it_bounces_as_the_caption_says
         data = MovingDigits(split, condition="label", frames=12, resolution=13, speed=1)
         for index in range(30):
             example = data.example(index)
-            file, places = _track(example["video"])
+            file, positions = _track(example["video"])
             files[split].add(file)
 
             label = _FILES.target[file]
             assert data.label(index) == example["label"] == label
             assert example["label"].dtype == np.int32
-            step = np.diff(places, axis=0)
+            step = np.diff(positions, axis=0)
             assert np.abs(step).max() == 1
-            # Along an axis it always or never moves, and turns at the walls and nowhere else.
+            # Along an axis it moves always or never, and reverses at the walls only.
             for axis in (0, 1):
                 assert len(set(np.abs(step[:, axis]))) == 1
                 turns = np.flatnonzero(np.diff(step[:, axis])) + 1
                 inside = np.flatnonzero(np.abs(step[:-1, axis])) + 1
-                walls = [t for t in inside if places[t, axis] in (0, 13 - 8)]
+                walls = [t for t in inside if positions[t, axis] in (0, 13 - 8)]
                 assert turns.tolist() == walls
             words = {(-1, 0): "up", (1, 0): "down", (0, -1): "left", (0, 1): "right"}
-            ways = [words[way] for way in ((step[0, 0], 0), (0, step[0, 1])) if way in words]
+            directions = [words[d] for d in ((step[0, 0], 0), (0, step[0, 1])) if d in words]
             article = "an" if label == 8 else "a"
-            assert data.caption(index) == f"{article} {_NAMES[label]} moving {' and '.join(ways)}"
+            assert (
+                data.caption(index)
+                == f"{article} {_NAMES[label]} moving {' and '.join(directions)}"
+            )
             headings.add(tuple(step[0]))
     assert max(files["train"]) < 1415 <= min(files["test"])
     assert len(headings) == 8
@@ -83,7 +86,7 @@ def test_starts_and_handwriting_are_spread_evenly():
     assert np.abs(labels - 400).max() < 5 * np.sqrt(400)
 
 
-def test_images_are_frames_of_other_handwriting_with_conditions_of_their_own():
+def test_images_are_frames_of_other_handwriting_with_their_own_conditions():
     data = MovingDigits("test", num_images=5, speed=1, condition="label")
     texts = MovingDigits(
         "test", num_images=5, speed=1, condition="text", text_tokens=6, text_width=8
@@ -93,13 +96,13 @@ def test_images_are_frames_of_other_handwriting_with_conditions_of_their_own():
         example, with_text = data.example(index), texts.example(index)
         assert example["images"].shape == (5, 16, 16, 1)
         np.testing.assert_array_equal(example["images"], with_text["images"])
-        own, places = _track(example["video"])
+        own, positions = _track(example["video"])
         for i, image in enumerate(example["images"]):
             ((file, y, x),) = _find(image)
             assert file != own and file >= 1415
             files.add(file)
             spots.add((y, x))
-            on_track += [y, x] in places.tolist()
+            on_track += [y, x] in positions.tolist()
             label = _FILES.target[file]
             assert example["image_label"][i] == label
             caption = f"{'an' if label == 8 else 'a'} {_NAMES[label]}"
@@ -109,7 +112,7 @@ def test_images_are_frames_of_other_handwriting_with_conditions_of_their_own():
         text, mask = encode_caption(data.caption(index), tokens=6, width=8)
         np.testing.assert_array_equal(with_text["text"], text)
         np.testing.assert_array_equal(with_text["text_mask"], mask)
-    # Independent: 100 images of 382 digits in 81 places, and not where the video's digit goes.
+    # Independent: 100 images of 382 digits at 81 positions, not on the path of the video's digit.
     assert len(files) > 70 and len(spots) > 45 and on_track < 40
 
 
@@ -125,13 +128,13 @@ def test_an_example_is_a_function_of_seed_split_and_index_alone():
         "image_text_mask": (8, 2, 8),
     }
     smaller = data.batch(6, 4)  # the same examples 24 to 27
-    for rows in (slice(5, 8), range(5, 8)):
+    for rows in (range(5, 8), [5, 6, 7]):
         part = data.batch(3, 8, rows=rows)
         for name, value in whole.items():
             np.testing.assert_array_equal(part[name], value[5:8])
             np.testing.assert_array_equal(smaller[name], value[:4])
             np.testing.assert_array_equal(data.example(30)[name], value[6])
-    # Joint training does not change the videos.
+    # Images of joint training do not change the videos.
     alone = MovingDigits("train", speed=1).batch(3, 8)
     assert list(alone) == ["video"]
     np.testing.assert_array_equal(alone["video"], whole["video"])
@@ -148,14 +151,14 @@ def test_horizontal_motion_keeps_the_row_and_goes_both_ways():
     data = MovingDigits("train", resolution=12, motion="horizontal", speed=1)
     headings = set()
     for index in range(20):
-        _, places = _track(data.example(index)["video"])
-        assert len(set(places[:, 0])) == 1
-        assert set(np.abs(np.diff(places[:, 1]))) == {1}
+        _, positions = _track(data.example(index)["video"])
+        assert len(set(positions[:, 0])) == 1
+        assert set(np.abs(np.diff(positions[:, 1]))) == {1}
         headings.add(data.caption(index).split(" moving ")[1])
     assert headings == {"left", "right"}
 
 
-def test_frameskip_and_downsampling_are_of_the_same_videos():
+def test_frameskip_and_downsampling_keep_the_videos():
     every = MovingDigits("train", resolution=12, frames=13, speed=0.5).batch(0, 4)["video"]
     skipped = MovingDigits("train", resolution=12, frames=4, speed=0.5, frameskip=4)
     np.testing.assert_array_equal(skipped.batch(0, 4)["video"], every[:, ::4])
@@ -164,7 +167,7 @@ def test_frameskip_and_downsampling_are_of_the_same_videos():
     np.testing.assert_allclose(small.batch(0, 4)["video"], np.mean(corners, axis=0), atol=1e-6)
 
 
-def test_without_room_the_digit_stands_still():
+def test_at_resolution_8_the_digit_stands_still():
     data = MovingDigits("test", resolution=8, frames=3)
     video = data.example(0)["video"]
     np.testing.assert_array_equal(video, video[:1].repeat(3, axis=0))
@@ -174,26 +177,26 @@ def test_without_room_the_digit_stands_still():
 @pytest.mark.parametrize(
     "wrong, message",
     [
-        ({"split": "valid"}, "split must be one of .*'valid'"),
-        ({"condition": "caption"}, "condition must be one of .*'caption'"),
-        ({"motion": "vertical"}, "motion must be one of .*'vertical'"),
-        ({"resolution": 10, "speed": 0.75}, "speed must divide resolution - 8, .* 2, .* 0.75"),
-        ({"resolution": 7}, "resolution must be at least 8.*7"),
-        ({"frames": 0}, "frames must be at least 1, not 0"),
-        ({"num_images": -1}, "num_images must be at least 0, not -1"),
+        ({"split": "valid"}, "split is 'valid', and must be one of"),
+        ({"condition": "caption"}, "condition is 'caption', and must be one of"),
+        ({"motion": "vertical"}, "motion is 'vertical', and must be one of"),
+        ({"resolution": 10, "speed": 0.75}, "speed is 0.75, and must divide 2"),
+        ({"resolution": 7}, "resolution is 7, and must be at least 8"),
+        ({"frames": 0}, "frames is 0, and must be at least 1"),
+        ({"num_images": -1}, "num_images is -1, and must be at least 0"),
     ],
 )
-def test_values_out_of_range_are_refused(wrong, message):
+def test_values_out_of_range_are_errors(wrong, message):
     with pytest.raises(ValueError, match=message):
         MovingDigits(**{"split": "train", **wrong})
 
 
-def test_rows_outside_the_batch_and_negative_indices_are_refused():
+def test_rows_outside_the_batch_and_negative_indices_are_errors():
     data = MovingDigits("train")
-    for rows in (range(2, 5), range(0), slice(4, 8)):
-        with pytest.raises(ValueError, match="not a part of a batch of 4"):
+    for rows in (range(2, 5), range(0), range(4, 8)):
+        with pytest.raises(ValueError, match="must be rows of a batch of 4"):
             data.batch(0, 4, rows=rows)
-    with pytest.raises(ValueError, match="-1"):
+    with pytest.raises(ValueError, match="index is -1"):
         data.example(-1)
 
 
@@ -208,9 +211,9 @@ def test_between_pixels_a_digit_is_interpolated_linearly():
         shifted = np.array(
             [[shift(canvas, (y, x), order=1, cval=-1) for x in offsets] for y in offsets]
         )[..., 1:-1, 1:-1]
-        places = []
+        positions = []
         for frame in moving.example(index)["video"][..., 0]:
             distance = np.abs(shifted - frame).max(axis=(2, 3))
             assert distance.min() < 1e-5
-            places.append(np.unravel_index(distance.argmin(), distance.shape))
-        assert np.abs(np.diff(places, axis=0)).max() == 1  # in units of the speed
+            positions.append(np.unravel_index(distance.argmin(), distance.shape))
+        assert np.abs(np.diff(positions, axis=0)).max() == 1  # in units of the speed

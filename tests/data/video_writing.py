@@ -1,4 +1,4 @@
-"""Video files whose frames say their numbers, in every kind of container."""
+"""Writes video files whose frames encode their numbers, in any container."""
 
 from fractions import Fraction
 
@@ -9,26 +9,26 @@ _BITS = 10
 
 
 def numbered(number, height=48, width=64, shade=0):
-    """A frame uint8 [height, width, 3] with a stripe, dark or bright, for each bit of its number.
+    """Returns a frame uint8 [height, width, 3] with a dark or bright stripe per bit of its number.
 
     Args:
       number: 0 to 1023.
       height: in pixels.
       width: in pixels.
-      shade: 0 to 95, which tells one video from another.
+      shade: 0 to 95, different per video.
     """
     bits = np.array([number >> bit & 1 for bit in range(_BITS)])
     columns = np.resize(bits, _BITS)[np.arange(width) * _BITS // width]
     frame = np.zeros((height, width, 3), np.uint8)
     frame[:] = (shade + 160 * columns)[:, None]
-    # Not grey, and not the same upside down, so that colour and orientation can go wrong.
+    # Coloured and vertically asymmetric, so that wrong colours and orientations show.
     frame[: height // 4, :, 0] = 128
     frame[: height // 4, :, 2] = 32
     return frame
 
 
 def number_of(frame):
-    """The number that a frame says, whatever its size, cropped to nothing less than its width."""
+    """Returns the number that a frame of any size and full width encodes."""
     width = frame.shape[1]
     centres = ((np.arange(_BITS) + 0.5) * width / _BITS).astype(int)
     stripes = frame[frame.shape[0] // 2 :, centres].mean((0, 2))
@@ -37,7 +37,7 @@ def number_of(frame):
 
 
 def write_video(path, frames, *, codec="libx264", pix_fmt="yuv420p", times=None, options=None):
-    """Writes frames uint8 [height, width, 3], with times in units of 1/100 s or every 4 of them."""
+    """Writes frames uint8 [height, width, 3]; times in 1/100 s, by default 25 per second."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=25, options=options or {})
         stream.height, stream.width = frames[0].shape[:2]
@@ -54,7 +54,7 @@ def write_video(path, frames, *, codec="libx264", pix_fmt="yuv420p", times=None,
 
 
 def write_sound(path, codec="aac"):
-    """A file with a second of silence and no picture."""
+    """Writes a file with one second of silence and no video stream."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=44100, layout="mono")
         for start in range(0, 44100, 1024):

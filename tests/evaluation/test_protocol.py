@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from vdm.build import init_params
-from vdm.data.datasets import make_source
+from vdm.data.datasets import make_data_set
 from vdm.evaluation import protocol
 from vdm.evaluation.paper_tables import TABLES
 from vdm.evaluation.tables import main as write_tables
@@ -46,7 +46,7 @@ def test_fvd_equals_that_of_the_samples_on_disk(config, tmp_path):
     result = protocol.evaluate(config, params, 7, tmp_path / "samples")
     shards = sorted(pathlib.Path(result["generated"]["paths"][0]).glob("*.npz"))
     samples = np.concatenate([np.load(shard)["video"] for shard in shards])
-    source = make_source(config, "test")
+    source = make_data_set(config, "test")
     real = np.stack([source.example(i)["video"] for i in range(12)])
 
     def statistics(videos):
@@ -95,7 +95,7 @@ def test_compares_text_to_video_with_training_and_held_out_videos(config, tmp_pa
     shards = sorted(pathlib.Path(result["generated"]["paths"][0]).glob("*.npz"))
     samples = np.concatenate([np.load(shard)["video"] for shard in shards])
     for name, split in (("fvd", "train"), ("fvd_test", "test")):
-        source = make_source(config, split)
+        source = make_data_set(config, split)
         real = np.stack([to_uint8(source.example(i)["video"]) for i in range(6)])
         statistics = []
         for videos in (real, samples):

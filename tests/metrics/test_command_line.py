@@ -1,4 +1,4 @@
-"""python -m vdm.metrics: numbers with their protocol, and one sentence for what does not fit."""
+"""python -m vdm.metrics: results with their protocol, and one-line errors."""
 
 import json
 import re
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from vdm.metrics.__main__ import main
-from vdm.metrics.weights import files as weight_files
+from vdm.metrics.weights.files import digest_of, load_weights
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def fails(capsys, *arguments):
     return capsys.readouterr().err.splitlines()[-1]
 
 
-def test_what_does_not_fit_is_said_before_a_network_is_made(paths, capsys):
+def test_errors_precede_the_loading_of_networks(paths, capsys):
     real, fake, short = (f"{paths}/{name}.npz" for name in ("real", "fake", "short"))
     wide = f"{paths}/wide.npz"
     np.savez(wide, video=np.zeros((2, 16, 8, 9, 3), np.uint8))
@@ -40,7 +40,10 @@ def test_what_does_not_fit_is_said_before_a_network_is_made(paths, capsys):
             "bair has 16",
         ),
         ([f"--real={real}", f"--generated={fake}", "--output=no/where.json"], "there is no folder"),
-        ([f"--real={real}", f"--generated={fake}", "--batch_size=0"], "at least 1, not 0"),
+        (
+            [f"--real={real}", f"--generated={fake}", "--batch_size=0"],
+            "batch_size is 0, and must",
+        ),
         ([f"--real={real}", f"--generated={short}"], "short.npz has 8 frames, and 16 are needed"),
         ([f"--real={real}", f"--generated={wide}"], "wide.npz has videos of 8 x 9 .* of 8 x 8"),
     ):
@@ -49,7 +52,7 @@ def test_what_does_not_fit_is_said_before_a_network_is_made(paths, capsys):
         assert re.search(sentence, found), found
 
 
-def test_too_few_frames_for_the_network(paths, capsys):
+def test_too_few_frames_for_the_network_are_an_error(paths, capsys):
     weights_or_skip()
     found = fails(capsys, f"--real={paths}/short.npz", f"--generated={paths}/fake.npz")
     assert "short.npz has videos of 8 frames, and i3d needs 9" in found
@@ -57,12 +60,12 @@ def test_too_few_frames_for_the_network(paths, capsys):
 
 def weights_or_skip():
     try:
-        return weight_files.digest_of(weight_files.load("i3d"))
+        return digest_of(load_weights("i3d"))
     except FileNotFoundError as error:
         pytest.skip(str(error))
 
 
-def test_the_result_has_the_number_and_all_that_it_depends_on(paths):
+def test_the_result_has_the_metric_and_its_protocol(paths):
     sha = weights_or_skip()
     output = paths / "result.json"
     done = subprocess.run(

@@ -17,7 +17,7 @@ def distance_of(a, b):
     return frechet_distance(a.mean, a.covariance, b.mean, b.covariance)
 
 
-def test_it_is_the_textbook_formula_with_scipys_root():
+def test_it_equals_the_textbook_formula_with_scipys_root():
     rng = np.random.default_rng(0)
     a, b = rng.normal(size=(200, 12)), 1 + rng.normal(size=(300, 12)) @ rng.normal(size=(12, 12))
     covariances = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
@@ -28,15 +28,15 @@ def test_it_is_the_textbook_formula_with_scipys_root():
 
 
 def test_singular_covariances_have_their_closed_form():
-    """Of rank one, with directions u and v: |u|^2 + |v|^2 - 2 |u . v|."""
+    """Rank one, with directions u and v: |u|^2 + |v|^2 - 2 |u . v|."""
     rng = np.random.default_rng(1)
     u, v = rng.normal(size=(2, 500))
     found = frechet_distance(np.zeros(500), np.outer(u, u), np.zeros(500), np.outer(v, v))
-    # A root has half of the digits of what it is taken of.
+    # A square root has half of the accurate digits of its argument.
     np.testing.assert_allclose(found, u @ u + v @ v - 2 * abs(u @ v), rtol=1e-6)
 
 
-def test_a_set_is_at_no_distance_from_itself_even_when_singular():
+def test_the_distance_of_a_singular_set_to_itself_is_zero():
     features = np.random.default_rng(2).normal(size=(20, 400))
     assert abs(distance_of(features, features)) < 1e-10 * 400
 
@@ -48,19 +48,19 @@ def test_a_set_is_at_no_distance_from_itself_even_when_singular():
         ("inception", "fid_feats_even", "fid_feats_odd", "fid_even_odd"),
     ],
 )
-def test_published_values_are_met(file, a, b, value):
+def test_published_values_are_reproduced(file, a, b, value):
     path = GOLDEN / f"{file}_golden.npz"
     if not path.exists():
-        pytest.skip(f"{path} is not there")
+        pytest.skip(f"{path} is missing")
     golden = np.load(path)
     np.testing.assert_allclose(distance_of(golden[a], golden[b]), golden[value], rtol=1e-6)
 
 
 def test_the_published_example_of_black_and_white_videos():
-    """Sixteen alike on each side: covariances are 0, and the distance is that of the means."""
+    """Sixteen equal videos per set: covariances are 0, the distance is that of the means."""
     path = GOLDEN / "i3d_golden.npz"
     if not path.exists():
-        pytest.skip(f"{path} is not there")
+        pytest.skip(f"{path} is missing")
     golden = np.load(path)
     black, white = (
         golden[f"fvd_example_feats_{name}"].repeat(16, axis=0) for name in ("zeros", "255")
@@ -77,6 +77,6 @@ def test_the_published_example_of_black_and_white_videos():
         (np.diag([1.0, np.nan]), "not finite"),
     ],
 )
-def test_what_is_no_covariance_is_refused(covariance, sentence):
+def test_invalid_covariances_are_errors(covariance, sentence):
     with pytest.raises(ValueError, match=sentence):
         frechet_distance(np.zeros(2), np.eye(2), np.zeros(2), covariance)

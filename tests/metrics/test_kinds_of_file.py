@@ -1,4 +1,4 @@
-"""A set of videos measured against itself in another kind of file: the distance is 0."""
+"""The distance between equal videos in two kinds of file is 0."""
 
 import jax
 import numpy as np
@@ -11,7 +11,7 @@ from vdm.metrics.__main__ import parse, run
 from vdm.metrics.videos import open_videos
 from vdm.video.display import gif_bytes
 
-# Lossless in RGB, by ffmpeg.
+# Lossless RGB codecs of ffmpeg.
 _CODECS = {
     "mkv": ("-c:v", "ffv1", "-pix_fmt", "bgr0"),
     "mp4": ("-c:v", "libx264rgb", "-qp", "0", "-bf", "2", "-g", "4"),
@@ -22,8 +22,8 @@ _KINDS = (*_CODECS, "gif", "apng", "webp", "frames", "npy", "npz")
 
 @pytest.fixture(scope="module")
 def sets(tmp_path_factory):
-    """The folders of the same videos by their kind of file, and their pixels."""
-    # Few colours, so that a GIF is exact, in stripes, so that a shift or a flip shows.
+    """A folder of the same videos per kind of file, and their pixels."""
+    # Few colours, so that a GIF is lossless; random pixels, so that shifts and flips show.
     rng = np.random.default_rng(0)
     videos = 60 * rng.integers(0, 4, (4, 9, 16, 24, 3)).astype(np.uint8)
     root = tmp_path_factory.mktemp("sets")
@@ -77,11 +77,11 @@ def test_the_distance_to_the_same_pixels_is_0(sets, monkeypatch, kind):
     other = root / "other.npz"
     np.savez(other, video=videos[:, ::-1])
     scale = _fvd(root / kind, other)
-    # Not 0 to the last bit: the distance is a difference of traces, each rounded in float64.
+    # Not exactly 0: the distance is a difference of traces, each rounded in float64.
     assert scale > 100 and _fvd(root / kind, root / "npz") < 1e-12 * scale
 
 
-def test_i3d_sees_no_difference_between_kinds_of_file(sets, monkeypatch):
+def test_the_fvd_does_not_depend_on_the_kind_of_file(sets, monkeypatch):
     root, videos = sets
     monkeypatch.setenv("JAX_NUM_CPU_DEVICES", str(jax.local_device_count()))
     try:

@@ -1,4 +1,4 @@
-"""The measurement of two sets of videos, with a network small enough to compute by hand."""
+"""Metrics of two sets of videos, with a network that NumPy computes in a line."""
 
 import dataclasses
 import functools
@@ -45,8 +45,8 @@ def measured(protocol, batch_size):
     return compare(real, generated, protocol)
 
 
-def test_shares_of_several_processes_are_the_whole(tmp_path):
-    """Every third video each, and one process that has none."""
+def test_merged_shares_of_processes_equal_the_whole(tmp_path):
+    """Every third video each, and one process without videos."""
     protocol = Protocol("all", ("fvd", "is_i3d", "fid_avg"), inception_splits=(1, 3))
     whole = summarize(iter(videos(1)), NUM_VIDEOS, protocol, EXTRACTORS)
     shares = [
@@ -76,7 +76,7 @@ def gaussian_distance(a, b):
 
 
 @pytest.mark.parametrize("batch_size", [1, 8, 64])
-def test_each_metric_reads_what_it_says(batch_size):
+def test_each_metric_reads_its_view_of_the_videos(batch_size):
     protocol = Protocol(
         "all",
         ("fvd", "is_i3d", "fid_avg", "fid_first", "is_avg", "is_first"),
@@ -90,7 +90,7 @@ def test_each_metric_reads_what_it_says(batch_size):
         "fid_avg": gaussian_distance(real.mean((1, *clip)), generated.mean((1, *clip))),
         "fid_first": gaussian_distance(real[:, 0].mean(first), generated[:, 0].mean(first)),
     }
-    # The softmax of the mean over frames of what the softmax is of: of the mean colour again.
+    # The softmax of the mean over frames of the logits, which is that of the mean colour.
     for name, colours in (
         ("is_i3d", generated.mean((1, *clip))),
         ("is_avg", generated.mean((1, *clip))),
@@ -108,15 +108,15 @@ def test_each_metric_reads_what_it_says(batch_size):
     )
 
 
-def test_given_frames_may_be_left_out():
+def test_observed_frames_can_be_excluded():
     protocol = Protocol("fvd", ("fvd",), frames_given=2, given_frames_counted=False)
     real, generated = videos(0)[:, 2:] / 255, videos(1)[:, 2:] / 255
     expected = gaussian_distance(real.mean((1, 2, 3)), generated.mean((1, 2, 3)))
     assert measured(protocol, 8)["fvd"] == pytest.approx(expected, rel=1e-6)
 
 
-def test_the_standard_error_is_that_of_repeated_draws():
-    """Of 300 generated videos at a time, against 3,000 fixed real ones."""
+def test_the_standard_error_matches_repeated_draws():
+    """Draws of 300 generated videos against 3,000 fixed real ones."""
     protocol = Protocol("fvd", ("fvd",))
     rng = np.random.default_rng(0)
 
@@ -130,16 +130,16 @@ def test_the_standard_error_is_that_of_repeated_draws():
         results.append(compare(real, generated, protocol))
     spread = np.std([result["fvd"] for result in results])
     claimed = np.sqrt(np.mean([result["fvd_standard_error"] ** 2 for result in results]))
-    # Sixty draws know their spread to 9 %.
+    # The relative error of the standard deviation of 60 draws is 9 %.
     assert 0.7 < claimed / spread < 1.4
 
 
-def test_videos_are_read_a_batch_at_a_time():
-    ahead = []
+def test_one_batch_of_videos_is_read_per_step():
+    counts = []
 
     class Network(MeanColour):
         def __call__(self, batch):
-            ahead.append(read[0])
+            counts.append(read[0])
             return super().__call__(batch)
 
     read = [0]
@@ -150,12 +150,12 @@ def test_videos_are_read_a_batch_at_a_time():
             yield video
 
     summarize(stream(), NUM_VIDEOS, PROTOCOLS["fvd"], {"i3d": Network()}, batch_size=8)
-    assert ahead == [8, 16, 24, 32, 40, 43]
+    assert counts == [8, 16, 24, 32, 40, 43]
     with pytest.raises(ValueError, match="44 videos are needed, and there are 43"):
         summarize(stream(), 44, PROTOCOLS["fvd"], {"i3d": Network()})
 
 
-def test_too_few_videos_are_a_warning():
+def test_too_few_videos_give_a_warning():
     protocol = dataclasses.replace(PROTOCOLS["fvd"], num_generated=100)
     summary = summarize(iter(videos(0)), 3, protocol, EXTRACTORS)
     found = warnings_of(summary, summary, protocol)
@@ -164,8 +164,8 @@ def test_too_few_videos_are_a_warning():
     assert "3 generated videos, where the protocol fvd has 100" in found
 
 
-def test_the_papers_protocols_say_what_its_tables_say():
-    """Section 4 of the paper, copied from there and not from the protocols."""
+def test_the_papers_protocols_match_its_tables():
+    """Section 4 of the paper, copied from the paper and not from the protocols."""
     by_name = {protocol.name: protocol for protocol in PAPER}
     bair = by_name["bair"]
     assert (bair.num_real, bair.num_generated, bair.frames_given) == (256, 100 * 256, 1)

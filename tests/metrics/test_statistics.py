@@ -1,4 +1,4 @@
-"""Statistics and scores do not depend on how the samples come."""
+"""Statistics and scores do not depend on the order and the batches of samples."""
 
 import concurrent.futures
 import functools
@@ -21,7 +21,7 @@ def merged(parts):
     return functools.reduce(FeatureStatistics.merge, map(FeatureStatistics.of, parts))
 
 
-def assert_those_of(statistics, features):
+def assert_equals_numpy(statistics, features):
     np.testing.assert_allclose(statistics.mean, features.mean(0), rtol=1e-10)
     expected = np.cov(features, rowvar=False)
     np.testing.assert_allclose(
@@ -33,27 +33,27 @@ def assert_those_of(statistics, features):
 def test_any_batch_size_and_order_gives_the_same(features, size):
     order = np.random.default_rng(size).permutation(len(features))
     parts = np.split(features[order], range(size, len(features), size))
-    assert_those_of(merged(parts), features)
+    assert_equals_numpy(merged(parts), features)
 
 
 def test_two_processes_give_the_same(features):
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(2, mp_context=context) as pool:
         even, odd = pool.map(FeatureStatistics.of, [features[::2], features[1::2]])
-    assert_those_of(odd.merge(even), features)
+    assert_equals_numpy(odd.merge(even), features)
 
 
-def test_nothing_merges_and_one_vector_has_no_covariance():
-    none = FeatureStatistics.none(3)
-    assert none.merge(none).count == 0
-    one = none.merge(FeatureStatistics.of(np.ones((1, 3))))
+def test_merging_empty_statistics_and_errors():
+    empty = FeatureStatistics.empty(3)
+    assert empty.merge(empty).count == 0
+    one = empty.merge(FeatureStatistics.of(np.ones((1, 3))))
     assert one.mean.tolist() == [1, 1, 1]
-    with pytest.raises(ValueError, match="needs 2 vectors or more, and there are 1"):
+    with pytest.raises(ValueError, match="needs at least 2 vectors, and there are 1"):
         _ = one.covariance
     with pytest.raises(ValueError, match="not finite"):
         FeatureStatistics.of(np.array([[np.nan]]))
-    with pytest.raises(ValueError, match="of 3 and of 4 features"):
-        none.merge(FeatureStatistics.none(4))
+    with pytest.raises(ValueError, match="of 3 and 4 features"):
+        empty.merge(FeatureStatistics.empty(4))
 
 
 def test_inception_score_closed_forms():
@@ -71,7 +71,7 @@ def test_inception_score_closed_forms():
         inception_score(2 * p, 1)
 
 
-def test_streamed_score_is_that_of_all_samples():
+def test_the_streamed_score_equals_that_of_all_samples():
     p = np.random.default_rng(3).dirichlet(np.full(20, 0.2), size=101)
     streamed = functools.reduce(ScoreSums.merge, map(ScoreSums.of, np.split(p, [0, 1, 50, 51])))
     assert streamed.score == pytest.approx(inception_score(p, 1)[0], rel=1e-12)

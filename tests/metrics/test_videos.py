@@ -1,4 +1,4 @@
-"""Videos come from files as they are, and what is wrong with a file is said."""
+"""Videos are read from files unchanged, and errors name the file."""
 
 import io
 import zipfile
@@ -53,7 +53,7 @@ def test_video_files_are_decoded(tmp_path, colours):
         open_videos(tmp_path, 0)
 
 
-def test_what_does_not_fit_names_the_file(tmp_path, colours):
+def test_errors_name_the_file(tmp_path, colours):
     with pytest.raises(FileNotFoundError, match="none does not exist"):
         open_videos(tmp_path / "none", 0)
     np.savez(tmp_path / "a.npz", video=colours)
@@ -71,7 +71,7 @@ def test_what_does_not_fit_names_the_file(tmp_path, colours):
         open_videos(tmp_path, 0)
 
 
-def test_an_archive_that_ends_early_names_the_video(tmp_path, colours):
+def test_errors_name_the_video_of_a_truncated_archive(tmp_path, colours):
     whole = io.BytesIO()
     np.lib.format.write_array(whole, colours)
     with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
@@ -80,17 +80,17 @@ def test_an_archive_that_ends_early_names_the_video(tmp_path, colours):
         list(open_videos(tmp_path, 0))
 
 
-def test_clips_are_cropped_resized_and_chosen(tmp_path):
+def test_clips_are_cropped_resized_and_evenly_spaced(tmp_path):
     video = np.random.default_rng(1).integers(0, 256, (11, 8, 12, 3), dtype=np.uint8)
     np.savez(tmp_path / "a.npz", video=video[None])
     clips = list(open_videos(tmp_path, 3, frameskip=2, clips_per_video=3, resolution=4))
-    # The mean of each 2x2 block of the square in the middle; clips begin at 0, 3 and 6.
+    # The mean of each 2x2 block of the central square; clips begin at 0, 3 and 6.
     means = video[:, :, 2:10].reshape(11, 4, 2, 4, 2, 3).mean((2, 4))
     for clip, start in zip(clips, (0, 3, 6), strict=True):
         assert np.abs(clip - means[[start, start + 2, start + 4]]).max() <= 0.51
 
 
-def test_frames_that_are_not_measured_are_warned_of(tmp_path, colours):
+def test_frames_that_are_not_measured_give_a_warning(tmp_path, colours):
     np.savez(tmp_path / "a.npz", video=colours[:1, :2])
     np.savez(tmp_path / "b.npz", video=colours[1:2])
     videos = open_videos(tmp_path, 0)
@@ -101,7 +101,7 @@ def test_frames_that_are_not_measured_are_warned_of(tmp_path, colours):
     assert not open_videos(tmp_path, 0).warnings
 
 
-def test_class_sub_folders_are_read_and_foreign_files_ignored(tmp_path, colours):
+def test_class_sub_folders_are_read_and_other_files_ignored(tmp_path, colours):
     for index, name in enumerate("abc"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "x.gif").write_bytes(gif_bytes(colours[index, ..., :1], scale=1))

@@ -9,7 +9,7 @@ import pytest
 
 from vdm.build import init_params, make_denoiser
 from vdm.checks import validate
-from vdm.data.datasets import make_source
+from vdm.data.datasets import make_data_set
 from vdm.diffusion.conditioning import ObservedFrames, ObservedLowResolution
 from vdm.exported import export
 from vdm.parallel.mesh import make_mesh
@@ -88,7 +88,7 @@ def test_returns_observed_frames_and_samples_the_others(tiny_config, params, tas
     config.interpolate.every = 3
     config.extend.update(num_given=3, num_frames=7, overlap=2, stride=2)
     videos = make_generator(config, make_mesh(config))(params, range(3))
-    source = make_source(config, "test")
+    source = make_data_set(config, "test")
     real = to_uint8(np.stack([source.example(i)["video"] for i in range(3)]))
     assert videos.shape == (3, 7 if task == "extend" else 4, 8, 8, 1)
     np.testing.assert_array_equal(videos[:, observed], real[:, observed])
@@ -123,7 +123,7 @@ def test_upsampling_matches_the_observed_low_resolution(tiny_config, params):
     for weight in (0.0, 20.0):
         config.sample.reconstruction_weight = weight
         generate[weight] = make_generator(config, make_mesh(config))(params, range(4))
-    source = make_source(config, "test")
+    source = make_data_set(config, "test")
     real = np.stack([source.example(i)["video"] for i in range(4)])
 
     def error(videos):

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vdm.data.datasets import make_source
+from vdm.data.datasets import make_data_set
 from vdm.parallel.mesh import make_mesh, param_shardings
 from vdm.parallel.rows import shard_batch
 from vdm.training.loop import LossNotFinite, train
@@ -18,7 +18,7 @@ def _run(config, devices, steps):
     state = init_state(config)
     state = jax.device_put(state, param_shardings(mesh, state))
     step = make_train_step(config, mesh)
-    source = make_source(config, "train")
+    source = make_data_set(config, "train")
     states = []
     for index in range(steps):
         batch = source.batch(index, config.training.batch_size)

@@ -1,29 +1,140 @@
-"""Batch `step` of a data set: which of its examples it holds, and how they are put together."""
+"""Batches by training step, built ahead of the loop by threads."""
 
-from collections.abc import Sequence
+import abc
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 
 
-def examples_of_batch(step: int, batch_size: int, rows: slice | range | None = None) -> list[int]:
-    """The indices of the examples of batch `step`: step * batch_size and up.
+class DataSet(abc.ABC):
+    """Examples by index. Several threads may read at the same time."""
 
-    Args:
-      step: training step, so that the batch is a function of (seed, step) alone.
-      batch_size: of the whole batch, over all hosts.
-      rows: the rows of the batch that are wanted, all of them by default.
+    @abc.abstractmethod
+    def example(self, index: int) -> dict[str, np.ndarray]:
+        """Returns example `index`, any non-negative integer: the arrays of a batch by name."""
 
-    Raises:
-      ValueError: `rows` holds no row of the batch, or one outside it.
+    @abc.abstractmethod
+    def caption(self, index: int) -> str:
+        """Returns the caption of example `index`."""
+
+    @abc.abstractmethod
+    def label(self, index: int) -> int:
+        """Returns the class of example `index`."""
+
+    def batch(
+        self, step: int, batch_size: int, *, rows: Sequence[int] | None = None
+    ) -> dict[str, np.ndarray]:
+        """Returns batch `step`: examples step * batch_size and up, stacked along a new first axis.
+
+        Args:
+          step: training step.
+          batch_size: number of examples over all hosts.
+          rows: rows of the batch to build, 0 to batch_size - 1; default all.
+
+        Raises:
+          ValueError: `rows` is empty, or a row is out of range; or as `example`.
+        """
+        indices = _example_indices(step, batch_size, rows)
+        return _stack([self.example(index) for index in indices])
+
+
+class Batches:
+    """An iterator over the batches of consecutive steps that prefetches in threads.
+
+    Decoding, resizing and NumPy's arithmetic run outside Python's lock. A batch is a function of
+    (data set, step) alone, not of the number of workers. As a context manager it stops all workers
+    on exit.
+
+    Attributes:
+      seconds_waited: total time that `next` blocked its caller, without the `meanwhile` work.
     """
-    chosen = slice(None) if rows is None else rows
-    if isinstance(chosen, slice):
-        chosen = range(batch_size)[chosen]
-    if not chosen or min(chosen) < 0 or max(chosen) >= batch_size:
-        raise ValueError(f"rows {rows} is not a part of a batch of {batch_size}")
-    return [step * batch_size + row for row in chosen]
+
+    def __init__(
+        self,
+        data_set: DataSet,
+        steps: range,
+        batch_size: int,
+        *,
+        rows: Sequence[int] | None = None,
+        place: Callable[[dict[str, np.ndarray]], Any] = lambda batch: batch,
+        num_workers: int,
+        prefetch: int,
+    ):
+        """Starts the first batches.
+
+        Args:
+          data_set: the examples.
+          steps: training steps, one batch each.
+          batch_size: number of examples over all hosts.
+          rows: rows of the batch to build on this host; default all.
+          place: function applied to each complete batch, for example the transfer to the devices.
+          num_workers: number of threads that build examples.
+          prefetch: number of batches built ahead of the one that `next` returns.
+        """
+        self.seconds_waited = 0.0
+        self._data_set, self._steps = data_set, iter(steps)
+        self._batch_size, self._rows, self._place = batch_size, rows, place
+        self._workers = ThreadPoolExecutor(num_workers, thread_name_prefix="vdm-examples")
+        # One thread, so that batches finish in order.
+        self._finisher = ThreadPoolExecutor(1, thread_name_prefix="vdm-batches")
+        self._ahead: deque[Future] = deque()
+        for _ in range(prefetch):
+            self._start_next()
+
+    def __enter__(self) -> "Batches":
+        return self
+
+    def __exit__(self, *_) -> None:
+        for executor in (self._workers, self._finisher):
+            executor.shutdown(wait=False, cancel_futures=True)
+        for executor in (self._workers, self._finisher):
+            executor.shutdown(wait=True)
+
+    def next(self, meanwhile: Callable[[], Any] | None = None) -> Any:
+        """Returns the next batch.
+
+        Args:
+          meanwhile: waits for other work, such as a training step on a device. It is called if the
+            batch is not ready, so that `seconds_waited` counts only the time beyond it.
+
+        Raises:
+          StopIteration: no steps remain.
+          Exception: the error that occurred while this batch was built.
+        """
+        if not self._ahead:
+            raise StopIteration
+        batch = self._ahead.popleft()
+        self._start_next()
+        if not batch.done():
+            if meanwhile is not None:
+                meanwhile()
+            start = time.monotonic()
+            batch.exception()  # waits
+            self.seconds_waited += time.monotonic() - start
+        return batch.result()
+
+    def _start_next(self) -> None:
+        step = next(self._steps, None)
+        if step is None:
+            return
+        indices = _example_indices(step, self._batch_size, self._rows)
+        examples = [self._workers.submit(self._data_set.example, index) for index in indices]
+        self._ahead.append(self._finisher.submit(self._finish, examples))
+
+    def _finish(self, examples: list[Future]) -> Any:
+        return self._place(_stack([example.result() for example in examples]))
 
 
-def stack_examples(examples: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """The arrays of each name stacked along a new first axis."""
+def _example_indices(step: int, batch_size: int, rows: Sequence[int] | None) -> list[int]:
+    rows = range(batch_size) if rows is None else rows
+    if not rows or min(rows) < 0 or max(rows) >= batch_size:
+        raise ValueError(f"rows is {rows}, and must be rows of a batch of {batch_size}")
+    return [step * batch_size + row for row in rows]
+
+
+def _stack(examples: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     return {name: np.stack([example[name] for example in examples]) for name in examples[0]}

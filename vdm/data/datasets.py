@@ -1,39 +1,37 @@
-"""From a configuration to a data set."""
+"""Builds the data set of a configuration."""
 
 import dataclasses
 from pathlib import Path
 
 import ml_collections
 
+from vdm.data.batches import DataSet
 from vdm.data.captions.encoded import WORDS, make_encode
-from vdm.data.clips import ClipSource, VideoReader
+from vdm.data.clips import ClipDataSet, VideoReader
 from vdm.data.folder.videos import FolderVideos, open_folder
 from vdm.data.moving_digits import MovingDigits
-from vdm.data.tfds.registry import PREPARED, open_prepared
+from vdm.data.tfds.registry import TFDS_DATA_SETS, open_tfds
 
-# Data sets are addressed by configurations alone, so that a new one is one more entry here.
-SOURCES = ("moving_digits", "folder", *PREPARED)
-
-Source = MovingDigits | ClipSource
+# Values of config.data.name.
+DATA_SETS = ("moving_digits", "folder", *TFDS_DATA_SETS)
 
 
-def make_source(config: ml_collections.ConfigDict, split: str) -> Source:
-    """The data set that config.data asks for.
+def make_data_set(config: ml_collections.ConfigDict, split: str) -> DataSet:
+    """Builds the data set of config.data.
 
     Args:
       config: the whole configuration.
-      split: 'train', in an order of chance and without end; or 'test', the held-out videos in a
-        fixed order, each from one window.
+      split: 'train': shuffled, endless. 'test': held-out videos in a fixed order, one clip each.
 
     Raises:
-      ValueError: the data set is unknown, is not there, or cannot give what config.data asks for.
+      ValueError: the data set is unknown, is missing, or does not fit config.data.
     """
     check_name(config)
     if config.data.name == "moving_digits":
         return _moving_digits(config, split)
     data, is_training = config.data, split == "train"
     reader = open_reader(config, split)
-    return ClipSource(
+    return ClipDataSet(
         reader,
         seed=config.seed,
         frames=data.frames,
@@ -49,74 +47,74 @@ def make_source(config: ml_collections.ConfigDict, split: str) -> Source:
     )
 
 
-def held_out_videos(config: ml_collections.ConfigDict, frames: int, split: str = "test") -> Source:
-    """Real videos in a fixed order, without images or conditions, of any number of frames.
+def held_out_videos(config: ml_collections.ConfigDict, frames: int, split: str = "test") -> DataSet:
+    """Builds a data set of real videos in a fixed order, without images or conditions.
 
-    Those of 'test' have the frames that `make_source` gives of them, if they have as many.
+    The first `frames` frames of a video of 'test' are those of `make_data_set` if it has as many.
 
     Args:
       config: the whole configuration.
-      frames: of each video.
-      split: 'test', or 'train', whose videos are in a fixed order and not mirrored here.
+      frames: number of frames per video.
+      split: 'test' (the default) or 'train', here not shuffled and not flipped.
 
     Raises:
-      ValueError: as of `make_source`.
+      ValueError: as `make_data_set`.
     """
     config = config.copy_and_resolve_references()
     config.data.update(frames=frames, num_images=0, condition="none", augment_flip=False)
-    source = make_source(config, split)
-    if isinstance(source, MovingDigits):
-        return source
-    return dataclasses.replace(source, shuffle=False)
+    data_set = make_data_set(config, split)
+    if isinstance(data_set, ClipDataSet):
+        return dataclasses.replace(data_set, shuffle=False)
+    return data_set
 
 
 def split_name(config: ml_collections.ConfigDict, split: str) -> str:
-    """What the data set itself calls its 'train' or 'test', for instance 'train+test'."""
-    prepared = PREPARED.get(config.data.name)
+    """Returns the data set's own name of its 'train' or 'test' split, for example 'train+test'."""
+    prepared = TFDS_DATA_SETS.get(config.data.name)
     return prepared.splits[split] if prepared else split
 
 
 def held_out_clips(config: ml_collections.ConfigDict) -> str:
-    """Which frames of a held-out video are taken, in words."""
+    """Describes which frames of a held-out video form its clip."""
     is_random = _held_out_start(config.data.name) == "random"
     return "one random window of each video" if is_random else "first frames"
 
 
-def number_of_videos(source: Source) -> int:
-    """How many videos there are, or 0 where there is no end of them."""
-    return 0 if isinstance(source, MovingDigits) else len(source)
+def number_of_videos(data_set: DataSet) -> int:
+    """Returns the number of videos, or 0 for an endless data set."""
+    return len(data_set) if isinstance(data_set, ClipDataSet) else 0
 
 
 def open_reader(config: ml_collections.ConfigDict, split: str) -> VideoReader:
-    """The videos of a split of a data set of videos.
+    """Opens the videos of a split of a data set of videos.
 
     Raises:
-      ValueError: as of `make_source`.
+      ValueError: as `make_data_set`.
     """
-    return _folder(config, split) if config.data.name == "folder" else open_prepared(config, split)
+    return _folder(config, split) if config.data.name == "folder" else open_tfds(config, split)
 
 
 def check_name(config: ml_collections.ConfigDict) -> None:
-    """Checks config.data.name, and that the data set has the times that a frame rate needs.
+    """Checks config.data.name, and that only 'folder', which has timestamps, has a frame rate.
 
     Raises:
-      ValueError: the name is none of `SOURCES`, or config.data.frame_rate is not 0 for another data
-        set than 'folder'.
+      ValueError: the name is not in `DATA_SETS`, or config.data.frame_rate is not 0 for another
+        data set than 'folder'.
     """
-    if config.data.name not in SOURCES:
+    if config.data.name not in DATA_SETS:
         raise ValueError(
-            f"config.data.name is {config.data.name!r}, and this version can load "
-            f"{', '.join(map(repr, SOURCES))}"
+            f"config.data.name is {config.data.name!r}, and must be one of "
+            f"{', '.join(map(repr, DATA_SETS))}"
         )
     if config.data.name != "folder" and config.data.frame_rate != 0:
         raise ValueError(
             f"config.data.frame_rate is {config.data.frame_rate}, and must be 0 for "
-            f"{config.data.name!r}, whose frames have no times"
+            f"{config.data.name!r}, whose frames have no timestamps"
         )
 
 
 def _held_out_start(name: str) -> str:
-    return PREPARED[name].held_out_start if name in PREPARED else "first"
+    return TFDS_DATA_SETS[name].held_out_start if name in TFDS_DATA_SETS else "first"
 
 
 def _folder(config: ml_collections.ConfigDict, split: str) -> FolderVideos:
@@ -132,8 +130,8 @@ def _folder(config: ml_collections.ConfigDict, split: str) -> FolderVideos:
     )[split]
     if not len(videos):
         raise ValueError(
-            f"no video of {data.path} is in the split {split!r}: a manifest says the splits, or "
-            f"config.data.test_share, {data.test_share}"
+            f"no video of {data.path} is in the split {split!r}: assign splits in a manifest, or "
+            f"change config.data.test_share, {data.test_share}"
         )
     if data.condition == "label" and config.model.num_classes != len(videos.classes):
         raise ValueError(
@@ -145,15 +143,16 @@ def _folder(config: ml_collections.ConfigDict, split: str) -> FolderVideos:
 
 def _moving_digits(config: ml_collections.ConfigDict, split: str) -> MovingDigits:
     data = config.data
-    for field, only in (("channels", 1), ("augment_flip", False), ("text_encoder", WORDS)):
-        if data[field] != only:
+    for field, required in (("channels", 1), ("augment_flip", False), ("text_encoder", WORDS)):
+        if data[field] != required:
             raise ValueError(
-                f"config.data.{field} is {data[field]!r}, and must be {only!r} for {data.name!r}"
+                f"config.data.{field} is {data[field]!r}, and must be {required!r} for "
+                f"{data.name!r}"
             )
     if data.condition == "label" and config.model.num_classes != 10:
         raise ValueError(
-            f"config.model.num_classes is {config.model.num_classes}, and must be 10 "
-            f"for {data.name!r}"
+            f"config.model.num_classes is {config.model.num_classes}, and must be 10 for "
+            f"{data.name!r}"
         )
     return MovingDigits(
         split=split,

@@ -1,7 +1,7 @@
 """Encodes the captions of a data set: python -m vdm.data.encode_text --config=FILE.
 
-The language model is config.data.text_encoder, and the fields of the configuration can be changed
-as in training. What is written is described in vdm/data/captions/encoded.py.
+The language model is config.data.text_encoder. Flags override fields of the configuration as in
+training. vdm/data/captions/encoded.py describes the output.
 """
 
 import sys
@@ -14,15 +14,16 @@ from vdm.data.datasets import check_name, open_reader
 
 
 def encode_data_set(config, batch_size: int = 64):
-    """Encodes all captions of a data set, and returns the folder and the number of them.
+    """Encodes all captions of a data set.
+
+    Returns:
+      The output folder and the number of captions.
 
     Raises:
-      ValueError: the data set or the language model is not there, or has another width.
+      ValueError: the data set or the language model is missing, or has another width.
     """
     if config.data.text_encoder == WORDS:
-        raise ValueError(
-            f"config.data.text_encoder is {WORDS!r}, which needs no encoding beforehand"
-        )
+        raise ValueError(f"config.data.text_encoder is {WORDS!r}, and must be a language model")
     check_name(config)
     if config.data.condition != "text":
         raise ValueError(f"config.data.condition is {config.data.condition!r}, and must be 'text'")
@@ -39,7 +40,7 @@ def encode_data_set(config, batch_size: int = 64):
 
 
 def main(_: list[str]) -> None:
-    """Prints where the encoded captions are."""
+    """Encodes the captions and prints the output folder."""
     try:
         folder, count = encode_data_set(flags.FLAGS.config, flags.FLAGS.batch_size)
     except (ValueError, OSError) as error:
@@ -49,7 +50,7 @@ def main(_: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    config_flags.DEFINE_config_file("config", None, "Configuration file, as of vdm.main.")
-    flags.DEFINE_integer("batch_size", 64, "Captions encoded at once.", lower_bound=1)
+    config_flags.DEFINE_config_file("config", None, "Configuration file, as in vdm.main.")
+    flags.DEFINE_integer("batch_size", 64, "Captions per call of the model.", lower_bound=1)
     flags.mark_flag_as_required("config")
     app.run(main)

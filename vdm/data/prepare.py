@@ -1,7 +1,7 @@
-"""Makes a data set of TensorFlow Datasets ready: python -m vdm.data.prepare NAME [--data_dir=DIR].
+"""Prepares a data set of TensorFlow Datasets: python -m vdm.data.prepare NAME [--data_dir=DIR].
 
-It does what `tfds build` does, and takes what that takes; the files are those of TFDS. Unlike it,
-this needs no Apache Beam, without which `tfds build` of TFDS 4.9.10 does not start.
+The result is that of `tfds build`. Unlike `tfds build` of TFDS 4.9.10, this command starts without
+Apache Beam.
 """
 
 import argparse
@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from vdm.data.tfds.registry import PREPARED
+from vdm.data.tfds.registry import TFDS_DATA_SETS
 
 FILE_FORMATS = ("array_record", "tfrecord")
 
@@ -29,27 +29,27 @@ def prepare(
     file_format: str = "array_record",
     verify_ssl: bool = True,
 ) -> Path:
-    """Prepares a data set of `vdm.data.tfds.registry.PREPARED`, or finds it prepared.
+    """Prepares a data set of `vdm.data.tfds.registry.TFDS_DATA_SETS`, if it is not yet prepared.
 
     Args:
-      name: of the data set.
-      config: of the builder: its name, or a JSON object of what it is made of, which has a name.
-      data_dir: where to, '' for TFDS's default.
-      manual_dir: the folder of the files that TFDS does not download itself.
-      file_format: of the records, one of `FILE_FORMATS`.
-      verify_ssl: whether a server without a valid certificate is refused.
+      name: name of the data set.
+      config: configuration of the builder: a name, or a JSON object of its fields with a name.
+      data_dir: output folder, '' for TFDS's default.
+      manual_dir: folder of the files that TFDS does not download.
+      file_format: format of the records, one of `FILE_FORMATS`.
+      verify_ssl: whether to reject servers without a valid certificate.
 
     Returns:
       The folder of the data set.
 
     Raises:
-      ValueError, OSError: with one sentence that says what is missing.
+      ValueError, OSError: a package, a file or a setting is missing or invalid.
     """
     try:
         import tensorflow as tf
         import tensorflow_datasets as tfds
     except ImportError as error:
-        raise ValueError(f'preparing needs pip install "vdm[tfds]": {error}') from error
+        raise ValueError(f'preparing requires pip install "vdm[tfds]": {error}') from error
     for kind in ("GPU", "TPU"):
         tf.config.set_visible_devices([], kind)
     builder_class = _builder_class(name, tfds)
@@ -69,7 +69,7 @@ def prepare(
 
 
 def _builder_class(name: str, tfds):
-    """TFDS's builder, or ours where it has none."""
+    """Returns the builder in vdm/data/builders if there is one, else that of TFDS."""
     if (Path(__file__).parent / "builders" / name).is_dir():
         module = f"vdm.data.builders.{name}.{name}_dataset_builder"
         return importlib.import_module(module).Builder
@@ -78,35 +78,35 @@ def _builder_class(name: str, tfds):
 
 @contextlib.contextmanager
 def _ffmpeg_on_path() -> Iterator[None]:
-    """imageio-ffmpeg's program under the name by which TFDS calls it, where there is no other."""
+    """Puts imageio-ffmpeg's program on PATH as `ffmpeg`, which TFDS calls, if there is none."""
     if shutil.which("ffmpeg"):
         yield
         return
     try:
         import imageio_ffmpeg
-    except ImportError:  # UCF101 alone needs it, and TFDS says so.
+    except ImportError:  # Only UCF101 needs it, and TFDS reports that.
         yield
         return
-    before = os.environ["PATH"]
+    path = os.environ["PATH"]
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "ffmpeg").symlink_to(imageio_ffmpeg.get_ffmpeg_exe())
-        os.environ["PATH"] = f"{folder}{os.pathsep}{before}"
+        os.environ["PATH"] = f"{folder}{os.pathsep}{path}"
         try:
             yield
         finally:
-            os.environ["PATH"] = before
+            os.environ["PATH"] = path
 
 
 def main(argv: list[str] | None = None) -> None:
     """Prepares a data set and prints its folder."""
     parser = argparse.ArgumentParser(prog="python -m vdm.data.prepare", description=__doc__)
-    parser.add_argument("name", choices=sorted(PREPARED))
-    parser.add_argument("--config", default="", help="of the builder: a name, or a JSON object")
-    parser.add_argument("--data_dir", default="", help="where to; TFDS's default otherwise")
-    parser.add_argument("--manual_dir", default="", help="folder of files that are not downloaded")
+    parser.add_argument("name", choices=sorted(TFDS_DATA_SETS))
+    parser.add_argument("--config", default="", help="builder configuration: name or JSON object")
+    parser.add_argument("--data_dir", default="", help="output folder; default: TFDS's default")
+    parser.add_argument("--manual_dir", default="", help="folder of files not downloaded")
     parser.add_argument("--file_format", default=FILE_FORMATS[0], choices=FILE_FORMATS)
     parser.add_argument(
-        "--no_verify_ssl", action="store_true", help="take servers without a valid certificate"
+        "--no_verify_ssl", action="store_true", help="accept servers without a valid certificate"
     )
     flags = vars(parser.parse_args(argv))
     verify_ssl = not flags.pop("no_verify_ssl")

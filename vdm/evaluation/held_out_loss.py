@@ -6,7 +6,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from vdm.build import make_model
-from vdm.data.datasets import make_source
+from vdm.data.datasets import make_data_set
 from vdm.diffusion.loss import loss_at
 from vdm.parallel.mesh import batch_sharding, replicated, rounded_up
 from vdm.parallel.messages import gathered
@@ -27,7 +27,7 @@ def held_out_loss(
     """
     settings = config.eval
     model = make_model(config)
-    source = make_source(config, "test")
+    source = make_data_set(config, "test")
     edges = np.linspace(
         config.diffusion.log_snr_min, config.diffusion.log_snr_max, settings.log_snr_bins + 1
     )

@@ -10,7 +10,7 @@ import ml_collections
 import numpy as np
 
 from vdm import markdown
-from vdm.data.datasets import Source, held_out_clips, held_out_videos, number_of_videos, split_name
+from vdm.data.datasets import DataSet, held_out_clips, held_out_videos, number_of_videos, split_name
 from vdm.evaluation.paper_tables import TABLES
 from vdm.evaluation.shares import merged
 from vdm.metrics.features import make_extractors
@@ -64,7 +64,7 @@ def protocol_of(config: ml_collections.ConfigDict) -> Protocol:
     )
 
 
-def real_sources(config: ml_collections.ConfigDict, protocol: Protocol) -> dict[str, Source]:
+def real_sources(config: ml_collections.ConfigDict, protocol: Protocol) -> dict[str, DataSet]:
     """Returns {name of a split: real videos} for a protocol of `protocol_of`.
 
     Raises:
@@ -177,7 +177,7 @@ def _with_split(metric: str, split: str) -> str:
     return f"{metric}_{split}"
 
 
-def _real_videos(source: Source, indices: Sequence[int]) -> Iterator[np.ndarray]:
+def _real_videos(source: DataSet, indices: Sequence[int]) -> Iterator[np.ndarray]:
     for index in indices:
         yield with_channels(to_uint8(source.example(index)["video"]), 3)
 

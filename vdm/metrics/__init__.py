@@ -1,1 +1,1 @@
-"""Feature networks, and the measures of sets of videos that are built on them."""
+"""Metrics of sets of videos (FVD, FID, Inception Score), and their feature networks."""

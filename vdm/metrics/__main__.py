@@ -9,76 +9,68 @@ import sys
 from pathlib import Path
 
 from vdm.metrics.protocols import PROTOCOLS, Protocol
+from vdm.metrics.videos import VideoSet, open_videos
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
-    """The command line."""
+    """Parses the command line."""
     parser = argparse.ArgumentParser(prog="python -m vdm.metrics", description=__doc__)
-    what = (
-        "a video or .npz file, or a folder, searched to any depth, of video files, GIFs, folders "
+    kinds = (
+        "video file, .npz file, or folder, searched to any depth, of video files, GIFs, folders "
         "of images and .npz files with `video` uint8 [n, frames, height, width, channels]"
     )
-    parser.add_argument("--real", type=Path, required=True, help=what)
-    parser.add_argument("--generated", type=Path, required=True, help="the same")
-    parser.add_argument(
-        "--protocol", choices=PROTOCOLS, default="fvd", help="how to measure; default %(default)s"
-    )
-    parser.add_argument("--output", type=Path, help="a .json file for the result")
+    parser.add_argument("--real", type=Path, required=True, help=f"real videos: {kinds}")
+    parser.add_argument("--generated", type=Path, required=True, help="generated videos, likewise")
+    parser.add_argument("--protocol", choices=PROTOCOLS, default="fvd", help="default: %(default)s")
+    parser.add_argument("--output", type=Path, help=".json file for the result")
     parser.add_argument(
         "--frames",
         type=int,
         default=0,
-        help="frames of each clip, where the protocol takes any number; default: as many as the "
-        "first real video has",
+        help="frames per clip, if the protocol does not fix them; default: number of frames of the "
+        "first real video",
     )
     parser.add_argument(
         "--resolution",
         type=int,
         default=0,
-        help="crops the square in the middle and resizes it by area to this side, as training "
-        "does; default: as it is",
+        help="height and width in pixels, to which the central square is resized by area, as in "
+        "training; default: no crop and no resize",
     )
     parser.add_argument(
         "--frame_rate",
         type=float,
         default=0.0,
-        help="frames per second at which each video is sampled by its presentation times, before "
+        help="frames per second at which videos are sampled by presentation time, before "
         "--frameskip; default: frames as stored",
     )
     parser.add_argument(
-        "--frameskip", type=int, default=1, help="keeps every k-th frame; default %(default)s"
+        "--frameskip", type=int, default=1, help="use every k-th frame; default: %(default)s"
     )
     parser.add_argument(
         "--clips_per_video",
         type=int,
         default=1,
-        help="clips of each video, evenly spread over it; default %(default)s, its beginning",
+        help="evenly spaced clips per video; default: %(default)s, the first frames",
     )
-    parser.add_argument("--batch_size", type=int, default=8, help="default %(default)s")
+    parser.add_argument("--batch_size", type=int, default=8, help="default: %(default)s")
     return parser.parse_args(argv)
 
 
 def run(flags: argparse.Namespace) -> dict:
-    """Measures what the command line says; the result is ready for JSON.
+    """Measures the videos of the command line; returns the JSON-serializable result.
 
     Raises:
-      ValueError, OSError: one sentence that names the file or the flag.
+      ValueError, OSError: a file or a flag, which the message names, is invalid.
     """
-    from vdm.metrics.videos import open_videos
-
     protocol = PROTOCOLS[flags.protocol]
-    for name, least in (
-        ("batch_size", 1),
-        ("frames", 0),
-        ("resolution", 0),
-        ("frameskip", 1),
-        ("clips_per_video", 1),
-    ):
-        if getattr(flags, name) < least:
-            raise ValueError(f"--{name} must be at least {least}, not {getattr(flags, name)}")
+    minima = {"batch_size": 1, "frames": 0, "resolution": 0, "frameskip": 1, "clips_per_video": 1}
+    for name, minimum in minima.items():
+        if (value := getattr(flags, name)) < minimum:
+            raise ValueError(f"--{name} is {value}, and must be at least {minimum}")
     if flags.frames and protocol.frames:
         raise ValueError(
-            f"--frames is for protocols that take any number, and {protocol.name} has "
+            f"--frames is {flags.frames}, and must not be set: the protocol {protocol.name} has "
             f"{protocol.frames}"
         )
     frames = protocol.frames or flags.frames
@@ -105,7 +97,7 @@ def run(flags: argparse.Namespace) -> dict:
     from vdm.metrics.features import make_extractors
     from vdm.metrics.measure import compare, summarize, warnings_of
 
-    # XLA's convolutions fill little more than a core: without an accelerator each core is a device.
+    # XLA's convolutions use little more than one core, so on CPU each core is a device.
     if "JAX_NUM_CPU_DEVICES" not in os.environ:
         jax.config.update("jax_num_cpu_devices", math.gcd(os.cpu_count() or 1, flags.batch_size))
     extractors = make_extractors(protocol)
@@ -142,7 +134,7 @@ def run(flags: argparse.Namespace) -> dict:
     }
 
 
-def _check(videos, protocol: Protocol) -> None:
+def _check(videos: VideoSet, protocol: Protocol) -> None:
     if len(videos) < 2 and any(not metric.startswith("is_") for metric in protocol.metrics):
         raise ValueError(f"{videos.path} has {len(videos)} video, and a covariance needs 2")
     side = protocol.resolution
@@ -153,7 +145,7 @@ def _check(videos, protocol: Protocol) -> None:
         )
 
 
-def _described(videos) -> dict:
+def _described(videos: VideoSet) -> dict:
     return {
         "path": str(videos.path),
         "videos": len(videos.videos),
@@ -165,7 +157,7 @@ def _described(videos) -> dict:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Prints the result as JSON, and writes it."""
+    """Prints the result as JSON, and writes it to --output."""
     flags = parse(argv)
     try:
         result = run(flags)

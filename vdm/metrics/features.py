@@ -1,4 +1,4 @@
-"""Bytes to the features that the measures are computed from."""
+"""Feature extractors: uint8 videos to the features from which metrics are computed."""
 
 import dataclasses
 from functools import cache, partial
@@ -10,8 +10,8 @@ import numpy as np
 from flax.traverse_util import unflatten_dict
 
 from vdm.metrics.networks import c3d, i3d, inception, preprocessing
-from vdm.metrics.protocols import Protocol
-from vdm.metrics.weights import files as weight_files
+from vdm.metrics.protocols import RESIZES, Protocol
+from vdm.metrics.weights.files import digest_of, load_weights
 from vdm.metrics.weights.naming import HEAD
 from vdm.parallel.mesh import batch_sharding, local_mesh, replicated
 
@@ -22,15 +22,15 @@ Features = dict[str, np.ndarray]
 class Extractor:
     """A feature network with its weights and its preprocessing.
 
-    Calling it compiles once for each shape, so callers pad a last short batch.
+    A call compiles once per shape, so callers pad the last batch.
 
     Attributes:
       name: 'i3d', 'inception' or 'c3d'.
-      dimension: of the features.
-      min_frames: the fewest frames of a video, for C3D the only number; 1 of Inception, which
-        takes images.
-      digest: of the weights, as `weights.digest_of` gives it.
-      resize: the convention.
+      dimension: number of features.
+      min_frames: minimum number of frames; for C3D the only one, for Inception, which takes
+        images, 1.
+      digest: digest of the weights, of `vdm.metrics.weights.files.digest_of`.
+      resize: 'reference' or 'half_pixel', as in `make_extractor`.
     """
 
     name: str
@@ -42,53 +42,53 @@ class Extractor:
     _params: dict = dataclasses.field(repr=False)
 
     def __call__(self, videos: np.ndarray) -> Features:
-        """The features of videos, or of images where the network is Inception.
+        """Returns the features of videos, or of images for Inception.
 
         Args:
-          videos: uint8 [n, frames, height, width, 3], or [n, height, width, 3] of Inception.
+          videos: uint8 [n, frames, height, width, 3], or [n, height, width, 3] for Inception.
 
         Returns:
           'features' float32 [n, dimension], and 'probabilities' float32 [n, classes] if the
           weights have a classifier.
 
         Raises:
-          ValueError: another shape or dtype, or a number of frames that the network cannot take.
+          ValueError: the shape, the dtype or the number of frames is invalid.
         """
         axes = ["n", "height", "width", "3"]
         if self.name != "inception":
             axes.insert(1, "frames")
         if videos.dtype != np.uint8 or videos.ndim != len(axes) or videos.shape[-1] != 3:
             raise ValueError(
-                f"{self.name} needs uint8 [{', '.join(axes)}], "
-                f"not {videos.dtype} {list(videos.shape)}"
+                f"the input of {self.name} is {videos.dtype} {list(videos.shape)}, and must be "
+                f"uint8 [{', '.join(axes)}]"
             )
-        videos = self._spread(videos)
-        return self.of_preprocessed(_preprocess(self.name, self.resize, self._params, videos))
+        inputs = _preprocess(self.name, self.resize, self._params, self._sharded(videos))
+        return self.of_preprocessed(inputs)
 
     def of_preprocessed(self, inputs: np.ndarray | jax.Array) -> Features:
-        """The features of what already has the size and the range that the network itself takes.
+        """Returns the features of preprocessed videos or images.
 
         Args:
-          inputs: as the network's module says, of any floating dtype.
+          inputs: the input of the network's module, of any floating dtype.
 
         Returns:
-          As calling does.
+          As `__call__`.
 
         Raises:
-          ValueError: a size or a number of frames that the network cannot take.
+          ValueError: the size or the number of frames is invalid.
         """
-        inputs = self._spread(jnp.asarray(inputs, jnp.float32))
+        inputs = self._sharded(jnp.asarray(inputs, jnp.float32))
         return jax.tree.map(np.asarray, _apply(self._module, self._params, inputs))
 
-    def _spread(self, inputs: np.ndarray | jax.Array) -> jax.Array:
-        """The inputs, over all devices where their number divides."""
+    def _sharded(self, inputs: np.ndarray | jax.Array) -> jax.Array:
+        """Shards the inputs over all devices if their number divides evenly, else replicates."""
         mesh = jax.tree.leaves(self._params)[0].sharding.mesh
         divides = len(inputs) % mesh.size == 0
         return jax.device_put(inputs, batch_sharding(mesh) if divides else replicated(mesh))
 
 
 def make_extractor(network: str, *, resize: str = "reference") -> Extractor:
-    """A feature network with its published weights.
+    """Loads a feature network with its published weights.
 
     - 'i3d': 400 logits of Kinetics-400, averaged over time; probabilities are their softmax.
     - 'inception': 2,048 features of an image; probabilities over 1,008 classes if the weights
@@ -96,35 +96,33 @@ def make_extractor(network: str, *, resize: str = "reference") -> Extractor:
     - 'c3d': 4,096 features of 16 frames; probabilities over UCF101's 101 classes.
 
     Args:
-      network: one of these.
-      resize: 'reference' is that of the network's reference implementation, 'half_pixel' what
-        TensorFlow 2 and PyTorch do, which the numbers of many later papers rest on.
+      network: 'i3d', 'inception' or 'c3d'.
+      resize: 'reference' resizes as the network's reference implementation; 'half_pixel' as
+        TensorFlow 2 and PyTorch, and many later papers.
 
     Raises:
-      FileNotFoundError: the weights are nowhere; the message says where to get them.
-      ValueError: no such network or resize.
+      FileNotFoundError: the weights are missing; the message says how to install them.
+      ValueError: the network or the resize is unknown.
     """
-    if resize not in ("reference", "half_pixel"):
-        raise ValueError(f"no resize {resize!r}: reference, half_pixel")
-    tensors = weight_files.load(network)
+    if resize not in RESIZES:
+        raise ValueError(f"resize is {resize!r}, and must be one of {', '.join(RESIZES)}")
+    tensors = load_weights(network)
     module, dimension, min_frames = {
         "i3d": (i3d.I3D(), i3d.NUM_CLASSES, i3d.MIN_FRAMES),
         "inception": (inception.InceptionV3(HEAD in tensors), inception.NUM_FEATURES, 1),
         "c3d": (c3d.C3D(), c3d.NUM_FEATURES, c3d.NUM_FRAMES),
     }[network]
-    on_all = replicated(local_mesh())
-    params = jax.device_put(unflatten_dict(tensors, sep="/"), on_all)
-    digest = weight_files.digest_of(tensors)
-    return Extractor(network, dimension, min_frames, digest, resize, module, params)
+    params = jax.device_put(unflatten_dict(tensors, sep="/"), replicated(local_mesh()))
+    return Extractor(network, dimension, min_frames, digest_of(tensors), resize, module, params)
 
 
 @cache
 def make_extractors(protocol: Protocol) -> dict[str, Extractor]:
-    """The networks of a protocol by name, made once; raises as `make_extractor`."""
+    """Loads the networks of a protocol, by name. Raises as `make_extractor`."""
     return {name: make_extractor(name, resize=protocol.resize) for name in protocol.networks}
 
 
-# Compiled once for a shape, however many extractors there are.
+# Compiled once per shape, also for several extractors.
 @partial(jax.jit, static_argnames=("network", "resize"))
 def _preprocess(network: str, resize: str, params: dict, videos: jax.Array) -> jax.Array:
     if network == "i3d":

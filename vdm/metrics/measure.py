@@ -1,4 +1,4 @@
-"""Two sets of videos and a protocol in, numbers out; what is held does not grow with the videos."""
+"""Measures two sets of videos by a protocol, in memory independent of the number of videos."""
 
 import dataclasses
 import math
@@ -12,24 +12,23 @@ from vdm.metrics.inception_score import ScoreSums
 from vdm.metrics.protocols import METRICS, Protocol
 from vdm.metrics.statistics import FeatureStatistics
 
-# Of the jackknife by which a Frechet distance's error is estimated: video i is in group i modulo
-# this. Networks with more features than _MOST_FEATURES_GROUPED have one group and no error bar: a
-# covariance of 4,096 features takes 134 MB, and its root half a minute.
+# Groups of the jackknife that estimates the error of a Frechet distance; none above this number of
+# features, since a covariance of 4,096 features takes 134 MB, and its root half a minute.
 _GROUPS = 10
-_MOST_FEATURES_GROUPED = 512
+_MAX_GROUPED_FEATURES = 512
 
-# As `vdm.metrics.features.make_extractor` gives it.
+# For example a `vdm.metrics.features.Extractor`.
 Network = Callable[[np.ndarray], Features]
 
 
 @dataclasses.dataclass
 class Summary:
-    """What is kept of a set of videos.
+    """Sufficient statistics of a set of videos.
 
     Attributes:
-      count: of videos.
-      statistics: of (network, view), a group each.
-      scores: of (network, view, number of splits), a split each.
+      count: number of videos.
+      statistics: feature statistics by (network, view), one per jackknife group.
+      scores: score statistics by (network, view, number of splits), one per split.
     """
 
     count: int
@@ -37,7 +36,7 @@ class Summary:
     scores: dict[tuple[str, str, int], list[ScoreSums]]
 
     def merge(self, other: "Summary") -> "Summary":
-        """That of both sets of videos, by the same protocol."""
+        """Returns the summary of both sets of videos, measured by the same protocol."""
         return Summary(
             self.count + other.count,
             _merged_lists(self.statistics, other.statistics),
@@ -54,41 +53,41 @@ def summarize(
     indices: Sequence[int] | None = None,
     batch_size: int = 8,
 ) -> Summary:
-    """Runs the protocol's networks over videos, all of a set or some.
+    """Runs the networks of a protocol over a set of videos, or over a part of it.
 
     Args:
-      videos: uint8 [frames, height, width, 3] each, all of one shape; read one batch at a time.
-      count: videos of the whole set.
-      protocol: which metrics.
-      extractors: a network of each name that the protocol asks for.
-      indices: which of the set the videos are, all by default; there must be as many.
-      batch_size: videos to go through a network at once.
+      videos: uint8 [frames, height, width, 3] each, of equal shape; one batch is read per step.
+      count: number of videos of the whole set.
+      protocol: the protocol.
+      extractors: networks by name, at least those of the protocol.
+      indices: indices of `videos` in the whole set; default all.
+      batch_size: number of videos per call of a network.
 
     Raises:
-      ValueError: too few videos, or frames for a network.
+      ValueError: there are too few videos, or too few frames for a network.
     """
     views = {METRICS[metric] for metric in protocol.metrics}
     scored = {METRICS[metric] for metric in protocol.metrics if metric.startswith("is_")}
     summary = Summary(0, {}, {})
-    of_set = np.arange(count) if indices is None else np.asarray(indices)
-    for batch in _batches(videos, len(of_set), batch_size):
+    own = np.arange(count) if indices is None else np.asarray(indices)
+    for batch in _batches(videos, len(own), batch_size):
         if not protocol.given_frames_counted:
             batch = batch[:, protocol.frames_given :]
-        places = of_set[summary.count :][: len(batch)]
+        positions = own[summary.count :][: len(batch)]
         for network, view in sorted(views):
-            out = _seen_by(extractors[network], view, batch, batch_size)
-            _add_features(summary.statistics, (network, view), places, out["features"])
+            out = _outputs(extractors[network], view, batch, batch_size)
+            _add_features(summary.statistics, (network, view), positions, out["features"])
             if (network, view) in scored:
                 for splits in protocol.inception_splits:
-                    _add_scores(summary.scores, (network, view, splits), places, out, count)
+                    _add_scores(summary.scores, (network, view, splits), positions, out, count)
         summary.count += len(batch)
-    if summary.count < len(of_set):
-        raise ValueError(f"{len(of_set)} videos are needed, and there are {summary.count}")
+    if summary.count < len(own):
+        raise ValueError(f"{len(own)} videos are needed, and there are {summary.count}")
     return summary
 
 
 def compare(real: Summary, generated: Summary, protocol: Protocol) -> dict[str, float]:
-    """The protocol's metrics by name, with the standard errors that are known."""
+    """Returns the metrics of a protocol by name, with standard errors where available."""
     result = {}
     for metric in protocol.metrics:
         network, view = METRICS[metric]
@@ -101,19 +100,19 @@ def compare(real: Summary, generated: Summary, protocol: Protocol) -> dict[str, 
                     result[f"{name}_standard_deviation"] = float(np.std(parts))
             continue
         groups = generated.statistics[network, view]
-        truth = _merged(real.statistics[network, view])
-        result[metric] = _distance(truth, _merged(groups))
+        target = _merged(real.statistics[network, view])
+        result[metric] = _distance(target, _merged(groups))
         if len(groups) == _GROUPS and min(group.count for group in groups) > 1:
-            without = [
-                _distance(truth, _merged(groups[:g] + groups[g + 1 :])) for g in range(_GROUPS)
+            leave_one_out = [
+                _distance(target, _merged(groups[:g] + groups[g + 1 :])) for g in range(_GROUPS)
             ]
-            # The delete-a-group jackknife (Efron and Stein 1981).
-            result[f"{metric}_standard_error"] = math.sqrt((_GROUPS - 1) * np.var(without))
+            # Delete-a-group jackknife (Efron and Stein 1981).
+            result[f"{metric}_standard_error"] = math.sqrt((_GROUPS - 1) * np.var(leave_one_out))
     return result
 
 
 def warnings_of(real: Summary, generated: Summary, protocol: Protocol) -> list[str]:
-    """What a reader of the numbers has to know, a sentence each."""
+    """Returns warnings about the numbers of videos, one sentence each."""
     warnings = []
     for name, summary, expected in (
         ("real", real, protocol.num_real),
@@ -132,7 +131,7 @@ def warnings_of(real: Summary, generated: Summary, protocol: Protocol) -> list[s
                 warnings.append(
                     f"{summary.count} {name} videos are too few for the covariance of {features} "
                     f"features of {network}: the distance is biased, and comparable only with "
-                    "others of as many videos"
+                    "distances of as many videos"
                 )
     return warnings
 
@@ -150,52 +149,65 @@ def _batches(videos: Iterable[np.ndarray], count: int, size: int) -> Iterator[np
         yield np.stack(batch)
 
 
-def _seen_by(
-    extractor: Network, view: str, videos: np.ndarray, batch_size: int
-) -> dict[str, np.ndarray]:
-    """What a network makes of videos [n, ...], without those that fill up the last batch."""
+def _outputs(extractor: Network, view: str, videos: np.ndarray, batch_size: int) -> Features:
+    """Returns a network's outputs for videos [n, ...], which it pads to a full batch."""
     count = len(videos)
     videos = np.resize(videos, (batch_size, *videos.shape[1:])) if count < batch_size else videos
     if view == "video":
         return {name: values[:count] for name, values in extractor(videos).items()}
     if view == "first":
         return {name: values[:count] for name, values in extractor(videos[:, 0]).items()}
-    of_frames = [extractor(videos[:, frame]) for frame in range(videos.shape[1])]
-    out = {"features": np.mean([frame["features"] for frame in of_frames], axis=0)[:count]}
-    if "probabilities" in of_frames[0]:
-        # The mean of the activations before the softmax, up to a constant that the softmax ignores.
+    frames = [extractor(videos[:, frame]) for frame in range(videos.shape[1])]
+    out = {"features": np.mean([frame["features"] for frame in frames], axis=0)[:count]}
+    if "probabilities" in frames[0]:
+        # Mean of the logits, up to a constant that the softmax ignores.
         logits = np.mean(
-            [np.log(np.maximum(frame["probabilities"], 1e-30)) for frame in of_frames], axis=0
+            [np.log(np.maximum(frame["probabilities"], 1e-30)) for frame in frames], axis=0
         )
         odds = np.exp(logits - logits.max(-1, keepdims=True))
         out["probabilities"] = (odds / odds.sum(-1, keepdims=True))[:count]
     return out
 
 
-def _add_features(statistics, key, indices, features):
-    groups = _GROUPS if features.shape[1] <= _MOST_FEATURES_GROUPED else 1
-    so_far = statistics.setdefault(key, [FeatureStatistics.none(features.shape[1])] * groups)
+def _add_features(
+    statistics: dict[tuple[str, str], list[FeatureStatistics]],
+    key: tuple[str, str],
+    indices: np.ndarray,
+    features: np.ndarray,
+) -> None:
+    """Adds features [n, features] of the videos `indices`; video i is in group i modulo groups."""
+    groups = _GROUPS if features.shape[1] <= _MAX_GROUPED_FEATURES else 1
+    parts = statistics.setdefault(key, [FeatureStatistics.empty(features.shape[1])] * groups)
     for group in range(groups):
-        of_group = features[indices % groups == group]
-        so_far[group] = so_far[group].merge(FeatureStatistics.of(of_group))
+        vectors = features[indices % groups == group]
+        parts[group] = parts[group].merge(FeatureStatistics.of(vectors))
 
 
-def _add_scores(scores, key, indices, out, count):
+def _add_scores(
+    scores: dict[tuple[str, str, int], list[ScoreSums]],
+    key: tuple[str, str, int],
+    indices: np.ndarray,
+    out: Features,
+    count: int,
+) -> None:
+    """Adds the probabilities of the videos `indices` to their splits of the `count` videos."""
     network, _, splits = key
     if "probabilities" not in out:
         raise ValueError(
-            f"the Inception Score needs the classes of {network}, whose weights "
-            "are not there: import them with python -m vdm.metrics.import_weights"
+            f"the Inception Score needs the last layer of {network}, which its weights file lacks: "
+            "import weights with python -m vdm.metrics.import_weights"
         )
-    parts = scores.setdefault(key, [ScoreSums.none(out["probabilities"].shape[1])] * splits)
+    parts = scores.setdefault(key, [ScoreSums.empty(out["probabilities"].shape[1])] * splits)
     ends = np.cumsum([len(part) for part in np.array_split(np.arange(count), splits)])
-    of_split = np.searchsorted(ends, indices, side="right")
-    for split in np.unique(of_split):
-        parts[split] = parts[split].merge(ScoreSums.of(out["probabilities"][of_split == split]))
+    split_of_video = np.searchsorted(ends, indices, side="right")
+    for split in np.unique(split_of_video):
+        parts[split] = parts[split].merge(
+            ScoreSums.of(out["probabilities"][split_of_video == split])
+        )
 
 
 def _merged_lists(ours: dict, theirs: dict) -> dict:
-    """Of each key the parts of both, merged one by one."""
+    """Merges two dicts of lists of statistics, list item by list item."""
     both = {
         key: [a.merge(b) for a, b in zip(ours[key], theirs[key], strict=True)]
         for key in ours.keys() & theirs.keys()
@@ -204,7 +216,7 @@ def _merged_lists(ours: dict, theirs: dict) -> dict:
 
 
 def _merged(groups: list[FeatureStatistics]) -> FeatureStatistics:
-    total = FeatureStatistics.none(len(groups[0].mean))
+    total = FeatureStatistics.empty(len(groups[0].mean))
     for group in groups:
         total = total.merge(group)
     return total

@@ -1,9 +1,9 @@
-"""How numbers are made, as data: written whole into every result, beside the number."""
+"""Evaluation protocols as data. Every result contains its whole protocol."""
 
 import dataclasses
 
-# Of each metric: the network whose features or probabilities it reads, and what that sees of a
-# video: the clip, or for Inception the 'first' frame or all, whose activations are averaged.
+# Network and view of each metric. Views: 'video', the clip; for Inception 'first', the first frame,
+# or 'avg', all frames, whose activations are averaged.
 METRICS = {
     "fvd": ("i3d", "video"),
     "is_i3d": ("i3d", "video"),
@@ -15,37 +15,39 @@ METRICS = {
     "is_first": ("inception", "first"),
 }
 RESIZES = ("reference", "half_pixel")
-ANY = 0  # in a number's place: as many as there are
+ANY = 0  # any number
 
 
 @dataclasses.dataclass(frozen=True)
 class Protocol:
-    """What is measured, of which videos.
+    """Metrics, and the videos on which they are computed.
 
     Attributes:
-      name: of the protocol, which names the result file.
-      table: of the paper, or '' for a general protocol.
-      metrics: of METRICS.
-      resize: 'reference', TensorFlow 1's bilinear without half-pixel centres, as the original FVD
-        and FID have it, or 'half_pixel', as most later code does.
-      dataset: that real videos are from.
-      splits: of it; samples are compared with each by itself. 'train' and 'test' stand for what the
-        data set is trained and tested on, and results have its own names of these.
-      num_real, num_generated: videos, of each split; 0 for what the configuration says.
-      frames: of each video, given ones included; 0 for what the videos have.
-      frame_rate: frames per second at which videos are sampled before frameskip; 0 for frames as
+      name: name of the protocol and of its result file.
+      table: table of the paper, '' for a general protocol.
+      metrics: names of METRICS.
+      resize: 'reference', the bilinear resize of TensorFlow 1 without half-pixel centres of the
+        original FVD and FID; or 'half_pixel', that of most later code.
+      dataset: data set of the real videos.
+      splits: splits of the data set; samples are compared with each. 'train' and 'test' are the
+        splits of training and testing; results have the data set's own names.
+      num_real: number of real videos per split, 0 for config.eval.num_videos.
+      num_generated: number of samples, 0 for config.eval.num_videos.
+      frames: number of frames per video with the observed frames, 0 for that of the videos.
+      frame_rate: frames per second at which videos are sampled before frameskip, 0 for frames as
         stored.
-      frameskip: one frame of these is kept.
-      resolution: height and width of videos before the network's resize; 0 for any.
-      frames_given: of each generated video that are the real video's.
-      given_frames_counted: whether those are seen by the network.
-      samples_per_given: generated videos for each real one.
-      real_clips: which frames of a real video are taken.
-      camera: of data sets with several.
-      compression: of the files that real and generated videos are read from.
-      inception_splits: parts for each Inception Score.
-      repeats: of the samples, with the seeds from `seed` on: means and deviations are reported.
-      seed: of the samples.
+      frameskip: distance between consecutive frames.
+      resolution: height and width in pixels before the network's resize, 0 for any.
+      frames_given: number of observed frames per generated video.
+      given_frames_counted: whether the network sees the observed frames.
+      samples_per_given: number of samples per real video.
+      real_clips: description of the frames of a real video that form its clip.
+      camera: camera, in data sets with several.
+      compression: compression of the files of real and generated videos.
+      inception_splits: numbers of splits, one Inception Score each.
+      repeats: number of sets of samples, with seeds `seed` and up; results are means and standard
+        deviations.
+      seed: seed of the samples.
     """
 
     name: str
@@ -73,17 +75,17 @@ class Protocol:
     def __post_init__(self):
         for metric in self.metrics:
             if metric not in METRICS:
-                raise ValueError(f"{metric!r} is none of the metrics {', '.join(METRICS)}")
+                raise ValueError(f"metric is {metric!r}, and must be one of {', '.join(METRICS)}")
         if self.resize not in RESIZES:
-            raise ValueError(f"resize must be one of {', '.join(RESIZES)}, not {self.resize!r}")
+            raise ValueError(f"resize is {self.resize!r}, and must be one of {', '.join(RESIZES)}")
 
     @property
     def networks(self) -> tuple[str, ...]:
-        """The networks that the metrics need, each once."""
+        """Names of the networks that the metrics need, without duplicates."""
         return tuple(dict.fromkeys(METRICS[metric][0] for metric in self.metrics))
 
     def to_dict(self) -> dict:
-        """All fields, for JSON."""
+        """Returns all fields, for JSON."""
         return dataclasses.asdict(self)
 
 
@@ -108,7 +110,7 @@ PAPER = (
         ("fid_c3d", "is_c3d"),
         table="Table 1",
         dataset="ucf101",
-        splits=("test",),  # which is all videos, as training is on all (vdm/data/tfds/registry.py)
+        splits=("test",),  # all videos, as in training (vdm/data/tfds/registry.py)
         num_real=13_320,
         num_generated=10_000,
         frames=16,

@@ -1,4 +1,4 @@
-"""Means and covariances of features as they come, in any order and from any number of processes."""
+"""Streaming means and covariances of features, in any order and over several processes."""
 
 import dataclasses
 
@@ -7,12 +7,12 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class FeatureStatistics:
-    """Count, mean and scatter of feature vectors, in float64. Merging is associative to rounding.
+    """Count, mean and scatter of vectors, in float64. Merging is associative up to rounding.
 
     Attributes:
-      count: how many.
-      mean: [features].
-      scatter: [features, features], the sum of (x - mean) (x - mean)^T.
+      count: number of vectors.
+      mean: mean, [features].
+      scatter: sum of (x - mean) (x - mean)^T, [features, features].
     """
 
     count: int
@@ -20,56 +20,55 @@ class FeatureStatistics:
     scatter: np.ndarray
 
     @classmethod
-    def none(cls, features: int) -> "FeatureStatistics":
-        """Those of no vector of this many features."""
+    def empty(cls, features: int) -> "FeatureStatistics":
+        """Returns the statistics of no vectors, with this number of features."""
         return cls(0, np.zeros(features), np.zeros((features, features)))
 
     @classmethod
     def of(cls, vectors: np.ndarray) -> "FeatureStatistics":
-        """Those of vectors [n, features].
+        """Returns the statistics of vectors [n, features].
 
         Raises:
-          ValueError: another shape, or values that are not finite.
+          ValueError: the shape is another, or values are not finite.
         """
         x = np.asarray(vectors, np.float64)
         if x.ndim != 2:
-            raise ValueError(f"features have the shape {x.shape}, and [n, features] is needed")
+            raise ValueError(f"features have the shape {x.shape}, and must be [n, features]")
         if not np.isfinite(x).all():
             raise ValueError("features have values that are not finite")
         if not len(x):
-            return cls.none(x.shape[1])
+            return cls.empty(x.shape[1])
         mean = x.mean(0)
         centred = x - mean
         return cls(len(x), mean, centred.T @ centred)
 
     def merge(self, other: "FeatureStatistics") -> "FeatureStatistics":
-        """Those of both sets (Chan, Golub and LeVeque 1983), without loss where means differ.
+        """Returns the statistics of both sets (Chan, Golub and LeVeque 1983).
 
         Raises:
-          ValueError: another number of features.
+          ValueError: the numbers of features differ.
         """
         if self.mean.shape != other.mean.shape:
             raise ValueError(
-                f"statistics of {len(self.mean)} and of {len(other.mean)} features do not merge"
+                f"statistics of {len(self.mean)} and {len(other.mean)} features cannot be merged"
             )
         count = self.count + other.count
         if not count:
             return self
-        apart = other.mean - self.mean
-        share = other.count / count
+        difference = other.mean - self.mean
+        weight = other.count / count
+        between = self.count * weight * np.outer(difference, difference)
         return FeatureStatistics(
-            count,
-            self.mean + share * apart,
-            self.scatter + other.scatter + self.count * share * np.outer(apart, apart),
+            count, self.mean + weight * difference, self.scatter + other.scatter + between
         )
 
     @property
     def covariance(self) -> np.ndarray:
-        """[features, features], unbiased.
+        """The unbiased covariance, [features, features].
 
         Raises:
-          ValueError: fewer than 2 vectors.
+          ValueError: there are fewer than 2 vectors.
         """
         if self.count < 2:
-            raise ValueError(f"a covariance needs 2 vectors or more, and there are {self.count}")
+            raise ValueError(f"a covariance needs at least 2 vectors, and there are {self.count}")
         return self.scatter / (self.count - 1)

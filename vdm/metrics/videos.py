@@ -1,4 +1,4 @@
-"""The videos below a path, one clip after another, for the metrics."""
+"""Reads clips of all videos under a path, for the metrics."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -14,17 +14,17 @@ from vdm.video.timing import describe_length
 
 @dataclasses.dataclass(frozen=True)
 class VideoSet:
-    """Clips of one shape, read as they are asked for.
+    """An iterable of clips of equal shape, read lazily.
 
     Attributes:
-      path: what `vdm.video.folders.find_videos` takes: a folder, a video or an array file.
-      videos: all of them, by name, at `frame_rate`.
-      frames: number of frames of a clip.
-      size: height and width of a clip, in pixels.
-      frameskip: one frame of these is kept.
-      clips_per_video: clips of each video, evenly spread over it; one is its beginning.
-      resolution: height and width to which the square in the middle is resized; 0 for as it is.
-      frame_rate: frames per second at which videos are sampled; 0 for frames as stored.
+      path: folder, video or array file, as `vdm.video.folders.find_videos` takes it.
+      videos: all videos by name, at `frame_rate`.
+      frames: number of frames per clip.
+      size: height and width of a clip in pixels.
+      frameskip: distance between consecutive frames of a clip.
+      clips_per_video: number of evenly spaced clips per video; 1 for the first frames.
+      resolution: height and width to which the central square is resized, 0 for no resize.
+      frame_rate: frames per second at which videos are sampled, 0 for frames as stored.
     """
 
     path: Path
@@ -40,10 +40,10 @@ class VideoSet:
         return len(self.videos) * self.clips_per_video
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        """Clips uint8 [frames, height, width, 3].
+        """Yields clips uint8 [frames, height, width, 3].
 
         Raises:
-          ValueError: a video that has changed since it was opened, named.
+          ValueError: a video, which the message names, has changed since it was opened.
         """
         length = _length(self.frames, self.frameskip)
         for video in self.videos.values():
@@ -56,18 +56,18 @@ class VideoSet:
 
     @property
     def warnings(self) -> list[str]:
-        """What a reader of the numbers should know of the frames that were left out."""
+        """Warnings about frames that no clip contains."""
         longest = max(self.videos, key=lambda name: self.videos[name].num_frames)
         used = _length(self.frames, self.frameskip)
         found = self.videos[longest].num_frames
         if found <= used:
             return []
         return [
-            f"videos of {self.path} have up to {found} frames ({longest}), of which clips of "
-            f"{self.frames} are measured, the first {used} frames of each video"
+            f"videos of {self.path} have up to {found} frames ({longest}), and only the first "
+            f"{used} frames of each video are measured, as clips of {self.frames}"
             if self.clips_per_video == 1
-            else f"videos of {self.path} have up to {found} frames ({longest}), of which "
-            f"{self.clips_per_video} clips of {self.frames} are measured"
+            else f"videos of {self.path} have up to {found} frames ({longest}), and only "
+            f"{self.clips_per_video} clips of {self.frames} frames are measured"
         ]
 
 
@@ -80,20 +80,20 @@ def open_videos(
     resolution: int = 0,
     frame_rate: float = 0.0,
 ) -> VideoSet:
-    """Opens all videos below a path; each is decoded, so that its frames are known.
+    """Opens all videos under a path. Decodes each of them once to count its frames.
 
     Args:
-      path: as of VideoSet.
-      frames: of each clip, or 0 for as many as the first video has.
-      frameskip: as of VideoSet.
-      clips_per_video: as of VideoSet.
-      resolution: as of VideoSet.
-      frame_rate: as of VideoSet.
+      path: as in `VideoSet`.
+      frames: number of frames per clip, 0 for the number of frames of the first video.
+      frameskip: as in `VideoSet`.
+      clips_per_video: as in `VideoSet`.
+      resolution: as in `VideoSet`.
+      frame_rate: as in `VideoSet`.
 
     Raises:
       FileNotFoundError: there is no such path.
-      ValueError: an empty folder, or a video that cannot be read, is too short, has another size
-        than the first, or lacks the timestamps that a frame rate needs.
+      ValueError: there are no videos; or one is unreadable or too short, has another size than the
+        first, or lacks the timestamps that a frame rate needs.
     """
     index = index_folder(path, save=False, frame_rate=frame_rate)
     index.check_readable()
@@ -116,5 +116,5 @@ def open_videos(
 
 
 def _length(frames: int, frameskip: int) -> int:
-    """Frames of a video from the first to the last of a clip."""
+    """Returns the number of frames that a clip spans in its video."""
     return (frames - 1) * frameskip + 1

@@ -11,7 +11,7 @@ import ml_collections
 import numpy as np
 
 from vdm.data.captions.encoded import encode_given
-from vdm.data.datasets import make_source
+from vdm.data.datasets import make_data_set
 from vdm.data.folder.user_videos import load_videos
 from vdm.sampling.tasks import frames_needed
 from vdm.video.pixels import from_uint8
@@ -51,7 +51,7 @@ def conditions(config: ml_collections.ConfigDict, indices: Indices) -> dict[str,
         }
     if data.condition == "none":
         return {}
-    source = make_source(config, "test")
+    source = make_data_set(config, "test")
     examples = [source.example(int(i)) for i in examples_of(config, indices)]
     names = {"label": ("label",), "text": ("text", "text_mask")}[data.condition]
     return {name: np.stack([example[name] for example in examples]) for name in names}
@@ -65,7 +65,7 @@ def describe_conditions(
     if data.condition == "label":
         return {"label": conditions(config, indices)["label"]}
     if data.condition == "text":
-        source = make_source(config, "test")
+        source = make_data_set(config, "test")
         captions = [
             settings.caption or source.caption(int(i)) for i in examples_of(config, indices)
         ]
@@ -80,12 +80,12 @@ def make_observed(config: ml_collections.ConfigDict) -> Callable[[Indices], np.n
     config.sample.observed, repeated cyclically, or held-out videos.
 
     Raises:
-      ValueError, OSError: as of `load_observed` and `make_source`.
+      ValueError, OSError: as of `load_observed` and `make_data_set`.
     """
     if config.sample.observed:
         videos = from_uint8(load_observed(config))
         return lambda indices: videos[examples_of(config, indices) % len(videos)]
-    source = make_source(config, "test")
+    source = make_data_set(config, "test")
     return lambda indices: np.stack(
         [source.example(int(i))["video"] for i in examples_of(config, indices)]
     )

@@ -12,8 +12,8 @@ import ml_collections
 import numpy as np
 
 from vdm.build import count_parameters
-from vdm.data.datasets import make_source
-from vdm.data.pipeline import Batches
+from vdm.data.batches import Batches
+from vdm.data.datasets import make_data_set
 from vdm.parallel.mesh import check_divides, make_mesh, param_shardings
 from vdm.parallel.messages import is_first_process
 from vdm.parallel.preemption import PreemptionNotice
@@ -55,7 +55,7 @@ def train(config: ml_collections.ConfigDict, workdir: Path, *, preview: Preview)
     # ---- Checks: before anything is written.
     mesh = make_mesh(config)
     check_divides(mesh, training.batch_size, "training.batch_size", training.accumulate)
-    source = make_source(config, "train")
+    source = make_data_set(config, "train")
 
     # ---- State: restored, or new.
     initial = partial(init_state, config)

@@ -1,4 +1,4 @@
-"""Captions through a language model: what is stored, and what a small BERT itself gives."""
+"""Captions through a language model: the stored vectors, and those of a small BERT."""
 
 import json
 
@@ -16,7 +16,7 @@ from vdm.data.captions.encoded import (
     write_text,
 )
 from vdm.data.captions.word_vectors import encode_caption
-from vdm.data.datasets import make_source
+from vdm.data.datasets import make_data_set
 from vdm.data.encode_text import encode_data_set
 
 WORDS = ["a", "man", "woman", "rides", "walks", "horse", "the", "dog", "on", "beach"]
@@ -25,13 +25,13 @@ CAPTIONS = [
     "the dog walks on the beach",
     "",
     "a woman",
-    "A man rides a horse",  # the same to an uncased tokenizer, and another caption
-    "a man walks the dog on the beach on a horse the woman rides",  # cut off
+    "A man rides a horse",  # another caption, with equal tokens for an uncased tokenizer
+    "a man walks the dog on the beach on a horse the woman rides",  # truncated
 ]
 
 
 class WordVectors:
-    """An encoder without a language model: one vector a word."""
+    """An encoder without a language model: one vector per word."""
 
     name, tokens, width = "word vectors", 16, 12
 
@@ -43,7 +43,7 @@ class WordVectors:
         return {"tokens": self.tokens, "width": self.width}
 
 
-def test_what_is_stored_is_read_back(tmp_path):
+def test_stored_vectors_are_read_back(tmp_path):
     folder = tmp_path / "text" / "words_16"
     assert write_text(folder, CAPTIONS + CAPTIONS, WordVectors(), batch_size=4) == len(CAPTIONS)
     stored = StoredText(folder, "a command")
@@ -56,7 +56,7 @@ def test_what_is_stored_is_read_back(tmp_path):
     assert (folder / "tokens.bin").stat().st_size == 2 * 12 * sum(
         len(caption.split()) for caption in CAPTIONS
     )
-    with pytest.raises(ValueError, match=r"'a cat' is not among those in .* by a command"):
+    with pytest.raises(ValueError, match=r"'a cat' is not encoded in .*: run a command again"):
         stored("a cat")
     # Written again, with other captions.
     write_text(folder, ["a cat"], WordVectors())
@@ -96,7 +96,7 @@ def _config(bert):
     return config
 
 
-def test_captions_are_what_bert_gives(bert, tmp_path):
+def test_encoded_captions_equal_berts_last_hidden_states(bert, tmp_path):
     import torch
     import transformers
 
@@ -108,7 +108,7 @@ def test_captions_are_what_bert_gives(bert, tmp_path):
     tokenizer = transformers.BertTokenizer(str(bert / "vocab.txt"))
     model = transformers.BertModel.from_pretrained(bert).eval()
     for caption in filter(None, CAPTIONS):
-        # One caption at a time, without padding.
+        # One caption per call, without padding.
         ids = tokenizer(caption, truncation=True, max_length=10)["input_ids"]
         assert tokenizer.unk_token_id not in ids
         with torch.no_grad():
@@ -149,10 +149,10 @@ def test_captions_of_a_data_set_come_with_its_clips(bert, tmp_path):
     config.data.update(name="captioned_videos", tfds_dir=str(tmp_path), tfds_config="8x8")
     config.data.update(channels=3, resolution=8, num_images=2)
     with pytest.raises(ValueError, match="no encoded captions in"):
-        make_source(config, "train")
+        make_data_set(config, "train")
     folder, count = encode_data_set(config)
     assert count == 4 and folder.parent.parent == tmp_path / "captioned_videos" / "8x8" / "1.0.0"
-    source = make_source(config, "train")
+    source = make_data_set(config, "train")
     example = source.example(0)
     expected, mask = encode_given(config, source.caption(0))
     np.testing.assert_allclose(example["text"], expected, atol=2e-3)
@@ -160,7 +160,7 @@ def test_captions_of_a_data_set_come_with_its_clips(bert, tmp_path):
     assert example["image_text"].shape == (2, 10, 16) and example["image_text_mask"].any(-1).all()
 
 
-def test_what_is_missing_is_named(bert, tmp_path):
+def test_errors_name_the_missing_input(bert, tmp_path):
     config = _config(bert)
     with pytest.raises(
         ValueError, match=r"no encoded captions in .*python -m vdm\.data\.encode_text"

@@ -1,4 +1,4 @@
-"""Manifests: both formats say the same, and what is wrong is said with its line."""
+"""Manifests: both formats give the same entries, and errors name the line."""
 
 import json
 import re
@@ -21,7 +21,7 @@ def _write(tmp_path, name, text):
 
 
 @pytest.mark.parametrize("newline", ["\n", "\r\n"])
-@pytest.mark.parametrize("mark", ["", "\ufeff"])  # which spreadsheets write
+@pytest.mark.parametrize("mark", ["", "\ufeff"])  # a byte order mark, as spreadsheets write it
 def test_csv(tmp_path, newline, mark):
     rows = [
         "file,split,caption,label,views",
@@ -47,25 +47,25 @@ def test_json_lines(tmp_path):
     ("name", "text", "sentence"),
     [
         ("a.txt", "file\nx", "a.txt is of another type"),
-        ("a.csv", "", "a column `file` is needed"),
+        ("a.csv", "", "a column `file` is required"),
         ("a.csv", "path,label\nx,y\n", "has the columns ['path', 'label'], and a column `file`"),
         ("a.csv", "file,label\n", "lists no videos"),
         ("a.csv", "file,label\nx,y\nz\n", "line 3 of .*another number of columns"),
         ("a.csv", "file,label\nx,y\nz,y,w\n", "line 3 of .*another number of columns"),
         ("a.csv", "file,label\nx,y\n,y\n", "`file` in line 3 of .* is empty"),
         ("a.csv", "file,label\nx,1\ny,1\nx,2\n", "line 4 of .* has 'x', as line 2 has"),
-        ("a.jsonl", '{"file": "x"}\n{"file": \n', "line 2 of .* is no JSON"),
-        ("a.jsonl", '["x"]', "line 1 of .* is no object with `file`"),
+        ("a.jsonl", '{"file": "x"}\n{"file": \n', "line 2 of .* is not valid JSON"),
+        ("a.jsonl", '["x"]', "line 1 of .* is not an object with `file`"),
         ("a.jsonl", '{"file": "x", "caption": ["a"]}', "`caption` in line 1 of .* is ['a']"),
     ],
 )
-def test_what_is_wrong_is_said(tmp_path, name, text, sentence):
+def test_errors_name_the_file_and_the_line(tmp_path, name, text, sentence):
     pattern = ".*".join(map(re.escape, sentence.split(".*")))
     with pytest.raises(ValueError, match=pattern):
         read_manifest(_write(tmp_path, name, text))
 
 
-def test_text_that_is_not_utf8_is_said(tmp_path):
+def test_text_that_is_not_utf8_is_an_error(tmp_path):
     path = tmp_path / "a.csv"
     path.write_bytes("file,label\nä,b\n".encode("latin-1"))
     with pytest.raises(ValueError, match=r"a\.csv cannot be read as a manifest"):

@@ -13,7 +13,7 @@ def _random(*shape):
 
 
 def _write_images(folder, video, suffix=".png"):
-    """One image a frame, with names whose natural order is not the alphabetical one."""
+    """Writes one image per frame; the natural order of the names is not the alphabetical order."""
     folder.mkdir()
     for index, frame in enumerate(video):
         Image.fromarray(frame.squeeze()).save(folder / f"frame_{index}{suffix}")
@@ -21,7 +21,7 @@ def _write_images(folder, video, suffix=".png"):
 
 
 def _grey(video):
-    """ITU-R 601-2, which Pillow's manual gives for 'L', of [..., 3] to [..., 1]."""
+    """Converts [..., 3] to [..., 1] by ITU-R 601-2, as Pillow documents mode "L"."""
     return (video @ np.array([299, 587, 114]) / 1000)[..., None]
 
 
@@ -29,7 +29,7 @@ def _grey(video):
 @pytest.mark.parametrize(
     "order", [[0, 1, 2, 3, 4], [0, 0, 1, 1, 1, 2], [0, 1, 2, 2, 2], [3, 0, 0, 3, 3]]
 )
-def test_a_gif_of_this_project_comes_back_with_every_repeated_frame(tmp_path, channels, order):
+def test_gifs_written_by_vdm_keep_repeated_frames(tmp_path, channels, order):
     video = _random(5, 6, 6, channels)[order]
     path = tmp_path / "a.GIF"
     path.write_bytes(gif_bytes(video, scale=1))
@@ -39,7 +39,7 @@ def test_a_gif_of_this_project_comes_back_with_every_repeated_frame(tmp_path, ch
         np.testing.assert_array_equal(read, video[None, :num_frames])
 
 
-def test_the_durations_of_other_gifs_are_counted_in_the_shortest(tmp_path):
+def test_durations_of_other_gifs_are_multiples_of_the_shortest(tmp_path):
     frames = _random(4, 6, 6, 1)
     pictures = [Image.fromarray(frame[..., 0]) for frame in frames]
     for durations, expected in (
@@ -62,7 +62,7 @@ def test_a_gif_whose_frames_are_patches_is_composited(tmp_path):
     path.write_bytes(gif_bytes(frames, scale=1))
     with Image.open(path) as picture:
         picture.seek(1)
-        assert picture.tile[0][1] != (0, 0, 6, 6)  # Pillow stored what differs alone
+        assert picture.tile[0][1] != (0, 0, 6, 6)  # Pillow stored only the patch that differs
     read = load_videos(path, num_frames=3, channels=1, **_SIZE)
     np.testing.assert_array_equal(read[0], frames)
 
@@ -112,7 +112,7 @@ def test_channels_are_converted_whatever_the_file(tmp_path):
     np.testing.assert_array_equal(read, np.stack([np.concatenate([grey] * 3, axis=-1)] * 3))
 
 
-def test_what_is_transparent_is_shown_on_black(tmp_path):
+def test_transparent_pixels_are_black(tmp_path):
     pixels = _random(6, 6, 4)
     pixels[..., 3] = np.where(np.arange(6) < 3, 0, 255)
     Image.fromarray(pixels).save(tmp_path / "a.png")
@@ -227,7 +227,7 @@ def _npz(**arrays):
         (_npz(video=_random(2, 3, 6, 6, 1)), "x.npz has 3 frames, and 4 are needed"),
     ],
 )
-def test_what_is_wrong_is_said_in_one_sentence_that_names_the_file(tmp_path, write, sentence):
+def test_errors_are_one_sentence_that_names_the_file(tmp_path, write, sentence):
     path = write(tmp_path)
     kind = FileNotFoundError if write is _missing else ValueError
     with pytest.raises(kind, match=sentence) as caught:
@@ -257,5 +257,5 @@ def test_one_bad_video_among_good_ones_is_an_error(tmp_path):
         (tmp_path / f"{index}.gif").write_bytes(gif_bytes(_random(count, 6, 6, 1), scale=1))
     with pytest.raises(ValueError, match=r"2\.gif has 2 frames, and 4 are needed"):
         load_videos(tmp_path, num_frames=4, channels=1, **_SIZE)
-    with pytest.raises(ValueError, match="channels must be 1 or 3, not 2"):
+    with pytest.raises(ValueError, match="channels is 2, and must be 1 or 3"):
         load_videos(tmp_path, num_frames=2, channels=2, **_SIZE)

@@ -1,4 +1,4 @@
-"""A folder of videos: what is taken, what is skipped and why, and what comes out of it."""
+"""A folder of videos: which are used, which are skipped and why, and the clips."""
 
 import json
 import os
@@ -10,18 +10,19 @@ import pytest
 from PIL import Image
 
 from configs import folder as folder_config
+from tests.data.names import clip_names
 from tests.data.video_writing import number_of, numbered, write_sound, write_video
-from vdm.data.datasets import held_out_videos, make_source
+from vdm.data.datasets import held_out_videos, make_data_set
 from vdm.data.folder.videos import open_folder
 from vdm.video import index as video_index
 from vdm.video.display import gif_bytes
 from vdm.video.index import INDEX_NAME, index_folder
 
-_GOOD = 12  # videos in the folder, besides the bad ones
+_GOOD = 12  # number of usable videos in the folder
 
 
 @pytest.fixture(autouse=True)
-def _forgets_folders():
+def _clear_cache():
     open_folder.cache_clear()
 
 
@@ -33,19 +34,19 @@ def _write_images(folder, frames):
 
 @pytest.fixture(scope="module")
 def _written(tmp_path_factory):
-    """Videos of 20 to 31 numbered frames in three folders; of each, the shade says which it is."""
+    """Videos of 20 to 31 numbered frames in three folders, each with its own shade."""
     folder = tmp_path_factory.mktemp("videos")
     for index in range(_GOOD):
         frames = [numbered(n, 40, 60, shade=8 * index) for n in range(20 + index)]
-        place = folder / "abc"[index % 3]
-        place.mkdir(exist_ok=True)
+        subfolder = folder / "abc"[index % 3]
+        subfolder.mkdir(exist_ok=True)
         if index == 0:
-            _write_images(place / "0", frames)
+            _write_images(subfolder / "0", frames)
         elif index == 1:
-            (place / "1.gif").write_bytes(gif_bytes(np.stack(frames), scale=1))
+            (subfolder / "1.gif").write_bytes(gif_bytes(np.stack(frames), scale=1))
         else:
             suffix = (".mp4", ".mkv", ".mov")[index % 3]
-            write_video(place / f"{index}{suffix}", frames, options={"crf": "10", "bf": "2"})
+            write_video(subfolder / f"{index}{suffix}", frames, options={"crf": "10", "bf": "2"})
     (folder / "a" / "empty.mp4").touch()
     (folder / "a" / "corrupt.mkv").write_bytes(np.random.default_rng(0).bytes(5000))
     write_sound(folder / "b" / "audio.mp4")
@@ -75,19 +76,19 @@ def _config(videos, **data):
 
 
 def test_bad_files_are_skipped_and_named_with_the_reason(videos, capsys):
-    source = make_source(_config(videos), "train")
-    held_out = make_source(_config(videos), "test")
-    names = {*source.clip_ids(0, len(source)), *held_out.clip_ids(0, len(held_out))}
+    source = make_data_set(_config(videos), "train")
+    held_out = make_data_set(_config(videos), "test")
+    names = {*clip_names(source, range(len(source))), *clip_names(held_out, range(len(held_out)))}
     assert len(names) == len(source) + len(held_out) == _GOOD and not names & _BAD.keys()
     report = (videos / "video_index.txt").read_text().splitlines()
     assert report[0] == f"{videos}: 12 videos are used, and 4 skipped"
     others = [".hidden.mp4 is hidden", "notes.txt is no video or image by its name"]
     assert sorted(report[1:]) == sorted([f"{name} {why}" for name, why in _BAD.items()] + others)
-    said = capsys.readouterr().out
-    assert said.count("4 skipped") == 1 and "1 'has no video'" in said
+    printed = capsys.readouterr().out
+    assert printed.count("4 skipped") == 1 and "1 'has no video'" in printed
 
 
-def test_frames_are_those_asked_for_whatever_the_file(videos):
+def test_every_kind_of_file_returns_the_requested_frames(videos):
     rng = np.random.default_rng(0)
     for reader in open_folder(videos, needed_frames=16).values():
         for index, name in enumerate(reader.names):
@@ -101,8 +102,8 @@ def test_frames_are_those_asked_for_whatever_the_file(videos):
 def test_pixels_agree_with_an_independent_decode_and_resize(videos, kind):
     index = {"mp4": "a/3.mp4", "gif": "b/1.gif", "images": "a/0"}[kind]
     reader = open_folder(videos, needed_frames=16, test_share=0)["train"]
-    source = make_source(_config(videos, test_share=0.0), "train")
-    position = next(i for i in range(len(source)) if source.clip_ids(i, 1) == [index])
+    source = make_data_set(_config(videos, test_share=0.0), "train")
+    position = next(i for i in range(len(source)) if clip_names(source, [i]) == [index])
     clip = source.example(position)["video"]
     if kind == "images":
         images = [Image.open(videos / index / f"frame_{n}.png") for n in range(20)]
@@ -129,26 +130,26 @@ def test_pixels_agree_with_an_independent_decode_and_resize(videos, kind):
     assert reader.open(reader.names.index(index)).num_frames == len(frames)
 
 
-def test_all_bad_is_an_error_that_says_why(videos):
+def test_a_folder_without_usable_videos_is_an_error_with_the_reasons(videos):
     for name in "abc":
         for path in (videos / name).iterdir():
             if f"{name}/{path.name}" not in _BAD:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
     with pytest.raises(ValueError, match=r"no video that can be used: a/corrupt\.mkv cannot be"):
-        make_source(_config(videos), "train")
+        make_data_set(_config(videos), "train")
     empty = videos / "empty"
     empty.mkdir()
     with pytest.raises(ValueError, match=r"has no video that can be used$"):
-        make_source(_config(empty), "train")
+        make_data_set(_config(empty), "train")
     with pytest.raises(FileNotFoundError, match="nowhere does not exist"):
-        make_source(_config(videos / "nowhere"), "train")
+        make_data_set(_config(videos / "nowhere"), "train")
     with pytest.raises(NotADirectoryError, match="is a file"):
-        make_source(_config(videos / "notes.txt"), "train")
+        make_data_set(_config(videos / "notes.txt"), "train")
     with pytest.raises(ValueError, match=r"config\.data\.path is empty"):
-        make_source(_config(""), "train")
+        make_data_set(_config(""), "train")
 
 
-def test_the_index_is_made_once_and_changed_files_are_decoded_again(videos, monkeypatch):
+def test_the_index_is_built_once_and_changed_files_are_decoded_again(videos, monkeypatch):
     first = index_folder(videos)
     examined = []
     whole = video_index.open_video
@@ -168,13 +169,11 @@ def test_the_index_is_made_once_and_changed_files_are_decoded_again(videos, monk
     assert index_folder(videos) == changed and len(examined) > 10
 
 
-def test_an_index_goes_to_the_cache_where_the_folder_cannot_be_written(
-    videos, tmp_path, monkeypatch
-):
+def test_the_index_is_in_the_cache_if_the_folder_is_read_only(videos, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     access = os.access
     monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK and access(path, mode))
-    source = make_source(_config(videos), "train")
+    source = make_data_set(_config(videos), "train")
     assert len(source) and not (videos / INDEX_NAME).exists()
     assert len(list((tmp_path / "cache").rglob("video_index.*"))) == 2
 
@@ -182,15 +181,15 @@ def test_an_index_goes_to_the_cache_where_the_folder_cannot_be_written(
 def test_classes_are_sub_folders(videos):
     config = _config(videos, condition="label")
     with pytest.raises(ValueError, match=r"num_classes is 0, and the videos of .* have 3 classes"):
-        make_source(config, "train")
+        make_data_set(config, "train")
     config.model.num_classes = 3
     for split in ("train", "test"):
-        source = make_source(config, split)
-        for index, name in enumerate(source.clip_ids(0, len(source))):
+        source = make_data_set(config, split)
+        for index, name in enumerate(clip_names(source, range(len(source)))):
             assert source.example(index)["label"] == "abc".index(name[0])
 
 
-def test_a_manifest_says_what_is_in_a_folder(videos):
+def test_a_manifest_selects_and_describes_videos(videos):
     rows = [
         {"file": "a/3.mp4", "caption": "three", "label": "x", "split": "train"},
         {"file": "a/0", "caption": "nought", "label": "y", "split": "train"},
@@ -202,9 +201,9 @@ def test_a_manifest_says_what_is_in_a_folder(videos):
     (videos / "manifest.jsonl").write_text("\n".join(map(json.dumps, rows)))
     config = _config(videos, condition="text", text_tokens=4)
     config.model.text_width = 8
-    train, test = (make_source(config, split) for split in ("train", "test"))
-    assert sorted(train.clip_ids(0, 2)) == ["a/0", "a/3.mp4"] and len(train) == 2
-    assert test.clip_ids(0, 1) == ["b/1.gif"] and test.caption(0) == "one"
+    train, test = (make_data_set(config, split) for split in ("train", "test"))
+    assert sorted(clip_names(train, range(2))) == ["a/0", "a/3.mp4"] and len(train) == 2
+    assert clip_names(test, [0]) == ["b/1.gif"] and test.caption(0) == "one"
     assert test.example(0)["text"].shape == (4, 8)
     report = (videos / "video_index.txt").read_text()
     for line in (
@@ -216,14 +215,14 @@ def test_a_manifest_says_what_is_in_a_folder(videos):
         assert f"\n{line}\n" in report
     config = _config(videos, condition="label")
     config.model.num_classes = 3
-    assert make_source(config, "test").label(0) == 1
+    assert make_data_set(config, "test").label(0) == 1
     (videos / "manifest.csv").write_text("file\na/0\n")
     open_folder.cache_clear()
-    with pytest.raises(ValueError, match=r"has manifest\.csv and manifest\.jsonl: one is needed"):
-        make_source(config, "test")
+    with pytest.raises(ValueError, match=r"has manifest\.csv and manifest\.jsonl, and"):
+        make_data_set(config, "test")
 
 
-def test_held_out_videos_stay_where_they_are(videos):
+def test_held_out_videos_stay_held_out_when_videos_are_added(videos):
     splits = open_folder(videos, needed_frames=16, test_share=0.3)
     held_out = set(splits["test"].names)
     assert held_out and not held_out & set(splits["train"].names)
@@ -236,7 +235,7 @@ def test_held_out_videos_stay_where_they_are(videos):
     assert 1 <= len(more["test"].names) - len(held_out) <= 14
 
     with pytest.raises(ValueError, match=r"is in the split 'test'.*test_share, 0\.0"):
-        make_source(_config(videos, test_share=0.0), "test")
+        make_data_set(_config(videos, test_share=0.0), "test")
     real = held_out_videos(_config(videos), 18)
     assert real.example(0)["video"].shape == (18, 16, 16, 3)
     with pytest.raises(ValueError, match="99 are needed"):
@@ -244,20 +243,21 @@ def test_held_out_videos_stay_where_they_are(videos):
 
 
 def test_order_is_the_same_on_two_processes_and_after_a_kill(videos):
-    """Two epochs of a real folder: ids, and pixels of some batches."""
+    """Two epochs of a real folder: names, and pixels of some batches."""
     size, config = 4, _config(videos)
-    source = make_source(config, "train")
+    source = make_data_set(config, "train")
     steps = 2 * len(source) // size
-    alone = [source.clip_ids(step, size) for step in range(steps)]
+    alone = [clip_names(source, range(step * size, (step + 1) * size)) for step in range(steps)]
     flat = [name for batch in alone for name in batch]
     assert sorted(flat[: len(source)]) == sorted(source.reader.names)
     for process in range(2):
         rows = range(2 * process, 2 * process + 2)
         for start in np.random.default_rng(process).integers(0, steps, 3):
             open_folder.cache_clear()
-            again = make_source(config, "train")
+            again = make_data_set(config, "train")
             for step in range(start, steps):
-                assert again.clip_ids(step, size, rows=rows) == alone[step][rows.start : rows.stop]
+                indices = [step * size + row for row in rows]
+                assert clip_names(again, indices) == alone[step][rows.start : rows.stop]
             np.testing.assert_array_equal(
                 again.batch(start, size, rows=rows)["video"],
                 source.batch(start, size)["video"][rows.start : rows.stop],
@@ -265,7 +265,7 @@ def test_order_is_the_same_on_two_processes_and_after_a_kill(videos):
 
 
 def test_real_clips(shared_data, tmp_path):
-    """Every file of many kinds is taken, and its last frames are there."""
+    """Files of many kinds are all used, and their last frames are readable."""
     clips = shutil.copytree(shared_data("clips"), tmp_path / "clips")
     clips.chmod(0o755)
     splits = open_folder(clips, needed_frames=16)

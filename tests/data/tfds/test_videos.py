@@ -1,4 +1,4 @@
-"""BAIR and UCF101 as TFDS itself prepares them, read at random access and trained on."""
+"""BAIR and UCF101, prepared by TFDS: random access and training."""
 
 import dataclasses
 import os
@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from configs.moving_digits import get_config
+from tests.data.names import clip_names
 from tests.data.official_layout import link_ffmpeg, prepare_bair, prepare_ucf101
 from vdm.build import init_params
-from vdm.data.datasets import held_out_videos, make_source
+from vdm.data.datasets import held_out_videos, make_data_set
 from vdm.data.tfds.videos import EncodedVideo, TfdsVideos, prepared_folder
 from vdm.evaluation import protocol
 from vdm.metrics.protocols import PROTOCOLS
@@ -40,7 +41,7 @@ def bair_videos():
 
 @pytest.fixture(scope="module")
 def ucf101_videos():
-    """A bright square on a dark ground, which moves to the right, in another colour each."""
+    """A bright square of another colour per video moves right on a dark background."""
     videos = {}
     for number, name in enumerate(UCF101_NAMES):
         frames = np.full((20 + number, 48, 64, 3), 20 * number, np.uint8)
@@ -52,7 +53,7 @@ def ucf101_videos():
 
 @pytest.fixture(scope="module")
 def data_dirs(tmp_path_factory, bair_videos, ucf101_videos):
-    """TFDS's data_dir with both data sets, for each file format."""
+    """TFDS's data_dir with both data sets, per file format."""
     folders = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PATH", link_ffmpeg(tmp_path_factory.mktemp("bin")))
@@ -73,12 +74,12 @@ def _as_tfds_reads_it(folder, split):
 @pytest.mark.parametrize("file_format", FORMATS)
 @pytest.mark.parametrize("split", ["train", "test", "train[1:3]", "train+test"])
 @pytest.mark.parametrize("camera", ["image_main", "image_aux1"])
-def test_bair_is_what_tfds_reads(data_dirs, file_format, split, camera):
+def test_bair_equals_what_tfds_reads(data_dirs, file_format, split, camera):
     folder = data_dirs[file_format] / "bair_robot_pushing_small" / "2.0.0"
     videos = TfdsVideos(folder, split, frames=camera)
     expected = _as_tfds_reads_it(folder, split)
     assert len(videos) == len(expected)
-    if split == "train+test":  # which tf.data reads in turns
+    if split == "train+test":  # which tf.data interleaves
         expected = _as_tfds_reads_it(folder, "train") + _as_tfds_reads_it(folder, "test")
     for index in reversed(range(len(videos))):
         assert videos.open(index).num_frames == 30
@@ -89,7 +90,7 @@ def test_bair_is_what_tfds_reads(data_dirs, file_format, split, camera):
 
 
 @pytest.mark.parametrize("file_format", FORMATS)
-def test_ucf101_is_what_tfds_reads(data_dirs, file_format):
+def test_ucf101_equals_what_tfds_reads(data_dirs, file_format):
     folder = data_dirs[file_format] / "ucf101" / "ucf101_1" / "2.0.0"
     videos = TfdsVideos(folder, "train", label="label")
     expected = _as_tfds_reads_it(folder, "train")
@@ -114,10 +115,10 @@ def _config(name, data_dir, **data):
 
 
 @pytest.mark.parametrize("camera", [0, 1])
-def test_held_out_bair_is_the_first_frames_of_each_test_video(data_dirs, bair_videos, camera):
+def test_held_out_bair_clips_are_first_frames_of_test_videos(data_dirs, bair_videos, camera):
     config = _config("bair_robot_pushing_small", data_dirs["tfrecord"])
     config.data.camera = ("image_main", "image_aux1")[camera]
-    observed, real = make_source(config, "test"), held_out_videos(config, 16)
+    observed, real = make_data_set(config, "test"), held_out_videos(config, 16)
     assert len(real) == BAIR_COUNTS["test"]
     clips = np.stack([to_uint8(real.example(index)["video"]) for index in range(3)])
     for index, clip in enumerate(clips):
@@ -129,29 +130,29 @@ def test_held_out_bair_is_the_first_frames_of_each_test_video(data_dirs, bair_vi
     assert sorted(order) == [0, 1, 2]
 
 
-def test_bair_trains_on_windows_and_their_mirror_images(data_dirs, bair_videos):
+def test_bair_trains_on_random_windows_and_flips(data_dirs, bair_videos):
     config = _config("bair_robot_pushing_small", data_dirs["array_record"], augment_flip=True)
-    source = make_source(config, "train")
+    source = make_data_set(config, "train")
     seen = set()
     for index in range(40):
         clip = to_uint8(source.example(index)["video"])
         seen |= {
-            (number, start, way)
+            (number, start, direction)
             for number, video in enumerate(bair_videos["train"][:, 0])
             for start in range(15)
-            for way in (1, -1)
-            if (clip[0] == video[start, :, ::way]).all()
-            and (clip == video[start : start + 16, :, ::way]).all()
+            for direction in (1, -1)
+            if (clip[0] == video[start, :, ::direction]).all()
+            and (clip == video[start : start + 16, :, ::direction]).all()
         }
-    numbers, starts, ways = map(set, zip(*seen, strict=True))
-    assert numbers == set(range(5)) and len(starts) > 8 and ways == {1, -1}
+    numbers, starts, directions = map(set, zip(*seen, strict=True))
+    assert numbers == set(range(5)) and len(starts) > 8 and directions == {1, -1}
 
 
-def test_ucf101_is_all_videos_for_training_and_as_the_real_ones(data_dirs):
+def test_ucf101_trains_and_evaluates_on_all_videos(data_dirs):
     config = _config("ucf101", data_dirs["tfrecord"], tfds_config="ucf101_1")
     config.data.condition, config.model.num_classes = "label", 101
-    for source in (make_source(config, "train"), make_source(config, "test")):
-        names = source.clip_ids(0, 6)
+    for source in (make_data_set(config, "train"), make_data_set(config, "test")):
+        names = clip_names(source, range(6))
         assert len(set(names)) == 6
         assert sorted(source.label(index) for index in range(6)) == [2] * 3 + [100] * 3
         assert source.example(0)["video"].shape == (16, 64, 64, 3)
@@ -200,13 +201,13 @@ def test_the_papers_configuration_trains_on_it(name, file_format, data_dirs, tmp
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({}, "make it by python -m vdm.data.prepare bair_robot_pushing_small --data_dir="),
+        ({}, "prepare it with python -m vdm.data.prepare bair_robot_pushing_small --data_dir="),
         ({"tfds_config": "ucf101_1"}, "config.data.tfds_config is 'ucf101_1'"),
         ({"camera": "image_aux2"}, "config.data.camera is 'image_aux2'"),
         ({"name": "ucf101"}, "must be a configuration of the builder"),
     ],
 )
-def test_what_is_missing_is_said_before_anything_is_written(changes, sentence, tmp_path):
+def test_errors_precede_any_writing(changes, sentence, tmp_path):
     config = _config("bair_robot_pushing_small", tmp_path)
     config.data.update(changes)
     config.model.num_classes = 0
@@ -217,7 +218,7 @@ def test_what_is_missing_is_said_before_anything_is_written(changes, sentence, t
 
 
 class MeanColour:
-    """Features: the mean of each channel of the first frame, and of the last one."""
+    """Features: the mean of each channel of the first and of the last frame."""
 
     digest, min_frames = "none", 1
 
@@ -225,7 +226,7 @@ class MeanColour:
         return {"features": videos[:, [0, -1]].mean((2, 3)).reshape(len(videos), 6) / 255}
 
 
-def test_table_2_is_of_the_first_frames_of_all_test_videos(
+def test_table_2_uses_the_first_frames_of_all_test_videos(
     data_dirs, bair_videos, tmp_path, monkeypatch
 ):
     small = dataclasses.replace(
@@ -264,25 +265,25 @@ def test_table_2_is_of_the_first_frames_of_all_test_videos(
         np.testing.assert_allclose(sample[0], firsts[number], atol=0.51)
 
 
-def test_too_many_frames_are_refused(data_dirs):
+def test_too_many_frames_are_an_error(data_dirs):
     config = _config("bair_robot_pushing_small", data_dirs["tfrecord"], frameskip=2)
     with pytest.raises(ValueError, match=r"videos of 31 frames are needed, .* have 30"):
-        make_source(config, "train")
+        make_data_set(config, "train")
 
 
 def test_the_newest_version_is_found(tmp_path):
     for version in ("2.0.0", "10.0.0", "9.0.0"):
         (tmp_path / "data_set" / version).mkdir(parents=True)
         (tmp_path / "data_set" / version / "features.json").touch()
-    (tmp_path / "data_set" / "11.0.0").mkdir()  # being made
+    (tmp_path / "data_set" / "11.0.0").mkdir()  # incomplete
     assert prepared_folder("data_set", "", str(tmp_path), "").name == "10.0.0"
     with pytest.raises(
-        ValueError, match=r"no prepared data set in .*other: make it by prepare other"
+        ValueError, match=r"no prepared data set in .*other: prepare it with prepare other"
     ):
         prepared_folder("other", "", str(tmp_path), "prepare other")
 
 
-def test_damaged_files_are_named(data_dirs, tmp_path):
+def test_errors_name_damaged_files(data_dirs, tmp_path):
     whole = data_dirs["tfrecord"] / "bair_robot_pushing_small" / "2.0.0"
     for path in whole.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
@@ -297,11 +298,11 @@ def test_damaged_files_are_named(data_dirs, tmp_path):
     records.unlink()
     with pytest.raises(ValueError, match=rf"{records.name} is missing"):
         TfdsVideos(tmp_path, "test", frames="image_main")
-    with pytest.raises(ValueError, match="has the splits train, test, and valid is needed"):
+    with pytest.raises(ValueError, match="has the splits train, test, and valid is required"):
         TfdsVideos(tmp_path, "valid", frames="image_main")
 
 
-def test_only_the_frames_asked_for_are_decoded(data_dirs):
+def test_only_requested_frames_are_decoded(data_dirs):
     folder = data_dirs["tfrecord"] / "bair_robot_pushing_small" / "2.0.0"
     encoded = TfdsVideos(folder, "test", frames="image_main").open(0).encoded
     video = EncodedVideo("v", [encoded[0], encoded[1][:100]])
@@ -321,7 +322,7 @@ def test_reading_needs_no_tensorflow(data_dirs):
     assert done.returncode == 0
 
 
-def test_a_missing_package_is_named(data_dirs, monkeypatch):
+def test_a_missing_package_is_an_error_with_its_name(data_dirs, monkeypatch):
     folder = data_dirs["tfrecord"] / "bair_robot_pushing_small" / "2.0.0"
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
     with pytest.raises(ValueError, match=r'pip install "vdm\[tfds\]"'):

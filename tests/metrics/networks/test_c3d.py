@@ -1,4 +1,4 @@
-"""C3D agrees with the same network in Keras, layer by layer."""
+"""C3D equals the same network in Keras, layer by layer."""
 
 import os
 
@@ -14,8 +14,8 @@ import keras
 from vdm.metrics.features import make_extractor
 from vdm.metrics.networks import preprocessing
 from vdm.metrics.networks.c3d import C3D
-from vdm.metrics.weights import files as weight_files
 from vdm.metrics.weights import naming
+from vdm.metrics.weights.files import store_weights
 
 POOLS = {"conv1a": (1, 2, 2), "conv2a": 2, "conv3b": 2, "conv4b": 2, "conv5b": 2}
 
@@ -31,7 +31,7 @@ def tensors():
     return {name: random(name, shape) for name, shape in naming.expected_shapes("c3d").items()}
 
 
-def test_layers_are_those_of_keras(tensors):
+def test_layers_equal_keras(tensors):
     videos = jnp.asarray(np.random.default_rng(1).standard_normal((1, 16, 112, 112, 3)), "float32")
     _, state = jax.jit(
         lambda params: C3D().apply(
@@ -68,8 +68,8 @@ def test_layers_are_those_of_keras(tensors):
     assert (logits == ours["fc8/__call__"][0]).all()
 
 
-def test_input_is_blue_first_without_the_mean():
-    # 112 pixels are not resized, and 223 with aligned corners are every second one.
+def test_the_input_is_bgr_minus_the_mean():
+    # 112 pixels are not resized; from 223, aligned corners take every second pixel.
     videos = np.random.default_rng(0).integers(256, size=(1, 16, 223, 112, 3), dtype=np.uint8)
     mean = np.random.default_rng(1).random((16, 112, 112, 3), np.float32)
     prepared = preprocessing.c3d_input(jnp.asarray(videos), jnp.asarray(mean))
@@ -79,7 +79,7 @@ def test_input_is_blue_first_without_the_mean():
 
 def test_features_and_probabilities(tensors, monkeypatch, tmp_path):
     monkeypatch.setenv("VDM_CACHE", str(tmp_path))
-    weight_files.store("c3d", tensors, "")
+    store_weights("c3d", tensors, "")
     extractor = make_extractor("c3d")
     videos = np.random.default_rng(2).integers(256, size=(1, 16, 20, 30, 3), dtype=np.uint8)
     outputs = extractor(videos)

@@ -1,4 +1,4 @@
-"""Inception-v3 is the FID network: TensorFlow's features, and all of the network in Keras."""
+"""Inception-v3 equals the FID network: features in TensorFlow, and all layers in Keras."""
 
 import os
 import re
@@ -17,8 +17,8 @@ from vdm.metrics.features import make_extractor
 from vdm.metrics.networks import preprocessing
 from vdm.metrics.networks.inception import InceptionV3
 from vdm.metrics.networks.layers import ConvUnit
-from vdm.metrics.weights import files as weight_files
 from vdm.metrics.weights import naming
+from vdm.metrics.weights.files import is_published, load_weights
 
 
 @pytest.fixture(scope="module")
@@ -27,25 +27,25 @@ def golden(shared_data):
         return dict(arrays)
 
 
-def test_features_are_those_of_tensorflow(golden):
+def test_features_equal_tensorflow(golden):
     try:
         extractor = make_extractor("inception")
     except FileNotFoundError as error:
         pytest.skip(str(error))
     outputs = extractor(golden["images_u8"])
     assert np.abs(outputs["features"] - golden["features"]).max() <= 2e-4
-    assert weight_files.is_published("inception", weight_files.load("inception"))
+    assert is_published("inception", load_weights("inception"))
     assert (extractor.dimension, extractor.min_frames) == (2048, 1)
 
 
-def test_resize_is_that_of_tensorflow(golden):
+def test_resize_equals_tensorflow(golden):
     image = jnp.asarray(golden["images_u8"][2:3])
     resized = 128 * preprocessing.inception_input(image) + 128
     assert np.abs(resized[0, :4] - golden["resized_img2_rows0_4"]).max() <= 1e-4
 
 
 def random_tensors(generator):
-    """Such that activations keep their size."""
+    """Yields random weights that preserve the scale of activations."""
     for name, shape in naming.expected_shapes("inception").items():
         value = generator.standard_normal(shape, np.float32)
         if name.endswith("kernel"):
@@ -55,7 +55,7 @@ def random_tensors(generator):
         yield name, value if name.endswith(("kernel", "variance")) else 0.1 * value
 
 
-def test_network_and_head_are_those_of_keras():
+def test_network_and_head_equal_keras():
     tensors = dict(random_tensors(np.random.default_rng(0)))
     images = np.random.default_rng(1).uniform(-1, 1, (1, 299, 299, 3)).astype(np.float32)
     order, outputs = [], {}
@@ -77,7 +77,7 @@ def test_network_and_head_are_those_of_keras():
     features, logits, outputs = jax.jit(ours)(unflatten_dict(tensors, sep="/"), jnp.asarray(images))
 
     trunk = keras.applications.InceptionV3(include_top=False, weights=None)
-    # Keras numbers its layers as they are created, in the order in which ours are called.
+    # Keras numbers layers in the order of creation, which is our order of calls.
     numbered = {}
     for kind, leaves in (
         (keras.layers.Conv2D, ["kernel"]),
@@ -90,7 +90,7 @@ def test_network_and_head_are_those_of_keras():
         for layer, module in zip(numbered[kind], order, strict=True):
             layer.set_weights([tensors[f"{module}/{leaf}"] for leaf in leaves])
     blocks = [trunk.get_layer(f"mixed{index}").output for index in range(11)]
-    # Where Keras has the last average pool, the release of 2015 has a maximum.
+    # The last pool is an average in Keras, and a maximum in the release of 2015.
     conv, norm = (layers[-1] for layers in numbered.values())
     pooled = keras.layers.MaxPool2D(3, 1, "same")(blocks[9])
     pooled = keras.layers.ReLU()(norm(conv(pooled)))

@@ -1,1 +1,1 @@
-"""Builders of TensorFlow Datasets for data sets that it has not."""
+"""TFDS builders for data sets that TensorFlow Datasets does not have."""

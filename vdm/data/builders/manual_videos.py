@@ -1,35 +1,34 @@
-"""What builders of data sets have in common that are made of a folder of video files and a list."""
+"""Base class of TFDS builders that read a folder of video files and a manifest."""
 
 import collections
 import dataclasses
 import os
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import tensorflow_datasets as tfds
 from absl import logging
 
-from vdm.data.folder.manifest import Entry, read_manifest
+from vdm.data.folder.manifest import Entry, find_manifest, read_manifest
 from vdm.video.formats.images import encode_image
 from vdm.video.pixels import centre_crop, resize_by_area
 from vdm.video.read import stream_frames
 
-MANIFESTS = ("manifest.csv", "manifest.jsonl")
 ENCODINGS = ("png", "jpeg")
 
-_LEFT_OUT_SHOWN = 20
+_MAX_WARNINGS = 20
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)
 class VideosConfig(tfds.core.BuilderConfig):
-    """How videos are stored.
+    """Storage format of the videos.
 
     Attributes:
-      resolution: height and width, to which the square in the middle of each frame is resized by
-        area, as `vdm.data.clips.ClipSource` does it; or 0 for frames as they are.
-      encoding: of each frame, 'png', which keeps every pixel, or 'jpeg', which takes less room.
-      min_frames: shorter videos are left out.
+      resolution: height and width in pixels, to which the central square of each frame is resized
+        by area, as in `vdm.data.clips.ClipDataSet`; 0 for the original frames.
+      encoding: encoding of each frame, 'png' (lossless) or 'jpeg' (smaller).
+      min_frames: minimum number of frames; shorter videos are left out.
     """
 
     resolution: int = 64
@@ -39,48 +38,50 @@ class VideosConfig(tfds.core.BuilderConfig):
     def __post_init__(self):
         if self.resolution < 0 or self.min_frames < 1 or self.encoding not in ENCODINGS:
             raise ValueError(
-                f"resolution is {self.resolution} (at least 0), min_frames {self.min_frames} (at "
-                f"least 1), and encoding {self.encoding!r} ({' or '.join(ENCODINGS)})"
+                f"resolution is {self.resolution}, and must be at least 0; min_frames is "
+                f"{self.min_frames}, and must be at least 1; encoding is {self.encoding!r}, and "
+                f"must be {' or '.join(ENCODINGS)}"
             )
 
 
-class ManualVideos(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """A data set of the video files in TFDS's manual_dir, which a manifest there lists.
+class ManualVideos(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]  # mypy sees no types of TFDS
+    """A data set of the video files in TFDS's manual_dir that a manifest there lists.
 
-    All frames are kept, at the file's own rate. A file that cannot be read, or is too short, is
-    left out, with a warning; which, and why, is in the data set's metadata.json.
+    All frames are kept, at the file's own rate. Unreadable and short files are left out with a
+    warning; the data set's metadata.json lists them with the reasons.
 
     Attributes:
-      said_of_each: column of the manifest that each video needs, 'label' or 'caption'.
-      needed_splits: that the manifest must have.
+      described_by: column of the manifest that each video needs, 'label' or 'caption'.
+      required_splits: splits that the manifest must have.
     """
 
     VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES = {"1.0.0": "First version."}  # noqa: RUF012, as TFDS has it
+    RELEASE_NOTES = {"1.0.0": "First version."}  # noqa: RUF012, as in TFDS
     BUILDER_CONFIGS = [  # noqa: RUF012
         VideosConfig(name="64x64", description="Frames of 64x64 pixels.", resolution=64)
     ]
     MANUAL_DOWNLOAD_INSTRUCTIONS = """\
-    The folder has the video files, in folders as you like, and manifest.csv or manifest.jsonl,
-    which has for each of them `file`, `split` and what the README of the data set names besides.
+    The folder has the video files, in any sub-folders, and manifest.csv or manifest.jsonl, with
+    the columns `file`, `split`, and those that the README of the data set names.
     """
 
-    said_of_each: str
-    needed_splits: tuple[str, ...]
+    described_by: str
+    required_splits: tuple[str, ...]
 
     def _info(self) -> tfds.core.DatasetInfo:
         config = self.builder_config
         side = config.resolution or None
         frame = tfds.features.Image(shape=(side, side, 3), encoding_format=config.encoding)
-        said = tfds.features.ClassLabel() if self.said_of_each == "label" else tfds.features.Text()
+        feature = (
+            tfds.features.ClassLabel() if self.described_by == "label" else tfds.features.Text()
+        )
         return self.dataset_info_from_configs(
-            # No tfds.features.Video, which is the same on disk, but cannot be read without
-            # TensorFlow.
+            # tfds.features.Video is the same on disk, but reading it requires TensorFlow.
             features=tfds.features.FeaturesDict(
                 {
                     "video": tfds.features.Sequence(frame),
                     "name": tfds.features.Text(),
-                    self.said_of_each: said,
+                    self.described_by: feature,
                 }
             ),
             metadata=tfds.core.MetadataDict(min_frames=config.min_frames, left_out={}),
@@ -89,7 +90,7 @@ class ManualVideos(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict:
         folder = Path(dl_manager.manual_dir)
         entries = self._entries(folder)
-        if self.said_of_each == "label":
+        if self.described_by == "label":
             self.info.features["label"].names = sorted({entry.label for entry in entries})
         splits = dict.fromkeys(entry.split for entry in entries)
         return {
@@ -98,19 +99,17 @@ class ManualVideos(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         }
 
     def _entries(self, folder: Path) -> list[Entry]:
-        found = [folder / name for name in MANIFESTS if (folder / name).exists()]
-        if len(found) != 1:
-            raise ValueError(
-                f"{folder} has {len(found)} of {' and '.join(MANIFESTS)}: one is needed"
-            )
-        entries = read_manifest(found[0])
+        path = find_manifest(folder)
+        if path is None:
+            raise ValueError(f"{folder} has no manifest.csv or manifest.jsonl, and needs one")
+        entries = read_manifest(path)
         for entry in entries:
-            for column in ("split", self.said_of_each):
+            for column in ("split", self.described_by):
                 if not getattr(entry, column):
-                    raise ValueError(f"{entry.file} in {found[0]} has no {column}, and needs one")
-        missing = set(self.needed_splits) - {entry.split for entry in entries}
+                    raise ValueError(f"{entry.file} in {path} has no {column}, and needs one")
+        missing = set(self.required_splits) - {entry.split for entry in entries}
         if missing:
-            raise ValueError(f"{found[0]} has no videos of the split {', '.join(sorted(missing))}")
+            raise ValueError(f"{path} has no videos in the split {', '.join(sorted(missing))}")
         return entries
 
     def _generate_examples(self, folder: Path, entries: list[Entry]) -> Iterator[tuple[str, dict]]:
@@ -126,13 +125,13 @@ class ManualVideos(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             if isinstance(frames, Exception):
                 left_out[entry.file] = str(frames)
                 continue
-            said = getattr(entry, self.said_of_each)
-            yield entry.file, {"video": frames, "name": entry.file, self.said_of_each: said}
-        for reason in list(left_out.values())[:_LEFT_OUT_SHOWN]:
+            description = getattr(entry, self.described_by)
+            yield entry.file, {"video": frames, "name": entry.file, self.described_by: description}
+        for reason in list(left_out.values())[:_MAX_WARNINGS]:
             logging.warning("left out: %s", reason)
         if len(left_out) == len(entries):
             raise ValueError(
-                f"none of the {len(entries)} videos of a split can be used; the first one: "
+                f"none of the {len(entries)} videos of a split can be used; the first reason: "
                 f"{next(iter(left_out.values()))}"
             )
         if left_out:
@@ -142,21 +141,25 @@ class ManualVideos(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
 
 def _encoded_frames(path: Path, config: VideosConfig) -> list[bytes]:
-    """All frames of a file as they are stored, or ValueError with the reason to leave it out."""
+    """Returns all frames of a file, encoded for storage.
+
+    Raises:
+      ValueError: the file is unreadable or too short.
+    """
     frames = []
     for frame in stream_frames(path):
         if config.resolution:
             frame = resize_by_area(centre_crop(frame)[None], config.resolution)[0]
         frames.append(encode_image(frame, config.encoding))
     if len(frames) < config.min_frames:
-        raise ValueError(f"{path} has {len(frames)} frames, fewer than {config.min_frames}")
+        raise ValueError(f"{path} has {len(frames)} frames, and {config.min_frames} are needed")
     return frames
 
 
 def _in_parallel(function: Callable, items: Iterable) -> Iterator:
-    """What a function makes of items, in their order, on all cores; some are made ahead."""
+    """Maps a function over items in threads, in order, a bounded number of items ahead."""
     workers = os.cpu_count() or 1
-    pending = collections.deque()
+    pending: collections.deque[Future] = collections.deque()
     with ThreadPoolExecutor(workers) as pool:
         for item in items:
             pending.append(pool.submit(function, item))

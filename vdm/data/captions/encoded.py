@@ -1,9 +1,8 @@
-"""Captions as token vectors of a frozen language model, computed once and kept beside a data set.
+"""Captions as token vectors of a frozen language model, computed once and stored with a data set.
 
-The folder of encoded captions has `tokens.bin`, the vectors of all real tokens one after another as
-float16; `captions.npz`, where each caption's are, found by a digest of the caption; and
-`header.json`, which says what made them. Nothing is padded there, and the files are mapped into
-memory.
+The folder of encoded captions has `tokens.bin`, the concatenated float16 vectors of all captions
+without padding; `captions.npz`, their offsets by a hash of the caption; and `header.json`, which
+identifies the model. `tokens.bin` is memory-mapped.
 """
 
 import functools
@@ -19,28 +18,29 @@ import numpy as np
 
 from vdm.data.captions.word_vectors import encode_caption
 
-WORDS = "words"  # in a language model's place: vdm/data/captions/word_vectors.py
+WORDS = "words"  # word vectors instead of a language model: vdm/data/captions/word_vectors.py
 
 # caption -> (text float32 [tokens, width], text_mask bool [tokens]).
 Encode = Callable[[str], tuple[np.ndarray, np.ndarray]]
 
 
 class TextEncoder:
-    """A frozen language model of Hugging Face's transformers: captions to their last hidden states.
+    """A frozen language model of Hugging Face transformers: captions to last hidden states.
 
     Attributes:
-      name: on the Hugging Face hub, or the path of a folder.
-      tokens: the most tokens of a caption, special ones included; it is cut off there.
-      width: of a token vector.
+      name: name on the Hugging Face hub, or the path of a folder.
+      tokens: maximum number of tokens of a caption, special tokens included; longer captions are
+        truncated.
+      width: length of a token vector.
     """
 
     def __init__(self, name: str, tokens: int, *, on_cpu: bool = False):
-        """Loads tokenizer and weights.
+        """Loads the tokenizer and the weights.
 
         Args:
-          name: on the Hugging Face hub, or the path of a folder.
-          tokens: the most tokens of a caption.
-          on_cpu: whether a GPU is left alone that is there.
+          name: name on the Hugging Face hub, or the path of a folder.
+          tokens: maximum number of tokens of a caption.
+          on_cpu: whether to use the CPU even if there is a GPU.
 
         Raises:
           ValueError: transformers or PyTorch is not installed, or there is no such model.
@@ -50,7 +50,7 @@ class TextEncoder:
             from transformers import AutoModel, AutoTokenizer
         except ImportError as error:
             raise ValueError(
-                f'encoding captions by {name!r} needs pip install "vdm[text]": {error}'
+                f'encoding captions with {name!r} requires pip install "vdm[text]": {error}'
             ) from error
         try:
             self._tokenizer = AutoTokenizer.from_pretrained(name)
@@ -64,7 +64,7 @@ class TextEncoder:
         self.width = int(self._model.config.hidden_size)
 
     def __call__(self, captions: Sequence[str]) -> list[np.ndarray]:
-        """The vectors of each caption's tokens, float16 [its tokens, width]; of '' none."""
+        """Returns the token vectors of each caption, float16 [n, width], with n = 0 for ''."""
         import torch
 
         if not any(captions):
@@ -85,7 +85,7 @@ class TextEncoder:
         ]
 
     def describe(self) -> dict:
-        """What the vectors depend on, for the header."""
+        """Returns the header: everything on which the vectors depend."""
         digest = hashlib.sha256()
         for key, tensor in sorted(self._model.state_dict().items()):
             digest.update(key.encode())
@@ -101,52 +101,52 @@ class TextEncoder:
 
 
 class StoredText:
-    """Captions that have been encoded, read from their folder: caption -> (text, text_mask)."""
+    """Encoded captions in a folder: caption -> (text, text_mask)."""
 
     def __init__(self, folder: Path, command: str):
         """Maps the files into memory.
 
         Args:
-          folder: that `write_text` made.
-          command: what makes it, to be named where it is missing.
+          folder: folder that `write_text` has written.
+          command: command that encodes the captions, for the error messages.
 
         Raises:
-          ValueError: it is missing or damaged.
+          ValueError: the folder is missing or damaged.
         """
         if not (folder / "header.json").exists():
-            raise ValueError(f"there are no encoded captions in {folder}: make them by {command}")
+            raise ValueError(f"there are no encoded captions in {folder}: run {command}")
         self.header = json.loads((folder / "header.json").read_text())
         with np.load(folder / "captions.npz") as captions:
             self._digests, self._starts = captions["digest"], captions["start"]
-        self._vectors = None
-        if self._starts[-1]:
-            shape = (int(self._starts[-1]), self.header["width"])
-            path = folder / "tokens.bin"
-            if path.stat().st_size != 2 * shape[0] * shape[1]:
-                raise ValueError(f"{path} is damaged: make it again by {command}")
+        shape = (int(self._starts[-1]), self.header["width"])
+        path = folder / "tokens.bin"
+        if path.stat().st_size != 2 * shape[0] * shape[1]:
+            raise ValueError(f"{path} is damaged: run {command} again")
+        self._vectors: np.ndarray = np.zeros((0, shape[1]), np.float16)
+        if shape[0]:  # an empty file cannot be mapped
             self._vectors = np.memmap(path, np.float16, mode="r", shape=shape)
         self._folder, self._command = folder, command
 
     def __call__(self, caption: str) -> tuple[np.ndarray, np.ndarray]:
-        """A caption's vectors, and which of them there are.
+        """Returns the token vectors of a caption and their mask.
 
         Returns:
           text: float32 [tokens, width], zero after the last token.
           text_mask: bool [tokens], all False for the empty caption.
 
         Raises:
-          ValueError: it is not among those that were encoded.
+          ValueError: the caption is not encoded in the folder.
         """
         tokens, vectors = self.header["tokens"], np.zeros((0, self.header["width"]), np.float16)
         if caption:
             digest = _digest(caption)
-            place = np.searchsorted(self._digests, digest)
-            if place == len(self._digests) or self._digests[place] != digest:
+            index = np.searchsorted(self._digests, digest)
+            if index == len(self._digests) or self._digests[index] != digest:
                 raise ValueError(
-                    f"the caption {caption!r} is not among those in {self._folder}: encode them "
-                    f"again by {self._command}"
+                    f"the caption {caption!r} is not encoded in {self._folder}: run "
+                    f"{self._command} again"
                 )
-            vectors = self._vectors[self._starts[place] : self._starts[place + 1]]
+            vectors = self._vectors[self._starts[index] : self._starts[index + 1]]
         return padded(vectors, tokens)
 
 
@@ -156,21 +156,21 @@ def write_text(
     """Encodes captions, each once, and writes the folder that `StoredText` reads.
 
     Args:
-      folder: appears when it is complete; what is there already is replaced.
-      captions: in any order, repeated or not.
-      encoder: of the captions.
-      batch_size: captions that are encoded at once.
+      folder: output folder, replaced atomically.
+      captions: captions in any order, with or without duplicates.
+      encoder: the language model.
+      batch_size: number of captions per call of the encoder.
 
     Returns:
       The number of different captions.
 
     Raises:
-      ValueError: two captions have one digest.
+      ValueError: two captions have the same hash.
     """
     captions = set(captions)
     digests = {_digest(caption): caption for caption in captions}
     if len(digests) != len(captions):
-        raise ValueError("two captions have the same digest: change a letter of one of them")
+        raise ValueError("two captions have the same hash: change a letter of one of them")
     order, starts = sorted(digests), [0]
     temporary = folder.with_name(folder.name + ".tmp")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -196,16 +196,16 @@ def write_text(
 
 
 def text_folder(data_folder: Path, config: ml_collections.ConfigDict) -> Path:
-    """Where the encoded captions of a data set are, for an encoder and a number of tokens."""
+    """Returns the folder of encoded captions for config.data.text_encoder and text_tokens."""
     name = re.sub(r"[^A-Za-z0-9.-]+", "_", config.data.text_encoder).strip("_")
     return data_folder / "text" / f"{name}_{config.data.text_tokens}"
 
 
 def make_encode(config: ml_collections.ConfigDict, data_folder: Path) -> Encode:
-    """What turns the captions of a data set into text and mask, as config.data says.
+    """Returns the function from a caption of a data set to (text, text_mask) for config.data.
 
     Raises:
-      ValueError: they have not been encoded, or do not have the width that the model reads.
+      ValueError: the captions are not encoded, or their width is not config.model.text_width.
     """
     data, width = config.data, config.model.text_width
     if data.text_encoder == WORDS:
@@ -219,24 +219,24 @@ def make_encode(config: ml_collections.ConfigDict, data_folder: Path) -> Encode:
 
 
 def encode_given(config: ml_collections.ConfigDict, caption: str) -> tuple[np.ndarray, np.ndarray]:
-    """A caption of the user's through the encoder of config.data.text_encoder, now.
+    """Encodes a caption of the user with config.data.text_encoder.
 
     Returns:
-      text, text_mask: as of `StoredText`.
+      text, text_mask: as `StoredText`.
 
     Raises:
-      ValueError: as of `TextEncoder`, or the width is not what the model reads.
+      ValueError: as `TextEncoder`, or the width is not config.model.text_width.
     """
     data, width = config.data, config.model.text_width
     if data.text_encoder == WORDS:
         return encode_caption(caption, tokens=data.text_tokens, width=width)
-    vectors = _encoded_now(data.text_encoder, data.text_tokens, caption)
+    vectors = _encoded(data.text_encoder, data.text_tokens, caption)
     _check_width(width, vectors.shape[1], data.text_encoder)
     return padded(vectors, data.text_tokens)
 
 
 def padded(vectors: np.ndarray, tokens: int) -> tuple[np.ndarray, np.ndarray]:
-    """Token vectors [n, width] as float32 [tokens, width], and the mask of the n real ones."""
+    """Pads vectors [n, width] to text float32 [tokens, width]; returns it and mask [tokens]."""
     text = np.zeros((tokens, vectors.shape[1]), np.float32)
     text[: len(vectors)] = vectors
     return text, np.arange(tokens) < len(vectors)
@@ -246,15 +246,15 @@ _stored = functools.lru_cache(maxsize=4)(StoredText)
 
 
 @functools.lru_cache(maxsize=64)
-def _encoded_now(name: str, tokens: int, caption: str) -> np.ndarray:
-    # One caption is quick, and the accelerator's memory is JAX's.
+def _encoded(name: str, tokens: int, caption: str) -> np.ndarray:
+    # One caption is fast on the CPU, and the accelerator's memory belongs to JAX.
     return TextEncoder(name, tokens, on_cpu=True)([caption])[0]
 
 
-def _check_width(wanted: int, found: int, encoder: str) -> None:
-    if wanted != found:
+def _check_width(expected: int, found: int, encoder: str) -> None:
+    if expected != found:
         raise ValueError(
-            f"config.model.text_width is {wanted}, and the vectors of {encoder!r} have {found}"
+            f"config.model.text_width is {expected}, and the vectors of {encoder!r} have {found}"
         )
 
 

@@ -1,8 +1,8 @@
-"""Captions as sequences of fixed random word vectors: text conditioning with no language model.
+"""Captions as sequences of fixed random word vectors: text conditioning without a language model.
 
-Vectors of different words are nearly orthogonal and a word has the same vector in every process,
-so a network can learn what each word means. It stands in for a frozen language model, with the
-same arrays: `text` [tokens, width] and `text_mask` [tokens].
+Vectors of different words are nearly orthogonal, and a word has the same vector in every process,
+so a network can learn what each word means. The arrays are those of a frozen language model:
+`text` [tokens, width] and `text_mask` [tokens].
 """
 
 import functools
@@ -14,7 +14,7 @@ import numpy as np
 
 @functools.lru_cache(maxsize=65536)
 def _word_vector(word: str, width: int) -> np.ndarray:
-    # Seeded by a digest and not by hash(), which differs from one process to the next.
+    # Python's hash() differs between processes.
     digest = hashlib.sha256(word.encode("utf-8")).digest()
     generator = np.random.Generator(np.random.Philox(key=int.from_bytes(digest[:16], "little")))
     vector = generator.standard_normal(width, dtype=np.float32)
@@ -23,18 +23,18 @@ def _word_vector(word: str, width: int) -> np.ndarray:
 
 
 def encode_caption(caption: str, *, tokens: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """A caption as word vectors: unit-variance normal, each a pure function of its word.
+    """Returns a caption as word vectors: standard normal, each a pure function of its word.
 
     Words are split at white space, lower-cased and stripped of punctuation.
 
     Args:
-      caption: any string; one without words is the absent caption, its mask all False.
-      tokens: number of places for words; those left over are zero.
+      caption: any string; without words the mask is all False, as for a missing caption.
+      tokens: maximum number of words; unused vectors are zero.
       width: length of a word vector.
 
     Returns:
       text: float32 [tokens, width].
-      text_mask: bool [tokens], True where there is a word.
+      text_mask: bool [tokens], True for words.
 
     Raises:
       ValueError: the caption has more words than `tokens`.
@@ -42,7 +42,9 @@ def encode_caption(caption: str, *, tokens: int, width: int) -> tuple[np.ndarray
     words = [word.strip(string.punctuation) for word in caption.lower().split()]
     words = [word for word in words if word]
     if len(words) > tokens:
-        raise ValueError(f"caption {caption!r} has {len(words)} words, more than {tokens} tokens")
+        raise ValueError(
+            f"caption {caption!r} has {len(words)} words, and must have at most {tokens}"
+        )
     text = np.zeros((tokens, width), np.float32)
     for row, word in zip(text, words, strict=False):
         row[:] = _word_vector(word, width)

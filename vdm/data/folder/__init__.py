@@ -1,1 +1,1 @@
-"""Videos in a folder of the user's own."""
+"""Folders of the user's own videos."""

@@ -1,4 +1,4 @@
-"""What a list beside video files says of them: label or caption, and split."""
+"""Reads manifests: the label, caption and split of each video of a folder."""
 
 import csv
 import dataclasses
@@ -8,17 +8,19 @@ import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 
+from vdm.video.folders import MANIFEST_NAMES
+
 SUFFIXES = (".csv", ".jsonl")
 
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """One video of a manifest; what its row leaves out is empty.
+    """One video of a manifest. Missing fields are empty.
 
     Attributes:
-      file: relative to the folder of the videos, with forward slashes.
-      label: name of the class.
-      caption: what the video shows.
+      file: path relative to the folder of the videos, with forward slashes.
+      label: class name.
+      caption: description of the video.
       split: for instance 'train' or 'test'.
     """
 
@@ -28,21 +30,34 @@ class Entry:
     split: str = ""
 
 
+def find_manifest(folder: Path) -> Path | None:
+    """Returns manifest.csv or manifest.jsonl of a folder, None if it has neither.
+
+    Raises:
+      ValueError: the folder has both.
+    """
+    found = [path for name in MANIFEST_NAMES if (path := folder / name).exists()]
+    if len(found) > 1:
+        raise ValueError(f"{folder} has {' and '.join(MANIFEST_NAMES)}, and must have one of them")
+    return found[0] if found else None
+
+
 def read_manifest(path: Path) -> list[Entry]:
-    """The videos of a manifest, in its order.
+    """Returns the videos of a manifest in its order.
 
     Args:
-      path: a .csv file whose first row names the columns, or a .jsonl file with an object a line;
-        UTF-8. `file` is needed; `label`, `caption` and `split` may be there, and others are
-        ignored.
+      path: a UTF-8 .csv file whose first row names the columns, or a .jsonl file with one object
+        per line. `file` is required; `label`, `caption` and `split` are optional, and other columns
+        are ignored.
 
     Raises:
       FileNotFoundError: there is no such file.
-      ValueError: with the file's name and the number of the line, what is wrong with it.
+      ValueError: the file is invalid; the message names the file and the line.
     """
     if path.suffix.lower() not in SUFFIXES:
-        raise ValueError(f"{path} is of another type, and a manifest is a .csv or .jsonl file")
-    entries, lines = [], {}
+        raise ValueError(f"{path} is of another type, and must be a .csv or .jsonl file")
+    entries: list[Entry] = []
+    lines: dict[str, int] = {}
     read = _csv_rows if path.suffix.lower() == ".csv" else _json_rows
     with path.open(encoding="utf-8-sig", newline="") as file:
         try:
@@ -63,16 +78,16 @@ def read_manifest(path: Path) -> list[Entry]:
 
 
 def normalised(name: str) -> str:
-    r"""A file's name below the folder, in the one form by which names are compared.
+    r"""Returns the normal form of a relative path, in which paths are compared.
 
-    Manifests are written by other programs and on other systems: './a.mp4', 'x\a.mp4', blanks at
-    the end, and accents as characters of their own (NFD) stand for the same file.
+    Other programs and systems write './a.mp4', 'x\a.mp4', trailing blanks, or decomposed accents
+    (NFD) for the same file.
     """
     return posixpath.normpath(unicodedata.normalize("NFC", name.strip()).replace("\\", "/"))
 
 
 def class_numbers(labels: Iterable[str]) -> dict[str, int]:
-    """The number of each class: 0 and up, in the order of their names."""
+    """Returns the number of each class: 0 and up, in alphabetical order."""
     return {label: number for number, label in enumerate(sorted(set(labels)))}
 
 
@@ -80,12 +95,12 @@ def _csv_rows(path: Path, file: Iterable[str]) -> Iterable[tuple[int, dict]]:
     reader = csv.DictReader(file, skipinitialspace=True, strict=True)
     if "file" not in (reader.fieldnames or ()):
         raise ValueError(
-            f"{path} has the columns {reader.fieldnames or []}, and a column `file` is needed"
+            f"{path} has the columns {reader.fieldnames or []}, and a column `file` is required"
         )
     for row in reader:
         if None in row or None in row.values():
             raise ValueError(
-                f"line {reader.line_num} of {path} has another number of columns than its first"
+                f"line {reader.line_num} of {path} has another number of columns than the first"
             )
         yield reader.line_num, row
 
@@ -97,20 +112,20 @@ def _json_rows(path: Path, file: Iterable[str]) -> Iterable[tuple[int, dict]]:
         try:
             row = json.loads(line)
         except json.JSONDecodeError as error:
-            raise ValueError(f"line {number} of {path} is no JSON: {error}") from error
+            raise ValueError(f"line {number} of {path} is not valid JSON: {error}") from error
         if not isinstance(row, dict) or "file" not in row:
-            raise ValueError(f"line {number} of {path} is no object with `file` in it")
+            raise ValueError(f"line {number} of {path} is not an object with `file`")
         yield number, row
 
 
 def _entry(line: str, row: dict) -> Entry:
     fields = {field.name: row.get(field.name, "") for field in dataclasses.fields(Entry)}
-    # A class may be written as a number in JSON, and is a name all the same.
+    # Class names may be JSON numbers.
     if isinstance(fields["label"], int):
         fields["label"] = str(fields["label"])
     for name, value in fields.items():
         if not isinstance(value, str):
-            raise ValueError(f"`{name}` in {line} is {value!r}, and a text is needed")
+            raise ValueError(f"`{name}` in {line} is {value!r}, and must be a string")
     if not fields["file"]:
         raise ValueError(f"`file` in {line} is empty")
     return Entry(**fields)

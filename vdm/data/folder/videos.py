@@ -1,4 +1,4 @@
-"""A folder of video files as a data set, without any preparation: `config.data.name` 'folder'."""
+"""A folder of video files as a data set, without preparation: `config.data.name` 'folder'."""
 
 import dataclasses
 import functools
@@ -8,17 +8,15 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from vdm.data.folder.manifest import SUFFIXES, Entry, class_numbers, normalised, read_manifest
+from vdm.data.folder.manifest import Entry, class_numbers, find_manifest, normalised, read_manifest
 from vdm.files import write_text
 from vdm.video.folders import MANIFEST_NAMES
 from vdm.video.index import REPORT_NAME, FolderIndex, index_folder
 from vdm.video.read import Video
 from vdm.video.timing import describe_length
 
-MANIFEST = "manifest"
 SPLITS = ("train", "test")
 
-# Names of folders that are splits where all videos of a folder lie in such ones.
 _TRAIN_FOLDERS = ("train", "training")
 _TEST_FOLDERS = ("test", "testing")
 _VALIDATION_FOLDERS = ("val", "valid", "validation")
@@ -26,14 +24,14 @@ _VALIDATION_FOLDERS = ("val", "valid", "validation")
 
 @dataclasses.dataclass(frozen=True)
 class FolderVideos:
-    """A split of a folder's videos, as `vdm.data.clips.VideoReader` says.
+    """A split of the videos of a folder: a `vdm.data.clips.VideoReader`.
 
     Attributes:
-      index: what is in the folder.
-      names: of the videos of this split, sorted.
-      labels: class of each, by name; empty where none was asked for.
-      captions: likewise.
-      classes: the names of all classes of the folder, by number.
+      index: videos of the folder.
+      names: names of the videos of this split, sorted.
+      labels: class of each video by name; empty without condition 'label'.
+      captions: caption of each video by name; empty without condition 'text'.
+      classes: names of all classes of the folder, by number.
     """
 
     index: FolderIndex
@@ -47,27 +45,27 @@ class FolderVideos:
 
     @property
     def folder(self) -> Path:
-        """Where the videos are."""
+        """Folder of the videos."""
         return self.index.folder
 
     def open(self, index: int) -> Video:
-        """Video `index`; nothing is read yet."""
+        """Opens video `index`; reads no frames."""
         return self.index.videos[self.names[index]]
 
     def name(self, index: int) -> str:
-        """The path from the folder on."""
+        """Returns the path of video `index` relative to the folder."""
         return self.names[index]
 
     def label(self, index: int) -> int:
-        """The number of the video's class."""
+        """Returns the class of video `index`."""
         return self.labels[self.names[index]]
 
     def caption(self, index: int) -> str:
-        """What the manifest says that the video shows."""
+        """Returns the caption of video `index` in the manifest."""
         return self.captions[self.names[index]]
 
 
-# What is found is kept, so that it is said once, and nothing is looked for again.
+# Cached, so that the folder is searched and its summary printed once.
 @functools.lru_cache(maxsize=8)
 def open_folder(
     path: Path,
@@ -77,84 +75,61 @@ def open_folder(
     condition: str = "none",
     test_share: float = 0.1,
 ) -> dict[str, FolderVideos]:
-    """The videos of a folder, split into 'train' and 'test'.
+    """Opens the videos of a folder, split into 'train' and 'test'.
 
-    `manifest.csv` or `manifest.jsonl` in the folder, where there is one, says which videos are
-    taken, and their labels, captions and splits. A video without a split there, or without a
-    manifest, is held out by a digest of its name, so that it stays where it is when others come or
-    go; at least one is held out, and one is not. Without labels there, the class of a video is the
-    first folder on the way to it. Without a manifest, folders named train/ and test/ are the
-    splits; val/ or validation/ is held out where there is no test/, and is skipped otherwise.
+    `manifest.csv` or `manifest.jsonl` in the folder lists the videos to use, with labels, captions
+    and splits. Videos without a split are held out by a hash of their name, so that adding or
+    removing videos moves no other; at least one is held out, and one is not. The class of a video
+    without a label is the first folder of its path. Without a manifest, folders named train/ and
+    test/ are the splits; val/ or validation/ is held out if there is no test/, and skipped
+    otherwise.
 
-    What is left out, and why, is written to video_index.txt beside the index.
+    video_index.txt beside the index lists the videos that are not used, with the reasons.
 
     Args:
       path: the folder.
-      needed_frames: that a video must have at least, at the frame rate.
+      needed_frames: minimum number of frames of a video, at the frame rate.
       frame_rate: frames per second at which videos are sampled, 0 for frames as stored.
-      condition: 'none'; or 'label' or 'text', which every video must have then.
-      test_share: the share of videos that is held out.
+      condition: 'none', 'label' or 'text'; videos without a label or caption are then skipped.
+      test_share: fraction of the videos without a split that is held out.
 
     Raises:
-      OSError: no such folder.
-      ValueError: no video can be used, or the manifest is wrong.
+      OSError: there is no such folder.
+      ValueError: no video can be used, or the manifest is invalid.
     """
     if path.is_file():
-        raise NotADirectoryError(f"{path} is a file, and a folder of videos is needed")
+        raise NotADirectoryError(f"{path} is a file, and must be a folder of videos")
     index = index_folder(path, frame_rate=frame_rate)
-    skipped = {name: index.left_out[name] for name in index.unreadable}
-    other = {
-        name: why
-        for name, why in index.left_out.items()
-        if name not in skipped and name not in MANIFEST_NAMES
-    }
     entries = _manifest_entries(path)
-    labels, captions = {}, {}
     by_folder = {} if entries else _splits_by_folder(index.videos)
-    splits = dict(by_folder)
-    for name, video in index.videos.items():
-        entry = entries.get(normalised(name))
-        labels[name] = _label(name, entry, by_folder)
-        captions[name] = entry.caption if entry else ""
-        splits[name] = entry.split if entry else by_folder.get(name, "")
-        problem = _problem(video, needed_frames, labels[name], captions[name], condition)
-        if entries and entry is None:
-            problem = "is not in the manifest"
-        elif by_folder and not splits[name]:
-            problem = "is for validation, and there is a folder of test videos"
-        elif splits[name] not in ("", *SPLITS):
-            problem = f"has the split {splits[name]!r}, which is neither 'train' nor 'test'"
-        if problem:
-            skipped[name] = problem
-    listed = {normalised(name) for name in (*index.videos, *index.left_out)}
-    for name in entries.keys() - listed:
-        skipped[name] = "is in the manifest and not in the folder"
+    described = {name: _described(name, entries, by_folder) for name in index.videos}
 
-    used = [name for name in index.videos if name not in skipped]
+    skipped = {name: index.left_out[name] for name in index.unreadable}
+    for name, video in index.videos.items():
+        if reason := _reason_to_skip(video, described[name], needed_frames, condition):
+            skipped[name] = reason
+    found = {normalised(name) for name in (*index.videos, *index.left_out)}
+    skipped |= {n: "is in the manifest and not in the folder" for n in entries.keys() - found}
+    used = {n: e for n, e in described.items() if e is not None and n not in skipped}
+
     report = index.path.with_name(REPORT_NAME)
-    notes = {name: index.videos[name].note for name in used if index.videos[name].note}
-    _write_report(report, path, used, skipped | other, len(skipped), notes)
+    _write_report(report, index, list(used), skipped)
     if not used:
-        reasons = [*sorted(skipped.items()), *other.items()]
-        some = "; ".join(f"{name} {why}" for name, why in reasons[:4])
+        left_out = [*sorted(skipped.items()), *_other_files(index).items()]
+        some = "; ".join(f"{name} {why}" for name, why in left_out[:4])
         raise ValueError(
             f"{path} has no video that can be used"
-            + (f": {some} ({len(reasons)} left out, all of them in {report})" if reasons else "")
+            + (f": {some} ({len(left_out)} left out, listed in {report})" if left_out else "")
         )
-    classes = {}
-    if condition == "label":
-        # Of all videos, so that a class has its number whatever is skipped.
-        everything = entries or index.videos.keys() | index.unreadable
-        named = {_label(name, entries.get(name), by_folder) for name in everything}
-        classes = class_numbers(named - {""})
-    by_split = _split(used, splits, test_share)
-    _say(path, by_split, skipped, report)
+    classes = _classes(index, entries, by_folder) if condition == "label" else {}
+    by_split = _split(used, test_share)
+    _print_summary(path, by_split, skipped, report)
     return {
         split: FolderVideos(
             index,
             tuple(names),
-            {name: classes[labels[name]] for name in names} if classes else {},
-            captions if condition == "text" else {},
+            {name: classes[used[name].label] for name in names} if classes else {},
+            {name: used[name].caption for name in names} if condition == "text" else {},
             tuple(classes),
         )
         for split, names in by_split.items()
@@ -162,14 +137,12 @@ def open_folder(
 
 
 def _manifest_entries(folder: Path) -> dict[str, Entry]:
-    found = [path for suffix in SUFFIXES if (path := folder / f"{MANIFEST}{suffix}").exists()]
-    if len(found) > 1:
-        raise ValueError(f"{folder} has {found[0].name} and {found[1].name}: one is needed")
-    return {normalised(entry.file): entry for entry in read_manifest(found[0])} if found else {}
+    path = find_manifest(folder)
+    return {normalised(entry.file): entry for entry in read_manifest(path)} if path else {}
 
 
 def _splits_by_folder(names: Iterable[str]) -> dict[str, str]:
-    """The split of each video by its first folder, '' if it has none; {} without such folders."""
+    """Returns the split of each video by its first folder, {} if the folders are not splits."""
     first = {name: name.split("/")[0].lower() if "/" in name else "" for name in names}
     tops = set(first.values())
     known = (*_TRAIN_FOLDERS, *_TEST_FOLDERS, *_VALIDATION_FOLDERS)
@@ -177,11 +150,22 @@ def _splits_by_folder(names: Iterable[str]) -> dict[str, str]:
         return {}
     held_out = _TEST_FOLDERS if tops.intersection(_TEST_FOLDERS) else _VALIDATION_FOLDERS
     splits = dict.fromkeys(_TRAIN_FOLDERS, "train") | dict.fromkeys(held_out, "test")
-    return {name: splits.get(top, "") for name, top in first.items()}
+    return {name: splits.get(top, "validation") for name, top in first.items()}
+
+
+def _described(
+    name: str, entries: Mapping[str, Entry], by_folder: Mapping[str, str]
+) -> Entry | None:
+    """Returns the label, caption and split of a video; None if a manifest does not list it."""
+    entry = entries.get(normalised(name))
+    if entries and entry is None:
+        return None
+    caption, split = (entry.caption, entry.split) if entry else ("", by_folder.get(name, ""))
+    return Entry(name, _label(name, entry, by_folder), caption, split)
 
 
 def _label(name: str, entry: Entry | None, by_folder: Mapping[str, str]) -> str:
-    """The name of a video's class, by the manifest or else by its first folder below the split."""
+    """Returns the class name of a video: that of the manifest, or its first folder."""
     if entry and entry.label:
         return entry.label
     if by_folder:
@@ -189,59 +173,76 @@ def _label(name: str, entry: Entry | None, by_folder: Mapping[str, str]) -> str:
     return name.split("/")[0] if "/" in name else ""
 
 
-def _problem(video: Video, needed_frames: int, label: str, caption: str, condition: str) -> str:
-    """Why a sound video cannot be used, or nothing."""
+def _reason_to_skip(video: Video, entry: Entry | None, needed_frames: int, condition: str) -> str:
+    """Returns why a readable video cannot be used, '' if it can."""
+    if entry is None:
+        return "is not in the manifest"
+    if entry.split not in ("", *SPLITS):
+        return f"has the split {entry.split!r}, which is neither 'train' nor 'test'"
     if video.num_frames < needed_frames:
         return f"has {describe_length(video)}, and {needed_frames} are needed"
-    if condition == "label" and not label:
-        return "has no label: it is in no sub-folder, and no manifest says one"
-    if condition == "text" and not caption:
+    if condition == "label" and not entry.label:
+        return "has no label: it is in no sub-folder, and has none in a manifest"
+    if condition == "text" and not entry.caption:
         return "has no caption in a manifest"
     return ""
 
 
-def _split(names: list[str], splits: dict[str, str], test_share: float) -> dict[str, list[str]]:
-    """Names by split; of those that have none, by a digest of the name."""
-    free = sorted((name for name in names if not splits[name]), key=_digest)
-    held_out = {name for name in free if _digest(name) < test_share}
-    if test_share > 0 and len(names) > 1 and len(free) == len(names):
-        # In a small folder the digests may all be on one side.
+def _classes(
+    index: FolderIndex, entries: Mapping[str, Entry], by_folder: Mapping[str, str]
+) -> dict[str, int]:
+    # Skipped videos count, so that class numbers do not depend on what is skipped.
+    names = entries or index.videos.keys() | index.unreadable
+    return class_numbers({_label(n, entries.get(n), by_folder) for n in names} - {""})
+
+
+def _split(entries: Mapping[str, Entry], test_share: float) -> dict[str, list[str]]:
+    """Returns names by split; videos without a split are assigned by a hash of their name."""
+    free = sorted((name for name in entries if not entries[name].split), key=_hash)
+    held_out = {name for name in free if _hash(name) < test_share}
+    if test_share > 0 and len(entries) > 1 and len(free) == len(entries):
+        # In a small folder all hashes may be on one side.
         held_out = (held_out | {free[0]}) - {free[-1]}
-    chosen = {name: splits[name] or ("test" if name in held_out else "train") for name in names}
-    return {split: sorted(n for n in names if chosen[n] == split) for split in SPLITS}
+    chosen = {
+        name: entry.split or ("test" if name in held_out else "train")
+        for name, entry in entries.items()
+    }
+    return {split: sorted(n for n in entries if chosen[n] == split) for split in SPLITS}
 
 
-def _digest(name: str) -> float:
-    """A number from [0, 1) that depends on a name alone."""
+def _hash(name: str) -> float:
+    """Returns a number in [0, 1) that depends only on the name."""
     return int.from_bytes(hashlib.sha256(os.fsencode(name)).digest()[:6], "big") / 2**48
 
 
+def _other_files(index: FolderIndex) -> dict[str, str]:
+    """Returns the files that are not videos, other than manifests, and why by name."""
+    ignored = {*index.unreadable, *MANIFEST_NAMES}
+    return {name: why for name, why in index.left_out.items() if name not in ignored}
+
+
 def _write_report(
-    report: Path,
-    folder: Path,
-    used: list[str],
-    left_out: dict[str, str],
-    num_skipped: int,
-    notes: dict[str, str],
+    report: Path, index: FolderIndex, used: list[str], skipped: dict[str, str]
 ) -> None:
-    lines = [f"{folder}: {len(used)} videos are used, and {num_skipped} skipped"]
-    lines += [f"{name} {why}" for name, why in sorted(left_out.items())]
+    notes = {name: index.videos[name].note for name in used if index.videos[name].note}
+    lines = [f"{index.folder}: {len(used)} videos are used, and {len(skipped)} skipped"]
+    lines += [f"{name} {why}" for name, why in sorted((skipped | _other_files(index)).items())]
     lines += [f"{name} is used, and {note}" for name, note in sorted(notes.items())]
     text = "\n".join(lines) + "\n"
-    # As it is written: a name that is not UTF-8 has escapes.
+    # The encoding of `write_text`, which escapes names that are not UTF-8.
     encoded = text.encode("utf-8", errors="backslashreplace")
     if not report.exists() or report.read_bytes() != encoded:
         write_text(report, text)
 
 
-def _say(
-    folder: Path, by_split: dict[str, list[str]], skipped: dict[str, str], report: Path
+def _print_summary(
+    folder: Path, by_split: Mapping[str, list[str]], skipped: Mapping[str, str], report: Path
 ) -> None:
     counts = ", ".join(f"{len(names)} in {split!r}" for split, names in by_split.items())
     line = f"{folder}: {counts}"
     if skipped:
-        # The first words, since what follows differs from one video to the next.
+        # The first three words of a reason are the same for all videos.
         kinds = Counter(" ".join(why.split()[:3]).rstrip(":,") for why in skipped.values())
         reasons = ", ".join(f"{count} {kind!r}" for kind, count in kinds.most_common(4))
-        line += f"; {len(skipped)} skipped ({reasons}), which {report} names"
+        line += f"; {len(skipped)} skipped ({reasons}), listed in {report}"
     print(line.encode("utf-8", errors="backslashreplace").decode(), flush=True)

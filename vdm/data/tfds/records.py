@@ -1,4 +1,4 @@
-"""tfrecord files at random access, without TensorFlow."""
+"""Random access to tfrecord files, without TensorFlow."""
 
 import bisect
 import itertools
@@ -9,13 +9,13 @@ from typing import Protocol
 
 
 class FileInstruction(Protocol):
-    """What to read of one file, as tensorflow_datasets says it.
+    """The records to read from one file, as tensorflow_datasets gives them.
 
     Attributes:
-      filename: with its folder.
-      skip: records before those to read.
-      take: records to read.
-      examples_in_shard: all that the file has.
+      filename: path of the file.
+      skip: number of records before those to read.
+      take: number of records to read.
+      examples_in_shard: number of records in the file.
     """
 
     filename: str
@@ -25,13 +25,13 @@ class FileInstruction(Protocol):
 
 
 class TfRecords:
-    """The records of several files, numbered through; for several threads at once.
+    """The records of several files in order. Several threads may read at the same time.
 
-    A record has 12 bytes before it, which say how long it is, and 4 after it. Where each of a file
-    begins is found by going through these when the file is first used, and kept in memory.
+    A record has a header of 12 bytes, which starts with its length, and a footer of 4. The offsets
+    of a file's records are found when the file is first used, and kept in memory.
     """
 
-    _BEFORE, _AFTER = 12, 4
+    _HEADER, _FOOTER = 12, 4
 
     def __init__(self, instructions: Sequence[FileInstruction]):
         self._instructions = instructions
@@ -43,28 +43,28 @@ class TfRecords:
         return self._ends[-1] if self._ends else 0
 
     def __getitem__(self, index: int) -> bytes:
-        """Record `index`.
+        """Returns record `index`.
 
         Raises:
-          ValueError: its file has not the records that it should have.
+          ValueError: the file does not have the records that it should have.
         """
-        file, place = locate(self._instructions, self._ends, index)
+        file, number = locate(self._instructions, self._ends, index)
         with self._lock:
             if file.filename not in self._offsets:
                 self._offsets[file.filename] = self._find_records(file)
-            begin, end = self._offsets[file.filename][place : place + 2]
+            begin, end = self._offsets[file.filename][number : number + 2]
         with open(file.filename, "rb") as records:
-            records.seek(begin + self._BEFORE)
-            return records.read(end - begin - self._BEFORE - self._AFTER)
+            records.seek(begin + self._HEADER)
+            return records.read(end - begin - self._HEADER - self._FOOTER)
 
     def _find_records(self, file: FileInstruction) -> list[int]:
-        """Where each record begins, and where the last one ends."""
+        """Returns the offset of each record, and the end of the last one."""
         offsets, size = [0], Path(file.filename).stat().st_size
         with open(file.filename, "rb", buffering=0) as records:
             while offsets[-1] < size:
                 records.seek(offsets[-1])
                 length = int.from_bytes(records.read(8), "little")
-                offsets.append(offsets[-1] + self._BEFORE + length + self._AFTER)
+                offsets.append(offsets[-1] + self._HEADER + length + self._FOOTER)
         if offsets[-1] != size or len(offsets) - 1 != file.examples_in_shard:
             raise ValueError(
                 f"{file.filename} is damaged: it should have {file.examples_in_shard} records, and "
@@ -76,12 +76,12 @@ class TfRecords:
 def locate(
     instructions: Sequence[FileInstruction], ends: Sequence[int], index: int
 ) -> tuple[FileInstruction, int]:
-    """The file that holds record `index` of all that are to be read, and its number there.
+    """Returns the file that holds record `index`, and the number of the record in that file.
 
     Args:
-      instructions: of each file.
-      ends: the sums of their `take` up to and with each file.
-      index: of the record.
+      instructions: one per file.
+      ends: cumulative sums of their `take`.
+      index: index of the record over all files.
 
     Raises:
       IndexError: there is no such record.

@@ -1,4 +1,4 @@
-"""The data sets of TensorFlow Datasets that the paper's models are trained on."""
+"""The data sets of TensorFlow Datasets (TFDS) on which the paper's models are trained."""
 
 import dataclasses
 import functools
@@ -11,17 +11,17 @@ from vdm.data.tfds.videos import TfdsVideos, prepared_folder
 
 
 @dataclasses.dataclass(frozen=True)
-class PreparedSet:
-    """A data set, and how it is used.
+class TfdsDataSet:
+    """How a data set of TFDS is used.
 
     Attributes:
-      splits: TFDS's split for 'train' and for 'test', which is what samples are compared with and
-        from which come frames and conditions that are given.
-      has_configs: whether a builder's configuration is chosen by config.data.tfds_config.
-      has_manual_dir: whether it is made of files that are not downloaded.
-      held_out_start: where a clip of the held-out videos begins, as of `ClipSource`.
-      features: of a record, as `TfdsVideos` takes them.
-      num_frames: of the shortest video, where it is known beforehand.
+      splits: TFDS's split for 'train' and for 'test', from which evaluation takes real videos, and
+        sampling takes conditions and observed frames.
+      has_configs: whether config.data.tfds_config chooses a configuration of the builder.
+      has_manual_dir: whether preparation reads files that TFDS does not download.
+      held_out_start: start of a clip in a held-out video, as in `ClipDataSet`.
+      features: features of a record, keyword arguments of `TfdsVideos`.
+      num_frames: number of frames of the shortest video, 0 if unknown.
     """
 
     splits: Mapping[str, str]
@@ -34,20 +34,20 @@ class PreparedSet:
 
 CAMERAS = ("image_main", "image_aux1")  # of BAIR
 
-PREPARED = {
-    "bair_robot_pushing_small": PreparedSet(
+TFDS_DATA_SETS = {
+    "bair_robot_pushing_small": TfdsDataSet(
         {"train": "train", "test": "test"}, has_configs=False, held_out_start="first", num_frames=30
     ),
-    # The paper trains on all 13,320 videos, and they are its real ones too (section 4).
-    "ucf101": PreparedSet(
+    # The paper trains on all 13,320 videos and evaluates against all of them (section 4).
+    "ucf101": TfdsDataSet(
         {"train": "train+test", "test": "train+test"}, features={"label": "label"}
     ),
-    "kinetics600": PreparedSet(
+    "kinetics600": TfdsDataSet(
         {"train": "train", "test": "test"},
         has_manual_dir=True,
         features={"label": "label", "name": "name"},
     ),
-    "captioned_videos": PreparedSet(
+    "captioned_videos": TfdsDataSet(
         {"train": "train", "test": "validation"},
         has_manual_dir=True,
         features={"caption": "caption", "name": "name"},
@@ -55,18 +55,18 @@ PREPARED = {
 }
 
 
-def open_prepared(config: ml_collections.ConfigDict, split: str) -> TfdsVideos:
-    """The videos of a data set of `PREPARED`, which config.data.name names.
+def open_tfds(config: ml_collections.ConfigDict, split: str) -> TfdsVideos:
+    """Opens the videos of the data set config.data.name of `TFDS_DATA_SETS`.
 
     Args:
       config: the whole configuration.
-      split: 'train' or 'test', for which the data set may have splits of other names.
+      split: 'train' or 'test', which `TfdsDataSet.splits` maps to the data set's own splits.
 
     Raises:
-      ValueError: it is not prepared, or cannot give what config.data asks for.
+      ValueError: the data set is not prepared, or does not fit config.data.
     """
     data = config.data
-    chosen = PREPARED[data.name]
+    chosen = TFDS_DATA_SETS[data.name]
     if bool(data.tfds_config) != chosen.has_configs:
         allowed = "a configuration of the builder" if chosen.has_configs else "empty"
         raise ValueError(
@@ -104,7 +104,7 @@ def open_prepared(config: ml_collections.ConfigDict, split: str) -> TfdsVideos:
     return videos
 
 
-# Kept open, as what a file has is looked up when it is first used.
+# Cached, since each reader locates the records of a file at its first use.
 @functools.lru_cache(maxsize=8)
 def _open(folder: Path, split: str, features: tuple[tuple[str, str], ...]) -> TfdsVideos:
     return TfdsVideos(folder, split, **dict(features))

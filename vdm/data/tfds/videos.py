@@ -1,8 +1,7 @@
-"""Videos of data sets that TensorFlow Datasets has prepared, at random access.
+"""Random access to videos that TensorFlow Datasets (TFDS) has prepared.
 
-Both of TFDS's usual file formats are read by number: array_record, which has an index of its own,
-and tfrecord, the default of `tfds.load` (vdm/data/tfds/records.py). Of a record only those frames
-are decoded that are asked for.
+Reads both of TFDS's usual file formats: array_record, which has an index, and tfrecord, the default
+of `tfds.load` (vdm/data/tfds/records.py). Decodes only the requested frames of a record.
 """
 
 import dataclasses
@@ -11,7 +10,7 @@ import itertools
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,22 +18,22 @@ import numpy as np
 from vdm.data.tfds.records import TfRecords, locate
 from vdm.video.formats.images import decode_image
 
-# Records that are kept, so that the frames, the label and the caption of a video are read at once,
-# in as many threads as there may be.
-_RECORDS_KEPT = 32
+# Size of the cache of records, from which one video's frames, label and caption are read. More than
+# the usual number of threads.
+_CACHED_RECORDS = 32
 
 
 def prepared_folder(name: str, config: str, data_dir: str, command: str) -> Path:
-    """Where TFDS has put a data set, in its newest version.
+    """Returns the folder of the newest version of a prepared data set.
 
     Args:
-      name: of the data set.
-      config: of its builder, or '' where it has none.
-      data_dir: the folder that TFDS was told, or '' for its default.
-      command: what prepares the data set.
+      name: name of the data set.
+      config: name of the builder's configuration, or '' if it has none.
+      data_dir: TFDS's data_dir, or '' for its default.
+      command: command that prepares the data set, for the error message.
 
     Raises:
-      ValueError: it is not prepared there.
+      ValueError: the data set is not prepared there.
     """
     root = Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
     parent = root / name / config
@@ -44,17 +43,17 @@ def prepared_folder(name: str, config: str, data_dir: str, command: str) -> Path
         if re.fullmatch(r"\d+\.\d+\.\d+", folder.name) and (folder / "features.json").exists()
     }
     if not versions:
-        raise ValueError(f"there is no prepared data set in {parent}: make it by {command}")
+        raise ValueError(f"there is no prepared data set in {parent}: prepare it with {command}")
     return versions[max(versions)]
 
 
 class TfdsVideos:
-    """The videos of a split of a prepared data set: a `vdm.data.clips.VideoReader`.
+    """A split of a prepared data set: a `vdm.data.clips.VideoReader`.
 
     Attributes:
-      folder: of the data set, as `prepared_folder` finds it.
-      num_classes: of its labels, or 0.
-      metadata: what its builder has noted.
+      folder: folder of the data set, as `prepared_folder` returns it.
+      num_classes: number of classes, 0 without labels.
+      metadata: metadata that the builder has stored.
     """
 
     def __init__(
@@ -70,16 +69,16 @@ class TfdsVideos:
         """Opens a split.
 
         Args:
-          folder: of the data set.
-          split: as TFDS writes it, for instance 'train' or 'train+test'.
-          frames: the feature that holds the encoded frames.
-          label: the feature that holds the class, where there is one.
-          caption: the feature that holds the caption, where there is one.
-          name: the feature that holds a video's name; without one it has TFDS's, which is its file
-            and the number of its record there.
+          folder: folder of the data set.
+          split: split in TFDS's syntax, for instance 'train' or 'train+test'.
+          frames: feature with the encoded frames.
+          label: feature with the class, '' for none.
+          caption: feature with the caption, '' for none.
+          name: feature with the name of a video, '' for TFDS's name: the file and the number of
+            the record in it.
 
         Raises:
-          ValueError: a package is missing; or the data set has no such split or feature, is of
+          ValueError: a package is missing; or the data set has no such split or feature, has
             another file format, or lacks a file.
         """
         builder = _open_builder(folder)
@@ -92,66 +91,67 @@ class TfdsVideos:
         except (KeyError, ValueError) as error:
             raise ValueError(
                 f"the data set in {folder} has the splits {', '.join(splits)}, and {split} is "
-                "needed"
+                "required"
             ) from error
         self.folder = Path(folder)
         self.num_classes = features[label].num_classes if label else 0
         self.metadata = dict(builder.info.metadata or {})
         self._frames, self._label, self._caption, self._name = frames, label, caption, name
         self._ends = list(itertools.accumulate(file.take for file in self._files))
-        self._records = _open_records(builder.info.file_format.value, self._files)
-        self._example = functools.lru_cache(maxsize=_RECORDS_KEPT)(self._read_example)
+        self._record = _open_records(builder.info.file_format.value, self._files)
+        self._example = functools.lru_cache(maxsize=_CACHED_RECORDS)(self._read_example)
 
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
 
     def open(self, index: int) -> "EncodedVideo":
-        """Video `index`, of which no frame is decoded yet.
+        """Opens video `index`; decodes no frames.
 
         Raises:
-          ValueError: its record is damaged.
+          ValueError: the record is damaged.
         """
         return EncodedVideo(self.name(index), self._example(index)[self._frames].bytes_list.value)
 
     def name(self, index: int) -> str:
-        """The video's name in the data set."""
+        """Returns the name of video `index` in the data set."""
         if self._name:
             return self._text(index, self._name)
-        file, place = locate(self._files, self._ends, index)
-        return f"{Path(file.filename).name}__{place}"
+        file, number = locate(self._files, self._ends, index)
+        return f"{Path(file.filename).name}__{number}"
 
     def label(self, index: int) -> int:
-        """The video's class."""
+        """Returns the class of video `index`."""
         return int(self._example(index)[self._label].int64_list.value[0])
 
     def caption(self, index: int) -> str:
-        """What the video shows."""
+        """Returns the caption of video `index`."""
         return self._text(index, self._caption)
 
     def _text(self, index: int, feature: str) -> str:
         return self._example(index)[feature].bytes_list.value[0].decode("utf-8")
 
     def _read_example(self, index: int):
-        """The features of a record by name, each a tf.train.Feature."""
-        # TFDS's own copy of TensorFlow's messages. Its decoding to NumPy would decode all frames.
+        """Returns the features of a record by name, each a tf.train.Feature."""
+        # TFDS's copy of TensorFlow's messages: its decoder to NumPy would decode all frames.
         from google.protobuf.message import DecodeError
         from tensorflow_datasets.proto import tf_example_pb2
 
-        file, place = locate(self._files, self._ends, index)
+        file, number = locate(self._files, self._ends, index)
         try:
-            record = self._records[index]
+            record = self._record(index)
             return tf_example_pb2.Example.FromString(record).features.feature
-        except (DecodeError, RuntimeError, IndexError) as error:  # of array_record the latter
-            raise ValueError(f"record {place} of {file.filename} is damaged: {error}") from error
+        # array_record raises the last two.
+        except (DecodeError, RuntimeError, IndexError) as error:
+            raise ValueError(f"record {number} of {file.filename} is damaged: {error}") from error
 
 
 @dataclasses.dataclass(frozen=True)
 class EncodedVideo:
-    """A video whose frames are pictures, encoded one by one: a `vdm.data.clips.Video`.
+    """A video of separately encoded frames: a `vdm.data.clips.FrameReader`.
 
     Attributes:
-      name: in its data set.
-      encoded: a PNG or JPEG file a frame.
+      name: name of the video in its data set.
+      encoded: one PNG or JPEG file per frame.
     """
 
     name: str
@@ -159,14 +159,14 @@ class EncodedVideo:
 
     @property
     def num_frames(self) -> int:
-        """How many frames it has."""
+        """Number of frames."""
         return len(self.encoded)
 
     def frames(self, indices: Sequence[int]) -> np.ndarray:
-        """Frames by their numbers, uint8 [n, height, width, 1 or 3].
+        """Returns the frames at `indices`, uint8 [n, height, width, 1 or 3].
 
         Raises:
-          ValueError: a frame that cannot be decoded.
+          ValueError: a frame cannot be decoded.
         """
         return np.stack(
             [
@@ -177,38 +177,38 @@ class EncodedVideo:
 
 
 def _open_builder(folder: Path):
-    """The prepared data set as TFDS sees it."""
+    """Returns TFDS's builder of a prepared data set."""
     try:
         import tensorflow_datasets as tfds
 
         builder = tfds.builder_from_directory(folder)
     except ImportError as error:
         raise _missing_package(error) from error
-    # A feature of type Video, as of UCF101, imports TensorFlow, whose accelerators are JAX's.
+    # Features of type Video (UCF101) import TensorFlow, which must leave accelerators to JAX.
     if tensorflow := sys.modules.get("tensorflow"):
         for kind in ("GPU", "TPU"):
             tensorflow.config.set_visible_devices([], kind)
     return builder
 
 
-def _open_records(file_format: str, files: Sequence) -> Sequence[bytes]:
-    """The records of a split by number, of files that are all there."""
+def _open_records(file_format: str, files: Sequence) -> Callable[[int], bytes]:
+    """Returns a function from the index of a record of the split to its content."""
     for file in files:
         if not Path(file.filename).exists():
-            raise ValueError(f"{file.filename} is missing, a file of a prepared data set")
+            raise ValueError(f"{file.filename} is missing from a prepared data set")
     if file_format == "tfrecord":
-        return TfRecords(files)
+        return TfRecords(files).__getitem__
     if file_format != "array_record":
         raise ValueError(
-            f"{Path(files[0].filename).parent} has {file_format} files, and array_record or "
-            "tfrecord is needed: prepare the data set with --file_format=array_record"
+            f"{Path(files[0].filename).parent} has {file_format} files, and must have array_record "
+            "or tfrecord files: prepare the data set with --file_format=array_record"
         )
     try:
         from array_record.python.array_record_data_source import ArrayRecordDataSource
     except ImportError as error:
         raise _missing_package(error) from error
-    return ArrayRecordDataSource(files)
+    return ArrayRecordDataSource(files).__getitem__
 
 
 def _missing_package(error: ImportError) -> ValueError:
-    return ValueError(f'data sets of TFDS need pip install "vdm[tfds]": {error}')
+    return ValueError(f'data sets of TFDS require pip install "vdm[tfds]": {error}')

@@ -1,1 +1,1 @@
-"""The feature networks, and what they take as input."""
+"""The feature networks and their preprocessing."""

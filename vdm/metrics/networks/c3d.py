@@ -1,7 +1,7 @@
-"""C3D (Tran et al., 2014, arXiv:1412.0767), finetuned on UCF101: the Inception Score of UCF101.
+"""C3D (Tran et al., 2014, arXiv:1412.0767) fine-tuned on UCF101, for UCF101's Inception Score.
 
-As in the evaluation of TGAN (Saito et al., 2017 and 2018) that later papers took over; layers are
-named as in its `conv3d_deepnetA_ucf.npz`.
+The network of TGAN's evaluation (Saito et al., 2017 and 2018), which later papers use. Layers have
+the names of its `conv3d_deepnetA_ucf.npz`.
 """
 
 import flax.linen as nn
@@ -17,19 +17,19 @@ RESOLUTION = 112
 
 
 class C3D(nn.Module):
-    """Videos to features and the logits of UCF101's classes."""
+    """C3D: videos to features and to logits of UCF101's classes."""
 
     @nn.compact
     def __call__(
         self, videos: Float[Array, "batch frames height width 3"]
     ) -> tuple[Float[Array, "batch features"], Float[Array, "batch classes"]]:
-        """The features, fc7 after its ReLU, and the logits.
+        """Returns the features (fc7 after its ReLU) and the logits.
 
         Args:
-          videos: BGR bytes less the mean volume, 16 frames of 112x112 pixels.
+          videos: BGR in 0..255 minus the mean volume, 16 frames of 112x112 pixels.
 
         Raises:
-          ValueError: another number of frames, or another size.
+          ValueError: the number of frames or the size is another.
         """
         if videos.shape[1:4] != (NUM_FRAMES, RESOLUTION, RESOLUTION):
             raise ValueError(
@@ -52,9 +52,9 @@ class C3D(nn.Module):
                     name=name,
                 )(h)
                 h = nn.relu(h)
-            # 'SAME' puts the odd row of 7x7 into a window of its own, as Caffe and Chainer do.
+            # 'SAME' pools the last row of 7x7 by itself, as Caffe and Chainer do.
             h = max_pool(h, pool, pool)
-        # Channels first, the order in which fc6 was trained.
+        # fc6 was trained with channels first.
         h = jnp.moveaxis(h, -1, 1).reshape(h.shape[0], -1)
         for name in ("fc6", "fc7"):
             h = nn.relu(nn.Dense(NUM_FEATURES, precision=PRECISION, name=name)(h))

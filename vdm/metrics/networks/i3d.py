@@ -1,7 +1,7 @@
 """The Inflated 3D ConvNet of Carreira and Zisserman (2017, arXiv:1705.07750), RGB stream.
 
 With the weights of TF-Hub's deepmind/i3d-kinetics-400/1 it is the network of the Frechet Video
-Distance (Unterthiner et al., 2018, arXiv:1812.01717). Modules are named as in that checkpoint.
+Distance (Unterthiner et al., 2018, arXiv:1812.01717). Modules have the names of that checkpoint.
 """
 
 import flax.linen as nn
@@ -12,9 +12,9 @@ from vdm.metrics.networks.layers import ConvUnit, convolve, max_pool
 
 NUM_CLASSES = 400
 RESOLUTION = 224
-MIN_FRAMES = 9  # the last pooling needs two of every eight frames, the last eight incomplete
+MIN_FRAMES = 9  # two positions after the temporal stride of 8, as the last pooling requires
 
-# Output channels of branch 0, of both units of branches 1 and 2, and of branch 3.
+# Output channels of branch 0, of the two units of branches 1 and 2 each, and of branch 3.
 _MIXED = {
     "Mixed_3b": (64, 96, 128, 16, 32, 32),
     "Mixed_3c": (128, 128, 192, 32, 96, 64),
@@ -29,22 +29,22 @@ _MIXED = {
 
 
 class I3D(nn.Module):
-    """Videos to the logits of Kinetics-400.
+    """I3D: videos to logits of Kinetics-400.
 
-    `capture_intermediates` of Flax gives what is inside under the names of the checkpoint.
+    Flax's `capture_intermediates` returns activations under the names of the checkpoint.
     """
 
     @nn.compact
     def __call__(
         self, videos: Float[Array, "batch frames height width 3"]
     ) -> Float[Array, "batch classes"]:
-        """The logits, averaged over time.
+        """Returns the logits, averaged over time.
 
         Args:
-          videos: in [-1, 1], at least 9 frames of 224x224 pixels.
+          videos: at least 9 frames of 224x224 pixels, in [-1, 1].
 
         Raises:
-          ValueError: fewer frames, or another size.
+          ValueError: there are fewer frames, or the size is another.
         """
         frames, *size = videos.shape[1:4]
         if frames < MIN_FRAMES:
@@ -63,7 +63,7 @@ class I3D(nn.Module):
                 h = max_pool(h, (2, 2, 2), (2, 2, 2))
             h = Mixed(features, name=name)(h)
         h = h.mean(axis=(2, 3), keepdims=True)
-        h = (h[:, :-1] + h[:, 1:]) / 2  # with the line above: an average over 2x7x7, stride 1
+        h = (h[:, :-1] + h[:, 1:]) / 2  # with the line above: average pool 2x7x7, stride 1
         return Logits(name="Logits")(h)[:, :, 0, 0].mean(axis=1)
 
 
@@ -99,10 +99,10 @@ class Mixed(nn.Module):
 
 
 class Branch(nn.Module):
-    """Convolutions one after the other.
+    """A sequence of convolutions.
 
     Attributes:
-      units: name, output channels and kernel size of each.
+      units: name, output channels and kernel size of each convolution.
     """
 
     units: tuple[tuple[str, int, tuple[int, int, int]], ...]

@@ -1,8 +1,8 @@
 """Inception-v3 as released on 2015-12-05, the network of FID and of the Inception Score.
 
-Modules are named as in that release's graph, `classify_image_graph_def.pb`. It is not the
-Inception-v3 of Szegedy et al. (2015, arXiv:1512.00567) to the letter, nor of later libraries:
-average pools leave padding out, and the last block pools by maximum.
+Modules have the names of that release's graph, `classify_image_graph_def.pb`. The network differs
+from the Inception-v3 of Szegedy et al. (2015, arXiv:1512.00567) and of later libraries: average
+pools exclude padding, and the last block has a max pool.
 """
 
 import flax.linen as nn
@@ -19,10 +19,10 @@ Units = tuple[tuple[int, tuple[int, int]], ...]  # output channels and kernel si
 
 
 class InceptionV3(nn.Module):
-    """Images to features and, with a head, logits.
+    """Inception-v3: images to features and, with a head, to logits.
 
     Attributes:
-      head: whether there are weights for the 1,008 logits.
+      head: whether the network has the layer of the 1,008 logits.
     """
 
     head: bool = False
@@ -31,16 +31,16 @@ class InceptionV3(nn.Module):
     def __call__(
         self, images: Float[Array, "batch height width 3"]
     ) -> tuple[Float[Array, "batch 2048"], Float[Array, "batch 1008"] | None]:
-        """The 2,048 features of the last pooling (pool3) and the logits, None without a head.
+        """Returns the 2,048 features of the last pool (pool3) and the logits, None without a head.
 
-        The logits lack the bias, because those of the reference's Inception Score do: it
-        multiplies pool3 by the weights of the last layer, and takes the softmax of that.
+        The logits have no bias: the reference implementation of the Inception Score multiplies
+        pool3 by the weights of the last layer, and applies the softmax.
 
         Args:
-          images: bytes as (byte - 128) / 128.
+          images: (byte - 128) / 128, 299x299 pixels.
 
         Raises:
-          ValueError: not 299x299 pixels.
+          ValueError: the size is another.
         """
         if images.shape[1:3] != (RESOLUTION, RESOLUTION):
             raise ValueError(
@@ -64,15 +64,15 @@ class InceptionV3(nn.Module):
 
 
 class MixedBlock(nn.Module):
-    """An Inception module: a convolution, towers of them and a pool, concatenated.
+    """An Inception module: a convolution, towers of convolutions and a pool, concatenated.
 
     Attributes:
-      conv: output channels of the convolution alone; 0 for none.
-      towers: their convolutions.
-      pool_features: output channels of the convolution after the pool; 0 for none.
-      max_pool: pool by maximum, not average.
-      reduce: every branch ends with stride 2 and no padding.
-      split: every tower ends with a 1x3 and a 3x1 convolution side by side.
+      conv: output channels of the single convolution, 0 for none.
+      towers: convolutions of each tower.
+      pool_features: output channels of the convolution after the pool, 0 for none.
+      max_pool: whether to pool by maximum instead of average.
+      reduce: whether every branch ends with stride 2 and no padding.
+      split: whether every tower ends with parallel 1x3 and 3x1 convolutions.
     """
 
     conv: int
@@ -108,12 +108,12 @@ class MixedBlock(nn.Module):
 
 
 class Tower(nn.Module):
-    """Convolutions one after the other.
+    """A sequence of convolutions.
 
     Attributes:
-      units: output channels and kernel size of each.
-      reduce: the last has stride 2 and no padding.
-      split: a 1x3 and a 3x1 convolution follow side by side.
+      units: output channels and kernel size of each convolution.
+      reduce: whether the last one has stride 2 and no padding.
+      split: whether parallel 1x3 and 3x1 convolutions follow.
     """
 
     units: Units
@@ -155,19 +155,19 @@ class Split(nn.Module):
 
 
 def _blocks() -> list[dict]:
-    """What makes each MixedBlock, in order; comments have the names of later libraries."""
+    """Returns the arguments of each MixedBlock; comments have the names of later libraries."""
 
-    def block_35(pool_features):
+    def block_35(pool_features: int) -> dict:
         small = ((48, (1, 1)), (64, (5, 5)))
         large = ((64, (1, 1)), (96, (3, 3)), (96, (3, 3)))
         return {"conv": 64, "towers": (small, large), "pool_features": pool_features}
 
-    def block_17(c):
+    def block_17(c: int) -> dict:
         small = ((c, (1, 1)), (c, (1, 7)), (192, (7, 1)))
         large = ((c, (1, 1)), (c, (7, 1)), (c, (1, 7)), (c, (7, 1)), (192, (1, 7)))
         return {"conv": 192, "towers": (small, large), "pool_features": 192}
 
-    def block_8(pool):
+    def block_8(pool: str) -> dict:
         towers = (((384, (1, 1)),), ((448, (1, 1)), (384, (3, 3))))
         return {
             "conv": 320,

@@ -1,8 +1,7 @@
-"""What the feature networks are made of: convolutions, frozen batch norm, pooling.
+"""Layers of the feature networks: convolutions, frozen batch norm, pooling.
 
-Everything is exact float32 (`Precision.HIGHEST`) on every back end: distances between features are
-differences of large numbers, and the bfloat16 passes of a TPU or the TF32 of a GPU would be seen
-in them.
+All arithmetic is full float32 (`Precision.HIGHEST`) on every backend: distances between features
+are differences of large numbers, which bfloat16 on TPUs or TF32 on GPUs would change.
 """
 
 from collections.abc import Sequence
@@ -16,19 +15,19 @@ from jaxtyping import Array, Float
 
 PRECISION = jax.lax.Precision.HIGHEST
 
-# Of the batch norms of both Inceptions. Ports with the 1e-5 of other libraries give other numbers.
+# Epsilon of the batch norms of both Inceptions. The 1e-5 of other libraries changes results.
 _EPSILON = 1e-3
 
 
 class ConvUnit(nn.Module):
-    """A convolution, batch norm with its moving statistics and without a scale, ReLU.
+    """Convolution, batch norm with moving statistics and without a scale, ReLU.
 
         y = relu((conv(h) - mean) / sqrt(variance + 1e-3) + beta)
 
     Attributes:
       features: output channels.
       kernel_size: [time,] height, width.
-      stride: in all of them.
+      stride: stride of all axes.
       padding: 'SAME' or 'VALID', as in TensorFlow.
     """
 
@@ -59,16 +58,16 @@ def convolve(
     stride: int = 1,
     padding: str = "SAME",
 ) -> Float[Array, "batch *out_frames out_height out_width features"]:
-    """A convolution in space or, with a kernel of five axes, in time and space.
+    """A 2D convolution or, with a kernel of five axes, a 3D convolution.
 
-    The latter is made of convolutions in space, with all else folded into the batch, which on CPUs
-    is several times as fast as a convolution in three dimensions.
+    A 3D convolution is computed by 2D convolutions with time folded into the batch, which on CPUs
+    is several times as fast as XLA's 3D convolution.
 
     Args:
       h: images or videos.
-      kernel: [taps,] height, width, input and output channels.
-      stride: in all of them.
-      padding: 'SAME', whose surplus goes after, or 'VALID'.
+      kernel: [time,] height, width, input and output channels.
+      stride: stride of all axes.
+      padding: 'SAME', with odd padding at the end as in TensorFlow, or 'VALID'.
     """
     if kernel.ndim == 4:
         *leading, height, width, channels = h.shape
@@ -83,19 +82,20 @@ def convolve(
         return folded.reshape(*leading, *folded.shape[1:])
     if len(kernel) == 3 and stride == 1 and padding == "SAME":
         return _convolve_pairs_of_frames(h, kernel)
-    # The frames that meet the temporal taps of the kernel are concatenated along the channels,
-    # which is faster than a sum over taps.
+    # Concatenating the frames of a temporal window along the channels is faster than a sum over
+    # the taps of the kernel.
     taps, height, width, channels, features = kernel.shape
-    met = jnp.concatenate(_windows(h, 1, taps, stride, padding, 0.0), axis=-1)
+    stacked = jnp.concatenate(_windows(h, 1, taps, stride, padding, 0.0), axis=-1)
     kernel = jnp.moveaxis(kernel, 0, 2).reshape(height, width, taps * channels, features)
-    return convolve(met, kernel, stride, padding)
+    return convolve(stacked, kernel, stride, padding)
 
 
-def _convolve_pairs_of_frames(h, kernel):
-    """Three taps in time, 'SAME': two frames for four convolutions in space instead of six.
+def _convolve_pairs_of_frames(h: jax.Array, kernel: jax.Array) -> jax.Array:
+    """A 3D convolution with three temporal taps and 'SAME' padding.
 
     Winograd's minimal filtering F(2, 3) along time (Lavin and Gray, 2015, arXiv:1509.09308,
-    section 4). Its sums have two or three terms: the logits of I3D lose no accuracy.
+    section 4): four 2D convolutions instead of six per two frames. Its sums have two or three
+    terms, and the logits of I3D lose no accuracy.
     """
     frames = h.shape[1]
     odd = frames % 2
@@ -118,9 +118,9 @@ def max_pool(
     strides: Sequence[int],
     padding: str = "SAME",
 ) -> Float[Array, "batch *out_frames out_height out_width channels"]:
-    """The maximum over windows, [time,] height and width, in which padding takes no part.
+    """Max pool over windows of [time,] height and width, which ignores padding.
 
-    One axis after the other, and each as a maximum of slices: XLA's own windows take ten times as
+    Pools one axis after the other as a maximum of slices: XLA's reduce_window takes ten times as
     long on CPUs.
     """
     for axis, (size, stride) in enumerate(zip(window, strides, strict=True), start=1):
@@ -131,11 +131,11 @@ def max_pool(
 def average_pool(
     h: Float[Array, "batch height width channels"], window: int
 ) -> Float[Array, "batch height width channels"]:
-    """The average over window x window pixels, stride 1, 'SAME', in which padding takes no part."""
+    """Average pool over window x window pixels, stride 1, 'SAME', which excludes padding."""
     for axis in (1, 2):
         ones = np.ones((h.shape[axis], 1), np.float32)
         total, count = (
-            sum(_windows(values, values_axis, window, 1, "SAME", 0.0))
+            jnp.asarray(sum(_windows(values, values_axis, window, 1, "SAME", 0.0)))
             for values, values_axis in ((h, axis), (jnp.asarray(ones), 0))
         )
         h = total / jnp.expand_dims(count, 1) if axis == 1 else total / count
@@ -143,12 +143,14 @@ def average_pool(
 
 
 def same_padding(size: int, window: int, stride: int) -> tuple[int, int]:
-    """TensorFlow's 'SAME' padding before and after: ceil(size / stride) outputs, surplus after."""
+    """Returns TensorFlow's 'SAME' padding before and after an axis: ceil(size / stride) outputs."""
     return jax.lax.padtype_to_pads((size,), (window,), (stride,), "SAME")[0]
 
 
-def _windows(h, axis, window, stride, padding, fill):
-    """One array for each place in the window: what the windows along an axis have there."""
+def _windows(
+    h: jax.Array, axis: int, window: int, stride: int, padding: str, fill: float
+) -> list[jax.Array]:
+    """Returns one array per offset in a window: the element at that offset of each window."""
     if padding == "SAME":
         widths = [(0, 0)] * h.ndim
         widths[axis] = same_padding(h.shape[axis], window, stride)

@@ -1,14 +1,15 @@
-"""From bytes to what the feature networks take, as the reference implementations do it.
+"""Preprocessing of the feature networks, as in their reference implementations.
 
-Bilinear resizing without antialiasing, in the three conventions of where pixels are:
+Bilinear resize without antialiasing, in three conventions for the position of output pixel i:
 
-- 'reference': TensorFlow 1. Output pixel i is at i * size / out_size, which shifts the picture.
-- 'half_pixel': TensorFlow 2, PyTorch. It is at (i + 1/2) * size / out_size - 1/2.
-- 'aligned_corners': Chainer. It is at i * (size - 1) / (out_size - 1).
+- 'reference', TensorFlow 1: i * size / out_size, which shifts the image.
+- 'half_pixel', TensorFlow 2 and PyTorch: (i + 1/2) * size / out_size - 1/2.
+- 'aligned_corners', Chainer: i * (size - 1) / (out_size - 1).
 
-They matter: on real videos, the second moves FVD by 5 % from the first, which is the reference.
+On real videos 'half_pixel' changes the FVD by 5 % from that of 'reference'.
 """
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, UInt8
@@ -17,7 +18,7 @@ from vdm.metrics.networks import c3d, i3d, inception
 
 CONVENTIONS = ("reference", "half_pixel", "aligned_corners")
 
-MEAN_CROP = slice(8, 8 + c3d.RESOLUTION)  # of C3D's mean volume, in height and in width
+MEAN_CROP = slice(8, 8 + c3d.RESOLUTION)  # crop of the height and width of C3D's mean volume
 
 
 def resize_bilinear(
@@ -26,10 +27,10 @@ def resize_bilinear(
     width: int,
     convention: str = "reference",
 ) -> Float[Array, "*batch out_height out_width channels"]:
-    """Images of height x width pixels.
+    """Resizes images to height x width pixels.
 
     Raises:
-      ValueError: no such convention.
+      ValueError: the convention is unknown.
     """
     images = _resize_axis(images, images.ndim - 2, width, convention)
     return _resize_axis(images, images.ndim - 3, height, convention)
@@ -38,7 +39,7 @@ def resize_bilinear(
 def i3d_input(
     videos: UInt8[Array, "batch frames height width 3"], convention: str = "reference"
 ) -> Float[Array, "batch frames 224 224 3"]:
-    """224x224 pixels in [-1, 1]."""
+    """Returns I3D's input: 224x224 pixels in [-1, 1]."""
     resized = resize_bilinear(
         videos.astype(jnp.float32), i3d.RESOLUTION, i3d.RESOLUTION, convention
     )
@@ -48,7 +49,7 @@ def i3d_input(
 def inception_input(
     images: UInt8[Array, "batch height width 3"], convention: str = "reference"
 ) -> Float[Array, "batch 299 299 3"]:
-    """299x299 pixels in [-1, 127/128]."""
+    """Returns Inception's input: 299x299 pixels in [-1, 127/128]."""
     resized = resize_bilinear(
         images.astype(jnp.float32), inception.RESOLUTION, inception.RESOLUTION, convention
     )
@@ -60,15 +61,15 @@ def c3d_input(
     mean: Float[Array, "frames_of_mean 112 112 3"],
     convention: str = "aligned_corners",
 ) -> Float[Array, "batch frames 112 112 3"]:
-    """112x112 pixels, blue first, in bytes less the mean volume.
+    """Returns C3D's input: 112x112 pixels, BGR in 0..255 minus the mean volume.
 
     Args:
-      videos: bytes, red first.
-      mean: of each frame and pixel, blue first, already cropped by `MEAN_CROP`.
-      convention: of the resize.
+      videos: RGB videos.
+      mean: mean volume, BGR, cropped by `MEAN_CROP`.
+      convention: convention of the resize.
 
     Raises:
-      ValueError: not as many frames as the mean has.
+      ValueError: the number of frames differs from that of the mean.
     """
     if videos.shape[1] != mean.shape[0]:
         raise ValueError(f"C3D needs {mean.shape[0]} frames, not {videos.shape[1]}")
@@ -78,7 +79,7 @@ def c3d_input(
     return resized - mean
 
 
-def _resize_axis(images, axis, out_size, convention):
+def _resize_axis(images: jax.Array, axis: int, out_size: int, convention: str) -> jax.Array:
     below, above, fraction = _neighbours(images.shape[axis], out_size, convention)
     low, high = (jnp.take(images, side, axis=axis, mode="clip") for side in (below, above))
     return low + (high - low) * fraction.reshape(-1, *(1,) * (images.ndim - 1 - axis))
@@ -87,9 +88,9 @@ def _resize_axis(images, axis, out_size, convention):
 def _neighbours(
     size: int, out_size: int, convention: str
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The pixels on both sides of each output pixel, and its distance from the first.
+    """Returns the input pixels below and above each output pixel, and its distance to the former.
 
-    In float32, as in TensorFlow: at a pixel's edge, rounding decides which neighbours are taken.
+    Positions are float32, as in TensorFlow, since rounding at integer positions selects the pixels.
     """
     index = np.arange(out_size, dtype=np.float32)
     scale = np.float32(size) / np.float32(out_size)
@@ -101,7 +102,9 @@ def _neighbours(
         case "aligned_corners":
             position = index * np.float32((size - 1) / max(out_size - 1, 1))
         case _:
-            raise ValueError(f"no resize {convention!r}: {', '.join(CONVENTIONS)}")
+            raise ValueError(
+                f"resize is {convention!r}, and must be one of {', '.join(CONVENTIONS)}"
+            )
     floor = np.floor(position)
     below = np.clip(floor.astype(np.int32), 0, size - 1)
     above = np.clip(np.ceil(position).astype(np.int32), 0, size - 1)

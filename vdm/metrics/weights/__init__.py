@@ -1,1 +1,1 @@
-"""Weights of the feature networks: where their files are, and how their layers are named."""
+"""Weights of the feature networks: their files, and the names of their tensors."""

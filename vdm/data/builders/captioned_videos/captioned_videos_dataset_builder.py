@@ -1,10 +1,10 @@
-"""Builds a data set of captioned videos from video files."""
+"""TFDS builder of a data set of captioned videos."""
 
 from vdm.data.builders.manual_videos import ManualVideos
 
 
 class Builder(ManualVideos):
-    """Videos of your own, each with a caption."""
+    """The user's own videos with captions."""
 
-    said_of_each = "caption"
-    needed_splits = ("train", "validation")
+    described_by = "caption"
+    required_splits = ("train", "validation")

@@ -1,10 +1,10 @@
-"""Builds Kinetics-600 from video files."""
+"""TFDS builder of Kinetics-600."""
 
 from vdm.data.builders.manual_videos import ManualVideos
 
 
 class Builder(ManualVideos):
-    """Kinetics-600, of which TensorFlow Datasets has no builder."""
+    """Kinetics-600, for which TensorFlow Datasets has no builder."""
 
-    said_of_each = "label"
-    needed_splits = ("train", "test")
+    described_by = "label"
+    required_splits = ("train", "test")

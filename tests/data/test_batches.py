@@ -1,4 +1,4 @@
-"""Batches made ahead are those made on the spot, and nothing is left running."""
+"""Prefetched batches equal those built directly, and no thread keeps running."""
 
 import threading
 import time
@@ -6,8 +6,8 @@ import time
 import numpy as np
 import pytest
 
+from vdm.data.batches import Batches
 from vdm.data.moving_digits import MovingDigits
-from vdm.data.pipeline import Batches
 
 
 def _workers():
@@ -15,16 +15,16 @@ def _workers():
 
 
 @pytest.mark.parametrize(("num_workers", "prefetch"), [(1, 1), (3, 2), (8, 20)])
-def test_batches_are_those_of_the_source_in_order(num_workers, prefetch):
+def test_batches_are_those_of_the_data_set_in_order(num_workers, prefetch):
     source = MovingDigits("train", frames=3, num_images=1, condition="label")
     rows, steps = range(2, 5), range(7, 19)
     with Batches(
         source, steps, 6, rows=rows, num_workers=num_workers, prefetch=prefetch
     ) as batches:
         for step in steps:
-            made, expected = batches.next(), source.batch(step, 6, rows=rows)
-            assert made.keys() == expected.keys()
-            for name, values in made.items():
+            found, expected = batches.next(), source.batch(step, 6, rows=rows)
+            assert found.keys() == expected.keys()
+            for name, values in found.items():
                 np.testing.assert_array_equal(values, expected[name])
         with pytest.raises(StopIteration):
             batches.next()
@@ -32,28 +32,28 @@ def test_batches_are_those_of_the_source_in_order(num_workers, prefetch):
 
 
 class _Recorder:
-    """Examples that take a while; some cannot be made."""
+    """Records the indices of examples, which take some time; some raise an error."""
 
     def __init__(self, seconds=0.0, broken=()):
-        self.made, self._seconds, self._broken = [], seconds, broken
+        self.read, self._seconds, self._broken = [], seconds, broken
 
     def example(self, index):
         time.sleep(self._seconds)
         if index in self._broken:
             raise ValueError(f"video {index} is damaged")
-        self.made.append(index)
+        self.read.append(index)
         return {"index": np.array(index)}
 
 
-def test_no_more_than_the_batches_ahead_are_made():
+def test_only_the_prefetched_batches_are_built():
     source = _Recorder()
     with Batches(source, range(100), 4, num_workers=3, prefetch=2) as batches:
         batches.next()
         time.sleep(0.1)
-        assert sorted(source.made) == list(range(12))
+        assert sorted(source.read) == list(range(12))
 
 
-def test_an_error_comes_with_its_batch_and_leaves_no_worker():
+def test_an_error_is_raised_at_its_batch_and_leaves_no_worker():
     source = _Recorder(seconds=0.001, broken=(13,))
     with (
         pytest.raises(ValueError, match="video 13 is damaged"),
@@ -74,8 +74,8 @@ def test_an_interruption_leaves_no_worker():
     assert not _workers()
 
 
-def test_waiting_counts_beyond_the_callers_own_work():
-    # Sleeping threads need no core, so that these times are met on a busy machine, too.
+def test_seconds_waited_excludes_the_callers_own_work():
+    # Sleeping threads need no core, so these times hold on a busy machine.
     with Batches(_Recorder(0.2), range(2), 1, num_workers=1, prefetch=1) as batches:
         batches.next()
         alone = batches.seconds_waited
@@ -84,7 +84,7 @@ def test_waiting_counts_beyond_the_callers_own_work():
         assert batches.seconds_waited - alone < 0.1
 
 
-def test_batches_are_placed_before_they_are_asked_for():
+def test_batches_are_placed_before_they_are_requested():
     placed = []
     with Batches(
         _Recorder(), range(3), 2, place=placed.append, num_workers=1, prefetch=2
