@@ -1,5 +1,6 @@
 """Shared by the benchmarks: configurations, training steps, interleaved timing and results."""
 
+import dataclasses
 import importlib.util
 import json
 import os
@@ -70,27 +71,30 @@ def training_step(config) -> TrainingStep:
     """Compiles a training step on random videos for the attached devices."""
     mesh = make_mesh(config)
     step = make_step(config, mesh, "train")
+    start = time.perf_counter()
     traced = step.function.trace(*step.arguments)
     executable = traced.lower().compile()
+    compiled = analyze(step, traced, executable, mesh.size)
+    compiled = dataclasses.replace(compiled, compile_seconds=time.perf_counter() - start)
     state, batch = step.arguments
     shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
     state = jax.jit(partial(init_state, config), out_shardings=shardings)()
-    batch = _random_batch(batch, jax.random.key(1))
+    batch = _random_batch(batch)
 
     def run():
         nonlocal state
         state = jax.block_until_ready(executable(state, batch))
         return state
 
-    return TrainingStep(run, analyze(step, traced, executable, mesh.size), executable)
+    return TrainingStep(run, compiled, executable)
 
 
-def _random_batch(shapes, key):
+def _random_batch(shapes):
     """Videos uniform in [-1, 1]; labels and masks are zeros."""
 
     def fill(leaf):
         if jnp.issubdtype(leaf.dtype, jnp.floating):
-            return jax.random.uniform(key, leaf.shape, leaf.dtype, -1, 1)
+            return jax.random.uniform(jax.random.key(1), leaf.shape, leaf.dtype, -1, 1)
         return jnp.zeros(leaf.shape, leaf.dtype)
 
     shardings = {name: leaf.sharding for name, leaf in shapes.items()}
@@ -111,10 +115,9 @@ def median_and_quartiles(values) -> dict:
 
 def compared(times: Mapping[str, list[float]], reference: str) -> dict[str, dict]:
     """Returns the seconds of each step, and their ratio to the reference in the same round."""
-    result = {}
+    result = {name: {"seconds": median_and_quartiles(values)} for name, values in times.items()}
     for name, values in times.items():
         ratios = [a / b for a, b in zip(values, times[reference], strict=True)]
-        result[name] = {"seconds": median_and_quartiles(values)}
         result[name]["time_over_reference"] = median_and_quartiles(ratios)
     return result
 

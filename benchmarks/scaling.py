@@ -5,8 +5,7 @@
 
 A network of the paper's shape (configs/bair.py) with fewer base channels, for two cores. Each of
 the three varies alone, from 8 frames of 32x32 pixels and a batch of 1. The exponent of time ~
-size ** exponent is a least-squares fit of the logarithms. On an accelerator use
---base-channels=128 and larger batches.
+size ** exponent is a least-squares fit of the logarithms. On a GPU use --base-channels=128.
 
 Prints and writes benchmarks/results/scaling.json, or scaling_gpu.json. Six minutes on one core.
 """
