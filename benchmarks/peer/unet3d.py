@@ -11,7 +11,6 @@ from jaxtyping import Array, Float
 from peer import attention
 from peer.convolution import convolve_down, convolve_up
 from vdm.models.convolution import convolve
-from vdm.models.dense import fold
 
 HEADS, HEAD_DIM = 8, 32
 _INNER = HEADS * HEAD_DIM
@@ -85,7 +84,7 @@ class Unet3D(nn.Module):
 
 
 def _dense(features, *, name, use_bias=True):
-    return nn.Dense(features, use_bias=use_bias, dot_general=fold, name=name)
+    return nn.Dense(features, use_bias=use_bias, name=name)
 
 
 class _Conv(nn.Module):
