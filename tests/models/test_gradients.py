@@ -7,7 +7,6 @@ import pytest
 
 from vdm.models.attention import combine, compare, softmax
 from vdm.models.convolution import convolve
-from vdm.models.dense import fold
 from vdm.models.norm import FrameGroupNorm
 
 
@@ -89,22 +88,6 @@ def test_softmax_is_that_of_jax():
     assert_close(
         value_and_gradients(softmax, lambda shape: normal(1, *shape), logits),
         value_and_gradients(jax.nn.softmax, lambda shape: normal(1, *shape), logits),
-        1e-6,
-    )
-
-
-def test_folded_dense_is_that_of_flax():
-    h, kernel = normal(0, 2, 3, 4, 5, 6), normal(1, 6, 7)
-
-    def dense(h, kernel, **options):
-        return nn.Dense(7, use_bias=False, **options).apply({"params": {"kernel": kernel}}, h)
-
-    def folded(h, kernel):
-        return dense(h, kernel, dot_general=fold)
-
-    assert_close(
-        value_and_gradients(folded, lambda shape: normal(2, *shape), h, kernel),
-        value_and_gradients(dense, lambda shape: normal(2, *shape), h, kernel),
         1e-6,
     )
 

@@ -5,10 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from vdm.config import default_config
 from vdm.models.blocks import ResidualBlock
 from vdm.models.unet import SpaceTimeUNet, depth_to_space, space_to_depth
 
-FIELDS = dict(
+FIELDS = dict(default_config().model) | dict(
     base_channels=8,
     channel_multipliers=(1, 2),
     blocks_per_resolution=1,
@@ -16,6 +17,8 @@ FIELDS = dict(
     head_dim=8,
     embedding_dim=32,
     embedding_layers=2,
+    max_relative_distance=16,
+    dtype="float32",
 )
 FRAMES, IMAGES = 5, 4
 
@@ -194,7 +197,7 @@ def test_bfloat16_computes_near_float32_with_float32_parameters():
 def test_film_is_a_scale_and_a_shift_of_the_second_norm():
     z = jnp.array(np.random.default_rng(0).normal(size=(1, 1, 2, 2, 8)), jnp.float32)
     embedding = jnp.ones((1, 1, 4))
-    block = ResidualBlock(8, 0.0, True, True, jnp.float32)
+    block = ResidualBlock(features=8, dropout=0.0, film=True, deterministic=True, dtype=jnp.float32)
     variables = jax.tree.map(
         lambda leaf: 0.3 * jnp.ones(leaf.shape),
         jax.eval_shape(lambda: block.init(jax.random.key(0), z, embedding)),

@@ -55,7 +55,8 @@ def draw_noise(
     """
     time_key, noise_key = jax.random.split(key)
     batch = shape[0]
-    t = (jax.random.uniform(time_key, (), jnp.float32) + jnp.arange(batch) / batch) % 1.0
+    offsets = jnp.arange(batch, dtype=jnp.float32) / batch
+    t = (jax.random.uniform(time_key, (), jnp.float32) + offsets) % 1.0
     return jax.random.normal(noise_key, shape, jnp.float32), schedule(t)
 
 

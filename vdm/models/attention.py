@@ -1,7 +1,7 @@
 """Spatial and temporal self-attention over [batch, frames, height, width, channels].
 
-Both are written heads first ([..., heads, tokens, head_dim]), which XLA turns into plain batched
-matrix products on every back end.
+Arrays have heads first, [..., heads, tokens, head_dim]. XLA compiles this layout to batched matrix
+products on every backend.
 """
 
 import flax.linen as nn
@@ -10,12 +10,11 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
-from vdm.models.dense import fold
 from vdm.models.norm import FrameGroupNorm
 
 
 class _QueryKeyValue(nn.Module):
-    """Tokens to queries (scaled by head_dim ** -0.5), keys and values, heads first."""
+    """Projects tokens to queries (scaled by head_dim ** -0.5), keys and values, heads first."""
 
     head_dim: int
     dtype: DTypeLike
@@ -24,13 +23,12 @@ class _QueryKeyValue(nn.Module):
     def __call__(
         self, tokens: Float[Array, "groups tokens channels"]
     ) -> tuple[Float[Array, "groups heads tokens head_dim"], ...]:
-        # One plain matrix product; a kernel with an axis of heads is several times slower to
-        # differentiate on CPUs.
+        # One matrix product for all heads: the gradient of a kernel with an axis for heads is
+        # several times slower on CPUs.
         projected = nn.Dense(
             3 * tokens.shape[-1],
             use_bias=False,
             dtype=self.dtype,
-            dot_general=fold,
             name="projection",
         )(tokens)
         query, key, value = (
@@ -41,7 +39,7 @@ class _QueryKeyValue(nn.Module):
 
 
 class _Output(nn.Module):
-    """Heads to tokens, through a projection that starts at zero."""
+    """Concatenates the heads of each token and projects them, with zero initialisation."""
 
     dtype: DTypeLike
 
@@ -55,16 +53,16 @@ class _Output(nn.Module):
             tokens.shape[-1],
             kernel_init=nn.initializers.zeros,
             dtype=self.dtype,
-            dot_general=fold,
             name="projection",
         )(tokens)
 
 
 @jax.custom_vjp
 def softmax(logits: Float[Array, "... keys"]) -> Float[Array, "... keys"]:
-    """The softmax over the last axis, in float32, whose gradient needs its result alone.
+    """Softmax over the last axis, computed in float32.
 
-    The derived gradient keeps more arrays of this size, the largest of the network.
+    Custom gradient: it saves the result alone. Autodiff's gradient saves more arrays of this size,
+    the largest in the network.
     """
     return jax.nn.softmax(logits.astype(jnp.float32)).astype(logits.dtype)
 
@@ -87,11 +85,10 @@ def compare(
     query: Float[Array, "groups heads queries head_dim"],
     key: Float[Array, "groups heads keys head_dim"],
 ) -> Float[Array, "groups heads queries keys"]:
-    """The product of each query with each key.
+    """Dot product of each query with each key.
 
-    The gradients of this function and of `combine` are written out for the sake of the products
-    that sum over queries. As they are derived, these have no fast routine in XLA for CPUs, where
-    they took five times as long as with one factor turned around before.
+    Custom gradient, as for `combine`: XLA on CPU has no fast kernel for contractions over the query
+    axis. Transposing one operand first is 5 times as fast.
     """
     return jnp.einsum("nhqd,nhkd->nhqk", query, key)
 
@@ -102,7 +99,7 @@ def _compare_forward(query, key):
 
 def _compare_backward(saved, gradient):
     query, key = saved
-    return combine(gradient, key), combine(_turned_around(gradient), query)
+    return combine(gradient, key), combine(_transposed(gradient), query)
 
 
 @jax.custom_vjp
@@ -110,7 +107,7 @@ def combine(
     weights: Float[Array, "groups heads queries keys"],
     value: Float[Array, "groups heads keys head_dim"],
 ) -> Float[Array, "groups heads queries head_dim"]:
-    """The sum of the values for each query, weighted."""
+    """Weighted sum of the values for each query."""
     return jnp.einsum("nhqk,nhkd->nhqd", weights, value)
 
 
@@ -120,26 +117,26 @@ def _combine_forward(weights, value):
 
 def _combine_backward(saved, gradient):
     weights, value = saved
-    return compare(gradient, value), combine(_turned_around(weights), gradient)
+    return compare(gradient, value), combine(_transposed(weights), gradient)
 
 
 compare.defvjp(_compare_forward, _compare_backward)
 combine.defvjp(_combine_forward, _combine_backward)
 
 
-def _turned_around(weights):
-    """Queries and keys exchanged; in memory as well on CPUs, or XLA takes that back."""
+def _transposed(weights):
+    """Exchanges queries and keys. The barrier makes XLA on CPU transpose in memory as well."""
     return jax.lax.platform_dependent(
-        weights.swapaxes(-1, -2), cpu=jax.lax.optimization_barrier, default=lambda turned: turned
+        weights.swapaxes(-1, -2), cpu=jax.lax.optimization_barrier, default=lambda w: w
     )
 
 
 class SpatialAttention(nn.Module):
-    """Each frame's pixels attend to one another; frames are batch (paper, section 3).
+    """Spatial self-attention: pixels attend within their frame (section 3).
 
     Attributes:
       head_dim: width of a head; divides the channels.
-      dtype: of the computation.
+      dtype: dtype of the computation.
     """
 
     head_dim: int
@@ -152,26 +149,28 @@ class SpatialAttention(nn.Module):
         batch, frames, height, width, channels = h.shape
         tokens = FrameGroupNorm(dtype=self.dtype, name="norm")(h)
         tokens = tokens.reshape(batch * frames, height * width, channels)
-        query, key, value = _QueryKeyValue(self.head_dim, self.dtype, name="qkv")(tokens)
+        query, key, value = _QueryKeyValue(head_dim=self.head_dim, dtype=self.dtype, name="qkv")(
+            tokens
+        )
         attended = combine(softmax(compare(query, key)), value)
-        return h + _Output(self.dtype, name="out")(attended).reshape(h.shape)
+        return h + _Output(dtype=self.dtype, name="out")(attended).reshape(h.shape)
 
 
 class TemporalAttention(nn.Module):
-    """Each pixel attends to itself in other frames; space is batch (paper, section 3).
+    """Temporal self-attention: each pixel attends to the same pixel of all frames (section 3).
 
-    Relative position embeddings a^K and a^V in the manner of Shaw et al. (2018), equations 3 and 4:
+    With relative position embeddings a^K and a^V (Shaw et al. 2018, equations 3 and 4):
 
         logit_ij = q_i (k_j + a^K_(j-i)) / sqrt(head_dim)
         out_i = sum_j weight_ij (v_j + a^V_(j-i))
 
-    with distances clipped to +-max_relative_distance, so that the attention knows how far apart
-    two frames are and nothing about when they are.
+    Distances j - i are clipped to +-max_relative_distance. Attention depends on the distance
+    between frames and not on their absolute time.
 
     Attributes:
       head_dim: width of a head; divides the channels.
-      max_relative_distance: in frames; farther frames count as this far.
-      dtype: of the computation.
+      max_relative_distance: largest distance with its own embedding, in frames.
+      dtype: dtype of the computation.
     """
 
     head_dim: int
@@ -189,15 +188,17 @@ class TemporalAttention(nn.Module):
 
         Args:
           h: features.
-          frame_positions: the time of each frame, in frames; only differences matter.
-          mask: entry [i, j] says whether frame i sees frame j. A frame that sees only itself gets
-            weight exactly 1 for itself: the softmax of one finite logit.
+          frame_positions: time of each frame, in frames; only differences matter.
+          mask: [i, j] is True if frame i attends to frame j. A frame that attends to itself alone
+            has weight exactly 1, the softmax of one finite logit.
         """
         batch, frames, height, width, channels = h.shape
         tokens = FrameGroupNorm(dtype=self.dtype, name="norm")(h)
         tokens = tokens.reshape(batch, frames, height * width, channels).swapaxes(1, 2)
         tokens = tokens.reshape(batch * height * width, frames, channels)
-        query, key, value = _QueryKeyValue(self.head_dim, self.dtype, name="qkv")(tokens)
+        query, key, value = _QueryKeyValue(head_dim=self.head_dim, dtype=self.dtype, name="qkv")(
+            tokens
+        )
 
         limit = self.max_relative_distance
         distance = jnp.clip(frame_positions[None, :] - frame_positions[:, None], -limit, limit)
@@ -215,16 +216,16 @@ class TemporalAttention(nn.Module):
         weights = softmax(logits)
         attended = combine(weights, value)
         attended += jnp.einsum("nhqk,qkd->nhqd", weights, relative_value)
-        update = _Output(self.dtype, name="out")(attended)
+        update = _Output(dtype=self.dtype, name="out")(attended)
         update = update.reshape(batch, height * width, frames, channels).swapaxes(1, 2)
         return h + update.reshape(h.shape)
 
 
 def independent_images_mask(num_frames: int, num_images: int) -> Bool[Array, "total total"]:
-    """Temporal attention mask for joint training on video and images (paper, section 4.3.1).
+    """Returns the temporal attention mask for joint training on video and images (section 4.3.1).
 
-    Video frames see one another; each of the num_images frames after them sees only itself, and
-    the attention matrix restricted to those is the identity.
+    Video frames attend to one another. Each of the num_images frames after them attends to itself
+    alone.
     """
     is_video = jnp.arange(num_frames + num_images) < num_frames
     return (is_video[:, None] & is_video[None, :]) | jnp.eye(num_frames + num_images, dtype=bool)

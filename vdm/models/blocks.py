@@ -7,12 +7,11 @@ from jaxtyping import Array, Bool, Float, Int
 
 from vdm.models.attention import SpatialAttention, TemporalAttention
 from vdm.models.convolution import FrameConv
-from vdm.models.dense import fold
 from vdm.models.norm import FrameGroupNorm
 
 
 class Downsample(nn.Module):
-    """Halves height and width by a convolution of stride 2."""
+    """Halves height and width with a convolution of stride 2."""
 
     dtype: DTypeLike = jnp.float32
 
@@ -24,12 +23,12 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Doubles height and width by nearest neighbour, then convolves.
+    """Doubles height and width by nearest-neighbour upsampling, then convolves.
 
     Attributes:
-      features: output channels, those of the finer resolution: a convolution there that kept the
-        coarse one's would be the most expensive of the network.
-      dtype: of the computation.
+      features: number of output channels. The channels of the finer resolution, because those of
+        the coarser one would make this the most expensive convolution of the network.
+      dtype: dtype of the computation.
     """
 
     features: int
@@ -44,14 +43,14 @@ class Upsample(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """norm, swish, conv, plus embedding, norm, swish, dropout, conv, plus skip (DDPM).
+    """The residual block of DDPM: norm, swish, conv, embedding, norm, swish, dropout, conv, skip.
 
     Attributes:
-      features: output channels.
-      dropout: rate.
-      film: scale and shift the second norm by the embedding (FiLM) instead of adding it.
-      deterministic: no dropout.
-      dtype: of the computation.
+      features: number of output channels.
+      dropout: dropout rate.
+      film: whether the embedding scales and shifts the second norm (FiLM) instead of being added.
+      deterministic: whether dropout is off.
+      dtype: dtype of the computation.
     """
 
     features: int
@@ -68,7 +67,7 @@ class ResidualBlock(nn.Module):
     ) -> Float[Array, "batch frames height width features"]:
         skip = h
         if h.shape[-1] != self.features:
-            skip = nn.Dense(self.features, dtype=self.dtype, dot_general=fold, name="skip")(h)
+            skip = nn.Dense(self.features, dtype=self.dtype, name="skip")(h)
         h = FrameGroupNorm(swish=True, dtype=self.dtype, name="norm_1")(h)
         h = FrameConv(self.features, dtype=self.dtype, name="conv_1")(h)
         embedded = nn.Dense(
@@ -85,12 +84,12 @@ class ResidualBlock(nn.Module):
 
 
 class SpaceTimeBlock(nn.Module):
-    """A residual block, then, where the resolution asks for it, spatial and temporal attention.
+    """A residual block, followed by spatial and temporal attention at some resolutions.
 
     Attributes:
-      attention: whether both attentions follow.
-      head_dim, max_relative_distance: of the attentions.
-      features, dropout, film, deterministic, dtype: of the residual block.
+      attention: whether the attention blocks follow.
+      head_dim, max_relative_distance: attributes of the attention blocks.
+      features, dropout, film, deterministic, dtype: attributes of the residual block.
     """
 
     features: int
@@ -111,11 +110,21 @@ class SpaceTimeBlock(nn.Module):
         mask: Bool[Array, "frames frames"],
     ) -> Float[Array, "batch frames height width features"]:
         h = ResidualBlock(
-            self.features, self.dropout, self.film, self.deterministic, self.dtype, name="residual"
+            features=self.features,
+            dropout=self.dropout,
+            film=self.film,
+            deterministic=self.deterministic,
+            dtype=self.dtype,
+            name="residual",
         )(h, embedding)
         if self.attention:
-            h = SpatialAttention(self.head_dim, self.dtype, name="spatial_attention")(h)
+            h = SpatialAttention(
+                head_dim=self.head_dim, dtype=self.dtype, name="spatial_attention"
+            )(h)
             h = TemporalAttention(
-                self.head_dim, self.max_relative_distance, self.dtype, name="temporal_attention"
+                head_dim=self.head_dim,
+                max_relative_distance=self.max_relative_distance,
+                dtype=self.dtype,
+                name="temporal_attention",
             )(h, frame_positions, mask)
         return h

@@ -1,4 +1,4 @@
-"""Convolution in space alone, of frames folded into the batch."""
+"""Spatial (1x3x3) convolution of video, as a 2D convolution."""
 
 from functools import partial
 
@@ -9,7 +9,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-CONVOLUTION = "convolution"  # the name of its results for rematerialisation
+CONVOLUTION = "convolution"  # checkpoint name of the results, for rematerialisation
 _KERNEL_SIZE = 3
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 
@@ -18,10 +18,10 @@ class FrameConv(nn.Module):
     """A 1x3x3 convolution as a 2D convolution with frames folded into the batch.
 
     Attributes:
-      features: output channels.
-      stride: in height and width.
-      zero_init: start from zeros, so that a residual branch starts as the identity.
-      dtype: of the computation.
+      features: number of output channels.
+      stride: stride in height and width.
+      zero_init: whether the kernel starts at zero, so that a residual branch starts as identity.
+      dtype: dtype of the computation.
     """
 
     features: int
@@ -42,14 +42,14 @@ class FrameConv(nn.Module):
                 nn.initializers.zeros if self.zero_init else nn.initializers.lecun_normal()
             ),
             dtype=self.dtype,
-            conv_general_dilated=_convolve_as_flax_asks,
+            conv_general_dilated=_conv_general_dilated,
             name="conv",
         )(folded)
         return checkpoint_name(folded.reshape(*h.shape[:2], *folded.shape[1:]), CONVOLUTION)
 
 
-def _convolve_as_flax_asks(inputs, kernel, strides, padding, **unchanged):
-    del padding, unchanged  # "SAME", and the defaults of what FrameConv does not set
+def _conv_general_dilated(inputs, kernel, strides, padding, **unchanged):
+    del padding, unchanged  # "SAME", and defaults that FrameConv does not set
     return convolve(inputs, kernel, strides[0])
 
 
@@ -59,11 +59,11 @@ def convolve(
     kernel: Float[Array, "size size in_features out_features"],
     stride: int,
 ) -> Float[Array, "n out_height out_width out_features"]:
-    """A 'SAME' convolution.
+    """A 2D convolution with 'SAME' padding.
 
-    The gradient with respect to h is written as a convolution by the kernel turned around, in the
-    same layout as the forward one. The derived one has the kernel's axes in another order, which
-    XLA for CPUs puts right outside of loops alone: in a sampler's loop it took ten times as long.
+    Custom gradient with respect to h: a convolution with the flipped kernel, in the layout of the
+    forward pass. Autodiff's gradient permutes the kernel's axes, which XLA on CPU undoes only
+    outside loops: in a sampler's loop it is 10 times as slow.
     """
     return _convolve(h, kernel, stride)
 
@@ -86,10 +86,10 @@ def _convolve_backward(stride, saved, gradient):
     for size, taps, out_size, (low, _) in zip(
         sizes, window, gradient.shape[1:3], forward, strict=True
     ):
-        spread = (out_size - 1) * stride + 1
+        dilated = (out_size - 1) * stride + 1
         before = taps - 1 - low
-        padding.append((before, size + taps - 1 - spread - before))
-    towards_h = jax.lax.conv_general_dilated(
+        padding.append((before, size + taps - 1 - dilated - before))
+    grad_h = jax.lax.conv_general_dilated(
         gradient,
         jnp.flip(kernel, (0, 1)).swapaxes(2, 3),
         (1, 1),
@@ -97,8 +97,8 @@ def _convolve_backward(stride, saved, gradient):
         lhs_dilation=(stride, stride),
         dimension_numbers=_LAYOUT,
     )
-    _, towards_kernel = jax.vjp(lambda kernel: _convolve(h, kernel, stride), kernel)
-    return towards_h, *towards_kernel(gradient)
+    _, kernel_vjp = jax.vjp(lambda kernel: _convolve(h, kernel, stride), kernel)
+    return grad_h, *kernel_vjp(gradient)
 
 
 convolve.defvjp(_convolve_forward, _convolve_backward)

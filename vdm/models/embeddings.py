@@ -1,4 +1,4 @@
-"""What the network is told besides the video: the log-SNR, and the label or the caption."""
+"""Embeddings of the log-SNR, and of the class label or the caption."""
 
 from collections.abc import Mapping
 
@@ -8,32 +8,32 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
-# The unit interval of the squashed log-SNR is stretched to the range of DDPM's integer time steps,
-# for which the sinusoid frequencies were chosen.
+# Scales the unit interval to the range of DDPM's integer time steps, which the sinusoid frequencies
+# are made for.
 _SINUSOID_RANGE = 1000.0
 _SINUSOID_LONGEST_PERIOD = 10000.0
 
 
 def sinusoidal_log_snr(log_snr: Float[Array, " batch"], width: int) -> Float[Array, "batch width"]:
-    """Sinusoids of atan(exp(-log_snr / 2)) / (pi / 2), which runs from 0 (clean) to 1 (noise).
+    """Sinusoidal embedding of atan(exp(-log_snr / 2)) / (pi / 2), from 0 (clean) to 1 (noise).
 
     Args:
       log_snr: log-SNR of each example, in nats.
       width: number of features; even.
     """
     squashed = jnp.arctan(jnp.exp(-0.5 * log_snr)) / (0.5 * jnp.pi)
-    exponents = jnp.arange(width // 2) / (width // 2)
+    exponents = jnp.arange(width // 2, dtype=jnp.float32) / (width // 2)
     angles = _SINUSOID_RANGE * squashed[:, None] * _SINUSOID_LONGEST_PERIOD**-exponents
     return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
 
 
 class TextPooling(nn.Module):
-    """Pools token vectors into one by attention from a learned query (paper, section 4.3).
+    """Attention pooling of token vectors, with a learned query (section 4.3).
 
     Attributes:
       features: width of the pooled embedding.
-      num_heads: attention heads; divides features.
-      dtype: of the computation; parameters are float32.
+      num_heads: number of attention heads; divides features.
+      dtype: dtype of the computation; parameters are float32.
     """
 
     features: int
@@ -44,7 +44,7 @@ class TextPooling(nn.Module):
     def __call__(
         self, text: Float[Array, "... tokens width"], text_mask: Bool[Array, "... tokens"]
     ) -> Float[Array, "... features"]:
-        """Returns zeros, 'no condition', where every token is masked."""
+        """Returns the pooled embedding, or zeros ('no condition') where all tokens are masked."""
         head_dim = self.features // self.num_heads
         tokens = nn.LayerNorm(dtype=self.dtype, name="norm")(text)
         keys, values = jnp.split(
@@ -64,16 +64,16 @@ class TextPooling(nn.Module):
 
 
 class ConditioningEmbedding(nn.Module):
-    """log-SNR and condition c to one vector for each frame, through several MLP layers.
+    """An MLP of the embedded log-SNR and condition c, with one output vector per frame.
 
     Attributes:
       features: width of the embedding.
       num_layers: depth of the MLP.
-      num_classes: of the label condition; 0 for none.
-      text_width: width of a token vector of the text condition; 0 for none.
-      condition_dropout: probability with which training replaces an example's condition by zeros,
-        so that the same network is also the unconditional one of classifier-free guidance.
-      dtype: of the computation.
+      num_classes: number of labels; 0 for no label condition.
+      text_width: width of a token vector; 0 for no text condition.
+      condition_dropout: probability that training replaces a condition with zeros, which trains the
+        unconditional model of classifier-free guidance.
+      dtype: dtype of the computation.
     """
 
     features: int
@@ -93,17 +93,17 @@ class ConditioningEmbedding(nn.Module):
         num_images: int,
         train: bool,
     ) -> Float[Array, "batch frames_or_one features"]:
-        """Embeds the video's condition for its frames, and each image's own for that image.
+        """Embeds the condition of the video for its frames, and that of each image for the image.
 
         Args:
-          log_snr: of each example.
+          log_snr: log-SNR of each example.
           condition: `label` [batch], or `text` [batch, tokens, width] and `text_mask`
-            [batch, tokens]; with independent images also `image_label` [batch, images], or
-            `image_text` and `image_text_mask`. What is absent is embedded as zeros, and so are a
-            label of -1 and a text whose tokens are all masked.
-          num_frames: of the video proper.
-          num_images: independent image frames that follow it.
-          train: whether conditions are dropped.
+            [batch, tokens]. Independent images have `image_label` [batch, images], or `image_text`
+            and `image_text_mask`. A missing entry, a label of -1 and a text whose tokens are all
+            masked are embedded as zeros.
+          num_frames: number of video frames.
+          num_images: number of independent images after them.
+          train: whether to apply condition_dropout.
         """
         embedding = sinusoidal_log_snr(log_snr, self.features)[:, None]
         if self.num_classes or self.text_width:
@@ -120,10 +120,10 @@ class ConditioningEmbedding(nn.Module):
         self, batch: int, condition: Mapping[str, Array], num_images: int, train: bool
     ) -> Float[Array, "batch items features"]:
         embed = self._label_embedding() if self.num_classes else self._text_embedding()
-        embedded = [embed(condition, prefix="", shape=(batch, 1))]
+        items = [embed(condition, prefix="", shape=(batch, 1))]
         if num_images:
-            embedded.append(embed(condition, prefix="image_", shape=(batch, num_images)))
-        embedded = jnp.concatenate(embedded, axis=1)
+            items.append(embed(condition, prefix="image_", shape=(batch, num_images)))
+        embedded = jnp.concatenate(items, axis=1)
         if train and self.condition_dropout:
             keep = jax.random.bernoulli(
                 self.make_rng("dropout"), 1.0 - self.condition_dropout, embedded.shape[:2]

@@ -18,37 +18,39 @@ _REMAT_POLICIES = {
     "blocks": jax.checkpoint_policies.nothing_saveable,
 }
 
-REMAT = ("none", *_REMAT_POLICIES)  # from the least recomputation to the most
+REMAT = ("none", *_REMAT_POLICIES)  # in order of recomputation
 DTYPES = ("float32", "bfloat16")
 
 
 class SpaceTimeUNet(nn.Module):
     """A U-Net over [batch, frames, height, width, channels], factorised over space and time.
 
-    Its output has the shape of its input and is whatever the training target makes it: eps, x or v.
+    The fields are those of config.model (vdm/config.py), which has their defaults. The output is a
+    prediction of the training target (eps, x or v), in the shape of the input.
 
     Attributes:
       base_channels: channels at full resolution, before the first multiplier.
-      channel_multipliers: channels of each resolution over base_channels; height and width halve
-        from one to the next.
-      blocks_per_resolution: residual blocks on the way down; one more on the way up.
-      attention_resolutions: heights at which blocks are followed by attention.
+      channel_multipliers: channels of each resolution in units of base_channels. Each resolution
+        has half the height and width of the one before.
+      blocks_per_resolution: number of residual blocks per resolution of the encoder; the decoder
+        has one more.
+      attention_resolutions: heights at which attention follows each block.
       head_dim: width of an attention head.
       embedding_dim: width of the conditioning embedding.
-      embedding_layers: depth of its MLP.
-      dropout: rate in residual blocks.
-      num_classes: of the label condition; 0 for none.
-      text_width: width of the text condition's token vectors; 0 for none.
+      embedding_layers: depth of the conditioning MLP.
+      dropout: dropout rate of residual blocks.
+      num_classes: number of labels; 0 for no label condition.
+      text_width: width of a token vector; 0 for no text condition.
       condition_dropout: rate at which training drops the condition.
-      film: the embedding scales and shifts (FiLM) instead of being added.
-      max_relative_distance: of temporal attention, in frames.
-      patch_size: pixels of p x p patches become channels before the first convolution and pixels
-        again after the last (not in the paper: 1 is its network), which makes small models on
-        slow machines several times cheaper.
-      remat: what the backward pass computes again instead of keeping it: 'none'; 'activations',
-        all but the results of convolutions, at a tenth of the forward pass's arithmetic or two;
-        'blocks', all but the inputs of blocks. XLA for CPUs obeys neither.
-      dtype: of the computation, 'float32' or 'bfloat16'; parameters are always float32.
+      film: whether the embedding scales and shifts (FiLM) instead of being added.
+      max_relative_distance: largest distance with its own embedding in temporal attention, in
+        frames.
+      patch_size: side of the patches that become channels before the first convolution and pixels
+        after the last. 1 is the paper's network; 2 makes a small model several times cheaper.
+      remat: rematerialisation (gradient checkpointing). 'none'; 'activations' saves the results of
+        convolutions, and recomputes 10 to 20 % of the forward pass; 'blocks' saves the inputs of
+        blocks. XLA on CPU ignores both.
+      dtype: dtype of the computation, 'float32' or 'bfloat16'; parameters are float32.
     """
 
     base_channels: int
@@ -58,15 +60,15 @@ class SpaceTimeUNet(nn.Module):
     head_dim: int
     embedding_dim: int
     embedding_layers: int
-    dropout: float = 0.0
-    num_classes: int = 0
-    text_width: int = 0
-    condition_dropout: float = 0.1
-    film: bool = False
-    max_relative_distance: int = 16
-    patch_size: int = 1
-    remat: str = "none"
-    dtype: str = "float32"
+    dropout: float
+    num_classes: int
+    text_width: int
+    condition_dropout: float
+    film: bool
+    max_relative_distance: int
+    patch_size: int
+    remat: str
+    dtype: str
 
     @nn.compact
     def __call__(
@@ -79,22 +81,22 @@ class SpaceTimeUNet(nn.Module):
         frame_positions: Int[Array, " frames"] | None = None,
         train: bool = False,
     ) -> Float[Array, "batch frames height width channels"]:
-        """Predicts the target from the latent.
+        """Predicts the training target.
 
         Args:
           z: latents; the last num_images frames are independent images.
-          log_snr: of each example, in nats.
-          condition: what `ConditioningEmbedding` reads; None for the unconditional model.
-          num_images: how many of the frames are independent images.
-          frame_positions: time of each frame in frames, by default 0, 1, ...; only differences
-            matter, those of independent images not at all.
-          train: dropout, of activations and conditions, with the rng stream 'dropout'.
+          log_snr: log-SNR of each example, in nats.
+          condition: inputs of `ConditioningEmbedding`; None for the unconditional model.
+          num_images: number of independent images.
+          frame_positions: time of each frame, in frames; by default 0, 1, ... Only differences
+            matter, and those of independent images do not.
+          train: whether to apply dropout and condition_dropout, with the rng stream 'dropout'.
 
         Returns:
-          The prediction, float32, shaped as z.
+          The prediction, float32, of the shape of z.
 
         Raises:
-          ValueError: height or width is not divisible by the U-Net's total downsampling.
+          ValueError: the U-Net's total downsampling does not divide height and width.
         """
         total_stride = self.patch_size * 2 ** (len(self.channel_multipliers) - 1)
         if z.shape[2] % total_stride or z.shape[3] % total_stride:
@@ -109,12 +111,12 @@ class SpaceTimeUNet(nn.Module):
             frame_positions = jnp.arange(total_frames)
         mask = independent_images_mask(num_frames, num_images)
         embedding = ConditioningEmbedding(
-            self.embedding_dim,
-            self.embedding_layers,
-            self.num_classes,
-            self.text_width,
-            self.condition_dropout,
-            dtype,
+            features=self.embedding_dim,
+            num_layers=self.embedding_layers,
+            num_classes=self.num_classes,
+            text_width=self.text_width,
+            condition_dropout=self.condition_dropout,
+            dtype=dtype,
             name="conditioning",
         )(log_snr, condition or {}, num_frames=num_frames, num_images=num_images, train=train)
 
@@ -124,14 +126,14 @@ class SpaceTimeUNet(nn.Module):
 
         def block(h, features, name, attend=True):
             module = block_class(
-                features,
-                attend and h.shape[2] in self.attention_resolutions,
-                self.head_dim,
-                self.max_relative_distance,
-                self.dropout,
-                self.film,
-                not train,
-                dtype,
+                features=features,
+                attention=attend and h.shape[2] in self.attention_resolutions,
+                head_dim=self.head_dim,
+                max_relative_distance=self.max_relative_distance,
+                dropout=self.dropout,
+                film=self.film,
+                deterministic=not train,
+                dtype=dtype,
                 name=name,
             )
             return module(h, embedding, frame_positions, mask)
@@ -158,7 +160,7 @@ class SpaceTimeUNet(nn.Module):
                     jnp.concatenate([h, skips.pop()], axis=-1), features, f"up_{level}_{index}"
                 )
             if level:
-                h = Upsample(channels[level - 1], dtype, name=f"upsample_{level}")(h)
+                h = Upsample(features=channels[level - 1], dtype=dtype, name=f"upsample_{level}")(h)
 
         h = FrameGroupNorm(swish=True, dtype=dtype, name="norm_out")(h)
         out_features = z.shape[-1] * self.patch_size**2
@@ -169,7 +171,7 @@ class SpaceTimeUNet(nn.Module):
 def space_to_depth(
     z: Float[Array, "batch frames height width channels"], patch_size: int
 ) -> Float[Array, "batch frames out_height out_width out_channels"]:
-    """Patches of patch_size x patch_size pixels to channels."""
+    """Moves the pixels of patch_size x patch_size patches to channels."""
     batch, frames, height, width, channels = z.shape
     p = patch_size
     z = z.reshape(batch, frames, height // p, p, width // p, p, channels)
@@ -181,7 +183,7 @@ def space_to_depth(
 def depth_to_space(
     h: Float[Array, "batch frames height width channels"], patch_size: int
 ) -> Float[Array, "batch frames out_height out_width out_channels"]:
-    """The inverse of `space_to_depth`."""
+    """Moves channels to the pixels of patches: the inverse of `space_to_depth`."""
     batch, frames, height, width, channels = h.shape
     p = patch_size
     h = h.reshape(batch, frames, height, width, p, p, channels // p**2)
