@@ -124,7 +124,7 @@ def check_frame_rate(frame_rate: float) -> None:
     """Raises ValueError unless a frame rate is in [0, `MAX_FRAME_RATE`]."""
     if not 0 <= frame_rate <= MAX_FRAME_RATE:
         raise ValueError(
-            f"frame_rate is {frame_rate}, and must be 0 for the stored frames, or positive and at "
+            f"frame_rate is {frame_rate}, and must be 0 for frames as stored, or positive and at "
             f"most {MAX_FRAME_RATE:g} frames per second"
         )
 
