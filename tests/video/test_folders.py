@@ -74,8 +74,8 @@ def test_links_are_followed_once_and_dangling_ones_named(tmp_path):
     found = find_videos(videos)
     assert [video.name for video in found.videos] == ["linked/a"]
     assert found.left_out == {
-        "gone.mp4": "is a link to nothing",
-        "linked/back": "is a link to a folder that it lies in",
+        "gone.mp4": "is a dangling link",
+        "linked/back": "is a link to a folder that contains it",
     }
 
 
@@ -130,7 +130,7 @@ def test_a_sample_written_twice_is_counted_once(tmp_path):
     (tmp_path / "mine.mp4").write_bytes((tmp_path / "video_0000.mp4").read_bytes())
     assert _names(tmp_path) == ["mine.gif", "mine.mp4", "video_0000.mp4", "video_0001.mp4"]
     assert len(open_videos(tmp_path, 16)) == 4
-    why = "is the sample of video_0001.mp4 as a GIF"
+    why = "is video_0001.mp4 as a GIF"
     assert find_videos(tmp_path).left_out["video_0001.gif"] == why
     assert open_video(tmp_path / "video_0001.gif").num_frames == 20
     # A manifest says which one is meant.

@@ -44,7 +44,7 @@ def protocol_of(config: ml_collections.ConfigDict) -> Protocol:
         if required and required != found:
             raise ValueError(
                 f"config.eval.protocol {protocol.name!r} needs {name} {required!r}, and this "
-                f"configuration has {found!r}"
+                f"configuration makes {found!r}"
             )
     return dataclasses.replace(
         protocol,

@@ -13,7 +13,7 @@ from vdm.sampling.conditions import describe_conditions
 from vdm.sampling.generate import make_generator
 from vdm.video.display import contact_sheet, gif_bytes, mp4_bytes
 
-_MAX_ROWS = 32  # of a contact sheet: image viewers fail on taller ones
+_MAX_ROWS = 32  # of a contact sheet: taller images are hard to view
 
 
 def sample_to_folder(config: ml_collections.ConfigDict, params: dict, folder: Path) -> Path | None:

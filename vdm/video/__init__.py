@@ -1,4 +1,4 @@
-"""Reading and showing videos: the only package that opens a video or a picture.
+"""Reads, writes and displays videos: the only package that opens videos and images.
 
 from vdm.video import find_videos, open_video
 

@@ -1,4 +1,4 @@
-"""Videos for people to look at: GIF, MP4, contact sheet and grid."""
+"""Displays videos as GIFs, MP4s, contact sheets and grids."""
 
 import io
 import tempfile
@@ -14,30 +14,29 @@ from PIL import Image, ImageDraw
 
 from vdm.video.pixels import with_channels
 
-_MIN_SIDE = 128  # pixels, for a video to be seen
-_TILE_SIDE = 48
+_MIN_SIDE = 128  # pixels, of an enlarged video
+_TILE_SIDE = 48  # pixels, of an enlarged frame in a contact sheet
 _LEFT_MARGIN, _TOP_MARGIN = 96, 20  # pixels, for the labels of rows and columns
-_CRF = "10"  # of x264: hardly to be told from the pixels, in fewer bytes than a GIF
-_BT_709 = 1  # in ITU-T H.273's tables of matrices, primaries and transfer functions
-_SEPARATOR = np.array([64, 96, 160], np.uint8)  # neither black, white nor grey, as frames are
+_CRF = "10"  # x264: visually lossless, and smaller than a GIF
+_BT_709 = 1  # code of matrix, primaries and transfer function in ITU-T H.273
+_SEPARATOR = np.array([64, 96, 160], np.uint8)  # blue, as frames are often grey
 
 
 def gif_bytes(
     video: np.ndarray, *, frames_per_second: float = 8, scale: int | None = None
 ) -> bytes:
-    """A GIF that loops for ever: exact for grey, the nearest of 256 colours a frame otherwise.
+    """Encodes a video as a looping GIF: lossless for grey, otherwise 256 colours per frame.
 
-    A frame that repeats the one before is stored as a longer duration of it.
+    Pillow merges equal consecutive frames into one of longer duration.
 
     Args:
       video: uint8 [frames, height, width, channels], 1 or 3 channels.
-      frames_per_second: rounded to a duration that is a multiple of 10 ms, the unit of the
-        format, and of at least 20 ms, below which browsers slow down.
-      scale: each pixel becomes scale x scale; by default the least with which the shorter side
-        has 128 pixels.
+      frames_per_second: frame rate, default 8. The duration of a frame is rounded to 10 ms, the
+        unit of the format, and is at least 20 ms, below which browsers slow down.
+      scale: enlargement factor; default: the smallest with 128 pixels on the shorter side.
 
     Raises:
-      ValueError: another shape or dtype.
+      ValueError: the video has another shape or dtype.
     """
     _check(video, "[frames, height, width, channels]")
     scale = scale or _scale_to(video.shape[1:3], _MIN_SIDE)
@@ -60,19 +59,18 @@ def gif_bytes(
 def mp4_bytes(
     video: np.ndarray, *, frames_per_second: float | Fraction = 8, scale: int | None = None
 ) -> bytes:
-    """An MP4 that browsers play: H.264 of high quality, 4:2:0, its index before the pictures.
+    """Encodes a video as an MP4 for browsers: H.264, 4:2:0, high quality, faststart.
 
-    The same video gives the same bytes. An odd height or width, which 4:2:0 does not have, is
-    padded by repeating the last row or column of the enlarged frame.
+    Deterministic: equal videos give equal bytes. An odd height or width, which 4:2:0 does not
+    allow, is padded with the last row or column of the enlarged frame.
 
     Args:
       video: uint8 [frames, height, width, channels], 1 or 3 channels.
-      frames_per_second: kept exactly, as a fraction of which the denominator is at most 1001.
-      scale: each pixel becomes scale x scale; by default the least with which the shorter side
-        has 128 pixels.
+      frames_per_second: frame rate, default 8, as a fraction with a denominator of at most 1001.
+      scale: enlargement factor; default: the smallest with 128 pixels on the shorter side.
 
     Raises:
-      ValueError: another shape or dtype, or a frame rate that is not positive.
+      ValueError: the video has another shape or dtype, or the frame rate is not positive.
     """
     _check(video, "[frames, height, width, channels]")
     scale = scale or _scale_to(video.shape[1:3], _MIN_SIDE)
@@ -80,7 +78,7 @@ def mp4_bytes(
     if rate <= 0:
         raise ValueError(f"frames_per_second is {frames_per_second}, and must be positive")
     height, width = (-(-scale * side // 2) * 2 for side in video.shape[1:3])
-    # Not in memory: to move the index to the front, FFmpeg opens the file a second time.
+    # A file, not memory: FFmpeg opens it a second time to move the index to the front.
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "video.mp4"
         options = {"movflags": "+faststart", "fflags": "+bitexact"}
@@ -90,11 +88,11 @@ def mp4_bytes(
             context = stream.codec_context
             context.thread_count = 1  # x264's bytes depend on the number of threads.
             context.flags |= Flags.bitexact
-            # Said, since players guess the matrix of a file that does not say it by its size.
+            # Players guess the matrix of an untagged file from its size.
             context.colorspace = context.color_primaries = context.color_trc = _BT_709
             context.color_range = ColorRange.MPEG
             to_yuv = VideoReformatter()
-            for number, frame in enumerate(video):
+            for index, frame in enumerate(video):
                 frame = _enlarge(with_channels(frame, 3), scale)
                 margins = (height - frame.shape[0], width - frame.shape[1])
                 frame = np.pad(frame, ((0, margins[0]), (0, margins[1]), (0, 0)), "edge")
@@ -105,22 +103,21 @@ def mp4_bytes(
                     dst_color_range=ColorRange.MPEG,
                     threads=1,
                 )
-                encoded.pts, encoded.time_base = number, 1 / rate
+                encoded.pts, encoded.time_base = index, 1 / rate
                 container.mux(stream.encode(encoded))
             container.mux(stream.encode())
         return path.read_bytes()
 
 
 def contact_sheet(videos: np.ndarray, *, scale: int | None = None) -> Image.Image:
-    """A picture with a row for each video and a column for each frame, separated by thin lines.
+    """Draws a contact sheet: one row per video, one column per frame, lines of 1 pixel between.
 
     Args:
       videos: uint8 [n, frames, height, width, channels], 1 or 3 channels.
-      scale: each pixel becomes scale x scale; by default the least with which the shorter side
-        of a tile has 48 pixels. Lines are 1 pixel wide, around and between the tiles.
+      scale: enlargement factor; default: the smallest with 48 pixels on a frame's shorter side.
 
     Raises:
-      ValueError: another shape or dtype.
+      ValueError: the videos have another shape or dtype.
     """
     _check(videos, "[n, frames, height, width, channels]")
     return _picture(_tile(_enlarge(videos, scale or _scale_to(videos.shape[2:4], _TILE_SIDE))))
@@ -134,22 +131,22 @@ def labelled_contact_sheet(
     corner: str,
     scale: int | None = None,
 ) -> Image.Image:
-    """A contact sheet with a label left of each row and one above each column.
+    """Draws a contact sheet with labels of its rows and columns.
 
     Args:
-      videos: as of `contact_sheet`.
-      rows: a label for each video, of up to 15 letters.
-      columns: a label for each frame.
-      corner: what the labels of the columns are, left of them.
-      scale: as of `contact_sheet`.
+      videos: uint8 [n, frames, height, width, channels], 1 or 3 channels.
+      rows: one label per video, of up to 15 letters, left of its row.
+      columns: one label per frame, above its column.
+      corner: caption of the column labels, in the top left corner.
+      scale: enlargement factor, as in `contact_sheet`.
 
     Raises:
-      ValueError: another shape or dtype, or not one label for each row and column.
+      ValueError: the videos have another shape or dtype, or another number of labels.
     """
     sheet = contact_sheet(videos, scale=scale)
     if (len(rows), len(columns)) != videos.shape[:2]:
         raise ValueError(
-            f"{len(rows)} labels of rows and {len(columns)} of columns are given, for "
+            f"{len(rows)} labels of rows and {len(columns)} of columns do not fit "
             f"{videos.shape[0]} videos of {videos.shape[1]} frames"
         )
     out = Image.new("RGB", (sheet.width + _LEFT_MARGIN, sheet.height + _TOP_MARGIN), "white")
@@ -166,7 +163,7 @@ def labelled_contact_sheet(
 
 
 def video_grid(videos: np.ndarray) -> np.ndarray:
-    """Videos side by side in a grid as square as can be, row after row; places left over are black.
+    """Arranges videos in a nearly square grid, row by row; unused cells are black.
 
     Args:
       videos: uint8 [n, frames, height, width, channels], 1 or 3 channels.
@@ -175,20 +172,20 @@ def video_grid(videos: np.ndarray) -> np.ndarray:
       uint8 [frames, H, W, channels], with lines of 1 pixel around and between the videos.
 
     Raises:
-      ValueError: another shape or dtype.
+      ValueError: the videos have another shape or dtype.
     """
     _check(videos, "[n, frames, height, width, channels]")
     count, frames = videos.shape[:2]
     columns = int(np.ceil(np.sqrt(count)))
     rows = -(-count // columns)
-    places = np.zeros((rows * columns, *videos.shape[1:]), np.uint8)
-    places[:count] = videos
-    places = places.reshape(rows, columns, *videos.shape[1:])
-    return np.stack([_tile(places[:, :, frame]) for frame in range(frames)])
+    cells = np.zeros((rows * columns, *videos.shape[1:]), np.uint8)
+    cells[:count] = videos
+    cells = cells.reshape(rows, columns, *videos.shape[1:])
+    return np.stack([_tile(cells[:, :, frame]) for frame in range(frames)])
 
 
 def _tile(tiles: np.ndarray) -> np.ndarray:
-    """Tiles uint8 [rows, columns, h, w, c] as one picture [H, W, c], lines around and between."""
+    """Joins tiles uint8 [rows, columns, h, w, c] to an image [H, W, c], with separating lines."""
     rows, columns, height, width, channels = tiles.shape
     colour = _SEPARATOR if channels == 3 else _SEPARATOR[1:2]
     out = np.empty((rows, columns, height + 1, width + 1, channels), np.uint8)
@@ -200,7 +197,7 @@ def _tile(tiles: np.ndarray) -> np.ndarray:
 
 
 def _enlarge(pixels: np.ndarray, scale: int) -> np.ndarray:
-    """[..., height, width, channels] with every pixel repeated scale x scale times."""
+    """Repeats every pixel of [..., height, width, channels] scale x scale times."""
     return pixels.repeat(scale, axis=-3).repeat(scale, axis=-2)
 
 
@@ -209,7 +206,7 @@ def _scale_to(size: tuple[int, int], side: int) -> int:
 
 
 def _picture(pixels: np.ndarray) -> Image.Image:
-    """uint8 [height, width, 1 or 3] as a picture."""
+    """Converts uint8 [height, width, 1 or 3] to a Pillow image."""
     return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
 
 

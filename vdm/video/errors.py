@@ -1,14 +1,14 @@
-"""The error of every reader in this package."""
+"""The error that all readers of this package raise."""
 
 from pathlib import Path
 
 
 class UnreadableVideoError(ValueError):
-    """A video that cannot be used.
+    """A video that cannot be read.
 
     Attributes:
-      path: the file or folder.
-      reason: the cause, without the path.
+      path: path of the file or folder.
+      reason: the cause, a predicate of the path: 'is empty'.
     """
 
     def __init__(self, path: Path, reason: str):

@@ -1,4 +1,4 @@
-"""Which videos there are below a folder, and which files were left out, and why."""
+"""Finds the videos in a folder tree, and why other files are not used."""
 
 import dataclasses
 import os
@@ -8,25 +8,25 @@ from pathlib import Path
 from vdm.video.errors import UnreadableVideoError
 from vdm.video.formats import arrays, containers, images
 
-# Files that vdm writes beside videos, or reads as a list of them.
+# Files that vdm writes next to videos, or reads as a list of videos.
 INDEX_NAMES = ("video_index.json", "video_index.txt")
 MANIFEST_NAMES = ("manifest.csv", "manifest.jsonl")
-# What --mode=sample leaves: all samples as arrays, and pictures of some.
+# --mode=sample writes all samples to this array file, and some as GIF and MP4 too.
 _SAMPLES = "samples.npz"
-# Stems of the GIF and the MP4 of one sample, preview or figure. Two files of users that have one
-# stem may be different videos.
+# Stems of files that vdm writes as both GIF and MP4. A user's files of equal stem may be different
+# videos.
 _WRITTEN_TWICE = re.compile(r"video_\d{4,}|step_\d{8,}|figure4")
 
 
 @dataclasses.dataclass(frozen=True)
 class Found:
-    """One video below a folder.
+    """One video in a folder tree.
 
     Attributes:
-      name: the path below the folder, with forward slashes; of an array file that holds several
-        videos with '#' and the index after it.
-      path: the file, or the folder of images.
-      index: of the video in an array file, None for all others.
+      name: path relative to the folder, with forward slashes; '#INDEX' is appended in an array file
+        of several videos.
+      path: path of the file, or of the folder of images.
+      index: index in an array file of several videos, otherwise None.
     """
 
     name: str
@@ -36,14 +36,13 @@ class Found:
 
 @dataclasses.dataclass(frozen=True)
 class FoundVideos:
-    """The videos below a folder.
+    """The videos in a folder tree.
 
     Attributes:
-      videos: in the natural order of their names, an array file's by index.
-      left_out: why each other file or folder is not used, by name. Of a folder that is left out,
-        the contents are not listed.
-      unreadable: those names in `left_out` that should be videos: array files that are damaged or
-        of another layout.
+      videos: the videos in natural order of their names; videos of an array file by index.
+      left_out: {name: reason} of other files and folders. The contents of a folder in it are not
+        listed.
+      unreadable: names in `left_out` of array files that are damaged or of another layout.
     """
 
     videos: tuple[Found, ...]
@@ -52,23 +51,24 @@ class FoundVideos:
 
 
 def find_videos(path: str | Path) -> FoundVideos:
-    """Finds the videos below a folder, to any depth; of a file, the videos in it.
+    """Finds the videos in a folder at any depth, or in a single file.
 
-    The name decides what a file is, and videos are not opened, but for the headers of arrays and
-    of .png and .webp files, which may be animated. Symbolic links are followed, each folder once.
-    A folder with images and without other videos is the frames of one video: its sub-folders,
-    masks for example, are left out, unless they are more than the images. A folder with
-    samples.npz, as --mode=sample leaves it, is that file alone. Of a sample or preview that is
-    there as GIF and as MP4, by the names that vdm gives them, the MP4 is used, unless a manifest in
-    the folder decides.
+    Suffixes decide; only headers of array files, and of images that may be animated, are read.
+    Symbolic links are followed, each folder once. In order of precedence:
+
+    - A folder with samples.npz (--mode=sample) is that array file, and nothing else.
+    - A folder of images without other videos is one video. Its sub-folders, masks for example, are
+      left out, unless they outnumber the images.
+    - Of samples and previews that vdm wrote as GIF and MP4, the MP4 is used, unless the root has a
+      manifest.
 
     Raises:
-      FileNotFoundError: there is no such path.
-      UnreadableVideoError: the path is a file that is no video.
+      FileNotFoundError: the path does not exist.
+      UnreadableVideoError: the path is a file, and not a video.
     """
     path = Path(path).expanduser()
     if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist, and videos are to be read from it")
+        raise FileNotFoundError(f"{path} does not exist")
     search = _Search(path)
     if path.is_dir():
         search.folder(path, "", frozenset())
@@ -84,14 +84,14 @@ def find_videos(path: str | Path) -> FoundVideos:
 
 
 def _gifs_of_mp4s(files: list[str]) -> set[str]:
-    """Those GIFs among a folder's files of which the same sample is there as an MP4."""
-    # The GIF is the one to leave out: it merges equal frames, and has 256 colours.
+    """Returns the GIFs among a folder's files that vdm also wrote as MP4."""
+    # GIFs merge equal frames and have 256 colours, so MP4s are preferred.
     stems = [name.removesuffix(".mp4") for name in files if name.endswith(".mp4")]
     return {f"{s}{images.GIF}" for s in stems if _WRITTEN_TWICE.fullmatch(s)}.intersection(files)
 
 
 def _order(found: Found) -> tuple:
-    """Folder by folder in the natural order of names, frame_10 after frame_9."""
+    """A sorting key: folder by folder, in natural order of names."""
     return [images.natural_order(part) for part in found.path.parts], found.index or 0
 
 
@@ -104,13 +104,14 @@ class _Search:
         self.has_manifest = any((root / name).exists() for name in MANIFEST_NAMES)
 
     def folder(self, folder: Path, name: str, above: frozenset) -> None:
-        """Searches a folder; `above` are the real paths of those that it lies in."""
+        """Searches a folder; `above` holds the real paths of its parents."""
         real = os.path.realpath(folder)
         if real in above:
-            self.left_out[name] = "is a link to a folder that it lies in"
+            self.left_out[name] = "is a link to a folder that contains it"
             return
         prefix = f"{name}/" if name else ""
-        files, folders = [], []
+        files: list[str] = []
+        folders: list[str] = []
         try:
             entries = sorted(os.listdir(folder))
         except OSError as error:
@@ -121,19 +122,19 @@ class _Search:
             if entry.startswith("."):
                 self.left_out[prefix + entry] = "is hidden"
             elif not path.exists():
-                self.left_out[prefix + entry] = "is a link to nothing"
+                self.left_out[prefix + entry] = "is a dangling link"
             else:
                 (folders if path.is_dir() else files).append(entry)
         if _SAMPLES in files:
             for entry in (*files, *folders):
                 if entry != _SAMPLES:
-                    self.left_out[prefix + entry] = f"is beside {_SAMPLES}, which holds the samples"
+                    self.left_out[prefix + entry] = f"is beside {_SAMPLES}, which has all samples"
             self.file(folder / _SAMPLES, prefix + _SAMPLES, loose_images=False)
             return
         twins = set() if self.has_manifest else _gifs_of_mp4s(files)
         files = [entry for entry in files if entry not in twins]
         for entry in twins:
-            self.left_out[prefix + entry] = f"is the sample of {Path(entry).stem}.mp4 as a GIF"
+            self.left_out[prefix + entry] = f"is {Path(entry).stem}.mp4 as a GIF"
         is_frames = self._is_frames(folder, files, folders)
         if is_frames:
             self.videos.append(Found(name or ".", folder))
@@ -142,19 +143,19 @@ class _Search:
                 self.file(folder / entry, prefix + entry, loose_images=False)
         for entry in folders:
             if is_frames:
-                self.left_out[prefix + entry] = "lies in a folder of the frames of one video"
+                self.left_out[prefix + entry] = "is in a folder of the frames of one video"
             else:
                 self.folder(folder / entry, prefix + entry, above | {real})
 
     def file(self, path: Path, name: str, *, loose_images: bool) -> None:
-        """Adds the videos of a file, or its reason to be left out."""
+        """Adds the videos of a file, or the reason why it is left out."""
         suffix = path.suffix.lower()
         if path.name in INDEX_NAMES:
             self.left_out[name] = "is the index of a folder of videos"
         elif path.name in MANIFEST_NAMES:
             self.left_out[name] = "is a manifest"
         elif not path.is_file():
-            self.left_out[name] = "is no regular file"
+            self.left_out[name] = "is not a regular file"
         elif suffix in containers.SUFFIXES or suffix == images.GIF:
             self.videos.append(Found(name, path))
         elif suffix in arrays.SUFFIXES:

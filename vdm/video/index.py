@@ -1,7 +1,8 @@
-"""The videos of a folder, opened, and kept in a file so that they are decoded once.
+"""Opens the videos of a folder, with an index file so that each is decoded only once.
 
-The index is a JSON file in the folder, or in a cache folder where that cannot be written or has a
-file of another program by that name. A video that changes its size or its time is opened again.
+The index is a JSON file in the folder; or in the user's cache, if the folder is read-only or has
+another program's file of that name. A video whose size or modification time changes is decoded
+again.
 """
 
 import dataclasses
@@ -14,6 +15,7 @@ import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -26,7 +28,7 @@ from vdm.video.read import Video, open_video
 from vdm.video.timing import at_rate, check_frame_rate
 
 INDEX_NAME, REPORT_NAME = INDEX_NAMES
-# By their first lines our files are told from those of other programs.
+# First lines of our files, by which other programs' files are left alone.
 _INDEX_START = r'\{"version": \d+, "videos": '
 REPORT_START = r".*: \d+ videos are used, and \d+ skipped$"
 _VERSION = 3
@@ -36,15 +38,15 @@ _PROGRESS_INTERVAL = 10
 
 @dataclasses.dataclass(frozen=True)
 class FolderIndex:
-    """The videos of a folder by name (`vdm.video.folders.Found.name`).
+    """The opened videos of a folder, by name (`vdm.video.folders.Found.name`).
 
     Attributes:
-      folder: the folder.
-      path: the index file.
-      videos: those that can be used.
-      left_out: why each other file cannot.
-      unreadable: those names in `left_out` that are videos, but damaged, of another layout, or
-        without the timestamps that a frame rate needs.
+      folder: path of the folder.
+      path: path of the index file.
+      videos: {name: video} of the readable videos.
+      left_out: {name: reason} of the other files.
+      unreadable: names in `left_out` of videos that are damaged, of another layout, or without the
+        timestamps that a frame rate needs.
     """
 
     folder: Path
@@ -54,7 +56,7 @@ class FolderIndex:
     unreadable: frozenset[str]
 
     def check_readable(self) -> None:
-        """Raises ValueError, with the reason, where there is no video or an unreadable one."""
+        """Raises ValueError if a video is unreadable, or if there are no videos."""
         for name in sorted(self.unreadable):
             where = self.folder / name if self.folder.is_dir() else self.folder
             raise ValueError(f"{where} {self.left_out[name]}")
@@ -64,17 +66,17 @@ class FolderIndex:
 
 
 def index_folder(folder: Path, *, save: bool = True, frame_rate: float = 0.0) -> FolderIndex:
-    """Opens the videos of a folder; those that have not changed since the last time, by its index.
+    """Opens the videos of a folder; decodes only those that are new or have changed.
 
     Args:
-      folder: a folder, or a single file.
-      save: whether to write the index file; an existing one is read in any case.
-      frame_rate: frames per second at which videos are sampled (`vdm.video.timing`), 0 for frames
-        as stored. The index file does not depend on it.
+      folder: path of a folder, or of a single file.
+      save: whether to write the index file, default True; an existing one is always read.
+      frame_rate: frames per second of `vdm.video.timing.at_rate`, default 0 for the stored frames.
+        The index file does not depend on it.
 
     Raises:
-      FileNotFoundError: there is no such folder.
-      ValueError: a frame rate below 0, above 1000, or NaN.
+      FileNotFoundError: the folder does not exist.
+      ValueError: the frame rate is not in [0, 1000].
     """
     check_frame_rate(frame_rate)
     found = find_videos(folder)
@@ -90,14 +92,14 @@ def index_folder(folder: Path, *, save: bool = True, frame_rate: float = 0.0) ->
     missing = []
     for video in found.videos:
         if video.path.suffix.lower() in arrays.SUFFIXES and not video.path.is_dir():
-            # Their headers are the index, and the videos of a file share its position.
+            # Headers need no index. The videos of a file share one reader and its position.
             file = files.setdefault(video.path, arrays.ArrayFile(video.path))
             opened[video.name] = arrays.ArrayVideo(file, video.index or 0)
         elif video.name not in known:
             missing.append(video)
     if missing:
         if save:
-            print(f"indexing {len(missing)} videos of {folder}, once: all are decoded", flush=True)
+            print(f"indexing {len(missing)} videos of {folder}: each is decoded once", flush=True)
         _open_all(missing, states, known, opened, path if save else None)
     unreadable = set(found.unreadable)
     left_out = {n: why for n, why in found.left_out.items() if n not in INDEX_NAMES}
@@ -129,9 +131,9 @@ def _open_all(
     opened: dict[str, Video],
     path: Path | None,
 ) -> None:
-    """Opens the missing videos, in threads; adds their records to the known ones, and saves."""
+    """Opens videos in threads, adds them to `known` and `opened`, and saves the index."""
     printed = saved = time.monotonic()
-    # Decoding runs outside Python's lock.
+    # Decoding releases the global interpreter lock.
     with ThreadPoolExecutor(os.cpu_count()) as workers:
         tasks = {workers.submit(_opened_or_reason, video): video for video in missing}
         try:
@@ -191,7 +193,7 @@ def _index_path(folder: Path) -> Path:
 
 
 def _is_ours(path: Path, start: str) -> bool:
-    """Whether a file is missing, or its first line is one that we write."""
+    """Whether a file does not exist, or starts with our first line."""
     if not path.is_file():
         return not path.exists()
     with path.open(encoding="utf-8", errors="replace") as file:
@@ -199,7 +201,7 @@ def _is_ours(path: Path, start: str) -> bool:
 
 
 def _load(path: Path) -> dict[str, dict]:
-    """The records of an index file: none of an older version or a damaged one."""
+    """Returns the records of an index file; none if it is damaged or of an older version."""
     try:
         index = json.loads(path.read_text(encoding="utf-8"))
         return index["videos"] if index["version"] == _VERSION else {}
@@ -209,14 +211,18 @@ def _load(path: Path) -> dict[str, dict]:
 
 def _save(path: Path, records: dict[str, dict]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    # One line per video, for people to read and search.
+    # One line per video, which people can read and search.
     lines = [f"{json.dumps(name)}: {json.dumps(records[name])}" for name in sorted(records)]
     body = ",\n".join(lines)
     write_text(path, f'{{"version": {_VERSION}, "videos": {{\n{body}\n}}}}\n')
 
 
 def _to_record(video: Video) -> dict:
-    record = {"frames": video.num_frames, "height": video.height, "width": video.width}
+    record: dict[str, Any] = {
+        "frames": video.num_frames,
+        "height": video.height,
+        "width": video.width,
+    }
     if video.note:
         record["note"] = video.note
     if isinstance(video, ContainerVideo):
@@ -250,7 +256,7 @@ def _from_record(path: Path, record: dict) -> Video:
 
 
 def _runs(numbers: Iterable[int]) -> list:
-    """Ascending numbers as the first one, and [step, how many times] after it."""
+    """Encodes ascending numbers as the first one, followed by runs [step, count]."""
     numbers = list(numbers)
     steps = (int(step) for step in np.diff(numbers))
     return [numbers[0]] + [[step, len(list(run))] for step, run in itertools.groupby(steps)]

@@ -1,21 +1,21 @@
-"""Ranges, channels, crop and resize of uint8 frames."""
+"""Converts, crops and resizes uint8 frames."""
 
 import numpy as np
 from PIL import Image
 
 
 def to_uint8(video: np.ndarray) -> np.ndarray:
-    """From [-1, 1] to 0..255, of any shape: rounded, and what is out of range clipped."""
+    """Converts values in [-1, 1] of any shape to uint8, rounded and clipped to 0..255."""
     return np.clip(np.round((np.asarray(video, np.float32) + 1) * 127.5), 0, 255).astype(np.uint8)
 
 
 def from_uint8(video: np.ndarray) -> np.ndarray:
-    """From uint8 0..255 to float32 in [-1, 1], of any shape; `to_uint8` is its inverse."""
+    """Converts uint8 of any shape to float32 in [-1, 1]; inverts `to_uint8` up to rounding."""
     return np.asarray(video).astype(np.float32) / 127.5 - 1
 
 
 def with_channels(videos: np.ndarray, channels: int) -> np.ndarray:
-    """Videos uint8 [..., height, width, 1 or 3] with as many channels, 1 or 3, as are wanted."""
+    """Converts uint8 [..., height, width, 1 or 3] to 1 (grey, ITU-R 601) or 3 channels."""
     if videos.shape[-1] == channels:
         return videos
     if channels == 3:
@@ -27,9 +27,9 @@ def with_channels(videos: np.ndarray, channels: int) -> np.ndarray:
 
 
 def centre_crop(frames: np.ndarray) -> np.ndarray:
-    """The square in the middle of frames [..., height, width, channels], of the shorter side.
+    """Crops frames [..., height, width, channels] to the largest square in their middle.
 
-    Where the margin is odd, the part at the top or at the left is the smaller one.
+    An odd margin has its larger part at the bottom or at the right.
     """
     height, width = frames.shape[-3:-1]
     side = min(height, width)
@@ -38,13 +38,13 @@ def centre_crop(frames: np.ndarray) -> np.ndarray:
 
 
 def resize_by_area(frames: np.ndarray, side: int) -> np.ndarray:
-    """Frames uint8 [n, height, width, channels], 1 or 3 channels, as [n, side, side, channels].
+    """Resizes uint8 [n, height, width, 1 or 3] to [n, side, side, 1 or 3] by area averaging.
 
-    Each pixel is the mean, rounded, of the rectangle of the frame that it covers, and what it
-    covers in part counts in part. Frames of that size already are returned as they are.
+    Each pixel is the rounded mean of the rectangle that it covers, with fractional weights at the
+    rectangle's edges. Returns frames of the right size unchanged.
 
     Raises:
-      ValueError: opencv is needed and not installed.
+      ValueError: OpenCV is not installed.
     """
     if frames.shape[1:3] == (side, side):
         return frames

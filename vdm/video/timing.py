@@ -1,4 +1,4 @@
-"""Sampling by time: which frame a video shows at every 1 / frame_rate seconds."""
+"""Resamples videos to a constant frame rate by their presentation times."""
 
 import dataclasses
 import math
@@ -10,28 +10,28 @@ import numpy as np
 from vdm.video.errors import UnreadableVideoError
 from vdm.video.read import Video
 
-# Many containers have timestamps in milliseconds, below which times cannot be told apart.
+# Many containers store timestamps in milliseconds.
 MAX_FRAME_RATE = 1000.0
-# Matroska, FLV and ASF round timestamps to milliseconds, the first too; with slack for floats.
+# Seconds: Matroska, FLV and ASF round all timestamps to milliseconds; with slack for floats.
 _ROUNDING = 1.001e-3
 
 
 def frames_at_rate(times: np.ndarray, duration: float, frame_rate: float) -> np.ndarray:
-    """The number of the frame that is shown at each time 0, 1 / R, 2 / R, ... after the first.
+    """Returns the index of the frame shown at each time 0, 1 / R, 2 / R, ... after the first frame.
 
-    That is the last frame whose presentation time is not later: of a video of a higher rate some
-    frames are left out, and of a lower one frames repeat. Sampling times end before `duration`, so
-    that D seconds have ceil(D * R) samples, as with `ffmpeg -vf fps=R:round=up`. Timestamps may be
-    rounded: those up to 1 ms late count as in time, and the end is 2 ms early; less for rates that
-    this would not tell apart. So a video at its own constant rate is unchanged.
+    It is the last frame whose presentation time is not later: frames are dropped from a video of a
+    higher rate, and repeated in one of a lower rate. Sampling times end before `duration`, so that
+    D seconds have ceil(D * R) samples, as with `ffmpeg -vf fps=R:round=up`. To allow for rounded
+    timestamps, times up to 1 ms late count as in time, and the end is 2 ms early; the tolerance is
+    less for high rates. Resampling a video to its own constant rate changes nothing.
 
     Args:
-      times: ascending presentation times in seconds, [n] with n >= 1.
-      duration: seconds from the first frame to the end of the last one.
-      frame_rate: R, in frames per second, positive and at most `MAX_FRAME_RATE`.
+      times: ascending presentation times in seconds, [n], n >= 1.
+      duration: seconds from the first frame to the end of the last frame.
+      frame_rate: R in frames per second, above 0 and at most `MAX_FRAME_RATE`.
 
     Returns:
-      int64 [m], m >= 1, ascending numbers from 0 to at most n - 1.
+      Ascending indices int64 [m], m >= 1, in 0 to n - 1.
     """
     since_first = np.asarray(times, np.float64) - times[0]
     tolerance = min(_ROUNDING, duration / len(since_first) / 4, 1 / frame_rate / 4)
@@ -42,27 +42,29 @@ def frames_at_rate(times: np.ndarray, duration: float, frame_rate: float) -> np.
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class VideoAtRate:
-    """A view of a video, sampled by time: a `vdm.video.read.Video` of constant frame rate.
+    """A video resampled to a constant frame rate, a `vdm.video.read.Video`.
 
     Attributes:
-      video: the video as stored.
+      video: the stored video.
       frame_rate: frames per second.
-      numbers: the stored frame that each frame shows, int64 [num_frames].
+      stored_indices: index of the stored frame that each frame shows, int64 [num_frames].
+      start: presentation time of the first frame in seconds.
     """
 
     video: Video
     frame_rate: float
-    numbers: np.ndarray
+    stored_indices: np.ndarray
+    start: float
 
     @property
     def path(self) -> Path:
-        """The file's path."""
+        """Path of the file."""
         return self.video.path
 
     @property
     def num_frames(self) -> int:
         """Number of frames."""
-        return len(self.numbers)
+        return len(self.stored_indices)
 
     @property
     def height(self) -> int:
@@ -77,31 +79,31 @@ class VideoAtRate:
     @property
     def times(self) -> np.ndarray:
         """Presentation times in seconds, float64 [num_frames]."""
-        return self.video.times[0] + np.arange(self.num_frames) / self.frame_rate
+        return self.start + np.arange(self.num_frames) / self.frame_rate
 
     @property
     def note(self) -> str:
-        """'' or a sentence that a user should know."""
+        """The stored video's note."""
         return self.video.note
 
     def frames(self, indices: Sequence[int]) -> np.ndarray:
-        """Frames by their numbers, in any order, uint8 [n, height, width, 3].
+        """Reads frames by index, in any order, uint8 [n, height, width, 3].
 
         Raises:
-          IndexError: a number out of range.
+          IndexError: an index is out of range.
           UnreadableVideoError: the video is damaged, or has changed since it was opened.
         """
         wanted = [int(index) for index in indices]
         if wanted and not 0 <= min(wanted) <= max(wanted) < self.num_frames:
             raise IndexError(f"{self.path} has {describe_length(self)}, and {wanted} are requested")
-        return self.video.frames(self.numbers[wanted].tolist())
+        return self.video.frames(self.stored_indices[wanted].tolist())
 
 
 def at_rate(video: Video, frame_rate: float) -> Video:
-    """The video sampled by time at a frame rate; for 0 the video as stored.
+    """Resamples a video to a frame rate in frames per second; 0 returns the stored video.
 
     Raises:
-      UnreadableVideoError: it has no presentation times.
+      UnreadableVideoError: the video has no presentation times.
       ValueError: as of `check_frame_rate`.
     """
     check_frame_rate(frame_rate)
@@ -113,13 +115,13 @@ def at_rate(video: Video, frame_rate: float) -> Video:
             video.path,
             f"has no timestamps, which sampling at {frame_rate:g} frames per second needs",
         )
-    # A single frame has no rate, and is one sample.
+    # A single frame has no rate; it becomes one sample.
     duration = len(times) / video.frame_rate if video.frame_rate else 0.0
-    return VideoAtRate(video, frame_rate, frames_at_rate(times, duration, frame_rate))
+    return VideoAtRate(video, frame_rate, frames_at_rate(times, duration, frame_rate), times[0])
 
 
 def check_frame_rate(frame_rate: float) -> None:
-    """Raises ValueError where a frame rate is not 0 to `MAX_FRAME_RATE`, as NaN."""
+    """Raises ValueError unless a frame rate is in [0, `MAX_FRAME_RATE`]."""
     if not 0 <= frame_rate <= MAX_FRAME_RATE:
         raise ValueError(
             f"frame_rate is {frame_rate}, and must be 0 for frames as stored, or positive and at "
@@ -128,7 +130,7 @@ def check_frame_rate(frame_rate: float) -> None:
 
 
 def describe_length(video: Video) -> str:
-    """The number of frames in words: '1 frame', or '12 frames at 8 frames per second'."""
+    """Returns the length in words: '1 frame', or '12 frames at 8 frames per second'."""
     words = f"{video.num_frames} frame{'' if video.num_frames == 1 else 's'}"
     if isinstance(video, VideoAtRate):
         words += f" at {video.frame_rate:g} frames per second"

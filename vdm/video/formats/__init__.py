@@ -1,1 +1,1 @@
-"""One file per kind of video: containers, images, animations and arrays."""
+"""Readers of video formats: containers, images, animations and arrays."""

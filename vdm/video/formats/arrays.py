@@ -1,12 +1,12 @@
-"""Videos in NumPy's files: .npz with an array `video`, and .npy."""
+"""Videos in NumPy files: .npz with an array `video`, and .npy."""
 
 import contextlib
 import dataclasses
 import threading
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, Literal, NamedTuple
 
 import numpy as np
 
@@ -24,64 +24,63 @@ _CHUNK = 2**20
 
 
 class ArrayFile:
-    """The videos of one file, of which those frames are read that are asked for.
+    """The videos of one file, which reads only the requested frames.
 
-    A compressed .npz can be read forwards alone: it stays open, so that reading one video after
-    the other decompresses it once, and reading backwards starts again.
+    A compressed .npz is sequential: it stays open, so that reading videos in order decompresses it
+    once; reading backwards starts again.
 
     Attributes:
-      path: the file.
+      path: path of the file.
       shape: (videos, frames, height, width, channels).
 
     Raises:
-      UnreadableVideoError: the file is damaged, or has another layout.
+      UnreadableVideoError: the file is damaged or has another layout.
     """
 
     def __init__(self, path: Path):
         self.path = path
         self._lock = threading.Lock()
         self._archive: zipfile.ZipFile | None = None
-        self._member: BinaryIO | None = None
+        self._member: IO[bytes] | None = None
         self._position = 0
-        with self._blamed():
-            header = _read_header(path)
-        self._memory_mapped, self._start, available, shape, dtype, self._fortran = header
+        with self._as_unreadable():
+            self._header = _read_header(path)
+        shape, dtype = self._header.shape, self._header.dtype
         if dtype != np.uint8 or len(shape) not in (4, 5) or shape[-1] not in (1, 3):
             raise UnreadableVideoError(path, f"holds {dtype} {shape}, and {_LAYOUT}")
         if 0 in shape:
             raise UnreadableVideoError(path, f"holds no frames, its shape is {shape}")
-        if self._fortran and not self._memory_mapped:
+        if self._header.fortran and not self._header.memory_mapped:
             raise UnreadableVideoError(
                 path, "is compressed in Fortran order: save np.ascontiguousarray(video)"
             )
-        self._stored_shape = shape
         self.shape = shape if len(shape) == 5 else (1, *shape)
-        bytes_each = int(np.prod(self.shape[1:]))
-        if available < bytes_each * len(self):
+        size = int(np.prod(self.shape[1:]))
+        if self._header.num_bytes < size * len(self):
             raise UnreadableVideoError(
-                path, f"ends in video {available // bytes_each} of {len(self)}"
+                path, f"ends in video {self._header.num_bytes // size} of {len(self)}"
             )
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def read(self, video: int, frames: Sequence[int]) -> np.ndarray:
-        """Frames of a video, uint8 [n, height, width, channels]."""
-        with self._blamed(), self._lock:
-            if self._memory_mapped:
-                order = "F" if self._fortran else "C"
-                shape = self._stored_shape
-                array = np.memmap(self.path, np.uint8, "r", self._start, shape, order)
-                return np.array((array if len(shape) == 5 else array[None])[video, list(frames)])
-            return self._read_compressed(video, frames)
+        """Reads frames of a video, uint8 [n, height, width, channels]."""
+        with self._as_unreadable(), self._lock:
+            if not self._header.memory_mapped:
+                return self._read_compressed(video, frames)
+            order: Literal["F", "C"] = "F" if self._header.fortran else "C"
+            shape = self._header.shape
+            array = np.memmap(self.path, np.uint8, "r", self._header.start, shape, order)
+            return np.array((array if len(shape) == 5 else array[None])[video, list(frames)])
 
     def _read_compressed(self, video: int, frames: Sequence[int]) -> np.ndarray:
         size = int(np.prod(self.shape[2:]))
         wanted = sorted(set(frames))
         out = np.empty((len(wanted), *self.shape[2:]), np.uint8)
         for index, frame in enumerate(wanted):
-            self._go_to(self._start + (video * self.shape[1] + frame) * size)
-            data = self._member.read(size)
+            member = self._seek(self._header.start + (video * self.shape[1] + frame) * size)
+            data = member.read(size)
             self._position += len(data)
             if len(data) < size:
                 raise UnreadableVideoError(
@@ -91,14 +90,16 @@ class ArrayFile:
         return out[np.searchsorted(wanted, np.asarray(frames, int))]
 
     def _close(self) -> None:
-        for opened in filter(None, (self._member, self._archive)):
-            opened.close()
+        if self._member is not None:
+            self._member.close()
+        if self._archive is not None:
+            self._archive.close()
         self._member = self._archive = None
 
     def __del__(self):
         self._close()
 
-    def _go_to(self, position: int) -> None:
+    def _seek(self, position: int) -> IO[bytes]:
         if self._member is None or position < self._position:
             self._close()
             self._archive = zipfile.ZipFile(self.path)
@@ -107,17 +108,18 @@ class ArrayFile:
         while self._position < position:
             skipped = len(self._member.read(min(_CHUNK, position - self._position)))
             if not skipped:
-                return
+                break
             self._position += skipped
+        return self._member
 
     @contextlib.contextmanager
-    def _blamed(self):
+    def _as_unreadable(self) -> Iterator[None]:
         try:
             yield
         except UnreadableVideoError:
             self._close()
             raise
-        except Exception as error:  # NumPy, zipfile and zlib raise many types.
+        except Exception as error:  # NumPy, zipfile and zlib raise many types
             self._close()
             reason = f"cannot be read, it is damaged or of another type: {error}"
             raise UnreadableVideoError(self.path, reason) from error
@@ -128,8 +130,8 @@ class ArrayVideo:
     """One video of an array file.
 
     Attributes:
-      file: the file.
-      index: of the video in it.
+      file: the array file.
+      index: index of the video in the file.
     """
 
     file: ArrayFile
@@ -140,7 +142,7 @@ class ArrayVideo:
 
     @property
     def path(self) -> Path:
-        """The file's path."""
+        """Path of the file."""
         return self.file.path
 
     @property
@@ -159,10 +161,10 @@ class ArrayVideo:
         return self.file.shape[3]
 
     def frames(self, indices: Sequence[int]) -> np.ndarray:
-        """Frames by their numbers, in any order, uint8 [n, height, width, 3].
+        """Reads frames by index, in any order, uint8 [n, height, width, 3].
 
         Raises:
-          IndexError: a number out of range.
+          IndexError: an index is out of range.
           UnreadableVideoError: the file is damaged.
         """
         wanted = [int(index) for index in indices]
@@ -175,35 +177,52 @@ class ArrayVideo:
         return with_channels(self.file.read(self.index, wanted), 3)
 
 
-def _read_header(path: Path) -> tuple[bool, int, int, tuple[int, ...], np.dtype, bool]:
-    """Whether data can be memory-mapped, its start and bytes, shape, dtype, and Fortran order.
+class _Header(NamedTuple):
+    """The layout of an array.
 
-    It starts in the file if it can be memory-mapped, else in the decompressed member.
+    Attributes:
+      memory_mapped: whether the array can be memory-mapped.
+      start: offset of the data in the file if it can, otherwise in the decompressed member.
+      num_bytes: number of bytes of data in the file.
+      shape: shape of the array.
+      dtype: type of the array.
+      fortran: whether the array is in Fortran order.
     """
+
+    memory_mapped: bool
+    start: int
+    num_bytes: int
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    fortran: bool
+
+
+def _read_header(path: Path) -> _Header:
     if path.suffix.lower() == ".npy":
-        with path.open("rb") as file:
-            start, *rest = _npy_header(file)
-        return True, start, path.stat().st_size - start, *rest
+        with path.open("rb") as opened:
+            header = _npy_header(opened)
+        return header._replace(memory_mapped=True, num_bytes=path.stat().st_size - header.start)
     with zipfile.ZipFile(path) as archive:
         if f"{KEY}.npy" not in archive.namelist():
             names = [name.removesuffix(".npy") for name in archive.namelist()]
             raise UnreadableVideoError(path, f"has the arrays {names}, and `{KEY}` is needed")
         member = archive.getinfo(f"{KEY}.npy")
         with archive.open(member) as file:
-            start, *rest = _npy_header(file)
+            header = _npy_header(file)
+    header = header._replace(num_bytes=member.file_size - header.start)
     if member.compress_type != zipfile.ZIP_STORED:
-        return False, start, member.file_size - start, *rest
-    with path.open("rb") as file:  # The member's own header has its own length.
-        file.seek(member.header_offset + 26)
-        name_and_extra = np.frombuffer(file.read(4), "<u2").sum()
-    mapped = member.header_offset + 30 + int(name_and_extra) + start
-    return True, mapped, member.file_size - start, *rest
+        return header
+    with path.open("rb") as opened:  # the member's local header has lengths of its own
+        opened.seek(member.header_offset + 26)
+        name_and_extra = np.frombuffer(opened.read(4), "<u2").sum()
+    start = member.header_offset + 30 + int(name_and_extra) + header.start
+    return header._replace(memory_mapped=True, start=start)
 
 
-def _npy_header(file: BinaryIO) -> tuple[int, tuple[int, ...], np.dtype, bool]:
+def _npy_header(file: IO[bytes]) -> _Header:
     version = np.lib.format.read_magic(file)
     read = {(1, 0): np.lib.format.read_array_header_1_0}.get(
         version, np.lib.format.read_array_header_2_0
     )
     shape, fortran, dtype = read(file)
-    return file.tell(), shape, dtype, fortran
+    return _Header(False, file.tell(), 0, shape, dtype, fortran)

@@ -1,8 +1,8 @@
-"""Video containers, decoded in display order by PyAV.
+"""Decodes video containers in display order with PyAV.
 
-Pixels equal those of `ffmpeg -pix_fmt rgb24`: a filter graph converts them, since FFmpeg's command
-does the same. PyAV's own conversion is used for 8-bit progressive 4:2:0 of even sizes alone: it
-differs for others. Frames are rotated and mirrored as the file's display matrix says.
+Pixels equal those of `ffmpeg -pix_fmt rgb24`: a filter graph converts frames, as in the ffmpeg
+command. PyAV's own conversion gives the same pixels only for 8-bit progressive 4:2:0 of even sizes,
+and is used for these. Frames are rotated and flipped by the file's display matrix.
 """
 
 import contextlib
@@ -23,19 +23,19 @@ SUFFIXES = (
     *(".ts", ".mts", ".m2ts", ".3gp", ".ogv", ".vob"),
 )
 
-# A file that lacks more of its duration than this many seconds, and this share, is truncated:
-# containers round durations, and only some of them count the last frame's.
+# A file is truncated if it lacks more than these seconds and this share of its duration: containers
+# round durations, and only some include the last frame's.
 _TRUNCATED = (0.5, 0.05)
 
 
 class Decoded(NamedTuple):
-    """What is kept of a frame while a whole file is decoded.
+    """The record of one frame while a whole file is decoded.
 
     Attributes:
-      timestamp: presentation time in units of the stream's time base, if the file has one.
-      duration: in the same units, 0 if unknown.
-      is_keyframe: whether decoding can start here.
-      checksum: CRC-32 of all planes as decoded, a palette included.
+      timestamp: presentation time in units of the stream's time base, None if unknown.
+      duration: duration in the same units, 0 if unknown.
+      is_keyframe: whether decoding can start at this frame.
+      checksum: CRC-32 of all decoded planes, with the palette.
     """
 
     timestamp: int | None
@@ -46,10 +46,10 @@ class Decoded(NamedTuple):
 
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[tuple]:
-    """Opens a file: PyAV's container and its default video stream.
+    """Yields PyAV's container of a file and its default video stream.
 
     Raises:
-      UnreadableVideoError: the file is empty, damaged or has no video.
+      UnreadableVideoError: the file is empty or damaged, or has no video.
     """
     with contextlib.ExitStack() as stack:
         try:
@@ -59,7 +59,7 @@ def opened(path: Path) -> Iterator[tuple]:
         except (OSError, av.FFmpegError) as error:
             raise UnreadableVideoError(path, f"cannot be opened: {_message(error)}") from error
         stream = _default_stream(path, container)
-        # Files are decoded side by side, so that threads within one only cost.
+        # Several files are decoded in parallel, so threads within one only add overhead.
         stream.codec_context.thread_count = 1
         try:
             yield container, stream
@@ -68,28 +68,28 @@ def opened(path: Path) -> Iterator[tuple]:
 
 
 def decode(path: Path, container, stream) -> Iterator:
-    """PyAV's frames from the container's position on, in display order.
+    """Yields PyAV's frames from the container's position on, in display order.
 
     Raises:
-      UnreadableVideoError: a frame is damaged or has another size than the first.
+      UnreadableVideoError: a frame is damaged, or has another size than the first.
     """
     size = None
-    for number, frame in enumerate(container.decode(stream)):
+    for index, frame in enumerate(container.decode(stream)):
         if frame.is_corrupt:
-            raise UnreadableVideoError(path, f"is damaged at frame {number}")
+            raise UnreadableVideoError(path, f"is damaged at frame {index}")
         size = size or upright_size(frame)
         if upright_size(frame) != size:
             raise UnreadableVideoError(
-                path, f"changes from {size} to {upright_size(frame)} pixels at frame {number}"
+                path, f"changes from {size} to {upright_size(frame)} pixels at frame {index}"
             )
         yield frame
 
 
 def stream_frames(path: Path) -> Iterator[np.ndarray]:
-    """All frames of a file in display order, each uint8 [height, width, 3].
+    """Yields all frames of a file in display order, uint8 [height, width, 3].
 
     Raises:
-      UnreadableVideoError: no video, or damaged.
+      UnreadableVideoError: the file is damaged or has no video.
     """
     to_rgb, frame = RgbConverter(), None
     with opened(path) as (container, stream):
@@ -99,28 +99,35 @@ def stream_frames(path: Path) -> Iterator[np.ndarray]:
         raise UnreadableVideoError(path, "has no video frames")
 
 
-def check_complete(path: Path, container, stream, decoded: list[Decoded]) -> None:
-    """Raises UnreadableVideoError where the file announces more seconds than it has."""
+def check_complete(path: Path, container, stream, times: list[int], last_duration: int) -> None:
+    """Raises UnreadableVideoError if a file declares a longer duration than its frames have.
+
+    Args:
+      path: path of the file.
+      container: PyAV's container.
+      stream: PyAV's video stream.
+      times: ascending timestamps of all frames, in units of the stream's time base.
+      last_duration: duration of the last frame in the same units, 0 if unknown.
+    """
     if stream.duration is not None:
-        announced = float(stream.duration * stream.time_base)
+        declared = float(stream.duration * stream.time_base)
     elif "DURATION" in stream.metadata:  # Matroska's, as hours:minutes:seconds
         parts = reversed(stream.metadata["DURATION"].split(":"))
-        announced = sum(float(part) * 60**power for power, part in enumerate(parts))
+        declared = sum(float(part) * 60**power for power, part in enumerate(parts))
     elif container.duration is not None and len(container.streams) == 1:
-        announced = container.duration / av.time_base
+        declared = container.duration / av.time_base
     else:
         return
-    times = [frame.timestamp for frame in decoded]
-    last = decoded[-1].duration or (times[-1] - times[-2] if times[1:] else 0)
+    last = last_duration or (times[-1] - times[-2] if times[1:] else 0)
     found = float((times[-1] - min(times[0], 0) + last) * stream.time_base)
-    if announced - found > max(_TRUNCATED[0], _TRUNCATED[1] * announced):
+    if declared - found > max(_TRUNCATED[0], _TRUNCATED[1] * declared):
         raise UnreadableVideoError(
-            path, f"is truncated: it should have {announced:.1f} s, and has {found:.1f} s"
+            path, f"is truncated: it should have {declared:.1f} s, and has {found:.1f} s"
         )
 
 
 class RgbConverter:
-    """Converts PyAV's frames to uint8 [height, width, 3], rotated and mirrored upright."""
+    """Converts PyAV's frames to upright uint8 [height, width, 3]."""
 
     def __init__(self):
         self._graph, self._layout = None, None
@@ -134,8 +141,8 @@ class RgbConverter:
         return rgb[:: -1 if flipped_rows else 1, :: -1 if flipped_columns else 1]
 
     def _rgb(self, frame) -> np.ndarray:
-        # The commonest frames by PyAV's own conversion. It gives the same pixels (for even sizes,
-        # no colour is interpolated) and keeps other threads waiting for less time than a graph.
+        # PyAV's own conversion blocks other threads for less time than a graph, and gives the same
+        # pixels here: with even sizes, no colour is interpolated.
         is_even = frame.height % 2 == frame.width % 2 == 0
         if frame.format.name == "yuv420p" and is_even and not frame.interlaced_frame:
             return self._reformatter.reformat(
@@ -149,19 +156,19 @@ class RgbConverter:
 
 
 def upright_size(frame) -> tuple[int, int]:
-    """Height and width of a frame after its rotation."""
+    """Returns (height, width) of a frame after rotation."""
     size = (frame.height, frame.width)
     return size[::-1] if _orientation(frame).transposed else size
 
 
 def orientation_note(frame) -> str:
-    """A sentence for a frame whose rotation is no multiple of 90 degrees, otherwise ''."""
+    """Returns a note if the rotation of a frame is not a multiple of 90 degrees, otherwise ''."""
     degrees = _orientation(frame).degrees
     return f"is rotated by {degrees} degrees, and is read as stored" if degrees else ""
 
 
 def checksum(frame) -> int:
-    """CRC-32 of all planes of a frame as decoded: a palette is a plane."""
+    """Returns the CRC-32 of all decoded planes of a frame; a palette is a plane."""
     total = 0
     for plane in frame.planes:
         total = zlib.crc32(_rows(plane), total)
@@ -169,10 +176,13 @@ def checksum(frame) -> int:
 
 
 class _Orientation(NamedTuple):
-    """How to show a stored frame: first transpose it, then flip rows (top-bottom) and columns.
+    """How to make a stored frame upright: transpose it, then flip rows and columns.
 
     Attributes:
-      degrees: an angle that is not applied, 0 where the three others are all.
+      transposed: whether to transpose rows and columns.
+      flipped_rows: whether to flip top and bottom.
+      flipped_columns: whether to flip left and right.
+      degrees: a rotation that is not applied, since it is no multiple of 90 degrees; otherwise 0.
     """
 
     transposed: bool = False
@@ -185,10 +195,10 @@ def _orientation(frame) -> _Orientation:
     data = frame.side_data.get(SideDataType.DISPLAYMATRIX)
     if data is None:
         return _Orientation()
-    # Rows of the matrix are where a step along x, and one along y, of the stored frame lead.
+    # Rows of the matrix are the images of a step along x and along y in the stored frame.
     x_step, y_step = np.frombuffer(data, np.int32, 9).reshape(3, 3)[:2, :2] / 2**16
     length = max(np.hypot(*x_step), np.hypot(*y_step)) or 1.0
-    # FFmpeg takes an angle within a degree of a right one for it.
+    # Like FFmpeg, round angles within a degree of a multiple of 90.
     x_near, y_near = np.abs([x_step, y_step]) < np.sin(np.deg2rad(1)) * length
     if x_near[1] and y_near[0]:
         return _Orientation(False, bool(y_step[1] < 0), bool(x_step[0] < 0))
@@ -220,15 +230,15 @@ def _rows(plane) -> bytes:
 
 def _open(path: Path, stack: contextlib.ExitStack):
     try:
-        # With a protocol, FFmpeg takes no part of the name for one, as of '12:30.mp4'.
+        # With the protocol FFmpeg does not read '12:' in '12:30.mp4' as a protocol.
         return av.open(f"file:{path}")
-    except UnicodeEncodeError:  # A name that is not UTF-8.
+    except UnicodeEncodeError:  # the name is not UTF-8
         return av.open(stack.enter_context(path.open("rb")))
 
 
 def _default_stream(path: Path, container):
-    """The video stream that FFmpeg's command chooses: the default one, else the largest."""
-    # The cover of a piece of music is a video stream to FFmpeg.
+    """Returns the video stream that the ffmpeg command selects: the default, else the largest."""
+    # FFmpeg reports cover art as a video stream.
     covers = av.stream.Disposition.attached_pic
     streams = [stream for stream in container.streams.video if not stream.disposition & covers]
     if not streams:
@@ -239,5 +249,5 @@ def _default_stream(path: Path, container):
 
 
 def _message(error: Exception) -> str:
-    """FFmpeg's, or else the system's, message without the file's name."""
+    """Returns the message of FFmpeg or the system, without the file's name."""
     return getattr(error, "strerror", None) or str(error)

@@ -1,4 +1,4 @@
-"""Still images, folders of them, and animated GIF, PNG and WebP files, by Pillow."""
+"""Reads still images, folders of images, and animated GIF, PNG and WebP files with Pillow."""
 
 import contextlib
 import dataclasses
@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, ImageOps
 
 from vdm.video.errors import UnreadableVideoError
 
@@ -17,23 +17,23 @@ GIF = ".gif"
 
 _FORMATS = ("GIF", "PNG", "JPEG", "WEBP", "BMP", "TIFF")
 _MAY_BE_ANIMATED = (GIF, ".png", ".apng", ".webp")
-# Browsers show a picture whose delay is 10 ms or less for 100 ms.
-_SHORTEST_DELAY, _BROWSERS_DELAY = 10, 100
-_MAX_REPEATS = 1000  # of one picture: a GIF may ask for 65,535 delays
+# Browsers show a picture with a delay of 10 ms or less for 100 ms.
+_MAX_IGNORED_DELAY, _BROWSER_DELAY = 10, 100
+_MAX_REPEATS = 1000  # per picture; a GIF could require 65,535
 
 
 @dataclasses.dataclass(frozen=True)
 class AnimatedImage:
-    """A GIF, or an animated PNG or WebP file, or a still image as a video of one frame.
+    """An animated GIF, PNG or WebP file, or a still image as a video of one frame.
 
     Attributes:
-      path: the file.
-      height: in pixels.
-      width: in pixels.
-      pictures: the number of the stored picture that each frame shows: a picture is repeated for
-        each time that the shortest delay in the file fits into its own, rounded.
-      delays: how long each stored picture is shown, in milliseconds, none of a still image.
-      note: '' or a sentence that a user should know.
+      path: path of the file.
+      height: height in pixels.
+      width: width in pixels.
+      pictures: index of the stored picture that each frame shows. A picture repeats as often as the
+        file's shortest delay fits into its delay, rounded.
+      delays: duration of each stored picture in milliseconds, empty for a still image.
+      note: a predicate of the path that users should know, or ''.
     """
 
     path: Path
@@ -50,14 +50,14 @@ class AnimatedImage:
 
     @property
     def frame_rate(self) -> float | None:
-        """Mean frames per second, None of a still image."""
+        """Mean frames per second, None for a still image."""
         return 1000 * self.num_frames / sum(self.delays) if self.delays else None
 
     @property
     def times(self) -> np.ndarray | None:
-        """Presentation times in seconds, float64 [num_frames], None of a still image.
+        """Presentation times in seconds, float64 [num_frames], None for a still image.
 
-        A picture's first frame is shown when the file says; its repeats divide its delay evenly.
+        The repeats of a picture divide its delay evenly.
         """
         if not self.delays:
             return None
@@ -66,20 +66,22 @@ class AnimatedImage:
         return np.concatenate([[0.0], ends[:-1]]) / 1000
 
     def frames(self, indices: Sequence[int]) -> np.ndarray:
-        """Frames by their numbers, in any order, uint8 [n, height, width, 3].
+        """Reads frames by index, in any order, uint8 [n, height, width, 3].
 
         Raises:
-          IndexError: a number out of range.
+          IndexError: an index is out of range.
           UnreadableVideoError: the file is damaged or has changed since it was opened.
         """
         wanted = [self.pictures[_in_range(self, index)] for index in indices]
         stored = sorted(set(wanted))
         out = np.empty((len(stored), self.height, self.width, 3), np.uint8)
         with _opened(self.path) as picture:
-            # Each is drawn over the one before.
+            # Pictures are drawn over one another, so all before must be decoded.
             for number in range(stored[-1] + 1 if stored else 0):
                 if not _seek(picture, self.path, number):
-                    raise UnreadableVideoError(self.path, f"has no picture {number} any more")
+                    raise UnreadableVideoError(
+                        self.path, f"has changed: it has no picture {number}"
+                    )
                 if number in stored:
                     pixels = _pixels(picture, self.path, f"picture {number}: ")
                     if pixels.shape[:2] != (self.height, self.width):
@@ -90,13 +92,13 @@ class AnimatedImage:
 
 @dataclasses.dataclass(frozen=True)
 class ImageFolder:
-    """The images in a folder as the frames of one video, in natural order of their names.
+    """The images of a folder as the frames of one video, in natural order of their names.
 
     Attributes:
-      path: the folder.
-      height: of each image, in pixels.
-      width: of each image, in pixels.
-      names: of the images.
+      path: path of the folder.
+      height: height of all images in pixels.
+      width: width of all images in pixels.
+      names: file names of the images.
     """
 
     path: Path
@@ -113,11 +115,11 @@ class ImageFolder:
         return len(self.names)
 
     def frames(self, indices: Sequence[int]) -> np.ndarray:
-        """Frames by their numbers, in any order, uint8 [n, height, width, 3].
+        """Reads frames by index, in any order, uint8 [n, height, width, 3].
 
         Raises:
-          IndexError: a number out of range.
-          UnreadableVideoError: an image is damaged, gone, or of another size.
+          IndexError: an index is out of range.
+          UnreadableVideoError: an image is damaged, missing, or of another size.
         """
         images = [read_image(self.path / self.names[_in_range(self, i)]) for i in indices]
         for index, image in zip(indices, images, strict=True):
@@ -127,22 +129,23 @@ class ImageFolder:
 
 
 def open_animated(path: Path) -> AnimatedImage:
-    """Reads the delays and all pictures of an image file.
+    """Opens an image file, and decodes all its pictures once.
 
     Raises:
-      UnreadableVideoError: the file is damaged, of another type, or has over 8 bits a channel.
+      UnreadableVideoError: the file is damaged, of another type, or has over 8 bits per channel.
     """
-    delays, size = [], None
+    delays: list[float] = []
+    height = width = 0
     with _opened(path) as picture:
-        # The default image of a PNG is for programs that cannot show the animation.
+        # The default image of an animated PNG is no frame of the animation.
         first = int(bool(picture.info.get("default_image")))
         while _seek(picture, path, first + len(delays)):
-            size = _pixels(picture, path, f"picture {first + len(delays)}: ").shape[:2]
-            # Of WebP files Pillow knows the delay when the pixels are decoded.
+            height, width, _ = _pixels(picture, path, f"picture {first + len(delays)}: ").shape
+            # Pillow sets the delay of a WebP picture when it decodes the pixels.
             delays.append(float(picture.info.get("duration") or 0))
-            if not _has_pages(picture, path):
+            if _num_pictures(picture, path) == 1:
                 break
-    animated = [_BROWSERS_DELAY if delay <= _SHORTEST_DELAY else delay for delay in delays]
+    animated = [_BROWSER_DELAY if delay <= _MAX_IGNORED_DELAY else delay for delay in delays]
     repeats = [max(1, round(delay / min(animated))) for delay in animated]
     note = ""
     if max(repeats) > _MAX_REPEATS:
@@ -153,76 +156,75 @@ def open_animated(path: Path) -> AnimatedImage:
         )
         repeats = [min(count, _MAX_REPEATS) for count in repeats]
     pictures = np.repeat(np.arange(first, first + len(repeats)), repeats).tolist()
-    return AnimatedImage(
-        path, *size, tuple(pictures), tuple(animated) if len(delays) > 1 else (), note
-    )
+    shown = tuple(animated) if len(delays) > 1 else ()
+    return AnimatedImage(path, height, width, tuple(pictures), shown, note)
 
 
 def open_image_folder(path: Path) -> ImageFolder:
-    """Reads all images of a folder.
+    """Opens a folder of images, and decodes all of them once.
 
     Raises:
-      UnreadableVideoError: there is none, or one is damaged, animated or of another size.
+      UnreadableVideoError: there are no images, or one is damaged, animated or of another size.
     """
     names = image_names(path)
     if not names:
         raise UnreadableVideoError(path, "has no images")
-    size = None
-    for name in names:
-        image = read_image(path / name)
-        size = size or image.shape[:2]
-        _check_size(path, name, image, size)
-    return ImageFolder(path, *size, tuple(names))
+    height, width, _ = read_image(path / names[0]).shape
+    for name in names[1:]:
+        _check_size(path, name, read_image(path / name), (height, width))
+    return ImageFolder(path, height, width, tuple(names))
 
 
 def image_names(folder: Path) -> list[str]:
-    """The names of the images directly in a folder, in natural order, hidden files left out."""
+    """Returns the names of a folder's images in natural order, without hidden files."""
     names = [entry.name for entry in folder.iterdir() if is_image(entry)]
     return sorted((name for name in names if not name.startswith(".")), key=natural_order)
 
 
 def is_image(path: Path) -> bool:
-    """Whether a path is a file whose name ends as an image's."""
+    """Whether a path is a file with the suffix of an image."""
     return path.suffix.lower() in SUFFIXES and path.is_file()
 
 
 def is_animated(path: Path) -> bool:
-    """Whether an image file has several pictures; its header alone is read."""
+    """Whether an image file has several pictures; reads only its header."""
     if path.suffix.lower() not in _MAY_BE_ANIMATED:
         return False
     try:
         with Image.open(path, formats=_FORMATS) as picture:
             return getattr(picture, "is_animated", False)
-    except Exception:  # A damaged file is named where it is read.
+    except Exception:  # the reader raises the error of a damaged file
         return False
 
 
 def natural_order(name: str) -> tuple[list[str | int], str]:
     """A sorting key that puts frame_10 after frame_9."""
-    # Text and numbers alternate, text first, so that like is compared with like.
+    # Text and numbers alternate, text first, so that equal positions have equal types.
     parts = re.split(r"([0-9]+)", name)
     return [int(part) if index % 2 else part for index, part in enumerate(parts)], name
 
 
 def read_image(path: Path) -> np.ndarray:
-    """A still image upright (EXIF orientation applied), uint8 [height, width, 3].
+    """Reads a still image, uint8 [height, width, 3], with its EXIF orientation applied.
 
     Raises:
-      UnreadableVideoError: the file is damaged, animated, or has over 8 bits a channel.
+      UnreadableVideoError: the file is damaged, animated, or has over 8 bits per channel.
     """
     with _opened(path) as picture:
-        if _has_pages(picture, path):
-            raise UnreadableVideoError(
-                path, f"has {picture.n_frames} pictures, and one frame is needed"
-            )
+        if (count := _num_pictures(picture, path)) > 1:
+            raise UnreadableVideoError(path, f"has {count} pictures, and one frame is needed")
         return _pixels(picture, path, "")
 
 
 def decode_image(encoded: bytes, name: str) -> np.ndarray:
-    """An encoded PNG or JPEG as uint8 [height, width, 1 or 3]: grey stays grey.
+    """Decodes a PNG or JPEG to uint8 [height, width, 3], or [height, width, 1] if it is grey.
+
+    Args:
+      encoded: the bytes of the file.
+      name: name of the image in error messages.
 
     Raises:
-      ValueError: it is damaged; `name` says which it is.
+      ValueError: the image is damaged.
     """
     try:
         with Image.open(io.BytesIO(encoded), formats=("PNG", "JPEG")) as picture:
@@ -234,23 +236,23 @@ def decode_image(encoded: bytes, name: str) -> np.ndarray:
 
 
 def encode_image(pixels: np.ndarray, encoding: str) -> bytes:
-    """A picture uint8 [height, width, 3] as 'png', which is exact, or as 'jpeg' of high quality."""
+    """Encodes uint8 [height, width, 3] as 'png', lossless, or as 'jpeg' of quality 95."""
     out = io.BytesIO()
     quality = {"quality": 95, "subsampling": 0} if encoding == "jpeg" else {}
     Image.fromarray(pixels).save(out, encoding, **quality)
     return out.getvalue()
 
 
-def _pixels(picture: Image.Image, path: Path, where: str) -> np.ndarray:
-    """The picture that a file is at, uint8 [height, width, 3]; what is transparent is black."""
-    # Pillow clips 16 bits of grey to 255 instead of scaling, and drops 8 of 16 bits of colour.
+def _pixels(picture: ImageFile.ImageFile, path: Path, where: str) -> np.ndarray:
+    """Returns the current picture of a file over black, uint8 [height, width, 3]."""
+    # Pillow clips 16-bit grey to 255 instead of scaling it, and truncates 16-bit colour.
     stored = {str(tile.args) for tile in picture.tile}
     if picture.mode.startswith(("I", "F")) or any(";16" in args for args in stored):
         kind = f"{picture.mode}, 16 bits" if picture.mode == "RGB" else picture.mode
         raise UnreadableVideoError(
             path, f"{where}has pixels of Pillow's mode {kind}, and 8 bits a channel are needed"
         )
-    with _blamed_on(path):
+    with _as_unreadable(path):
         upright = ImageOps.exif_transpose(picture)
         if upright.has_transparency_data:
             black = Image.new("RGBA", upright.size, "black")
@@ -258,10 +260,11 @@ def _pixels(picture: Image.Image, path: Path, where: str) -> np.ndarray:
         return np.asarray(upright.convert("RGB"))
 
 
-def _has_pages(picture: Image.Image, path: Path) -> bool:
-    """Whether a file holds several pictures; those beside a photograph (MPO) do not count."""
-    with _blamed_on(path):  # Pillow parses all of a GIF to count its pictures.
-        return getattr(picture, "n_frames", 1) > 1 and picture.format != "MPO"
+def _num_pictures(picture: ImageFile.ImageFile, path: Path) -> int:
+    """Returns the number of pictures in a file, 1 for a photograph with previews (MPO)."""
+    with _as_unreadable(path):  # Pillow parses a whole GIF to count its pictures
+        count = getattr(picture, "n_frames", 1)
+        return 1 if picture.format == "MPO" else count
 
 
 def _check_size(folder: Path, name: str, image: np.ndarray, size: tuple[int, int]) -> None:
@@ -280,16 +283,16 @@ def _in_range(video: AnimatedImage | ImageFolder, index: int) -> int:
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
-    with _blamed_on(path):
+def _opened(path: Path) -> Iterator[ImageFile.ImageFile]:
+    with _as_unreadable(path):
         picture = Image.open(path, formats=_FORMATS)
     with picture:
         yield picture
 
 
-def _seek(picture: Image.Image, path: Path, number: int) -> bool:
-    """Goes to a picture; False after the last one."""
-    with _blamed_on(path):
+def _seek(picture: ImageFile.ImageFile, path: Path, number: int) -> bool:
+    """Seeks to a picture; returns False after the last one."""
+    with _as_unreadable(path):
         try:
             picture.seek(number)
         except EOFError:
@@ -298,8 +301,8 @@ def _seek(picture: Image.Image, path: Path, number: int) -> bool:
 
 
 @contextlib.contextmanager
-def _blamed_on(path: Path) -> Iterator[None]:
-    """Turns any exception into an UnreadableVideoError, as Pillow raises a dozen types."""
+def _as_unreadable(path: Path) -> Iterator[None]:
+    """Converts any exception to UnreadableVideoError, as Pillow raises a dozen types."""
     try:
         yield
     except UnreadableVideoError:

@@ -1,12 +1,12 @@
-"""Single frames of a container, by seeking where that was compared with sequential decoding.
+"""Random access to the frames of a container, by seeks that are verified when it is opened.
 
-Indexes of files are wrong, timestamps after a seek are guesses in MPEG program streams, and frames
-may depend on what came before a keyframe. So a file is decoded twice when it is opened: once from
-beginning to end, and once from its keyframes. Where the two differ, frames are counted from the
-beginning, which is exact for every file, and slower.
+Indexes in files can be wrong, timestamps after a seek are guesses in MPEG program streams, and
+frames may depend on frames before a keyframe. So a file is decoded twice when it is opened: once
+sequentially and once from its keyframes. If the two differ, every read decodes from the first
+frame, which is exact for every file, and slower.
 
-On the way to a frame of H.264, non-reference pictures are not decoded: no other one is predicted
-from them. This, too, is compared when a file is opened.
+Before the requested frame of an H.264 stream, non-reference pictures are not decoded: no other
+picture is predicted from them. This is verified, too.
 """
 
 import bisect
@@ -29,29 +29,29 @@ from vdm.video.formats.containers import (
     upright_size,
 )
 
-# Keyframes that are tried in a file, one of every distance to the next first: all keyframes of a
-# file of keyframes alone would cost one opening of the file per frame.
-_MAX_KEYFRAMES_TRIED = 32
-# Groups of pictures in which skipping is tried, each to its last frame. Fewer: a decoder of H.264
-# keeps no picture of nal_ref_idc 0, and so cannot predict from one; no standard says how to seek.
-_MAX_SKIPS_TRIED = 2
-_SKIPPED = "NONREF"  # of FFmpeg's kinds of frames to discard
+# Groups of pictures per file whose seek is verified. A file of keyframes only would otherwise be
+# opened once per frame.
+_MAX_SEEKS_VERIFIED = 32
+# Groups of pictures per file whose skips are verified. Fewer suffice: an H.264 decoder does not
+# keep pictures of nal_ref_idc 0, and cannot predict from them, while no standard defines seeking.
+_MAX_SKIPS_VERIFIED = 2
+_SKIPPED = "NONREF"  # FFmpeg's name of the frames to discard
 
 
 @dataclasses.dataclass(frozen=True)
 class ContainerVideo:
-    """A container's default video stream.
+    """The default video stream of a container.
 
     Attributes:
-      path: the file.
-      height: of an upright frame, in pixels.
-      width: of an upright frame, in pixels.
-      timestamps: of all frames in display order, in units of `time_base`; 0, 1, 2, ... where the
-        file has none.
+      path: path of the file.
+      height: height of an upright frame in pixels.
+      width: width of an upright frame in pixels.
+      timestamps: timestamps of all frames in display order, in units of `time_base`; 0, 1, 2, ...
+        if the file has none.
       time_base: seconds per unit as (numerator, denominator).
-      keyframes: numbers of the frames that decoding may start from; empty where frames are counted
-        from the beginning.
-      note: '' or a sentence that a user should know.
+      keyframes: indices of the frames at which decoding may start; empty if every read decodes from
+        the first frame.
+      note: a predicate of the path that users should know, or ''.
     """
 
     path: Path
@@ -79,11 +79,11 @@ class ContainerVideo:
         return (self.num_frames - 1) / float(seconds) if seconds > 0 else None
 
     def frames(self, indices: Sequence[int]) -> np.ndarray:
-        """Frames by their numbers, in any order, uint8 [n, height, width, 3].
+        """Reads frames by index, in any order, uint8 [n, height, width, 3].
 
         Raises:
-          IndexError: a number out of range.
-          UnreadableVideoError: the file has changed since it was opened, or is gone.
+          IndexError: an index is out of range.
+          UnreadableVideoError: the file has changed since it was opened, or is missing.
         """
         wanted = sorted({int(index) for index in indices})
         if wanted and (wanted[0] < 0 or wanted[-1] >= self.num_frames):
@@ -96,20 +96,21 @@ class ContainerVideo:
         to_rgb, found = RgbConverter(), -1
         for found, frame in enumerate(_frames(self, wanted)):
             if upright_size(frame) != (self.height, self.width):
-                raise UnreadableVideoError(self.path, "has changed since its frames were counted")
+                raise UnreadableVideoError(self.path, "has changed since it was opened")
             out[found] = to_rgb(frame)
         if wanted == [*indices]:
-            return out  # as it is: it may be most of what the memory can hold
+            return out  # without a copy, which may not fit in memory
         return out[np.searchsorted(wanted, np.asarray(indices, int))]
 
 
 def open_container(path: Path) -> ContainerVideo:
-    """Decodes a whole file, and its groups of pictures again from their keyframes.
+    """Opens a container: decodes it sequentially, and again from its keyframes.
 
     Raises:
-      UnreadableVideoError: no video, damaged, truncated, or of changing size.
+      UnreadableVideoError: the file has no video, is damaged or truncated, or changes its size.
     """
-    decoded, first = [], None
+    decoded: list[Decoded] = []
+    first = None
     with opened(path) as (container, stream):
         for frame in decode(path, container, stream):
             first = first or (upright_size(frame), orientation_note(frame))
@@ -118,83 +119,84 @@ def open_container(path: Path) -> ContainerVideo:
             )
         if first is None:
             raise UnreadableVideoError(path, "has no video frames")
-        timestamps = [frame.timestamp for frame in decoded]
-        ordered = None not in timestamps and bool((np.diff(timestamps) > 0).all())
+        timestamps = [frame.timestamp for frame in decoded if frame.timestamp is not None]
+        ordered = len(timestamps) == len(decoded) and bool((np.diff(timestamps) > 0).all())
         if ordered:
-            check_complete(path, container, stream, decoded)
-        unit = Fraction(stream.time_base)
-        skips = _skips(stream)
-        if not ordered:  # Numbers stand for times, at the announced rate.
+            check_complete(path, container, stream, timestamps, decoded[-1].duration)
+            unit = Fraction(stream.time_base)
+        else:  # indices replace timestamps, at the declared frame rate
+            timestamps = list(range(len(decoded)))
             unit = 1 / Fraction(stream.average_rate or 25)
+        skips = _skips(stream)
     (height, width), note = first
-    counted = ContainerVideo(
+    sequential = ContainerVideo(
         path,
         height,
         width,
-        tuple(timestamps) if ordered else tuple(range(len(decoded))),
+        tuple(timestamps),
         (unit.numerator, unit.denominator),
         keyframes=(),
         note=note,
     )
     if not ordered:
-        return counted
-    keyframes = tuple(number for number, frame in enumerate(decoded) if frame.is_keyframe)
-    sought = dataclasses.replace(counted, keyframes=keyframes or (0,))
-    exact = _seeks_correctly(sought, decoded) and (not skips or _skips_correctly(sought, decoded))
-    return sought if exact else counted
+        return sequential
+    keyframes = tuple(index for index, frame in enumerate(decoded) if frame.is_keyframe)
+    seekable = dataclasses.replace(sequential, keyframes=keyframes or (0,))
+    exact = _seeks_exactly(seekable, decoded) and (not skips or _skips_exactly(seekable, decoded))
+    return seekable if exact else sequential
 
 
-def _seeks_correctly(video: ContainerVideo, decoded: list[Decoded]) -> bool:
-    """Whether all frames of the groups that are tried equal those of sequential decoding."""
+def _seeks_exactly(video: ContainerVideo, decoded: list[Decoded]) -> bool:
+    """Whether all frames of the verified groups equal those of sequential decoding."""
     ends = (*video.keyframes[1:], video.num_frames)
-    for keyframe, end in _groups_to_try(list(zip(video.keyframes, ends, strict=True))):
-        # From each group also the frame before it, whose decoding starts in the group before, and
-        # the next keyframe, around which frames are out of order.
+    for keyframe, end in _groups_to_verify(list(zip(video.keyframes, ends, strict=True))):
+        # Also the frame before each group, whose decoding starts in the group before, and the next
+        # keyframe, around which frames are reordered.
         for wanted in ([keyframe - 1], list(range(keyframe, min(end + 1, video.num_frames)))):
             if wanted[0] >= 0 and not _are_equal(video, wanted, decoded):
                 return False
     return True
 
 
-def _skips_correctly(video: ContainerVideo, decoded: list[Decoded]) -> bool:
-    """Whether the last frame of some groups is right, before which non-reference ones are skipped.
+def _skips_exactly(video: ContainerVideo, decoded: list[Decoded]) -> bool:
+    """Whether the last frame of some groups is exact without the non-reference pictures before it.
 
-    It is predicted from the other reference pictures of its group, through one another.
+    It depends on all reference pictures of its group, directly or through one another.
     """
     ends = (*video.keyframes[1:], video.num_frames)
-    spread = np.linspace(0, len(ends) - 1, min(len(ends), _MAX_SKIPS_TRIED)).round().astype(int)
+    spread = np.linspace(0, len(ends) - 1, min(len(ends), _MAX_SKIPS_VERIFIED)).round().astype(int)
     return all(_are_equal(video, [ends[index] - 1], decoded) for index in spread)
 
 
 def _are_equal(video: ContainerVideo, wanted: list[int], decoded: list[Decoded]) -> bool:
-    """Whether frames that are read singly equal those of sequential decoding."""
+    """Whether frames at ascending indices equal those of sequential decoding."""
     try:
         found = [checksum(frame) for frame in _frames(video, wanted)]
     except UnreadableVideoError:
         return False
-    return found == [decoded[number].checksum for number in wanted]
+    return found == [decoded[index].checksum for index in wanted]
 
 
-def _groups_to_try(groups: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """All groups but the first, or one of every length and others that are spread evenly.
+def _groups_to_verify(groups: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Returns all groups but the first; of many, one of each length and an even selection.
 
-    Decoding of the first group starts at the beginning anyway.
+    The first group needs no seek.
     """
     groups = groups[1:]
-    if len(groups) <= _MAX_KEYFRAMES_TRIED:
+    if len(groups) <= _MAX_SEEKS_VERIFIED:
         return groups
-    of_length = {end - start: (start, end) for start, end in reversed(groups)}
-    spread = np.linspace(0, len(groups) - 1, _MAX_KEYFRAMES_TRIED).round().astype(int)
-    return sorted({*of_length.values(), *(groups[index] for index in spread)})
+    by_length = {end - start: (start, end) for start, end in reversed(groups)}
+    spread = np.linspace(0, len(groups) - 1, _MAX_SEEKS_VERIFIED).round().astype(int)
+    return sorted({*by_length.values(), *(groups[index] for index in spread)})
 
 
 def _frames(video: ContainerVideo, wanted: list[int]) -> Iterator:
-    """PyAV's frames of ascending numbers."""
+    """Yields PyAV's frames at ascending indices."""
     if not video.keyframes:
-        yield from _counted(video.path, wanted)
+        yield from _sequential_frames(video.path, wanted)
         return
     times = video.timestamps
-    # A demuxer may find a position by decoding order, which lies behind the frame: aim earlier.
+    # A demuxer may seek by decoding order, to behind the frame: then aim at earlier keyframes.
     start, back = bisect.bisect_right(video.keyframes, wanted[0]) - 1, 1
     while True:
         with opened(video.path) as (container, stream):
@@ -203,25 +205,24 @@ def _frames(video: ContainerVideo, wanted: list[int]) -> Iterator:
                 container.seek(aim, stream=stream)
             frames = _decoded_from(container, stream, times[wanted[0]])
             frame = next(frames, None)
-            # Compared with the keyframe, not with the frame that is wanted: so all frames of a
-            # group are read by the very seek that was compared with sequential decoding.
+            # Compared with the keyframe, not with the requested frame: so all frames of a group use
+            # the seek that was verified.
             if start > 0 and (frame is None or frame.pts is None or frame.pts > aim):
                 start, back = start - back, 2 * back
                 continue
-            for number in wanted:
-                while frame is not None and frame.pts is not None and frame.pts < times[number]:
+            for index in wanted:
+                while frame is not None and frame.pts is not None and frame.pts < times[index]:
                     frame = next(frames, None)
-                if frame is None or frame.pts != times[number]:
+                if frame is None or frame.pts != times[index]:
                     raise UnreadableVideoError(
-                        video.path,
-                        f"has no frame {number} where it was when its frames were counted",
+                        video.path, f"has no frame {index} at {times[index]}: the file has changed"
                     )
                 yield frame
             return
 
 
 def _decoded_from(container, stream, first: int) -> Iterator:
-    """PyAV's frames from the container's position on; before a time, some may be missing."""
+    """Yields PyAV's frames from the container's position on; may skip some before time `first`."""
     if not _skips(stream):
         yield from container.decode(stream)
         return
@@ -232,18 +233,18 @@ def _decoded_from(container, stream, first: int) -> Iterator:
 
 
 def _skips(stream) -> bool:
-    """Whether a stream may have non-reference pictures that need not be decoded."""
+    """Whether a stream may have non-reference pictures, which can be skipped."""
     return stream.codec_context.name == "h264" and bool(stream.codec_context.has_b_frames)
 
 
-def _counted(path: Path, wanted: list[int]) -> Iterator:
-    """PyAV's frames of ascending numbers, counted from the beginning."""
+def _sequential_frames(path: Path, wanted: list[int]) -> Iterator:
+    """Yields PyAV's frames at ascending indices, decoding from the first frame."""
     with opened(path) as (container, stream):
         frames = enumerate(container.decode(stream))
-        for number in wanted:
+        for index in wanted:
             for found, frame in frames:
-                if found == number:
+                if found == index:
                     yield frame
                     break
             else:
-                raise UnreadableVideoError(path, f"has no frame {number} any more")
+                raise UnreadableVideoError(path, f"has no frame {index}: the file has changed")
