@@ -1,4 +1,4 @@
-"""Weights are read from published files unchanged, and nothing else is."""
+"""Weights are read from published files unchanged, and files that run code are rejected."""
 
 import collections
 import importlib.util

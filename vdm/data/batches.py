@@ -42,6 +42,21 @@ class DataSet(abc.ABC):
         return _stack([self.example(index) for index in indices])
 
 
+def example_generator(seed: int, stream: int, index: int) -> np.random.Generator:
+    """Returns a generator that is a function of (seed, stream, index) alone."""
+    # The index is the high word of the counter: generators overlap only after 2^192 draws.
+    key = np.array([seed, stream], np.uint64)
+    counter = np.array([0, 0, 0, index], np.uint64)
+    return np.random.Generator(np.random.Philox(key=key, counter=counter))
+
+
+def text_arrays(encoded: Sequence[tuple[np.ndarray, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Returns the text arrays of an example, of the captions of its clip and of its images."""
+    texts, masks = map(np.stack, zip(*encoded, strict=True))
+    out = {"text": texts[0], "text_mask": masks[0]}
+    return out | ({"image_text": texts[1:], "image_text_mask": masks[1:]} if len(texts) > 1 else {})
+
+
 class Batches:
     """An iterator over the batches of consecutive steps that prefetches in threads.
 

@@ -12,13 +12,13 @@ from typing import Protocol
 
 import numpy as np
 
-from vdm.data.batches import DataSet
+from vdm.data.batches import DataSet, example_generator, text_arrays
 from vdm.video.pixels import centre_crop, from_uint8, resize_by_area, with_channels
 
 CONDITIONS = ("none", "label", "text")
 STARTS = ("random", "first")
 
-# Key words of Philox: one stream of random numbers per purpose and seed.
+# Streams of random numbers of a seed.
 _ORDER, _TRAINING, _HELD_OUT = range(3)
 
 
@@ -135,7 +135,7 @@ class ClipDataSet(DataSet):
           ValueError: the video, which the message names, is unreadable or has too few frames.
         """
         chosen = self.video_index(index)
-        rng = self._generator(_TRAINING if self.shuffle else _HELD_OUT, index)
+        rng = example_generator(self.seed, _TRAINING if self.shuffle else _HELD_OUT, index)
         # One row of random numbers for the clip and one per image, so that the clip does not
         # depend on the number of images.
         draws = rng.random((1 + self.num_images, 3))
@@ -177,12 +177,6 @@ class ClipDataSet(DataSet):
             return position
         return int(_permutation(self.seed, epoch, len(self.reader))[position])
 
-    def _generator(self, purpose: int, index: int) -> np.random.Generator:
-        # The index is the high word of the counter: streams overlap only after 2^192 draws.
-        key = np.array([self.seed, purpose], np.uint64)
-        counter = np.array([0, 0, 0, index], np.uint64)
-        return np.random.Generator(np.random.Philox(key=key, counter=counter))
-
     def _window(self, chosen: int, num_frames: int, draw: float) -> list[int]:
         """Returns the frame indices of a clip, for a random number `draw` in [0, 1)."""
         length = (self.frames - 1) * self.frameskip + 1
@@ -205,20 +199,17 @@ class ClipDataSet(DataSet):
         if self.condition == "label":
             label, *labels = np.array([self.reader.label(i) for i in (chosen, *others)], np.int32)
             return {"label": label} | ({"image_label": np.stack(labels)} if labels else {})
-        if self.encode is None:
-            return {}
-        (text, mask), *encoded = [self.encode(self.reader.caption(i)) for i in (chosen, *others)]
-        out = {"text": text, "text_mask": mask}
-        if encoded:
-            texts, masks = zip(*encoded, strict=True)
-            out |= {"image_text": np.stack(texts), "image_text_mask": np.stack(masks)}
-        return out
+        if self.encode is not None:
+            captions = [self.reader.caption(i) for i in (chosen, *others)]
+            return text_arrays([self.encode(caption) for caption in captions])
+        return {}
 
 
 # Prefetching reads two epochs at the boundary between them.
 @functools.lru_cache(maxsize=4)
 def _permutation(seed: int, epoch: int, count: int) -> np.ndarray:
-    key = np.array([seed, _ORDER], np.uint64)
-    bits = np.random.Philox(key=key, counter=np.array([0, 0, 0, epoch], np.uint64))
     # NumPy guarantees the raw bits across versions, but not `Generator.permutation`.
+    bits = np.random.Philox(
+        key=np.array([seed, _ORDER], np.uint64), counter=np.array([0, 0, 0, epoch], np.uint64)
+    )
     return np.argsort(bits.random_raw(count), kind="stable")

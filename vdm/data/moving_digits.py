@@ -1,4 +1,4 @@
-"""Moving digits: handwritten digits that bounce in a square box. Nothing to download.
+"""Moving digits: handwritten digits that bounce in a square box, without any download.
 
 The digits are the 1797 images of 8x8 pixels in scikit-learn. A video is a pure function of
 (seed, split, index), so the data set is endless. Every frame shows the whole digit, so a classifier
@@ -10,7 +10,7 @@ import functools
 
 import numpy as np
 
-from vdm.data.batches import DataSet
+from vdm.data.batches import DataSet, example_generator, text_arrays
 from vdm.data.captions.word_vectors import encode_caption
 
 DIGIT_SIZE = 8  # height and width of a digit in pixels
@@ -118,12 +118,8 @@ class MovingDigits(DataSet):
         digits, start, velocity, times = self._draw(index)
         handwritten, labels = handwriting(self.split)
         # Row 0 is the video; each further row is another video, of which one frame is an image.
-        video_at = _bounce(
-            start[0],
-            velocity[0],
-            self.frameskip * np.arange(self.frames)[:, None],
-            self._max_corner,
-        )
+        steps = self.frameskip * np.arange(self.frames)[:, None]
+        video_at = _bounce(start[0], velocity[0], steps, self._max_corner)
         out = {"video": self._paste(handwritten[digits[:1]], video_at)}
         if self.num_images:
             times = self.frameskip * times[:, None]
@@ -135,13 +131,8 @@ class MovingDigits(DataSet):
             if self.num_images:
                 out["image_label"] = labels[digits[1:]]
         elif self.condition == "text":
-            caption = _caption(labels[digits[0]], *velocity[0])
-            out["text"], out["text_mask"] = self._encode(caption)
-            if self.num_images:
-                encoded = [self._encode(_noun(label)) for label in labels[digits[1:]]]
-                out["image_text"], out["image_text_mask"] = map(
-                    np.stack, zip(*encoded, strict=True)
-                )
+            captions = [_caption(labels[digits[0]], *velocity[0]), *map(_noun, labels[digits[1:]])]
+            out |= text_arrays([self._encode(caption) for caption in captions])
         return out
 
     def caption(self, index: int) -> str:
@@ -168,10 +159,7 @@ class MovingDigits(DataSet):
         """Returns digits [1 + n], starts and velocities [1 + n, 2] (y, x), and image times [n]."""
         if index < 0:
             raise ValueError(f"index is {index}, and must not be negative")
-        # The index is the high word of the counter: streams overlap only after 2^192 draws.
-        key = np.array([self.seed, SPLITS.index(self.split)], np.uint64)
-        counter = np.array([0, 0, 0, index], np.uint64)
-        rng = np.random.Generator(np.random.Philox(key=key, counter=counter))
+        rng = example_generator(self.seed, SPLITS.index(self.split), index)
 
         # One row of random numbers for the video and one per image, so that the video does not
         # depend on the number of images.

@@ -20,7 +20,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         "of images and .npz files with `video` uint8 [n, frames, height, width, channels]"
     )
     parser.add_argument("--real", type=Path, required=True, help=f"real videos: {kinds}")
-    parser.add_argument("--generated", type=Path, required=True, help="generated videos, likewise")
+    parser.add_argument("--generated", type=Path, required=True, help="generated videos, as --real")
     parser.add_argument("--protocol", choices=PROTOCOLS, default="fvd", help="default: %(default)s")
     parser.add_argument("--output", type=Path, help=".json file for the result")
     parser.add_argument(

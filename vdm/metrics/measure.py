@@ -1,6 +1,7 @@
 """Measures two sets of videos by a protocol, in memory independent of the number of videos."""
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
@@ -137,15 +138,8 @@ def warnings_of(real: Summary, generated: Summary, protocol: Protocol) -> list[s
 
 
 def _batches(videos: Iterable[np.ndarray], count: int, size: int) -> Iterator[np.ndarray]:
-    batch = []
-    for index, video in enumerate(videos):
-        if index == count:
-            break
-        batch.append(video)
-        if len(batch) == size:
-            yield np.stack(batch)
-            batch = []
-    if batch:
+    videos = itertools.islice(videos, count)
+    while batch := list(itertools.islice(videos, size)):
         yield np.stack(batch)
 
 

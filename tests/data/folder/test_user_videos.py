@@ -93,7 +93,7 @@ def test_a_folder_of_every_kind_is_in_natural_order(tmp_path):
     np.testing.assert_array_equal(read, videos)
 
 
-def test_channels_are_converted_whatever_the_file(tmp_path):
+def test_channels_are_converted_for_every_kind_of_file(tmp_path):
     colour = _random(3, 6, 6, 3)
     np.savez(tmp_path / "a.npz", video=colour[None])
     (tmp_path / "b.gif").write_bytes(gif_bytes(colour, scale=1))

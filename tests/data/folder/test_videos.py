@@ -94,8 +94,8 @@ def test_every_kind_of_file_returns_the_requested_frames(videos):
         for index, name in enumerate(reader.names):
             video = reader.open(index)
             assert video.num_frames == 20 + int(name[2:].split(".")[0])
-            wanted = [video.num_frames - 1, *rng.integers(0, video.num_frames, 3).tolist()]
-            assert [number_of(frame) for frame in video.frames(wanted)] == wanted
+            requested = [video.num_frames - 1, *rng.integers(0, video.num_frames, 3).tolist()]
+            assert [number_of(frame) for frame in video.frames(requested)] == requested
 
 
 @pytest.mark.parametrize("kind", ["mp4", "gif", "images"])

@@ -39,9 +39,6 @@ class TfRecords:
         self._offsets: dict[str, list[int]] = {}
         self._lock = threading.Lock()
 
-    def __len__(self) -> int:
-        return self._ends[-1] if self._ends else 0
-
     def __getitem__(self, index: int) -> bytes:
         """Returns record `index`.
 

@@ -137,7 +137,7 @@ def store_weights(network: str, tensors: Mapping[str, np.ndarray], source_sha256
 
 
 def digest_of(tensors: Mapping[str, np.ndarray]) -> str:
-    """Returns the SHA-256 of names, shapes and float32 values, whatever the file format."""
+    """Returns the SHA-256 of names, shapes and float32 values, for any file format."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
         value = np.ascontiguousarray(tensors[name], "<f4")
