@@ -66,7 +66,7 @@ def compiled_samplers(config, sharding):
         {"unguided": compiled(None), "guided": compiled(observed)}
         | {f"guided, remat {remat}": compiled(observed, remat) for remat in REMAT[1:]}
         | {
-            f"guided, {size} at a time": compiled(observed, micro_batches=VIDEOS // size)
+            f"guided, micro-batches of {size}": compiled(observed, micro_batches=VIDEOS // size)
             for size in MICRO_BATCHES
         }
     )

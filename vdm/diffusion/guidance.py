@@ -201,7 +201,7 @@ def reconstruction_guidance(
 
 
 def _map_micro_batches(guide, count, z, log_snr, parts, condition):
-    """Returns guide(z, log_snr, parts, condition), computed for one micro-batch at a time.
+    """Returns guide(z, log_snr, parts, condition), computed micro-batch by micro-batch.
 
     Micro-batch k holds videos k, k + count, ... A batch that is sharded in contiguous blocks is
     then divided without communication, if `count` divides the videos of each device.

@@ -9,7 +9,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
 # Scales the unit interval to the range of DDPM's integer time steps, which the sinusoid frequencies
-# are made for.
+# assume.
 _SINUSOID_RANGE = 1000.0
 _SINUSOID_LONGEST_PERIOD = 10000.0
 
