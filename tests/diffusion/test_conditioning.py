@@ -90,7 +90,7 @@ def _sample(data, shape, observation, method, **options):
     ],
     ids=str,
 )
-def test_frames_given_have_the_law_of_the_method(options):
+def test_observed_frames_give_the_law_of_the_method(options):
     """Eight steps: far enough from the exact conditional that a wrong coefficient would show."""
     data = _random_gaussian(FRAMES)
     values, mask, matrices = _prefix([True, False, True, False])
@@ -120,7 +120,7 @@ def test_observed_frames_are_returned_as_they_are_and_each_video_may_have_its_ow
 
 @pytest.mark.parametrize("both", [False, True], ids=["space", "space and time"])
 @pytest.mark.parametrize("data_variance", [None, 0.5])
-def test_low_resolution_given_has_the_law_of_the_method(both, data_variance):
+def test_low_resolution_gives_the_law_of_the_method(both, data_variance):
     frames, height, width = 2, 2, 4
     shape = (30_000, frames, height, width, 1)
     dimensions = frames * height * width
@@ -163,7 +163,7 @@ def test_low_resolution_given_has_the_law_of_the_method(both, data_variance):
     assert_law(x, law_of(data, method), standard_errors=5)
 
 
-def test_the_order_that_the_paper_claims():
+def test_methods_have_the_ranking_of_the_paper():
     """How far (x_a, x_b) is from the data where x_a is the data's and x_b the method's.
 
     Section 3.1: replacement is the farthest, reconstruction guidance is nearer, and w_r > 1 and the
@@ -210,7 +210,7 @@ def test_the_order_that_the_paper_claims():
         assert nearer[0] + 3 * np.hypot(nearer[1], farther[1]) < farther[0]
 
 
-def test_repaint_takes_each_jump_again_and_reaches_the_end_once():
+def test_repaint_repeats_each_jump_and_reaches_the_end_once():
     assert repaint_steps(5, 2, 3) == [0, 1, 0, 1, 0, 1, 2, 3, 2, 3, 2, 3, 4, 4, 4]
     assert repaint_steps(3, 10, 1) == [0, 1, 2]
 
@@ -223,7 +223,7 @@ def test_downsampling_agrees_with_pillow(downsampling, resample):
     np.testing.assert_allclose(small[0, 0, ..., 0], expected, atol=1e-6)
 
 
-def test_the_parameters_are_never_differentiated():
+def test_parameters_are_not_differentiated():
     """A network whose parameters have no derivative can be guided."""
 
     @jax.custom_vjp
@@ -315,7 +315,7 @@ def test_micro_batches_move_nothing_between_devices():
         (None, {"conditioning": "inpainting"}, "unknown conditioning 'inpainting'"),
     ],
 )
-def test_what_does_not_fit_is_refused(observation, options, sentence):
+def test_invalid_observations_raise(observation, options, sentence):
     with pytest.raises(ValueError, match=sentence):
         sample(
             jax.random.key(0),

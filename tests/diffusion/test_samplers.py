@@ -103,7 +103,7 @@ def test_law_at_few_steps(sampler, options):
 
 @pytest.mark.parametrize("num_steps", [1, 2, 3, 8, 64])
 @pytest.mark.parametrize("sampler", ["ddim", "dpmpp_2m"])
-def test_path_of_the_deterministic_samplers(sampler, num_steps):
+def test_trajectory_of_the_deterministic_samplers(sampler, num_steps):
     z = jax.random.normal(jax.random.key(1), (16, FRAMES, 1, 1, 1))
     log_snr = cosine_log_snr(jnp.linspace(1.0, 0.0, num_steps + 1))
     keys = jax.random.split(jax.random.key(2), 16)

@@ -1,4 +1,4 @@
-"""The training objective: mean squared error in the space of what the network predicts."""
+"""The training objective: mean squared error of the target, eps, x or v."""
 
 from collections.abc import Callable
 
@@ -18,7 +18,7 @@ def diffusion_loss(
     target: str = "eps",
     schedule: Callable[[Array], Array] = cosine_log_snr,
 ) -> Float[Array, " batch"]:
-    """One sample of the training objective (section 2), for each example of the batch.
+    """Samples the training objective (section 2) for each example of the batch.
 
     E || target - network(z_t, log_snr_t) ||^2 with t uniform in [0, 1] for each example; the norm
     is a mean over its elements. The times of a batch are spread evenly, t_i = u + i / batch
@@ -26,10 +26,10 @@ def diffusion_loss(
     (Kingma et al. 2021, Variational Diffusion Models, the low-discrepancy sampler).
 
     Args:
-      key: PRNG key of t and of the noise.
+      key: PRNG key for t and the noise.
       network: maps z [batch, ...] and log_snr [batch] to a prediction of the shape of z.
       x: data [batch, ...].
-      target: what the network predicts: "eps", "x" or "v".
+      target: target of the network: "eps", "x" or "v".
       schedule: t -> log_snr, elementwise.
 
     Returns:
@@ -48,10 +48,10 @@ def draw_noise(
     *,
     schedule: Callable[[Array], Array] = cosine_log_snr,
 ) -> tuple[Float[Array, " batch *shape"], Float[Array, " batch"]]:
-    """What `diffusion_loss` draws for data of a shape [batch, ...]: the noise and the log-SNRs.
+    """Draws the noise and log-SNRs of `diffusion_loss` for data of a shape [batch, ...].
 
-    Row i is a function of the key, i and the shape, so that the loss of a batch may be computed in
-    parts.
+    Row i is a function of the key, i and the shape, so that the loss of a batch can be computed in
+    micro-batches.
     """
     time_key, noise_key = jax.random.split(key)
     batch = shape[0]
@@ -68,14 +68,14 @@ def loss_at(
     *,
     target: str = "eps",
 ) -> Float[Array, " batch"]:
-    """The training objective at given log-SNRs, as for a held-out loss in bins of log-SNR.
+    """Samples the training objective at given log-SNRs, for a held-out loss by log-SNR.
 
     Args:
-      key: PRNG key of the noise.
+      key: PRNG key for the noise.
       network: maps z [batch, ...] and log_snr [batch] to a prediction of the shape of z.
       x: data [batch, ...].
-      log_snr: [batch].
-      target: what the network predicts: "eps", "x" or "v".
+      log_snr: log-SNR of each example, [batch].
+      target: target of the network: "eps", "x" or "v".
 
     Returns:
       The loss [batch], float32.
@@ -95,9 +95,9 @@ def loss_given(
     *,
     target: str = "eps",
 ) -> Float[Array, " batch"]:
-    """The training objective at given noise, of variance 1 and the shape of x, and log-SNRs.
+    """Returns the training objective at given standard normal noise and log-SNRs.
 
-    Other arguments and errors as of `loss_at`.
+    The other arguments, the result and the errors are those of `loss_at`.
     """
     x = x.astype(jnp.float32)
     prediction = network(diffuse(x, noise, log_snr), log_snr)

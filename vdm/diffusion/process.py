@@ -1,7 +1,6 @@
-"""The forward process, its posterior, and the three things that a network can predict.
+"""The forward process, its posterior, and the prediction targets eps, x and v.
 
-Latents have any shape [batch, ...]; log-SNRs have shape [batch] and apply to every element of their
-example. A scalar log-SNR applies to everything.
+Latents have any shape [batch, ...]. Log-SNRs have shape [batch], one per example, or are scalars.
 """
 
 from collections.abc import Callable
@@ -23,7 +22,7 @@ TARGETS = ("eps", "x", "v")
 def diffuse(
     x: Float[Array, "*shape"], noise: Float[Array, "*shape"], log_snr: Float[ArrayLike, "..."]
 ) -> Float[Array, "*shape"]:
-    """A sample of q(z_t given x) = N(alpha x, sigma^2 I) (section 2): z = alpha x + sigma noise.
+    """Samples q(z_t given x) = N(alpha x, sigma^2 I) (section 2): z = alpha x + sigma noise.
 
     Args:
       x: data [batch, ...].
@@ -43,7 +42,7 @@ def transition(
     log_snr_s: Float[ArrayLike, "..."],
     log_snr_t: Float[ArrayLike, "..."],
 ) -> Float[Array, "*shape"]:
-    """A sample of q(z_t given z_s) = N((alpha_t / alpha_s) z_s, sigma_ts^2 I) (section 2).
+    """Samples q(z_t given z_s) = N((alpha_t / alpha_s) z_s, sigma_ts^2 I) (section 2).
 
     sigma_ts^2 = (1 - exp(log_snr_t - log_snr_s)) sigma_t^2; requires log_snr_s > log_snr_t.
 
@@ -70,7 +69,7 @@ def posterior(
     log_snr_s: Float[ArrayLike, "..."],
     gamma: ArrayLike = 0.0,
 ) -> tuple[Float[Array, "*shape"], Float[Array, "..."]]:
-    """Mean and variance of a step from z_t to z_s given x; requires log_snr_s > log_snr_t.
+    """Returns the mean and variance of z_s given z_t and x; requires log_snr_s > log_snr_t.
 
     With r = exp(log_snr_t - log_snr_s) (section 2 and eq 4),
 
@@ -85,7 +84,7 @@ def posterior(
       x: data, or an estimate of it, of the shape of z_t.
       log_snr_t: log-SNR at t, [batch] or a scalar.
       log_snr_s: log-SNR at s < t, [batch] or a scalar.
-      gamma: where the variance lies between its bounds, in [0, 1].
+      gamma: interpolation between the variance bounds, in [0, 1].
 
     Returns:
       The mean, of the shape of z_t, and the variance, [batch, 1, ..., 1], to broadcast against it.
@@ -108,7 +107,7 @@ def target_value(
     log_snr: Float[ArrayLike, "..."],
     target: str,
 ) -> Float[Array, "*shape"]:
-    """What a network is asked to predict, given diffuse(x, noise, log_snr).
+    """Returns the training target of a network, given diffuse(x, noise, log_snr).
 
     "eps" is the noise, "x" the data, and "v" is alpha noise - sigma x (Salimans and Ho 2022).
 
@@ -139,7 +138,7 @@ def predict_x(
     log_snr: Float[ArrayLike, "..."],
     target: str,
 ) -> Float[Array, "*shape"]:
-    """The estimate of x that a prediction in the space of the target amounts to.
+    """Converts a prediction of the target to an estimate of x.
 
     x_hat = (z - sigma eps) / alpha for "eps", and alpha z - sigma v for "v" (section 2).
 
@@ -147,7 +146,7 @@ def predict_x(
       prediction: the network's output, of the shape of z.
       z: latent [batch, ...].
       log_snr: [batch], or a scalar.
-      target: what the prediction is of, one of TARGETS.
+      target: target of the prediction, one of TARGETS.
 
     Returns:
       x_hat, of the shape of z.
@@ -167,7 +166,7 @@ def predict_x(
 def predict_eps(
     x: Float[Array, "*shape"], z: Float[Array, "*shape"], log_snr: Float[ArrayLike, "..."]
 ) -> Float[Array, "*shape"]:
-    """The noise that takes x to z (section 2): eps = (z - alpha x) / sigma.
+    """Returns the noise of z given x (section 2): eps = (z - alpha x) / sigma.
 
     Args:
       x: data, or an estimate of it, of the shape of z.
@@ -182,11 +181,11 @@ def predict_eps(
 
 
 def denoiser(network: Network, *, target: str, clip: bool = True) -> Denoiser:
-    """A network that predicts the target, as a function (z, log_snr) -> x_hat.
+    """Converts a network that predicts the target to a denoiser (z, log_snr) -> x_hat.
 
     Args:
       network: maps z [batch, ...] and log_snr [batch] to a prediction of the shape of z.
-      target: what the network predicts, one of TARGETS.
+      target: target of the network, one of TARGETS.
       clip: whether to clip x_hat to [-1, 1], the range of the data. The paper does not say; the
         same authors' released code for progressive distillation clips.
 
@@ -199,7 +198,7 @@ def denoiser(network: Network, *, target: str, clip: bool = True) -> Denoiser:
     _check_target(target)
 
     def denoise(z: Float[Array, " batch *shape"], log_snr: Float[Array, " batch"]) -> Array:
-        # A network that computes in bfloat16 must not take the arithmetic of x_hat with it.
+        # Computes x_hat in the dtype of z, even for a bfloat16 network.
         x = predict_x(network(z, log_snr).astype(z.dtype), z, log_snr, target)
         return jnp.clip(x, -1.0, 1.0) if clip else x
 
@@ -212,6 +211,6 @@ def _check_target(target: str) -> None:
 
 
 def _like(log_snr: Float[ArrayLike, "..."], z: Float[Array, "..."]) -> Float[Array, "..."]:
-    """A log-SNR of shape [batch], or a scalar, with axes added so that it broadcasts against z."""
+    """Adds axes to a log-SNR, [batch] or a scalar, so that it broadcasts against z."""
     log_snr = jnp.asarray(log_snr)
     return log_snr.reshape(log_snr.shape + (1,) * (z.ndim - log_snr.ndim))

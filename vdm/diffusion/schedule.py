@@ -43,7 +43,7 @@ def cosine_log_snr(
 def alpha_sigma(
     log_snr: Float[ArrayLike, "*shape"],
 ) -> tuple[Float[Array, "*shape"], Float[Array, "*shape"]]:
-    """The scales of q(z_t given x) = N(alpha x, sigma^2 I), section 2.
+    """Returns the scales of q(z_t given x) = N(alpha x, sigma^2 I), section 2.
 
     alpha^2 = sigmoid(log_snr) and sigma^2 = sigmoid(-log_snr).
 

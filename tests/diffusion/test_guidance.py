@@ -1,0 +1,84 @@
+"""Guidance: one network call for classifier-free guidance, options, and dtypes under x64."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vdm.diffusion.conditioning import ObservedFrames, ObservedLowResolution
+from vdm.diffusion.guidance import (
+    ConditionalDenoiser,
+    ReconstructionOptions,
+    classifier_free_guidance,
+)
+from vdm.diffusion.samplers import sample
+
+
+def _denoise(z, log_snr, shift):
+    return jnp.tanh(z + shift[:, None] * jax.nn.sigmoid(log_snr)[:, None])
+
+
+def test_classifier_free_guidance_calls_a_shared_network_once():
+    batches = []
+
+    def network(z, log_snr, shift):
+        batches.append(len(z))
+        return _denoise(z, log_snr, shift)
+
+    z, log_snr = jnp.arange(6.0).reshape(2, 3), jnp.array([0.5, -1.0])
+    pair = [ConditionalDenoiser(network, shift) for shift in (jnp.array([1.0, 2.0]), jnp.zeros(2))]
+    once = classifier_free_guidance(*pair, weight=2.5)(z, log_snr)
+    assert batches == [4]
+    separate = [lambda z, log_snr, d=d: d(z, log_snr) for d in pair]
+    twice = classifier_free_guidance(*separate, weight=2.5)(z, log_snr)
+    assert batches == [4, 2, 2]
+    np.testing.assert_allclose(once, twice, rtol=1e-6)
+    np.testing.assert_allclose(
+        once, 2.5 * pair[0](z, log_snr) - 1.5 * pair[1](z, log_snr), rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"normalization": "l2"}, "normalization must be one of none, residual, not 'l2'"),
+        ({"data_variance": 0.0}, "data_variance must be positive, not 0.0"),
+        ({"micro_batches": 0}, "micro_batches must be at least 1, not 0"),
+    ],
+)
+def test_invalid_options_raise(options, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        ReconstructionOptions(**options)
+
+
+@pytest.mark.parametrize("downsampling", ["area", "bilinear"])
+def test_sampling_under_x64_stays_in_float32(downsampling):
+    shape = (2, 3, 4, 4, 1)
+    values = jnp.linspace(-1.0, 1.0, 96, dtype=jnp.float32).reshape(shape)
+    mask = jnp.array([True, False, False])
+    dtypes = set()
+
+    def denoiser(z, log_snr):
+        dtypes.update((z.dtype, log_snr.dtype))
+        return jnp.tanh(z + jax.nn.sigmoid(log_snr).reshape(-1, 1, 1, 1, 1))
+
+    def run():
+        low = ObservedLowResolution(values[:, :, ::2, ::2], downsampling=downsampling)
+        return sample(
+            jax.random.key(0),
+            denoiser,
+            shape,
+            num_steps=2,
+            observation=(ObservedFrames(values, mask), low),
+            weight=2.0,
+            reconstruction_options=ReconstructionOptions(data_variance=0.5),
+        )
+
+    expected = np.asarray(run())
+    jax.config.update("jax_enable_x64", True)
+    try:
+        x = run()
+    finally:
+        jax.config.update("jax_enable_x64", False)
+    assert x.dtype == jnp.float32 and dtypes == {jnp.dtype("float32")}
+    np.testing.assert_allclose(x, expected, atol=1e-5)
