@@ -50,6 +50,7 @@ def test_train_writes_metrics_and_previews(workdir):
     assert b"GIF89a" in events and b"grad_norm" in events
 
 
+@pytest.mark.slow
 def test_figure4_shows_replacement_and_reconstruction_guidance(workdir, tiny_overrides):
     done = _run(
         CONFIG,

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from configs.moving_digits import get_config
 from vdm.evaluation.digit_persistence import digit_classifier
@@ -15,6 +16,7 @@ from vdm.training.checkpoints import check_same_model
 SHIPPED = Path(__file__).parents[1] / "checkpoints" / "moving_digits.safetensors"
 
 
+@pytest.mark.slow
 def test_samples_keep_the_requested_digit():
     config = get_config()
     saved, step = load_exported_config(SHIPPED)

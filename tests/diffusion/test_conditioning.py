@@ -267,6 +267,7 @@ def _guided_sampler(micro_batches, sampler="ddim"):
     return draw, (keys, values, low, its_mask, {"gain": gain, "shift": shift})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_micro_batches_change_no_sample(sampler):
     def samples(micro_batches):

@@ -66,6 +66,7 @@ def test_fvd_equals_that_of_the_samples_on_disk(config, tmp_path):
     assert f"| fvd | {result['fvd']:.3f} |" in page
 
 
+@pytest.mark.slow
 def test_repeats_use_consecutive_seeds(config, tmp_path):
     params = init_params(config)
     config.eval.update(num_videos=4, repeats=2)

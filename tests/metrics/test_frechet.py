@@ -41,6 +41,7 @@ def test_the_distance_of_a_singular_set_to_itself_is_zero():
     assert abs(distance_of(features, features)) < 1e-10 * 400
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("file", "a", "b", "value"),
     [

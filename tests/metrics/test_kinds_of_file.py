@@ -81,6 +81,7 @@ def test_the_distance_to_the_same_pixels_is_0(sets, monkeypatch, kind):
     assert scale > 100 and _fvd(root / kind, root / "npz") < 1e-12 * scale
 
 
+@pytest.mark.slow
 def test_the_fvd_does_not_depend_on_the_kind_of_file(sets, monkeypatch):
     root, videos = sets
     monkeypatch.setenv("JAX_NUM_CPU_DEVICES", str(jax.local_device_count()))

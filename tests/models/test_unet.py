@@ -161,6 +161,7 @@ def test_condition_dropout_drops_whole_conditions_at_its_rate():
     assert abs(is_dropped.mean() - 0.25) < 4 * np.sqrt(0.25 * 0.75 / batch)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("remat", ["activations", "blocks"])
 def test_rematerialisation_changes_memory_not_numbers(remat):
     z = _latent(FRAMES)

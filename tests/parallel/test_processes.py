@@ -119,16 +119,19 @@ def _logged(workdir):
     return [line["loss"] for line in lines]
 
 
+@pytest.mark.slow
 def test_losses_equal_those_of_one_process(by_one, by_two):
     np.testing.assert_allclose(_logged(by_two), _logged(by_one), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_weights_equal_those_of_one_process(by_one, by_two):
     weights = [load_exported(path / "model.safetensors") for path in (by_one, by_two)]
     kernels = [tree["middle_0"]["residual"]["conv_2"]["conv"]["kernel"] for tree in weights]
     np.testing.assert_allclose(*kernels, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_samples_of_the_same_weights_equal_those_of_one_process(by_two, config):
     """One process with replicated parameters reads the sharded checkpoint."""
     by_two_processes = np.load(by_two / "samples" / "samples.npz")["video"].astype(int)
@@ -137,6 +140,7 @@ def test_samples_of_the_same_weights_equal_those_of_one_process(by_two, config):
     np.testing.assert_allclose(by_two_processes, by_this_process, atol=1)  # one uint8 level
 
 
+@pytest.mark.slow
 def test_evaluation_equals_that_of_one_process(by_one, by_two):
     one, two = (
         json.loads((p / "eval" / "moving_digits.json").read_text()) for p in (by_one, by_two)
@@ -147,6 +151,7 @@ def test_evaluation_equals_that_of_one_process(by_one, by_two):
     assert one["digit_persistence"]["real"] == two["digit_persistence"]["real"]
 
 
+@pytest.mark.slow
 def test_sigterm_saves_and_sigkill_of_one_process_ends_the_other(tmp_path, tiny_overrides):
     overrides = [
         *tiny_overrides,

@@ -58,6 +58,7 @@ def _batch_bytes(config, videos):
     return videos * frames * data.resolution**2 * data.channels * FLOAT
 
 
+@pytest.mark.slow
 def test_arguments_and_communication_of_data_parallel_training(tiny, replicated):
     result, _, _ = replicated
     train, parameters = result["steps"]["train"], result["parameters"]
@@ -77,6 +78,7 @@ def test_arguments_and_communication_of_data_parallel_training(tiny, replicated)
     assert reduced["sent_bytes"] == pytest.approx(reduced["payload_bytes"])  # 2 (n - 1) / n
 
 
+@pytest.mark.slow
 def test_fsdp_halves_the_state_and_gathers_the_split_arrays(tiny, replicated):
     whole = replicated[0]["steps"]["train"]
     split = _plan(tiny, ("train",), **{"mesh.fsdp": 2})[0]["steps"]["train"]
@@ -90,6 +92,7 @@ def test_fsdp_halves_the_state_and_gathers_the_split_arrays(tiny, replicated):
     assert split["flops_as_written"] == whole["flops_as_written"]
 
 
+@pytest.mark.slow
 def test_compiler_counts_slightly_more_flops_than_products(replicated):
     for step in replicated[0]["steps"].values():
         assert 0.8 < step["flops"] / step["flops_as_written"] < 1.4
@@ -105,11 +108,13 @@ def test_accumulation_does_not_change_the_flops(tiny):
     assert counts[0] == counts[1]
 
 
+@pytest.mark.slow
 def test_guided_step_costs_an_additional_gradient(replicated):
     steps = replicated[0]["steps"]
     assert 1.8 < steps["guided"]["flops_as_written"] / steps["sample"]["flops_as_written"] < 2.2
 
 
+@pytest.mark.slow
 def test_prints_the_result(replicated):
     result, text, output = replicated
     assert json.loads(output.read_text())["steps"] == result["steps"]

@@ -15,6 +15,7 @@ def _mesh(config, devices):
     return make_mesh(config, jax.devices()[:devices])
 
 
+@pytest.mark.slow
 def test_batch_size_devices_and_position_do_not_change_samples(tiny_config):
     params = jax.tree.map(
         lambda leaf: leaf + 0.1 * jax.random.normal(jax.random.key(1), leaf.shape),

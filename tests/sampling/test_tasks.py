@@ -99,6 +99,7 @@ def test_returns_observed_frames_and_samples_the_others(tiny_config, params, tas
     np.testing.assert_allclose(together.astype(int), videos[1:].astype(int), atol=1)
 
 
+@pytest.mark.slow
 def test_micro_batches_of_guidance_do_not_change_samples(tiny_config):
     """Seven labelled videos on two devices: each guides its four in micro-batches of two."""
     config = tiny_config
@@ -223,6 +224,7 @@ def test_cascade_runs_two_models(tiny_config, params, tmp_path):
         check_sampling(config)
 
 
+@pytest.mark.slow
 def test_cascade_gives_its_low_resolution_model_the_same_label(tiny_config, tmp_path):
     """The high-resolution model is unconditional here, so only the other can differ."""
     config = tiny_config

@@ -10,6 +10,7 @@ from functools import partial
 
 import jax
 import numpy as np
+import pytest
 
 from vdm.parallel.mesh import make_mesh
 from vdm.training.checkpoints import Checkpoints, abstract_on
@@ -41,6 +42,7 @@ def _logged(workdir):
     return [{k: v for k, v in line.items() if k not in measured} for line in lines]
 
 
+@pytest.mark.slow
 def test_sigkill_and_resume_changes_no_bit(tmp_path, tiny_config, tiny_overrides):
     # log_every does not divide checkpoint_every: metric sums must survive the restart too.
     overrides = [

@@ -48,12 +48,14 @@ def test_two_devices_take_the_same_step_as_one(one_device_states, two_device_sta
     _assert_same_metrics(two_device_states[1], one_device_states[1])
 
 
+@pytest.mark.slow
 def test_sharded_parameters_take_the_same_step_as_replicated_ones(adam_config, one_device_states):
     config = adam_config.copy_and_resolve_references()
     config.mesh.fsdp = 2
     _assert_same_metrics(_run(config, jax.devices()[:2], 2)[1], one_device_states[1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fsdp", [1, 2])
 def test_micro_batches_take_the_same_step_as_the_batch(adam_config, one_device_states, fsdp):
     config = adam_config.copy_and_resolve_references()
@@ -95,6 +97,7 @@ def test_adam_and_ema_equal_their_definitions(adam_config, two_device_states):
         np.testing.assert_allclose(leaf(state.ema_params), average, rtol=1e-4, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_muon_updates_kernels_by_nearly_orthogonal_matrices(tiny_config_of_module):
     """Every singular value of a step is about 0.2 learning_rate max(inputs, outputs)^(1/2)."""
     config = tiny_config_of_module

@@ -189,6 +189,7 @@ def _train(name, workdir, data_dir, *arguments):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "file_format"), [("bair", "tfrecord"), ("ucf101", "array_record")]
 )

@@ -77,6 +77,7 @@ def test_the_input_is_bgr_minus_the_mean():
     assert np.abs(prepared[0, ..., 2] - red).max() <= 1e-4
 
 
+@pytest.mark.slow
 def test_features_and_probabilities(tensors, monkeypatch, tmp_path):
     monkeypatch.setenv("VDM_CACHE", str(tmp_path))
     store_weights("c3d", tensors, "")

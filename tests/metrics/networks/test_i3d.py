@@ -35,6 +35,7 @@ def extractor():
         pytest.skip(str(error))
 
 
+@pytest.mark.slow
 def test_logits_equal_tensorflow(golden, extractor):
     videos = golden["videos_u8"]
     for pair in (slice(0, 2), slice(4, 6), slice(6, 8)):
@@ -74,6 +75,7 @@ def test_preprocessing_equals_tensorflow(golden):
     assert close(half_pixel[4, 0], golden["pre_video4_frame0_tf2_halfpixel"], 1e-6)
 
 
+@pytest.mark.slow
 def test_endpoints_equal_tensorflow(golden, extractor):
     video = preprocessing.i3d_input(jnp.asarray(golden["videos_u8"][4:5]))
     _, state = jax.jit(

@@ -55,6 +55,7 @@ def random_tensors(generator):
         yield name, value if name.endswith(("kernel", "variance")) else 0.1 * value
 
 
+@pytest.mark.slow
 def test_network_and_head_equal_keras():
     tensors = dict(random_tensors(np.random.default_rng(0)))
     images = np.random.default_rng(1).uniform(-1, 1, (1, 299, 299, 3)).astype(np.float32)
