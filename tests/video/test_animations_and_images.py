@@ -77,7 +77,7 @@ def test_webp_by_ffmpeg_equals_its_source(tmp_path):
 
 @pytest.mark.parametrize("suffix", [".gif", ".png", ".webp"])
 @pytest.mark.parametrize("still", [(3,), (0, 1), (5, 6, 7), (13, 14)])
-def test_repeated_frames_are_counted_though_the_file_merges_them(tmp_path, suffix, still):
+def test_counts_repeated_frames_that_the_file_merges(tmp_path, suffix, still):
     frames = _palette_frames(16, seed=3)
     for index in still:
         frames[index + 1] = frames[index]
@@ -126,7 +126,7 @@ def test_transparent_pixels_of_a_gif_are_black(tmp_path):
 
 @pytest.mark.parametrize("disposal", [0, 1, 2, 3])
 @pytest.mark.parametrize("suffix", [".gif", ".png"])
-def test_what_becomes_of_the_picture_before_equals_ffmpeg(tmp_path, suffix, disposal):
+def test_disposal_methods_equal_ffmpeg(tmp_path, suffix, disposal):
     if suffix == ".png" and disposal == 3:
         pytest.skip("PNG has three ways")
     pixels = np.zeros((5, 12, 16, 4), np.uint8)
@@ -137,7 +137,7 @@ def test_what_becomes_of_the_picture_before_equals_ffmpeg(tmp_path, suffix, disp
     np.testing.assert_array_equal(open_video(path).frames(range(5)), expected)
 
 
-def test_the_default_image_of_an_animated_png_is_no_frame(tmp_path):
+def test_skips_the_default_image_of_an_animated_png(tmp_path):
     """It is for programs that cannot show animations (APNG specification, "structure")."""
     frames = _palette_frames(5)
     path = _save(tmp_path / "a.png", frames, 40, default_image=True)
@@ -146,7 +146,7 @@ def test_the_default_image_of_an_animated_png_is_no_frame(tmp_path):
     np.testing.assert_array_equal(video.frames(range(4)), expected)
 
 
-def test_a_tiff_of_several_pages_in_a_folder_is_not_cut_to_its_first(tmp_path):
+def test_refuses_a_tiff_of_several_pages_in_a_folder_of_frames(tmp_path):
     frames = _palette_frames(5)
     _save(tmp_path / "a.tif", frames, 40)
     np.testing.assert_array_equal(open_video(tmp_path / "a.tif").frames(range(5)), frames)
@@ -231,7 +231,7 @@ def _png_16_bit(pixels) -> bytes:
 
 
 @pytest.mark.parametrize("kind", ["grey.png", "grey.tif", "float.tif", "colour.png"])
-def test_more_than_8_bits_are_refused_by_name(tmp_path, kind):
+def test_refuses_more_than_8_bits_by_name(tmp_path, kind):
     wide = np.random.default_rng(0).integers(0, 2**16, (6, 8, 3), dtype=np.uint16)
     path = tmp_path / kind
     if kind == "colour.png":
@@ -244,7 +244,7 @@ def test_more_than_8_bits_are_refused_by_name(tmp_path, kind):
             open_video(source)
 
 
-def test_frames_of_another_size_are_named(tmp_path):
+def test_names_frames_of_another_size(tmp_path):
     for number, height in enumerate((10, 10, 12)):
         Image.fromarray(moving(1, height, 14)[0]).save(tmp_path / f"frame{number}.png")
     with pytest.raises(UnreadableVideoError, match=r"frame2\.png") as caught:
@@ -261,7 +261,7 @@ def test_frames_are_in_natural_order(tmp_path):
 
 @pytest.mark.parametrize("share", [0.05, 0.5, 0.9])
 @pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.webp", "a.gif", "a.apng", "a.bmp", "a.tif"])
-def test_truncated_images_are_named(tmp_path, name, share):
+def test_names_truncated_images(tmp_path, name, share):
     frames = moving(6, 40, 56)
     path = tmp_path / name
     if name in ("a.gif", "a.webp", "a.apng"):
@@ -274,7 +274,7 @@ def test_truncated_images_are_named(tmp_path, name, share):
         open_video(path)
 
 
-def test_an_image_that_is_no_image_is_named(tmp_path):
+def test_names_a_file_that_is_not_an_image(tmp_path):
     Image.fromarray(_pixels()).save(tmp_path / "0.png")
     (tmp_path / "1.png").write_bytes(b"no image")
     with pytest.raises(UnreadableVideoError, match=r"1\.png"):
@@ -282,7 +282,7 @@ def test_an_image_that_is_no_image_is_named(tmp_path):
 
 
 @pytest.mark.parametrize("change", ["removed", "resized"])
-def test_images_that_change_after_opening_are_named(tmp_path, change):
+def test_names_images_that_change_after_opening(tmp_path, change):
     for number in range(3):
         Image.fromarray(_pixels(number)).save(tmp_path / f"{number}.png")
     video = open_video(tmp_path)

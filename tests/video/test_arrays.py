@@ -1,4 +1,4 @@
-"""Videos in .npz and .npy files: every layout is read or named."""
+"""Videos in .npz and .npy files: every layout is read, or refused by name."""
 
 import io
 import zipfile
@@ -98,7 +98,7 @@ _WRONG = {
 
 @pytest.mark.parametrize("kind", _WRONG)
 @pytest.mark.parametrize("name", _WRITERS)
-def test_other_layouts_are_named(tmp_path, name, kind):
+def test_names_files_of_other_layouts(tmp_path, name, kind):
     _WRITERS[name](tmp_path / name, _WRONG[kind])
     with pytest.raises(UnreadableVideoError, match=name) as caught:
         open_video(tmp_path / name)
@@ -109,7 +109,7 @@ def test_other_layouts_are_named(tmp_path, name, kind):
         assert "uint8" in caught.value.reason and "3" in caught.value.reason
 
 
-def test_an_archive_without_videos_lists_its_arrays(tmp_path):
+def test_lists_the_arrays_of_an_archive_without_videos(tmp_path):
     np.savez(tmp_path / "a.npz", frames=_videos(), label=np.arange(3))
     with pytest.raises(UnreadableVideoError, match=r"a\.npz .*frames.*label.*video"):
         open_video(tmp_path / "a.npz")
@@ -122,7 +122,7 @@ def _read_all(path):
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.3, 0.6, 0.99])
 @pytest.mark.parametrize("name", _WRITERS)
-def test_truncated_files_are_named(tmp_path, name, share):
+def test_names_truncated_files(tmp_path, name, share):
     path = tmp_path / name
     _WRITERS[name](path, _videos()[:1])
     data = path.read_bytes()
@@ -131,7 +131,7 @@ def test_truncated_files_are_named(tmp_path, name, share):
         _read_all(path)
 
 
-def test_a_damaged_member_is_named(tmp_path):
+def test_names_a_damaged_member(tmp_path):
     path = tmp_path / "a.npz"
     _save_compressed(path, _videos())
     data = bytearray(path.read_bytes())
@@ -147,7 +147,7 @@ def test_a_damaged_member_is_named(tmp_path):
     "content", [b"", b"no archive at all", b"PK\x03\x04", b"\x93NUMPY\x01\x00"]
 )
 @pytest.mark.parametrize("name", ["a.npz", "a.npy"])
-def test_files_of_other_contents_are_named(tmp_path, name, content):
+def test_names_files_of_other_contents(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UnreadableVideoError, match=name):
         open_video(tmp_path / name)
@@ -168,7 +168,7 @@ def test_archives_by_other_zip_programs(tmp_path, method):
 
 
 @pytest.mark.parametrize("name", _WRITERS)
-def test_a_file_that_shrinks_after_opening_is_named(tmp_path, name):
+def test_names_a_file_that_shrinks_after_opening(tmp_path, name):
     path = tmp_path / name
     _WRITERS[name](path, np.tile(_videos(), (1, 400, 1, 1, 1)))
     video = open_video(path, 2)

@@ -1,4 +1,4 @@
-"""The frames that are asked for are those that come, as another FFmpeg decodes them."""
+"""Requested frames equal those that another FFmpeg decodes."""
 
 import subprocess
 
@@ -37,7 +37,7 @@ _FRAMES = [numbered(number) for number in range(_COUNT)]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_frames_are_those_asked_for(tmp_path, kind):
+def test_returns_the_requested_frames(tmp_path, kind):
     name, settings = KINDS[kind]
     path = write_video(tmp_path / name, _FRAMES, **settings)
     contents = open_video(path)
@@ -61,7 +61,7 @@ def test_frames_are_those_asked_for(tmp_path, kind):
         contents.frames([_COUNT])
 
 
-def test_non_reference_pictures_of_h264_are_skipped_on_the_way(tmp_path, monkeypatch):
+def test_skips_non_reference_pictures_of_h264(tmp_path, monkeypatch):
     one_group = _X264 | {"g": "1000", "sc_threshold": "0"}
     path = write_video(tmp_path / "a.mp4", _FRAMES, options=one_group)
     video = open_video(path)
@@ -73,11 +73,11 @@ def test_non_reference_pictures_of_h264_are_skipped_on_the_way(tmp_path, monkeyp
         ]
     # One of four frames is a P frame, and one of three B frames is a reference.
     assert found[-1] == last and len(found) < 0.6 * _COUNT
-    # Were more skipped than may be, frames would be counted.
+    # If skipping changes frames, every read decodes from the first frame.
     monkeypatch.setattr(random_access, "_SKIPPED", "NONKEY")
-    counted = open_video(path)
-    assert counted.keyframes == ()
-    assert [number_of(frame) for frame in counted.frames([9, 60])] == [9, 60]
+    sequential = open_video(path)
+    assert sequential.keyframes == ()
+    assert [number_of(frame) for frame in sequential.frames([9, 60])] == [9, 60]
 
 
 def _by_ffmpeg(path, height, width):
@@ -104,7 +104,7 @@ def _assert_as_ffmpeg(path):
 
 
 @pytest.mark.parametrize("kind", ["x264", "mpeg 1", "mpeg 2", "vp8", "avi", "av1"])
-def test_pixels_are_those_of_another_decoder(tmp_path, kind):
+def test_pixels_equal_another_decoder(tmp_path, kind):
     name, settings = KINDS[kind]
     size = (90, 160) if kind == "x264" else (91, 161)  # which x264 cannot have in half its colours
     noise = np.random.default_rng(0).integers(0, 32, (20, *size, 3), dtype=np.uint8)
@@ -123,11 +123,11 @@ def test_pixels_are_those_of_another_decoder(tmp_path, kind):
         "mmaction2_part_0.mp4",
     ],
 )
-def test_pixels_of_real_files_are_those_of_another_decoder(shared_data, name):
+def test_pixels_of_real_files_equal_another_decoder(shared_data, name):
     _assert_as_ffmpeg(shared_data("clips") / name)
 
 
-def test_a_file_on_its_side_is_turned_upright(tmp_path):
+def test_rotates_a_file_upright(tmp_path):
     path = write_video(tmp_path / "a.mp4", _FRAMES[:8], options=_X264)
     data, one = path.read_bytes(), (1 << 16).to_bytes(4, "big")
     zero, minus_one = bytes(4), (-1 << 16).to_bytes(4, "big", signed=True)
@@ -202,13 +202,13 @@ def _changing(tmp_path):
         (_changing, r"changes from \(48, 64\) to \(64, 64\) pixels at frame"),
     ],
 )
-def test_why_a_file_cannot_be_used(tmp_path, write, reason):
+def test_names_the_reason_of_an_unreadable_file(tmp_path, write, reason):
     with pytest.raises(UnreadableVideoError, match=reason) as caught:
         open_container(write(tmp_path))
     assert not caught.value.reason.startswith(str(tmp_path)) and str(tmp_path) in str(caught.value)
 
 
-def test_a_file_that_changes_after_it_was_examined_is_named(tmp_path):
+def test_names_a_file_that_changes_after_opening(tmp_path):
     path = _written(tmp_path, options=_X264)
     contents = open_video(path)
     write_video(path, _FRAMES[:30], options=_X264)
@@ -231,22 +231,22 @@ _FAULTS = [
 
 
 @pytest.mark.parametrize("name", _FAULTS)
-def test_files_that_were_read_wrongly_are_as_ffmpeg_has_them(shared_faults, name):
+def test_files_that_were_read_wrongly_equal_ffmpeg(shared_faults, name):
     _assert_as_ffmpeg(shared_faults(name))
 
 
-def test_a_rotation_that_is_not_a_right_angle_is_noted(shared_faults):
+def test_notes_a_rotation_that_is_not_a_multiple_of_90_degrees(shared_faults):
     video = open_video(shared_faults("rot30.mp4"))
     assert video.note == "is rotated by 30 degrees, and is read as stored"
     assert video.frames([0]).shape == (1, 48, 64, 3)
 
 
-def test_the_default_stream_is_read_rather_than_the_first(shared_faults):
+def test_reads_the_default_stream_rather_than_the_first(shared_faults):
     video = open_video(shared_faults("two.mkv"))
     assert (video.num_frames, video.height, video.width) == (20, 48, 64)
 
 
-def test_a_video_that_changes_its_size_names_the_frame(shared_faults):
+def test_names_the_frame_at_which_the_size_changes(shared_faults):
     with pytest.raises(UnreadableVideoError, match=r"changes.webm changes from .* at frame 20"):
         open_video(shared_faults("changes.webm"))
 
@@ -254,7 +254,7 @@ def test_a_video_that_changes_its_size_names_the_frame(shared_faults):
 # Rows of the matrix: where a step to the right, and one down, lead when the frame is shown.
 @pytest.mark.parametrize("rotation", [0, 90, 180, 270])
 @pytest.mark.parametrize("mirror", [[], ["-display_hflip"], ["-display_vflip"]])
-def test_rotated_and_mirrored_files_are_shown_as_ffmpeg_does(tmp_path, rotation, mirror):
+def test_rotated_and_mirrored_files_equal_ffmpeg(tmp_path, rotation, mirror):
     command = pytest.importorskip("imageio_ffmpeg").get_ffmpeg_exe()
     stored = write_video(tmp_path / "stored.mp4", _FRAMES[:6], options=_X264)
     shown = tmp_path / "shown.mp4"
@@ -295,7 +295,7 @@ def test_any_name_is_read(tmp_path, name):
         ("a.mkv", "-c:v libx264 -bf 3 -g 12 -x264-params open-gop=1"),
     ],
 )
-def test_files_of_the_ffmpeg_command_are_as_it_decodes_them(tmp_path, name, options):
+def test_files_of_the_ffmpeg_command_equal_its_decoding(tmp_path, name, options):
     command = pytest.importorskip("imageio_ffmpeg").get_ffmpeg_exe()
     path = tmp_path / name
     source = ["-f", "lavfi", "-i", "testsrc=size=96x64:rate=25:duration=2.4"]

@@ -28,7 +28,7 @@ def _random(*shape):
     return np.random.default_rng(0).integers(256, size=shape, dtype=np.uint8)
 
 
-def test_uint8_rounds_clips_and_is_undone():
+def test_uint8_rounds_clips_and_inverts():
     every = np.arange(256, dtype=np.uint8)
     np.testing.assert_array_equal(to_uint8(from_uint8(every)), every)
     assert from_uint8(every).dtype == np.float32
@@ -37,7 +37,7 @@ def test_uint8_rounds_clips_and_is_undone():
     assert to_uint8(np.array(values)).tolist() == [0, 0, 0, 1, 255, 255]
 
 
-def test_a_grey_gif_holds_the_pixels_enlarged_and_loops():
+def test_a_grey_gif_is_lossless_enlarged_and_loops():
     video = _random(7, 16, 20, 1)
     frames, info = _read(gif_bytes(video), "L")
     np.testing.assert_array_equal(frames, np.kron(video[..., 0], np.ones((1, 8, 8), np.uint8)))
@@ -48,7 +48,7 @@ def test_a_grey_gif_holds_the_pixels_enlarged_and_loops():
     assert info["duration"] == 40
 
 
-def test_a_colour_gif_is_exact_in_few_colours_and_near_in_many():
+def test_a_colour_gif_is_exact_in_few_colours_and_close_in_many():
     few = _random(3, 9, 9, 3)  # 81 colours a frame
     np.testing.assert_array_equal(_read(gif_bytes(few, scale=1), "RGB")[0], few)
 
@@ -59,7 +59,7 @@ def test_a_colour_gif_is_exact_in_few_colours_and_near_in_many():
     assert np.abs(error).mean() < 8
 
 
-def test_a_contact_sheet_has_a_row_a_video_and_a_column_a_frame():
+def test_a_contact_sheet_has_one_row_per_video_and_one_column_per_frame():
     videos = _random(2, 3, 5, 4, 1) % 200  # no tile as bright as a line is blue
     sheet = np.asarray(contact_sheet(videos))
     assert sheet.shape == (2 * (5 * 12 + 1) + 1, 3 * (4 * 12 + 1) + 1)  # 4 pixels to at least 48
@@ -90,7 +90,7 @@ def test_labels_are_beside_their_rows_and_above_their_columns():
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_a_video_grid_is_near_square_with_black_for_what_is_left_over(channels):
+def test_a_video_grid_is_nearly_square_and_unused_cells_are_black(channels):
     videos = _random(5, 4, 3, 6, channels)
     grid = video_grid(videos)
     assert grid.shape == (4, 2 * 4 + 1, 3 * 7 + 1, channels) and grid.dtype == np.uint8
@@ -101,7 +101,7 @@ def test_a_video_grid_is_near_square_with_black_for_what_is_left_over(channels):
     assert _read(gif_bytes(grid, scale=1), "RGB")[0].shape == (4, 9, 22, 3)
 
 
-def test_other_shapes_are_refused_by_name():
+def test_refuses_other_shapes_by_name():
     for function in (contact_sheet, video_grid):
         with pytest.raises(ValueError, match=r"1 or 3 channels.*\(2, 3, 8, 8, 2\)"):
             function(_random(2, 3, 8, 8, 2))
@@ -117,7 +117,7 @@ def test_other_shapes_are_refused_by_name():
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_an_mp4_shows_the_video_to_ffmpeg(tmp_path, channels):
+def test_ffmpeg_decodes_an_mp4_to_the_video(tmp_path, channels):
     waves = np.sin(
         np.arange(20)[:, None] / 5 + np.arange(31)[None] / 7 + np.arange(3)[:, None, None]
     )
@@ -145,7 +145,7 @@ def test_an_mp4_shows_the_video_to_ffmpeg(tmp_path, channels):
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])
-def test_an_mp4_is_a_function_of_the_video_and_starts_with_its_index(tmp_path, count):
+def test_an_mp4_is_deterministic_and_starts_with_its_index(tmp_path, count):
     video = _random(count, 9, 6, 3)
     written = mp4_bytes(video, frames_per_second=2.5, scale=1)
     assert written == mp4_bytes(video, frames_per_second=2.5, scale=1)

@@ -93,14 +93,14 @@ def test_v2_a_mirrored_copy_is_the_mirrored_video(tmp_path):
     np.testing.assert_array_equal(open_video(mirrored).frames(range(10)), expected)
 
 
-def test_v2_the_two_reported_files_show_the_same_way_around(fault):
+def test_v2_the_two_reported_files_have_the_same_orientation(fault):
     first, second = (open_video(fault(name)) for name in ("matrix_hflip.mp4", "hflip.mkv"))
     assert first.num_frames == second.num_frames
     difference = first.frames([0, 3]).astype(int) - second.frames([0, 3])
     assert np.abs(difference).mean() < 8
 
 
-def test_v3_repeated_frames_of_a_gif_are_counted_at_every_door(fault, tmp_path):
+def test_v3_all_readers_count_repeated_frames_of_a_gif(fault, tmp_path):
     frames = _SMALL[[0, 1, 1, 2, 3, 3, 3, 4]] // 64 * 64
     path = _animated(tmp_path / "0.gif", frames)
     for gif, count in ((path, 8), (fault("0.gif"), 16)):
@@ -123,7 +123,7 @@ def test_v4_foreign_files_in_a_folder_of_frames(tmp_path):
     np.testing.assert_array_equal(open_video(folder).frames(range(6)), _SMALL)
 
 
-def test_v5_links_to_folders_and_to_nothing(tmp_path):
+def test_v5_links_to_folders_and_dangling_links(tmp_path):
     _images(tmp_path / "stored" / "a", _SMALL)
     videos = tmp_path / "videos"
     videos.mkdir()
@@ -338,7 +338,7 @@ def test_v26_names_keep_their_normal_form(tmp_path):
     assert open_video(find_videos(tmp_path).videos[0].path).num_frames == 6
 
 
-def test_pipes_and_devices_are_named_not_opened(tmp_path):
+def test_names_pipes_and_devices_without_opening_them(tmp_path):
     os.mkfifo(tmp_path / "a.mp4")
     os.mkfifo(tmp_path / "b.png")
     found = find_videos(tmp_path)

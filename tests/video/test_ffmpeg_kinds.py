@@ -1,4 +1,4 @@
-"""Kinds of video files that encoders, cameras and editing leave, against ffmpeg."""
+"""Kinds of video files that encoders, cameras and editors write, against ffmpeg."""
 
 import struct
 

@@ -1,4 +1,4 @@
-"""Every frame of a video file, read by itself or in pairs, is the one that ffmpeg decodes."""
+"""Every frame of a video file, read singly or in pairs, equals ffmpeg's."""
 
 import itertools
 
@@ -141,7 +141,7 @@ def test_rotated_and_mirrored_files_are_upright(tmp_path, matrix, suffix):
 
 
 @pytest.mark.parametrize("codec", ["hevc", "mjpeg", "mpeg4", "av1 svt", "raw yuv"])
-def test_a_quarter_turn_of_other_codecs(tmp_path, codec):
+def test_a_rotation_by_90_degrees_of_other_codecs(tmp_path, codec):
     suffix = ".mkv" if codec == "raw yuv" else ".mp4"
     plain = encode(tmp_path / f"plain{suffix}", moving(20, 50, 66), *CODECS[codec][0])
     before = ("-display_rotation", "90", "-display_hflip")

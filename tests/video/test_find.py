@@ -1,4 +1,4 @@
-"""Random folder trees and random requests: the reader's own errors alone, and nothing is lost."""
+"""Random folder trees and requests raise only the reader's errors, and lose no file."""
 
 import contextlib
 import os
@@ -86,7 +86,7 @@ def _covering(path: str) -> set[str]:
 
 
 @pytest.mark.parametrize("examples", _EXAMPLES)
-def test_every_file_is_used_or_named(tmp_path, contents, examples):
+def test_uses_or_names_every_file(tmp_path, contents, examples):
     root = (tmp_path / "root").resolve()
 
     @settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck))

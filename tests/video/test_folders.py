@@ -1,4 +1,4 @@
-"""Which videos a folder holds, and what is said of the rest."""
+"""Which videos a folder holds, and the reasons why other files are left out."""
 
 import json
 import os
@@ -64,7 +64,7 @@ def test_a_stray_picture_does_not_hide_the_folders_beside_it(tmp_path):
     assert found.left_out == {"preview.png": "is a single image beside videos"}
 
 
-def test_links_are_followed_once_and_dangling_ones_named(tmp_path):
+def test_follows_links_once_and_names_dangling_ones(tmp_path):
     _write_frames(tmp_path / "elsewhere" / "a", _pixels())
     videos = tmp_path / "videos"
     videos.mkdir()
@@ -113,14 +113,14 @@ def test_exif_orientation_is_applied(tmp_path, orientation):
     assert read.shape == upright.shape and np.abs(read.astype(int) - upright).max() <= 4
 
 
-def test_samples_as_they_are_left_are_the_arrays_alone(tmp_path):
+def test_a_folder_of_samples_is_its_array_file(tmp_path):
     samples = np.stack([_pixels(seed=seed) for seed in range(3)])
     write_samples(tmp_path, samples, seed=0, max_video_files=2, described={})
     assert _names(tmp_path) == ["samples.npz#0", "samples.npz#1", "samples.npz#2"]
     np.testing.assert_array_equal(list(open_videos(tmp_path, 0)), samples)
 
 
-def test_a_sample_written_twice_is_counted_once(tmp_path):
+def test_counts_a_sample_in_two_formats_once(tmp_path):
     samples = np.stack([_pixels(20, seed=seed) for seed in range(3)])
     write_samples(tmp_path, samples, seed=0, max_video_files=3, described={})
     write_samples(tmp_path, samples, seed=0, max_video_files=2, described={})
@@ -140,7 +140,7 @@ def test_a_sample_written_twice_is_counted_once(tmp_path):
     assert (splits["train"].names, splits["test"].names) == (("video_0000.gif",), ("mine.gif",))
 
 
-def test_the_same_videos_have_the_same_frames_at_every_door(tmp_path):
+def test_all_readers_give_the_same_frames(tmp_path):
     repeated = _pixels(8)[[0, 1, 1, 1, 2, 3, 4, 5]] // 32 * 32
     grey = repeated[..., :1].repeat(3, -1)
     (tmp_path / "class").mkdir()
@@ -173,7 +173,7 @@ def test_frames_that_are_replaced_are_indexed_again(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["video_index.txt", "video_index.json"])
-def test_files_of_others_are_not_overwritten(tmp_path, monkeypatch, name):
+def test_does_not_overwrite_files_of_other_programs(tmp_path, monkeypatch, name):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     folder = tmp_path / "videos"
     _write_frames(folder / "a", _pixels(20))
@@ -230,7 +230,7 @@ _FILES = st.dictionaries(
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(files=_FILES)
-def test_every_file_is_used_or_named(tmp_path, files):
+def test_uses_or_names_every_file(tmp_path, files):
     root = tmp_path / "root"
     shutil.rmtree(root, ignore_errors=True)
     root.mkdir()

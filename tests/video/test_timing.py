@@ -85,7 +85,7 @@ def test_regular_times_have_a_closed_form(stored, rate, count):
     count=st.integers(2, 400),
     start=st.fractions(0, 10),
 )
-def test_a_video_at_its_own_rate_is_unchanged_though_times_are_rounded(rate, count, start):
+def test_its_own_rate_changes_no_video_of_rounded_times(rate, count, start):
     times = np.array([round(1000 * (start + k / rate)) / 1000 for k in range(count)])
     duration = count * (times[-1] - times[0]) / (count - 1)
     assert frames_at_rate(times, duration, float(rate)).tolist() == list(range(count))
@@ -97,7 +97,7 @@ def test_a_video_at_its_own_rate_is_unchanged_though_times_are_rounded(rate, cou
     last=st.floats(0.001, 2),
     rate=st.floats(0.01, 1000),
 )
-def test_any_times_give_what_is_shown(gaps, start, last, rate):
+def test_arbitrary_times_give_the_frame_shown(gaps, start, last, rate):
     times = start + np.cumsum([0, *gaps])
     duration = times[-1] - times[0] + last
     numbers = frames_at_rate(times, duration, rate)
@@ -114,7 +114,7 @@ def test_any_times_give_what_is_shown(gaps, start, last, rate):
     assert again.tolist() == list(range(len(numbers)))
 
 
-def test_what_cannot_be_sampled_is_refused(tmp_path):
+def test_refuses_videos_and_rates_that_cannot_be_sampled(tmp_path):
     np.save(tmp_path / "a.npy", np.zeros((4, 6, 8, 3), np.uint8))
     array = open_video(tmp_path / "a.npy")
     with pytest.raises(ValueError, match=r"a\.npy has no timestamps, which sampling at 12\.5 fr"):
