@@ -195,12 +195,10 @@ def _suggest(
         device_memory=target.hardware.memory,
         compile_with=compile_with,
     )
-    tried = [
-        {"flags": as_flags(changes), **describe(compiled, target)}
-        for changes, compiled in itertools.islice(trials, config.plan.max_trials)
-    ]
-    for trial in tried:
-        log(report.trial_line(trial))
+    tried: list[dict] = []
+    for changes, compiled in itertools.islice(trials, config.plan.max_trials):
+        tried.append({"flags": as_flags(changes), **describe(compiled, target)})
+        log(report.trial_line(tried[-1]))
     flags = tried[-1]["flags"] if tried and tried[-1]["fits"] else None
     log(report.suggestion_line(flags, len(tried)))
     return {"flags": flags, "tried": tried}
