@@ -32,9 +32,6 @@ from vdm.video.formats.containers import (
 # Groups of pictures per file whose seek is verified. A file of keyframes only would otherwise be
 # opened once per frame.
 _MAX_SEEKS_VERIFIED = 32
-# Groups of pictures per file whose skips are verified. Fewer suffice: an H.264 decoder does not
-# keep pictures of nal_ref_idc 0, and cannot predict from them, while no standard defines seeking.
-_MAX_SKIPS_VERIFIED = 2
 _SKIPPED = "NONREF"  # FFmpeg's name of the frames to discard
 
 
@@ -142,7 +139,11 @@ def open_container(path: Path) -> ContainerVideo:
         return sequential
     keyframes = tuple(index for index, frame in enumerate(decoded) if frame.is_keyframe)
     seekable = dataclasses.replace(sequential, keyframes=keyframes or (0,))
-    exact = _seeks_exactly(seekable, decoded) and (not skips or _skips_exactly(seekable, decoded))
+    exact = _seeks_exactly(seekable, decoded)
+    if exact and skips:
+        # Verifying seeks reads the last frame of a group alone, which depends on all reference
+        # pictures of the group, but not that of the last group.
+        exact = _are_equal(seekable, [seekable.num_frames - 1], decoded)
     return seekable if exact else sequential
 
 
@@ -156,16 +157,6 @@ def _seeks_exactly(video: ContainerVideo, decoded: list[Decoded]) -> bool:
             if wanted[0] >= 0 and not _are_equal(video, wanted, decoded):
                 return False
     return True
-
-
-def _skips_exactly(video: ContainerVideo, decoded: list[Decoded]) -> bool:
-    """Whether the last frame of some groups is exact without the non-reference pictures before it.
-
-    It depends on all reference pictures of its group, directly or through one another.
-    """
-    ends = (*video.keyframes[1:], video.num_frames)
-    spread = np.linspace(0, len(ends) - 1, min(len(ends), _MAX_SKIPS_VERIFIED)).round().astype(int)
-    return all(_are_equal(video, [ends[index] - 1], decoded) for index in spread)
 
 
 def _are_equal(video: ContainerVideo, wanted: list[int], decoded: list[Decoded]) -> bool:
