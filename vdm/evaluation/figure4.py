@@ -5,7 +5,6 @@
 Writes videos of config.extend.num_frames frames, by both methods, to DIR/figure4.
 """
 
-import sys
 from pathlib import Path
 
 import ml_collections
@@ -16,6 +15,7 @@ from ml_collections import config_flags
 from vdm.checks import check_task, validate
 from vdm.parallel.mesh import make_mesh, sharded_params
 from vdm.parallel.messages import is_first_process
+from vdm.parallel.processes import ConnectOptions, Processes
 from vdm.sampling.generate import make_generator
 from vdm.sampling.write import write_samples
 from vdm.training.checkpoints import check_ema, load_ema
@@ -76,15 +76,17 @@ def main(_: list[str]) -> None:
     """Writes the figure and prints its path."""
     config, workdir = flags.FLAGS.config, Path(flags.FLAGS.workdir)
     config.sample.update(task="extend")
+    processes = Processes()
     try:
+        processes.connect(ConnectOptions(), preemptible=False)
         validate(config)
         check_task(config)
         check_ema(config, workdir)
         picture = write_figure4(config, load_ema(config, workdir)[0], workdir / "figure4")
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
+        processes.fail(str(error), 1)
     print(f"figure 4: {picture}")
+    processes.finish()
 
 
 if __name__ == "__main__":
