@@ -99,9 +99,9 @@ def clips_of(source, count):
     def open_recorded(_, index):
         video = open_video(index)
 
-        def frames(numbers):
+        def frames(numbers, resolution):
             clips.append((str(video.path), [video.timestamps[number] for number in numbers]))
-            return np.zeros((len(numbers), 8, 8, 3), np.uint8)
+            return np.zeros((len(numbers), resolution, resolution, 3), np.uint8)
 
         return types.SimpleNamespace(num_frames=video.num_frames, frames=frames)
 

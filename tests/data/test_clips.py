@@ -17,8 +17,8 @@ class _Video:
         self._pixels = pixels
         self.num_frames = len(pixels)
 
-    def frames(self, frames):
-        return self._pixels[list(frames)]
+    def frames(self, frames, resolution):
+        return resize_by_area(centre_crop(self._pixels[list(frames)]), resolution)
 
 
 class Numbered:

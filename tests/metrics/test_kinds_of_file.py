@@ -10,6 +10,7 @@ from vdm.metrics import features
 from vdm.metrics.__main__ import parse, run
 from vdm.metrics.videos import open_videos
 from vdm.video.display import gif_bytes
+from vdm.video.index import index_folder
 
 # Lossless RGB codecs of ffmpeg.
 _CODECS = {
@@ -49,6 +50,19 @@ def sets(tmp_path_factory):
         if kind == "npz":
             np.savez_compressed(root / kind / "all.npz", video=videos)
     return root, videos
+
+
+@pytest.mark.parametrize("kind", _KINDS)
+def test_a_resolution_takes_the_mean_of_each_block_of_the_central_square(sets, kind):
+    root, videos = sets
+    squares = videos[:, :, :, 4:20].reshape(4, 9, 8, 2, 8, 2, 3)
+    means = np.floor(squares.mean((3, 5)) + 0.5)
+    requested = [7, 0, 7, 3]
+    for video, expected in zip(index_folder(root / kind).videos.values(), means, strict=True):
+        np.testing.assert_array_equal(video.frames(requested, 8), expected[requested])
+        assert video.frames([], 8).shape == (0, 8, 8, 3)
+        with pytest.raises(IndexError, match=r"has 9 frames, and \[0, 9\] are requested"):
+            video.frames([0, 9], 8)
 
 
 class Projection:

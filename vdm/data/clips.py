@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 
 from vdm.data.batches import DataSet, example_generator, text_arrays
-from vdm.video.pixels import centre_crop, from_uint8, resize_by_area, with_channels
+from vdm.video.pixels import from_uint8, with_channels
 
 CONDITIONS = ("none", "label", "text")
 STARTS = ("random", "first")
@@ -29,8 +29,8 @@ class FrameReader(Protocol):
     def num_frames(self) -> int:
         """Number of frames."""
 
-    def frames(self, indices: Sequence[int]) -> np.ndarray:
-        """Returns the frames at `indices`, uint8 [n, height, width, 1 or 3]."""
+    def frames(self, indices: Sequence[int], resolution: int = 0) -> np.ndarray:
+        """Reads frames as of `vdm.video.read.Video`; one channel is allowed."""
 
 
 class VideoReader(Protocol):
@@ -190,7 +190,7 @@ class ClipDataSet(DataSet):
 
     def _pixels(self, video: FrameReader, frames: list[int], flip: bool) -> np.ndarray:
         """Returns preprocessed frames, float32 [n, resolution, resolution, channels]."""
-        pixels = resize_by_area(centre_crop(video.frames(frames)), self.resolution)
+        pixels = video.frames(frames, self.resolution)
         pixels = pixels[:, :, ::-1] if flip else pixels
         return from_uint8(with_channels(pixels, self.channels))
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 
 from vdm.video.index import index_folder
-from vdm.video.pixels import centre_crop, resize_by_area
 from vdm.video.read import Video
 from vdm.video.timing import describe_length
 
@@ -49,10 +48,8 @@ class VideoSet:
         for video in self.videos.values():
             starts = np.linspace(0, video.num_frames - length, self.clips_per_video)
             for start in starts.round().astype(int).tolist():
-                clip = video.frames(range(start, start + length, self.frameskip))
-                if self.resolution:
-                    clip = resize_by_area(centre_crop(clip), self.resolution)
-                yield clip
+                indices = range(start, start + length, self.frameskip)
+                yield video.frames(indices, self.resolution)
 
     @property
     def warnings(self) -> list[str]:

@@ -31,7 +31,7 @@ INDEX_NAME, REPORT_NAME = INDEX_NAMES
 # First lines of our files, by which other programs' files are left alone.
 _INDEX_START = r'\{"version": \d+, "videos": '
 REPORT_START = r".*: \d+ videos are used, and \d+ skipped$"
-_VERSION = 3
+_VERSION = 4
 _SAVE_INTERVAL = 60  # seconds, so that an interrupted indexing resumes
 _PROGRESS_INTERVAL = 10
 

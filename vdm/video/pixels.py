@@ -37,6 +37,14 @@ def centre_crop(frames: np.ndarray) -> np.ndarray:
     return frames[..., top : top + side, left : left + side, :]
 
 
+def central_square(frame: np.ndarray, side: int) -> np.ndarray:
+    """Crops a frame uint8 [height, width, channels] to its central square, resized by area.
+
+    A side of 0 returns the frame.
+    """
+    return resize_by_area(centre_crop(frame)[None], side)[0] if side else frame
+
+
 def resize_by_area(frames: np.ndarray, side: int) -> np.ndarray:
     """Resizes uint8 [n, height, width, 1 or 3] to [n, side, side, 1 or 3] by area averaging.
 

@@ -46,10 +46,11 @@ class Video(Protocol):
     def note(self) -> str:
         """A predicate of the path that users should know, 'is rotated by ...', or ''."""
 
-    def frames(self, indices: Sequence[int]) -> np.ndarray:
+    def frames(self, indices: Sequence[int], resolution: int = 0) -> np.ndarray:
         """Reads frames by index, in any order, uint8 [n, height, width, 3].
 
-        Memory is proportional to n.
+        With a resolution, returns the central square of each frame, resized by area to
+        [n, resolution, resolution, 3]. Memory is proportional to what is returned.
 
         Raises:
           IndexError: an index is out of range.

@@ -86,17 +86,12 @@ class VideoAtRate:
         """The stored video's note."""
         return self.video.note
 
-    def frames(self, indices: Sequence[int]) -> np.ndarray:
-        """Reads frames by index, in any order, uint8 [n, height, width, 3].
-
-        Raises:
-          IndexError: an index is out of range.
-          UnreadableVideoError: the video is damaged, or has changed since it was opened.
-        """
+    def frames(self, indices: Sequence[int], resolution: int = 0) -> np.ndarray:
+        """Reads frames as of `vdm.video.read.Video`."""
         wanted = [int(index) for index in indices]
         if wanted and not 0 <= min(wanted) <= max(wanted) < self.num_frames:
             raise IndexError(f"{self.path} has {describe_length(self)}, and {wanted} are requested")
-        return self.video.frames(self.stored_indices[wanted].tolist())
+        return self.video.frames(self.stored_indices[wanted].tolist(), resolution)
 
 
 def at_rate(video: Video, frame_rate: float) -> Video:

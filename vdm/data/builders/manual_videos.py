@@ -12,7 +12,7 @@ from absl import logging
 
 from vdm.data.folder.manifest import Entry, find_manifest, read_manifest
 from vdm.video.formats.images import encode_image
-from vdm.video.pixels import centre_crop, resize_by_area
+from vdm.video.pixels import central_square
 from vdm.video.read import stream_frames
 
 ENCODINGS = ("png", "jpeg")
@@ -149,7 +149,7 @@ def _encoded_frames(path: Path, config: VideosConfig) -> list[bytes]:
     frames = []
     for frame in stream_frames(path):
         if config.resolution:
-            frame = resize_by_area(centre_crop(frame)[None], config.resolution)[0]
+            frame = central_square(frame, config.resolution)
         frames.append(encode_image(frame, config.encoding))
     if len(frames) < config.min_frames:
         raise ValueError(f"{path} has {len(frames)} frames, and {config.min_frames} are needed")

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from vdm.video.index import index_folder
-from vdm.video.pixels import centre_crop, resize_by_area, with_channels
+from vdm.video.pixels import with_channels
 from vdm.video.read import Video
 from vdm.video.timing import describe_length
 
@@ -35,9 +35,7 @@ def load_videos(
         raise ValueError(f"channels is {channels}, and must be 1 or 3")
     return np.stack(
         [
-            with_channels(
-                resize_by_area(centre_crop(video.frames(range(num_frames))), resolution), channels
-            )
+            with_channels(video.frames(range(num_frames), resolution), channels)
             for video in _open_videos(path, num_frames, frame_rate)
         ]
     )

@@ -17,6 +17,7 @@ import numpy as np
 
 from vdm.data.tfds.records import TfRecords, locate
 from vdm.video.formats.images import decode_image
+from vdm.video.pixels import central_square
 
 # Size of the cache of records, from which one video's frames, label and caption are read. More than
 # the usual number of threads.
@@ -162,18 +163,14 @@ class EncodedVideo:
         """Number of frames."""
         return len(self.encoded)
 
-    def frames(self, indices: Sequence[int]) -> np.ndarray:
-        """Returns the frames at `indices`, uint8 [n, height, width, 1 or 3].
+    def frames(self, indices: Sequence[int], resolution: int = 0) -> np.ndarray:
+        """Reads frames as of `vdm.video.read.Video`, with the channels that are stored.
 
         Raises:
           ValueError: a frame cannot be decoded.
         """
-        return np.stack(
-            [
-                decode_image(self.encoded[index], f"frame {index} of {self.name}")
-                for index in indices
-            ]
-        )
+        decoded = (decode_image(self.encoded[i], f"frame {i} of {self.name}") for i in indices)
+        return np.stack([central_square(frame, resolution) for frame in decoded])
 
 
 def _open_builder(folder: Path):

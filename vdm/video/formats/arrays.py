@@ -11,6 +11,7 @@ from typing import IO, Literal, NamedTuple
 import numpy as np
 
 from vdm.video.errors import UnreadableVideoError
+from vdm.video.formats.select import select_frames
 from vdm.video.pixels import with_channels
 
 SUFFIXES = (".npz", ".npy")
@@ -65,7 +66,7 @@ class ArrayFile:
         return self.shape[0]
 
     def read(self, video: int, frames: Sequence[int]) -> np.ndarray:
-        """Reads frames of a video, uint8 [n, height, width, channels]."""
+        """Reads frames at ascending indices of a video, uint8 [n, height, width, channels]."""
         with self._as_unreadable(), self._lock:
             if not self._header.memory_mapped:
                 return self._read_compressed(video, frames)
@@ -76,9 +77,8 @@ class ArrayFile:
 
     def _read_compressed(self, video: int, frames: Sequence[int]) -> np.ndarray:
         size = int(np.prod(self.shape[2:]))
-        wanted = sorted(set(frames))
-        out = np.empty((len(wanted), *self.shape[2:]), np.uint8)
-        for index, frame in enumerate(wanted):
+        out = np.empty((len(frames), *self.shape[2:]), np.uint8)
+        for index, frame in enumerate(frames):
             member = self._seek(self._header.start + (video * self.shape[1] + frame) * size)
             data = member.read(size)
             self._position += len(data)
@@ -87,7 +87,7 @@ class ArrayFile:
                     self.path, f"ends in video {video} of {len(self)}, at frame {frame}"
                 )
             out[index] = np.frombuffer(data, np.uint8).reshape(self.shape[2:])
-        return out[np.searchsorted(wanted, np.asarray(frames, int))]
+        return out
 
     def _close(self) -> None:
         if self._member is not None:
@@ -160,21 +160,12 @@ class ArrayVideo:
         """Width in pixels."""
         return self.file.shape[3]
 
-    def frames(self, indices: Sequence[int]) -> np.ndarray:
-        """Reads frames by index, in any order, uint8 [n, height, width, 3].
+    def frames(self, indices: Sequence[int], resolution: int = 0) -> np.ndarray:
+        """Reads frames as of `vdm.video.read.Video`."""
+        return select_frames(self, indices, resolution, self._read)
 
-        Raises:
-          IndexError: an index is out of range.
-          UnreadableVideoError: the file is damaged.
-        """
-        wanted = [int(index) for index in indices]
-        if wanted and not 0 <= min(wanted) <= max(wanted) < self.num_frames:
-            raise IndexError(
-                f"{self.path} has {self.num_frames} frames, and {wanted} are requested"
-            )
-        if not wanted:
-            return np.empty((0, self.height, self.width, 3), np.uint8)
-        return with_channels(self.file.read(self.index, wanted), 3)
+    def _read(self, wanted: list[int]) -> Iterator[np.ndarray]:
+        yield from with_channels(self.file.read(self.index, wanted), 3)
 
 
 class _Header(NamedTuple):

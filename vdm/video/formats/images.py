@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image, ImageFile, ImageOps
 
 from vdm.video.errors import UnreadableVideoError
+from vdm.video.formats.select import select_frames
 
 SUFFIXES = (".png", ".apng", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 GIF = ".gif"
@@ -65,29 +66,28 @@ class AnimatedImage:
         ends = np.cumsum(np.repeat(np.asarray(self.delays) / repeats, repeats))
         return np.concatenate([[0.0], ends[:-1]]) / 1000
 
-    def frames(self, indices: Sequence[int]) -> np.ndarray:
-        """Reads frames by index, in any order, uint8 [n, height, width, 3].
+    def frames(self, indices: Sequence[int], resolution: int = 0) -> np.ndarray:
+        """Reads frames as of `vdm.video.read.Video`."""
+        return select_frames(self, indices, resolution, self._read)
 
-        Raises:
-          IndexError: an index is out of range.
-          UnreadableVideoError: the file is damaged or has changed since it was opened.
-        """
-        wanted = [self.pictures[_in_range(self, index)] for index in indices]
-        stored = sorted(set(wanted))
-        out = np.empty((len(stored), self.height, self.width, 3), np.uint8)
+    def _read(self, wanted: list[int]) -> Iterator[np.ndarray]:
+        frames = iter(wanted)
+        frame = next(frames, None)
         with _opened(self.path) as picture:
             # Pictures are drawn over one another, so all before must be decoded.
-            for number in range(stored[-1] + 1 if stored else 0):
+            for number in range(self.pictures[wanted[-1]] + 1):
                 if not _seek(picture, self.path, number):
                     raise UnreadableVideoError(
                         self.path, f"has changed: it has no picture {number}"
                     )
-                if number in stored:
-                    pixels = _pixels(picture, self.path, f"picture {number}: ")
-                    if pixels.shape[:2] != (self.height, self.width):
-                        raise UnreadableVideoError(self.path, "has changed its size")
-                    out[stored.index(number)] = pixels
-        return out[np.searchsorted(stored, np.asarray(wanted, int))]
+                if frame is None or self.pictures[frame] != number:
+                    continue
+                pixels = _pixels(picture, self.path, f"picture {number}: ")
+                if pixels.shape[:2] != (self.height, self.width):
+                    raise UnreadableVideoError(self.path, "has changed its size")
+                while frame is not None and self.pictures[frame] == number:
+                    yield pixels
+                    frame = next(frames, None)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,18 +114,15 @@ class ImageFolder:
         """Number of images."""
         return len(self.names)
 
-    def frames(self, indices: Sequence[int]) -> np.ndarray:
-        """Reads frames by index, in any order, uint8 [n, height, width, 3].
+    def frames(self, indices: Sequence[int], resolution: int = 0) -> np.ndarray:
+        """Reads frames as of `vdm.video.read.Video`."""
+        return select_frames(self, indices, resolution, self._read)
 
-        Raises:
-          IndexError: an index is out of range.
-          UnreadableVideoError: an image is damaged, missing, or of another size.
-        """
-        images = [read_image(self.path / self.names[_in_range(self, i)]) for i in indices]
-        for index, image in zip(indices, images, strict=True):
+    def _read(self, wanted: list[int]) -> Iterator[np.ndarray]:
+        for index in wanted:
+            image = read_image(self.path / self.names[index])
             _check_size(self.path, self.names[index], image, (self.height, self.width))
-        empty = np.empty((0, self.height, self.width, 3), np.uint8)
-        return np.stack(images) if images else empty
+            yield image
 
 
 def open_animated(path: Path) -> AnimatedImage:
@@ -274,12 +271,6 @@ def _check_size(folder: Path, name: str, image: np.ndarray, size: tuple[int, int
             f"has images of different sizes: {name} is {image.shape[0]} x {image.shape[1]} pixels "
             f"(height x width), and the first is {size[0]} x {size[1]}",
         )
-
-
-def _in_range(video: AnimatedImage | ImageFolder, index: int) -> int:
-    if not 0 <= index < video.num_frames:
-        raise IndexError(f"{video.path} has {video.num_frames} frames, and {index} is requested")
-    return int(index)
 
 
 @contextlib.contextmanager

@@ -6,7 +6,8 @@ sequentially and once from its keyframes. If the two differ, every read decodes 
 frame, which is exact for every file, and slower.
 
 Before the requested frame of an H.264 stream, non-reference pictures are not decoded: no other
-picture is predicted from them. This is verified, too.
+picture is predicted from them. Files are not probed again when they are read. Both are verified,
+too.
 """
 
 import bisect
@@ -28,6 +29,7 @@ from vdm.video.formats.containers import (
     orientation_note,
     upright_size,
 )
+from vdm.video.formats.select import select_frames
 
 # Groups of pictures per file whose seek is verified. A file of keyframes only would otherwise be
 # opened once per frame.
@@ -75,29 +77,16 @@ class ContainerVideo:
         seconds = self.times[-1] - self.times[0]
         return (self.num_frames - 1) / float(seconds) if seconds > 0 else None
 
-    def frames(self, indices: Sequence[int]) -> np.ndarray:
-        """Reads frames by index, in any order, uint8 [n, height, width, 3].
+    def frames(self, indices: Sequence[int], resolution: int = 0) -> np.ndarray:
+        """Reads frames as of `vdm.video.read.Video`."""
+        return select_frames(self, indices, resolution, self._read)
 
-        Raises:
-          IndexError: an index is out of range.
-          UnreadableVideoError: the file has changed since it was opened, or is missing.
-        """
-        wanted = sorted({int(index) for index in indices})
-        if wanted and (wanted[0] < 0 or wanted[-1] >= self.num_frames):
-            raise IndexError(
-                f"{self.path} has {self.num_frames} frames, and {list(indices)} are requested"
-            )
-        out = np.empty((len(wanted), self.height, self.width, 3), np.uint8)
-        if not wanted:
-            return out
-        to_rgb, found = RgbConverter(), -1
-        for found, frame in enumerate(_frames(self, wanted)):
-            if upright_size(frame) != (self.height, self.width):
+    def _read(self, wanted: list[int]) -> Iterator[np.ndarray]:
+        to_rgb = RgbConverter()
+        for frame in map(to_rgb, _frames(self, wanted)):
+            if frame.shape[:2] != (self.height, self.width):
                 raise UnreadableVideoError(self.path, "has changed since it was opened")
-            out[found] = to_rgb(frame)
-        if wanted == [*indices]:
-            return out  # without a copy, which may not fit in memory
-        return out[np.searchsorted(wanted, np.asarray(indices, int))]
+            yield frame
 
 
 def open_container(path: Path) -> ContainerVideo:
@@ -169,11 +158,7 @@ def _are_equal(video: ContainerVideo, wanted: list[int], decoded: list[Decoded])
 
 
 def _groups_to_verify(groups: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Returns all groups but the first; of many, one of each length and an even selection.
-
-    The first group needs no seek.
-    """
-    groups = groups[1:]
+    """Returns all groups; of many, the first, one of each length and an even selection."""
     if len(groups) <= _MAX_SEEKS_VERIFIED:
         return groups
     by_length = {end - start: (start, end) for start, end in reversed(groups)}
@@ -190,7 +175,7 @@ def _frames(video: ContainerVideo, wanted: list[int]) -> Iterator:
     # A demuxer may seek by decoding order, to behind the frame: then aim at earlier keyframes.
     start, back = bisect.bisect_right(video.keyframes, wanted[0]) - 1, 1
     while True:
-        with opened(video.path) as (container, stream):
+        with opened(video.path, probes=False) as (container, stream):
             aim = times[video.keyframes[start]]
             if start > 0:
                 container.seek(aim, stream=stream)

@@ -1,0 +1,31 @@
+"""What `frames` of all formats have in common: order, range and size of the frames."""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+
+from vdm.video.pixels import central_square
+
+
+def select_frames(
+    video,
+    indices: Sequence[int],
+    resolution: int,
+    read: Callable[[list[int]], Iterator[np.ndarray]],
+) -> np.ndarray:
+    """Implements `vdm.video.read.Video.frames`, for a video that reads in ascending order.
+
+    `read` yields the frames [height, width, 3] at ascending, distinct indices. Each is resized
+    before the next is read, so that a single frame of full size is in memory.
+    """
+    order = [int(index) for index in indices]
+    if order and not 0 <= min(order) <= max(order) < video.num_frames:
+        raise IndexError(f"{video.path} has {video.num_frames} frames, and {order} are requested")
+    wanted = sorted(set(order))
+    size = (resolution, resolution) if resolution else (video.height, video.width)
+    out = np.empty((len(wanted), *size, 3), np.uint8)
+    for position, frame in enumerate(read(wanted) if wanted else ()):
+        out[position] = central_square(frame, resolution)
+    if wanted == order:
+        return out  # without a copy, which may not fit in memory
+    return out[np.searchsorted(wanted, order)]
