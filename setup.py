@@ -27,7 +27,8 @@ setup(
     description="Video Diffusion Models (Ho et al., 2022) in JAX and Flax",
     license="Apache-2.0",
     license_files=["LICENSE"],
-    packages=find_packages(include=["vdm", "vdm.*"]),
+    packages=[*find_packages(include=["vdm", "vdm.*"]), "vdm.configs"],
+    package_dir={"vdm.configs": "configs"},  # so that --config=bair works without a clone
     package_data={"": ["py.typed", "README.md", "TAGS.txt", "CITATIONS.bib"]},  # of TFDS's builders
     python_requires=">=3.11",
     install_requires=[

@@ -5,10 +5,12 @@ import json
 import jax
 import numpy as np
 import pytest
+from safetensors import safe_open
+from safetensors.numpy import save_file
 
 from vdm.build import init_params
 from vdm.exported import export, load_exported, load_exported_config
-from vdm.training.checkpoints import check_same_model
+from vdm.training.compatibility import check_same_model
 
 
 def test_round_trip(tmp_path, tiny_config):
@@ -20,7 +22,9 @@ def test_round_trip(tmp_path, tiny_config):
     assert step == 123 and saved == json.loads(tiny_config.to_json_best_effort())
     check_same_model(tiny_config, saved, path)
     tiny_config.model.base_channels = 48
-    with pytest.raises(ValueError, match=r"config\.model\.base_channels is 16, .* has 48"):
+    tiny_config.diffusion.target = "x"
+    message = r"target is .v., .* has .x.; its config\.model\.base_channels is 16, .* has 48"
+    with pytest.raises(ValueError, match=message):
         check_same_model(tiny_config, saved, path)
 
 
@@ -30,3 +34,59 @@ def test_names_files_that_are_not_exports(tmp_path):
     (tmp_path / "junk").write_text("junk")
     with pytest.raises(ValueError, match="junk is not a safetensors file"):
         load_exported_config(tmp_path / "junk")
+
+
+@pytest.fixture
+def exported(tmp_path, tiny_config):
+    path = tmp_path / "model.safetensors"
+    export(path, jax.tree.map(np.asarray, init_params(tiny_config)), tiny_config, 3)
+    return path
+
+
+def _rewrite(path, change):
+    with safe_open(path, framework="numpy") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        metadata = file.metadata()
+    change(tensors, metadata)
+    save_file(tensors, path, metadata)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t, m: t.pop("conv_in/conv/bias"), "has no tensor conv_in/conv/bias"),
+        (lambda t, m: t.update({"more": t["conv_in/conv/bias"]}), "has a tensor more"),
+        (
+            lambda t, m: t.update({"conv_in/conv/bias": t["conv_in/conv/bias"][1:]}),
+            r"bias of shape \(15,\)",
+        ),
+        (lambda t, m: t.update({"a.b": t.pop("conv_in/conv/bias")}), "has a tensor a.b"),
+        (lambda t, m: t["conv_in/conv/bias"].__iadd__(1), "do not have the digest"),
+        (lambda t, m: m.update(step="4"), "do not have the digest"),
+        (lambda t, m: m.update(step="four"), "its configuration or step is no JSON"),
+        (lambda t, m: m.update(config="{"), "its configuration or step is no JSON"),
+        (lambda t, m: m.update(config="{}"), "holds no configuration"),
+        (lambda t, m: m.update(config=m["config"].replace("16", "32")), "conditioning.* of shape"),
+        (lambda t, m: m.pop("config"), "--mode=export did not write it"),
+    ],
+)
+def test_names_what_is_wrong_in_a_changed_file(exported, change, message):
+    _rewrite(exported, change)
+    with pytest.raises(ValueError, match=f"model.safetensors .*({message})"):
+        load_exported(exported)
+
+
+def test_reads_files_from_before_the_digest(exported):
+    expected = load_exported(exported)
+    _rewrite(exported, lambda tensors, metadata: metadata.pop("digest"))
+    jax.tree.map(np.testing.assert_array_equal, load_exported(exported), expected)
+
+
+def test_no_flipped_bit_is_loaded(exported):
+    rng, content = np.random.default_rng(0), exported.read_bytes()
+    for position in rng.integers(8 * len(content), size=40):
+        damaged = bytearray(content)
+        damaged[position // 8] ^= 1 << position % 8
+        exported.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"model\.safetensors"):
+            load_exported(exported)

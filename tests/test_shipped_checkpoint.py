@@ -11,7 +11,7 @@ from vdm.exported import load_exported, load_exported_config
 from vdm.parallel.mesh import make_mesh
 from vdm.sampling.conditions import describe_conditions
 from vdm.sampling.generate import make_generator
-from vdm.training.checkpoints import check_same_model
+from vdm.training.compatibility import check_same_model
 
 SHIPPED = Path(__file__).parents[1] / "checkpoints" / "moving_digits.safetensors"
 

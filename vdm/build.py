@@ -1,10 +1,12 @@
 """Builds the network, the noise schedule and the denoiser of a configuration."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import ml_collections
+from flax.traverse_util import flatten_dict
 
 from vdm.diffusion.guidance import ConditionalDenoiser, classifier_free_guidance
 from vdm.diffusion.process import Denoiser, Network, denoiser
@@ -79,9 +81,20 @@ def init_params(config: ml_collections.ConfigDict) -> dict:
             "text_mask": jnp.ones((1, data.text_tokens), bool),
         }
     variables = make_model(config).init(
-        jax.random.key(config.seed), z, jnp.zeros(1), condition, num_images=data.num_images
+        random_key(config.seed), z, jnp.zeros(1), condition, num_images=data.num_images
     )
     return variables["params"]
+
+
+def random_key(seed: int) -> jax.Array:
+    """Returns the key of a seed, whatever JAX's default generator is: results depend on it."""
+    return jax.random.key(seed, impl="threefry2x32")
+
+
+def parameter_shapes(config: ml_collections.ConfigDict) -> dict[str, tuple[int, ...]]:
+    """Returns the shape of each parameter by its path, 'middle_0/residual/conv_1/conv/kernel'."""
+    params = jax.eval_shape(partial(init_params, config))
+    return {path: leaf.shape for path, leaf in flatten_dict(params, sep="/").items()}
 
 
 def count_parameters(params: dict) -> int:

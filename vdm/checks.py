@@ -53,9 +53,11 @@ FRACTION = Rule(lambda value: 0 <= value <= 1, "from 0 to 1")
 POSITIVE_FRACTION = Rule(lambda value: 0 < value <= 1, "more than 0 and at most 1")
 FINITE = Rule(math.isfinite, "finite")
 ANY = Rule(lambda value: True, "")
+# JAX's keys take 32 bits of a seed.
+SEED = Rule(lambda value: 0 <= value < 2**32, "from 0 to 4294967295")
 
 RULES = {
-    "seed": at_least(0),
+    "seed": SEED,
     "checkpoint": ANY,
     "data.name": one_of(DATA_SETS),
     "data.path": ANY,
@@ -130,7 +132,7 @@ RULES = {
     "sample.num_steps": at_least(1),
     "sample.gamma": FRACTION,
     "sample.langevin_step_size": at_least(0),
-    "sample.seed": at_least(0),
+    "sample.seed": SEED,
     "sample.label": at_least(-1),
     "sample.caption": ANY,
     "sample.guidance_weight": at_least(0),

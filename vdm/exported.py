@@ -1,5 +1,6 @@
 """EMA weights as one safetensors file, with the configuration inside."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -9,7 +10,10 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from vdm.build import parameter_shapes
 from vdm.files import replacing
+from vdm.metrics.weights.files import digest_of
+from vdm.stored_config import from_record
 
 _SEPARATOR = "/"
 
@@ -24,12 +28,15 @@ def export(path: Path, params: dict, config: ml_collections.ConfigDict, step: in
       params: the EMA parameters.
       config: the configuration; JSON in the metadata, under 'config'.
       step: the number of training steps; in the metadata, under 'step'.
+
+    The metadata also has a SHA-256 of all of these, under 'digest'.
     """
     tensors = {
         name: np.ascontiguousarray(value, np.float32)
         for name, value in flatten_dict(params, sep=_SEPARATOR).items()
     }
     metadata = {"config": config.to_json_best_effort(), "step": str(step)}
+    metadata["digest"] = _digest(metadata, tensors)
     with replacing(path) as temporary:
         save_file(tensors, temporary, metadata)
 
@@ -43,9 +50,12 @@ def load_exported_config(path: Path) -> tuple[dict, int]:
     """
     with _open(path) as file:
         metadata = file.metadata() or {}
-    if not {"config", "step"} <= metadata.keys():
-        raise ValueError(f"{path} has no configuration: --mode=export did not write it")
-    return json.loads(metadata["config"]), int(metadata["step"])
+    try:
+        return json.loads(metadata["config"]), int(metadata["step"])
+    except KeyError as error:
+        raise ValueError(f"{path} has no configuration: --mode=export did not write it") from error
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: its configuration or step is no JSON") from error
 
 
 def load_exported(path: Path) -> dict:
@@ -53,11 +63,33 @@ def load_exported(path: Path) -> dict:
 
     Raises:
       FileNotFoundError: the file does not exist.
-      ValueError: the file is not a safetensors file.
+      ValueError: the file is damaged, or its tensors are not those of its configuration; the
+        message names the first such tensor.
     """
+    record, _ = load_exported_config(path)
+    expected = parameter_shapes(from_record(record, path))
     with _open(path) as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a dict
+        metadata, names = file.metadata(), set(file.keys())
+        for name in sorted(expected.keys() | names):
+            if name not in names:
+                raise ValueError(f"{path} has no tensor {name}, which its configuration needs")
+            if name not in expected:
+                raise ValueError(f"{path} has a tensor {name}, which its configuration does not")
+            if (shape := tuple(file.get_slice(name).get_shape())) != expected[name]:
+                raise ValueError(
+                    f"{path} has the tensor {name} of shape {shape}, and its configuration needs "
+                    f"{expected[name]}"
+                )
+        tensors = {name: file.get_tensor(name) for name in expected}
+    # Files that were exported before the digest existed have none.
+    if metadata.get("digest", digest := _digest(metadata, tensors)) != digest:
+        raise ValueError(f"{path} is damaged: its tensors do not have the digest that it states")
     return unflatten_dict(tensors, sep=_SEPARATOR)
+
+
+def _digest(metadata: dict[str, str], tensors: dict[str, np.ndarray]) -> str:
+    content = f"{metadata['config']}\n{metadata['step']}\n{digest_of(tensors)}"
+    return hashlib.sha256(content.encode()).hexdigest()
 
 
 def _open(path: Path):

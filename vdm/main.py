@@ -1,23 +1,20 @@
-"""Command line: python -m vdm.main --config=FILE --workdir=DIR --mode=MODE [--config.a.b=value]."""
+"""Command line: python -m vdm.main --workdir=DIR --mode=MODE [--config=NAME --config.a.b=value]."""
 
-import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 from absl import app, flags, logging
-from ml_collections import config_flags
 
-from vdm.parallel.processes import ConnectOptions, Processes, first_line
+import vdm.flags
+from vdm.configuration import page
+from vdm.parallel import connect_flags
+from vdm.parallel.processes import Processes
 
-MODES = ("train", "sample", "eval", "export", "plan")
+MODES = ("train", "sample", "eval", "export", "plan", "config")
 
-_CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "Configuration file. --config.section.field=value overrides a field of it."
-)
-_WORKDIR = flags.DEFINE_string(
-    "workdir", None, "Folder of the run: checkpoints, metrics, samples and results."
-)
+flags.adopt_module_key_flags(vdm.flags)
+flags.adopt_module_key_flags(connect_flags)
 _MODE = flags.DEFINE_enum(
     "mode",
     "train",
@@ -25,25 +22,8 @@ _MODE = flags.DEFINE_enum(
     "train: trains, resuming from the newest checkpoint in WORKDIR. sample: writes videos, arrays "
     "and a contact sheet to WORKDIR/samples. eval: writes a report to WORKDIR/eval. export: writes "
     "the EMA weights and the configuration to WORKDIR/model.safetensors. plan: compiles the steps "
-    "for attached or unattached devices, and reports memory, FLOPs, communication and time.",
-)
-_COORDINATOR = flags.DEFINE_string(
-    "coordinator",
-    "",
-    "HOST:PORT of process 0, for a run of several processes. Detected on TPU pods, under Slurm, "
-    "Open MPI, and Kubernetes with jax[k8s].",
-)
-_NUM_PROCESSES = flags.DEFINE_integer(
-    "num_processes", 0, "Number of processes, with --coordinator; 1 alone: no detection."
-)
-_PROCESS_ID = flags.DEFINE_integer("process_id", -1, "Process index from 0, with --coordinator.")
-_CONNECT_TIMEOUT = flags.DEFINE_integer(
-    "connect_timeout", 30, "Seconds until all processes must have connected."
-)
-_HEARTBEAT_TIMEOUT = flags.DEFINE_integer(
-    "heartbeat_timeout",
-    30,
-    "Seconds without a heartbeat after which a process counts as lost, and all others end.",
+    "for attached or unattached devices, and reports memory, FLOPs, communication and time. "
+    "config: prints all fields of the configuration, their values and what they mean.",
 )
 
 
@@ -104,36 +84,16 @@ def plan(config, workdir: Path | None) -> None:
         print(f"plan: {output}")
 
 
-def _parse(argv: list[str]) -> list[str]:
-    """Parses flags; prints a one-line error and exits with status 2 if they are invalid."""
-    try:
-        rest = flags.FLAGS(argv)
-        if len(rest) > 1:
-            raise flags.Error(f"unexpected argument {rest[1]!r}")
-        for flag in ("config",) if _MODE.value == "plan" else ("config", "workdir"):
-            if flags.FLAGS[flag].value is None:
-                raise flags.Error(f"--{flag} is required")
-    except Exception as error:  # A configuration file may raise any exception.
-        print(f"error: {first_line(error)}", file=sys.stderr)
-        sys.exit(2)
-    return rest
-
-
-def main(_: list[str]) -> None:
+def main(config) -> None:
     logging.set_verbosity(logging.WARNING)  # Orbax logs every file that it writes.
-    config, mode = _CONFIG.value, _MODE.value
-    workdir = Path(_WORKDIR.value) if _WORKDIR.value else None
-    options = ConnectOptions(
-        _COORDINATOR.value,
-        _NUM_PROCESSES.value,
-        _PROCESS_ID.value,
-        _CONNECT_TIMEOUT.value,
-        _HEARTBEAT_TIMEOUT.value,
-    )
+    mode, workdir = _MODE.value, vdm.flags.workdir()
+    if mode == "config":
+        print(page(config))
+        return
     processes = Processes()
     try:
         if mode != "plan":  # planning needs one process alone
-            processes.connect(options, preemptible=mode == "train")
+            processes.connect(connect_flags.connect_options(), preemptible=mode == "train")
         from vdm.preflight import check  # after connecting: its imports may use a device
 
         check(config, workdir, mode)
@@ -145,4 +105,4 @@ def main(_: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main, flags_parser=_parse)
+    app.run(main, flags_parser=vdm.flags.parse)

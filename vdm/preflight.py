@@ -19,7 +19,8 @@ from vdm.parallel.mesh import check_divides, make_mesh
 from vdm.planning.plan import check_steps, plan_file
 from vdm.sampling.conditions import load_observed
 from vdm.sampling.preview import preview_config
-from vdm.training.checkpoints import check_ema, has_checkpoints
+from vdm.stored_config import from_record
+from vdm.training.compatibility import check_same_run, check_weights
 
 
 def check(config: ml_collections.ConfigDict, workdir: Path | None, mode: str) -> None:
@@ -87,8 +88,7 @@ def check_sampling(config: ml_collections.ConfigDict) -> None:
 def _check_base_model(config: ml_collections.ConfigDict) -> None:
     """Checks that the low-resolution model of a cascade fits this one."""
     path, resolution = config.cascade.base_checkpoint, config.data.resolution
-    # Files exported before frame_rate existed use frames as stored.
-    base = {"frame_rate": 0.0} | load_exported_config(Path(path))[0]["data"]
+    base = from_record(load_exported_config(Path(path))[0], path).data
     for field in ("data.channels", "data.condition", "data.frame_rate", "cascade.frameskip"):
         name, value = field.partition(".")[2], value_of(config, field)
         if base[name] != value:
@@ -128,8 +128,10 @@ def _check_evaluation(config: ml_collections.ConfigDict) -> None:
 def _check_checkpoint(config: ml_collections.ConfigDict, workdir: Path, mode: str) -> None:
     if mode in ("train", "export"):
         require(config, "checkpoint", not config.checkpoint, f"empty for --mode={mode}")
-    if mode != "train" or has_checkpoints(workdir):
-        check_ema(config, workdir)
+    if mode == "train":
+        check_same_run(config, workdir)
+    else:
+        check_weights(config, workdir)
 
 
 def _check_writable(folder: Path) -> None:

@@ -7,8 +7,8 @@ training. vdm/data/captions/encoded.py describes the output.
 import sys
 
 from absl import app, flags
-from ml_collections import config_flags
 
+import vdm.flags
 from vdm.data.captions.encoded import WORDS, TextEncoder, text_folder, write_text
 from vdm.data.datasets import check_name, open_reader
 
@@ -39,10 +39,10 @@ def encode_data_set(config, batch_size: int = 64):
     return folder, write_text(folder, captions, encoder, batch_size)
 
 
-def main(_: list[str]) -> None:
+def main(config) -> None:
     """Encodes the captions and prints the output folder."""
     try:
-        folder, count = encode_data_set(flags.FLAGS.config, flags.FLAGS.batch_size)
+        folder, count = encode_data_set(config, flags.FLAGS.batch_size)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
@@ -50,7 +50,6 @@ def main(_: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    config_flags.DEFINE_config_file("config", None, "Configuration file, as in vdm.main.")
     flags.DEFINE_integer("batch_size", 64, "Captions per call of the model.", lower_bound=1)
-    flags.mark_flag_as_required("config")
-    app.run(main)
+    flags.adopt_module_key_flags(vdm.flags)
+    app.run(main, flags_parser=vdm.flags.parse)

@@ -1,6 +1,6 @@
 """Figure 4 of the paper: autoregressive extension by replacement and by reconstruction guidance.
 
-    python -m vdm.evaluation.figure4 --config=FILE --workdir=DIR [--config.a.b=value]
+    python -m vdm.evaluation.figure4 --workdir=DIR [--config=NAME --config.a.b=value]
 
 Writes videos of config.extend.num_frames frames, by both methods, to DIR/figure4.
 """
@@ -10,15 +10,17 @@ from pathlib import Path
 import ml_collections
 import numpy as np
 from absl import app, flags
-from ml_collections import config_flags
 
+import vdm.flags
 from vdm.checks import check_task, validate
+from vdm.parallel import connect_flags
 from vdm.parallel.mesh import make_mesh, sharded_params
 from vdm.parallel.messages import is_first_process
-from vdm.parallel.processes import ConnectOptions, Processes
+from vdm.parallel.processes import Processes
 from vdm.sampling.generate import make_generator
 from vdm.sampling.write import write_samples
-from vdm.training.checkpoints import check_ema, load_ema
+from vdm.training.checkpoints import load_ema
+from vdm.training.compatibility import check_weights
 from vdm.video.display import gif_bytes, labelled_contact_sheet, mp4_bytes, video_grid
 
 METHODS = ("replacement", "reconstruction")
@@ -72,16 +74,18 @@ def write_figure4(config: ml_collections.ConfigDict, params: dict, folder: Path)
     return picture
 
 
-def main(_: list[str]) -> None:
+def main(config: ml_collections.ConfigDict) -> None:
     """Writes the figure and prints its path."""
-    config, workdir = flags.FLAGS.config, Path(flags.FLAGS.workdir)
     config.sample.update(task="extend")
     processes = Processes()
     try:
-        processes.connect(ConnectOptions(), preemptible=False)
+        workdir = vdm.flags.workdir()
+        if workdir is None:
+            raise ValueError("--workdir is required")
+        processes.connect(connect_flags.connect_options(), preemptible=False)
         validate(config)
         check_task(config)
-        check_ema(config, workdir)
+        check_weights(config, workdir)
         picture = write_figure4(config, load_ema(config, workdir)[0], workdir / "figure4")
     except (ValueError, OSError) as error:
         processes.fail(str(error), 1)
@@ -90,7 +94,6 @@ def main(_: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    config_flags.DEFINE_config_file("config", None, "Configuration file, as for vdm.main.")
-    flags.DEFINE_string("workdir", None, "Folder of the run, as for vdm.main.")
-    flags.mark_flags_as_required(["config", "workdir"])
-    app.run(main)
+    flags.adopt_module_key_flags(vdm.flags)
+    flags.adopt_module_key_flags(connect_flags)
+    app.run(main, flags_parser=vdm.flags.parse)

@@ -5,7 +5,7 @@ import ml_collections
 import numpy as np
 from jax.sharding import Mesh
 
-from vdm.build import make_model
+from vdm.build import make_model, random_key
 from vdm.data.datasets import make_data_set
 from vdm.diffusion.loss import loss_at
 from vdm.parallel.mesh import batch_sharding, replicated, rounded_up
@@ -33,7 +33,7 @@ def held_out_loss(
     )
 
     def loss_of_video(params, index, example, bin_index, low, high):
-        key = jax.random.fold_in(jax.random.key(config.sample.seed), index)
+        key = jax.random.fold_in(random_key(config.sample.seed), index)
         log_snr_key, noise_key = jax.random.split(jax.random.fold_in(key, bin_index))
         log_snr = jax.random.uniform(log_snr_key, (1,), minval=low, maxval=high)
         condition = {name: value[None] for name, value in example.items()}

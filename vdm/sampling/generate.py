@@ -14,8 +14,7 @@ import ml_collections
 import numpy as np
 from jax.sharding import Mesh
 
-from vdm.build import make_denoiser, make_schedule
-from vdm.config import default_config
+from vdm.build import make_denoiser, make_schedule, random_key
 from vdm.diffusion.guidance import ReconstructionOptions
 from vdm.diffusion.samplers import sample
 from vdm.exported import load_exported, load_exported_config
@@ -24,6 +23,7 @@ from vdm.parallel.messages import gathered
 from vdm.parallel.rows import local_rows, rows_of, shard_rows
 from vdm.sampling.conditions import Indices, conditions, make_observed
 from vdm.sampling.tasks import TASKS
+from vdm.stored_config import from_record
 from vdm.video.pixels import from_uint8, to_uint8
 
 # (parameters, indices) -> uint8 videos [len(indices), frames, height, width, channels]
@@ -71,7 +71,7 @@ def make_draw(config: ml_collections.ConfigDict, mesh: Mesh) -> Callable[..., ja
     clips_after = config.diffusion.clip and settings.reconstruction_clip == "after"
 
     def draw(params, indices, block, condition, observation):
-        of_sample = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(settings.seed), indices)
+        of_sample = jax.vmap(jax.random.fold_in, (None, 0))(random_key(settings.seed), indices)
         guided = observation is not None and settings.conditioning == "reconstruction"
         clip = False if guided and clips_after else None
 
@@ -137,13 +137,8 @@ def _make_base_generator(
 ) -> Callable[[np.ndarray], np.ndarray]:
     """Returns a function from indices to samples of a cascade's low-resolution model."""
     path = Path(config.cascade.base_checkpoint)
-    saved, _ = load_exported_config(path)
-    for field in ("channel_multipliers", "attention_resolutions"):  # lists in JSON
-        saved["model"][field] = tuple(saved["model"][field])
-    saved["model"]["remat"] = config.model.remat  # changes memory, and no number
-    # The defaults fill in fields that are newer than the checkpoint.
-    base_config = default_config()
-    base_config.update(saved)
+    base_config = from_record(load_exported_config(path)[0], path)
+    base_config.model.remat = config.model.remat  # changes memory, and no number
     for field in ("seed", "batch_size", "label", "caption"):
         base_config.sample[field] = config.sample[field]
     base = make_generator(base_config, mesh)

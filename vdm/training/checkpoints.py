@@ -1,9 +1,7 @@
 """Checkpoints of a workdir, through Orbax, and the configuration that identifies their model."""
 
 import contextlib
-import json
 import shutil
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
@@ -14,76 +12,15 @@ from jax.sharding import Mesh
 
 from vdm.build import init_params
 from vdm.exported import load_exported, load_exported_config
-from vdm.files import write_text
 from vdm.parallel.mesh import make_mesh, param_shardings
 from vdm.parallel.messages import all_processes, is_first_process, wait_for_all
 from vdm.parallel.processes import CheckpointNotSaved, first_line
 from vdm.training.state import TrainState
 
-# A resumed run may change these fields of config.model, as they leave the parameters' shapes and
-# meaning unchanged.
-_FREE_MODEL_FIELDS = ("dropout", "condition_dropout", "remat", "dtype")
-
-
-def check_same_model(
-    config: ml_collections.ConfigDict, saved: Mapping[str, Mapping], name: str | Path
-) -> None:
-    """Checks that a checkpoint belongs to the model of a configuration.
-
-    Args:
-      config: the configuration of this run.
-      saved: the checkpoint's configuration, as nested dicts.
-      name: the checkpoint's name in the error message.
-
-    Raises:
-      ValueError: it was trained with a different model; the message names the first field.
-    """
-    current = json.loads(config.to_json_best_effort())
-    fields = [("model", field) for field in config.model if field not in _FREE_MODEL_FIELDS]
-    fields += [("diffusion", "target"), ("data", "channels")]
-    for section, field in fields:
-        ours, theirs = current[section][field], saved.get(section, {}).get(field)
-        if ours != theirs:
-            raise ValueError(
-                f"{name} was trained with a different model: its config.{section}.{field} is "
-                f"{theirs!r}, and this configuration has {ours!r}"
-            )
-
-
-def load_config(workdir: Path) -> dict | None:
-    """Returns the configuration of a workdir's last training run, or None if there is none."""
-    try:
-        return json.loads((workdir / "config.json").read_text())
-    except FileNotFoundError:
-        return None
-
-
-def save_config(workdir: Path, config: ml_collections.ConfigDict) -> None:
-    """Writes the configuration to WORKDIR/config.json."""
-    write_text(workdir / "config.json", config.to_json_best_effort(indent=2) + "\n")
-
 
 def has_checkpoints(workdir: Path) -> bool:
     """Returns whether a workdir has a finished checkpoint; writes nothing."""
     return any(path.name.isdecimal() for path in (workdir / "checkpoints").glob("*"))
-
-
-def check_ema(config: ml_collections.ConfigDict, workdir: Path) -> None:
-    """Checks that `load_ema` has parameters to load, and that they belong to this model.
-
-    Raises:
-      FileNotFoundError: the file config.checkpoint does not exist.
-      ValueError: the workdir has no checkpoint, or a checkpoint of a different model.
-    """
-    if config.checkpoint:
-        saved, _ = load_exported_config(Path(config.checkpoint))
-        check_same_model(config, saved, config.checkpoint)
-    elif has_checkpoints(workdir):
-        check_same_model(config, load_config(workdir) or {}, f"the checkpoint in {workdir}")
-    else:
-        raise ValueError(
-            f"no checkpoint in {workdir}: train first, or give --config.checkpoint=FILE.safetensors"
-        )
 
 
 def load_ema(config: ml_collections.ConfigDict, workdir: Path) -> tuple[dict, int]:

@@ -19,7 +19,9 @@ from vdm.parallel.messages import is_first_process
 from vdm.parallel.preemption import PreemptionNotice
 from vdm.parallel.processes import RESUME_HINT, Preempted
 from vdm.parallel.rows import local_rows, shard_batch
-from vdm.training.checkpoints import Checkpoints, abstract_on, save_config
+from vdm.stored_config import save_run_config
+from vdm.training.checkpoints import Checkpoints, abstract_on
+from vdm.training.compatibility import check_same_run
 from vdm.training.state import TrainState, init_state
 from vdm.training.step import make_train_step
 from vdm.training.trackers import StepTimer, Trackers, progress_line
@@ -55,6 +57,7 @@ def train(config: ml_collections.ConfigDict, workdir: Path, *, preview: Preview)
     # ---- Checks: before anything is written.
     mesh = make_mesh(config)
     check_divides(mesh, training.batch_size, "training.batch_size", training.accumulate)
+    check_same_run(config, workdir)
     source = make_data_set(config, "train")
 
     # ---- State: restored, or new.
@@ -62,11 +65,12 @@ def train(config: ml_collections.ConfigDict, workdir: Path, *, preview: Preview)
     abstract_state = abstract_on(mesh, jax.eval_shape(initial))
     if is_first_process():
         workdir.mkdir(parents=True, exist_ok=True)
-        save_config(workdir, config)
     checkpoints = Checkpoints(workdir, training.keep_checkpoints)
     state = checkpoints.restore(abstract_state)
     if state is None:
         state = jax.jit(initial, out_shardings=param_shardings(mesh, abstract_state))()
+    if is_first_process():
+        save_run_config(workdir, config)
     first_step = int(state.step)
     print(
         f"{count_parameters(state.params):,} parameters on {mesh.size} "

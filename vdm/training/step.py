@@ -9,7 +9,7 @@ import ml_collections
 import optax
 from jax.sharding import Mesh
 
-from vdm.build import make_model, make_schedule
+from vdm.build import make_model, make_schedule, random_key
 from vdm.diffusion.loss import draw_noise, loss_given
 from vdm.parallel.mesh import batch_sharding, param_shardings, with_sharded_gradient
 from vdm.parallel.rows import micro_batches
@@ -78,7 +78,7 @@ def make_train_step(
 
     def step(state: TrainState, batch: Mapping[str, jax.Array]) -> TrainState:
         # Initialisation uses the key itself; steps use keys folded from it.
-        key = jax.random.fold_in(jax.random.key(config.seed), state.step)
+        key = jax.random.fold_in(random_key(config.seed), state.step)
         loss_value, gradient = loss_and_gradient(state.params, batch, key)
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)

@@ -1,0 +1,132 @@
+"""Where a configuration comes from, its overrides, and what is wrong with one."""
+
+import json
+import re
+from pathlib import Path
+
+import ml_collections
+import pytest
+
+from vdm.configuration import available, find_file, load_file, page, resolve, split_overrides
+from vdm.exported import export
+from vdm.stored_config import fields_of, from_record, load_run_config, save_run_config
+
+
+@pytest.fixture
+def saved(tiny_config, tmp_path):
+    """A workdir with a configuration that differs from all files."""
+    tiny_config.model.channel_multipliers = (3, 5)
+    tiny_config.data.path = "~/videos"
+    save_run_config(tmp_path, tiny_config)
+    return tmp_path
+
+
+def test_a_name_is_found_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert find_file("bair") == find_file("bair.py") == find_file("configs/bair.py")
+    assert resolve("bair", None, {}).data.name == "bair_robot_pushing_small"
+    Path("bair.py").write_text("")
+    assert find_file("bair.py") == Path("bair.py")
+
+
+@pytest.mark.parametrize("name", available())
+def test_json_keeps_every_configuration(name):
+    config = load_file(find_file(name))
+    again = from_record(json.loads(config.to_json_best_effort()), name)
+    assert fields_of(again) == fields_of(config)
+
+
+def test_the_run_of_a_workdir_needs_no_file(saved):
+    config = resolve(None, saved, {"model.dropout": "0.5"})
+    assert config.model.channel_multipliers == (3, 5) and config.model.dropout == 0.5
+    assert config.data.path == str(Path.home() / "videos")
+
+
+def test_an_exported_file_has_precedence_over_the_workdir(saved, tiny_config, tmp_path):
+    tiny_config.model.head_dim = 4
+    export(tmp_path / "model.safetensors", {}, tiny_config, 1)
+    overrides = {"checkpoint": str(tmp_path / "model.safetensors"), "sample.seed": "5"}
+    config = resolve(None, saved, overrides)
+    assert (config.model.head_dim, config.sample.seed) == (4, 5)
+
+
+def test_a_record_of_another_version(tiny_config):
+    record = json.loads(tiny_config.to_json_best_effort())
+    del record["data"]["frame_rate"]
+    record["model"]["head_dim"] = 2
+    record["model"]["folding"] = "dense"
+    config = from_record(record, "an old file")
+    assert (config.data.frame_rate, config.model.head_dim) == (0.0, 2)
+    assert "folding" not in config.model
+
+
+def test_overrides_as_people_type_them():
+    rest, overrides = split_overrides(
+        [
+            *("vdm", "--config.model.channel_multipliers=(1,2)", "--mode=sample"),
+            *("--config.sample.label", "-1", "--config.data.augment_flip"),
+            *("--noconfig.diffusion.clip", "--config.seed=3"),
+            *("--config.model.channel_multipliers=(4,)", "--config=bair"),
+        ]
+    )
+    assert rest == ["vdm", "--mode=sample", "--config=bair"]
+    config = resolve("bair", None, overrides)
+    assert config.model.channel_multipliers == (4,)
+    assert (config.sample.label, config.seed, config.sample.seed) == (-1, 3, 0)
+    assert config.data.augment_flip is True and config.diffusion.clip is False
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("def get_config(:", r"broken.py, line 1: SyntaxError: "),
+        ("def get_config():\n    import vdm.nowhere", r"line 2: ModuleNotFoundError: .*nowhere"),
+        ("def get_config():\n    return 1 / 0", r"broken.py, line 2: ZeroDivisionError: "),
+        ("config = 3", r"broken.py: AttributeError: .*get_config"),
+        ("def get_config():\n    return {}", r"returns dict, not a ConfigDict"),
+        (
+            "import ml_collections\ndef get_config():\n    return ml_collections.ConfigDict()",
+            r"broken.py: the configuration lacks cascade.base_checkpoint",
+        ),
+    ],
+)
+def test_names_the_line_of_a_broken_file(tmp_path, content, message):
+    (tmp_path / "broken.py").write_text(content)
+    with pytest.raises(ValueError, match=message):
+        resolve(str(tmp_path / "broken.py"), None, {})
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"model.base_chanels": "8"}, r"did you mean config\.model\.base_channels\?"),
+        ({"wholly": "8"}, r"config\.wholly does not exist"),
+        ({"model.base_channels": "many"}, r"config\.model\.base_channels=many"),
+        ({"model.channel_multipliers": "(1,"}, r"config\.model\.channel_multipliers"),
+    ],
+)
+def test_names_a_wrong_override(overrides, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        resolve("bair", None, overrides)
+    assert "\n" not in str(caught.value)
+
+
+def test_lists_what_there_is(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no configuration file nope.py; .* bair, folder"):
+        resolve("nope.py", None, {})
+    with pytest.raises(ValueError, match=r"--config is required, since .* holds no run"):
+        resolve(None, tmp_path, {})
+
+
+@pytest.mark.parametrize("content", [b"", b'{"model": {', b"\xff\xfe", b"[]", b'{"model": 3}'])
+def test_names_a_damaged_configuration_of_a_run(tmp_path, content):
+    (tmp_path / "config.json").write_bytes(content)
+    with pytest.raises(ValueError, match=r"config\.json "):
+        load_run_config(tmp_path)
+
+
+def test_the_page_has_the_value_of_every_field():
+    config = resolve("kinetics600", None, {"sample.caption": "'a # b'"})
+    lines = re.findall(r"^config\.(\S+) = (.*?)(?:  # .+)?$", page(config), re.MULTILINE)
+    assert {name: repr(value) for name, value in fields_of(config).items()} == dict(lines)
+    assert isinstance(config, ml_collections.ConfigDict)

@@ -1,0 +1,179 @@
+"""The configuration of a command: of a file, a run or an exported file, with overrides on top."""
+
+import difflib
+import importlib.util
+import inspect
+import re
+import traceback
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import ml_collections
+from absl import flags
+from ml_collections import config_flags
+
+import vdm
+from vdm.config import default_config
+from vdm.exported import load_exported_config
+from vdm.stored_config import fields_of, from_record, load_run_config, set_field
+
+_OVERRIDE = re.compile(r"--?(no)?config\.([^=]+)(=.*)?", re.DOTALL)
+# The folder of the repository, or of an installed package.
+_FOLDERS = [Path(vdm.__file__).parent / "configs", Path(vdm.__file__).parents[1] / "configs"]
+
+
+def available() -> list[str]:
+    """Returns the names of the configurations that come with the package."""
+    return sorted({path.stem for folder in _FOLDERS for path in folder.glob("[!_]*.py")})
+
+
+def split_overrides(argv: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """Splits arguments into other arguments and {field: text} of --config.FIELD=TEXT.
+
+    Also takes '--config.FIELD TEXT', and for a boolean '--config.FIELD' and '--noconfig.FIELD'. Of
+    a field given twice, the last counts.
+    """
+    rest: list[str] = []
+    overrides: dict[str, str] = {}
+    remaining = list(flags.FLAGS.read_flags_from_files(list(argv), force_gnu=False))
+    while remaining:
+        argument = remaining.pop(0)
+        match = _OVERRIDE.fullmatch(argument)
+        if match is None:
+            rest.append(argument)
+            continue
+        negated, field, text = match.groups()
+        if text is None and not negated and remaining and not remaining[0].startswith("--"):
+            text = "=" + remaining.pop(0)
+        overrides[field] = text[1:] if text is not None else str(not negated).lower()
+    return rest, overrides
+
+
+def resolve(
+    name: str | None, workdir: Path | None, overrides: Mapping[str, str]
+) -> ml_collections.ConfigDict:
+    """Returns the configuration of a command.
+
+    It comes from the file `name`; or else from the exported file that config.checkpoint is set to;
+    or else from the run in the workdir. Overrides are put on top. '~' in paths is expanded.
+
+    Args:
+      name: path of a file, or the name of a configuration in configs/; None if not given.
+      workdir: folder of the run, None if not given.
+      overrides: {'section.field': text}.
+
+    Raises:
+      ValueError, OSError: the message names the file or the field.
+    """
+    saved = None if workdir is None else load_run_config(workdir)
+    if name is not None:
+        config = load_file(find_file(name))
+    elif "checkpoint" in overrides:
+        path = Path(overrides["checkpoint"]).expanduser()
+        config = from_record(load_exported_config(path)[0], path)
+    elif saved is not None:
+        config = saved
+    else:
+        where = f"{workdir} holds no run" if workdir else "there is no --workdir of a run"
+        raise ValueError(f"--config is required, since {where}; configs/ has {_listed()}")
+    return _expanded(override(config, overrides))
+
+
+def find_file(name: str) -> Path:
+    """Returns the path of a configuration file, given by path, or by its name in configs/.
+
+    Raises:
+      FileNotFoundError: there is no such file; the message lists configs/.
+    """
+    path = Path(name).expanduser()
+    if path.is_file():
+        return path
+    if str(path.parent) in (".", "configs"):
+        for folder in _FOLDERS:
+            if (folder / f"{path.stem}.py").is_file():
+                return folder / f"{path.stem}.py"
+    raise FileNotFoundError(f"no configuration file {name}; configs/ has {_listed()}")
+
+
+def load_file(path: Path) -> ml_collections.ConfigDict:
+    """Returns the result of `get_config` in a Python file.
+
+    Raises:
+      ValueError: the file or its function raises an error, or returns other fields than
+        `vdm.config.default_config`.
+    """
+    spec = importlib.util.spec_from_file_location("configuration_file", path)
+    if spec is None or spec.loader is None:
+        raise ValueError(f"{path} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        config = module.get_config()
+    except Exception as error:  # It may raise any exception.
+        raise ValueError(f"{_place(error, path)}: {type(error).__name__}: {error}") from error
+    if not isinstance(config, ml_collections.ConfigDict):
+        raise ValueError(f"{path}: get_config() returns {type(config).__name__}, not a ConfigDict")
+    expected, found = set(fields_of(default_config())), set(fields_of(config))
+    if wrong := sorted(expected ^ found):
+        verb = "lacks" if wrong[0] in expected else "has an unknown field"
+        raise ValueError(f"{path}: the configuration {verb} {wrong[0]} (vdm/config.py)")
+    return config
+
+
+def override(
+    config: ml_collections.ConfigDict, overrides: Mapping[str, str]
+) -> ml_collections.ConfigDict:
+    """Returns a configuration with fields set from text, by the types of their defaults.
+
+    Raises:
+      ValueError: a field does not exist, or its text has another type.
+    """
+    known = [*fields_of(config), *config]
+    for field in overrides:
+        if field not in known:
+            close = difflib.get_close_matches(field, known, 1)
+            hint = f"did you mean config.{close[0]}?" if close else "vdm/config.py lists all fields"
+            raise ValueError(f"config.{field} does not exist: {hint}")
+    values = flags.FlagValues()
+    argv = [f"--config.{field}={text}" for field, text in overrides.items()]
+    config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=argv)
+    try:
+        values(["", *argv])
+    except flags.Error as error:
+        raise ValueError(str(error).strip().splitlines()[0]) from error
+    return values["config"].value
+
+
+def page(config: ml_collections.ConfigDict) -> str:
+    """Returns the page of fields, vdm/config.py, with the values of a configuration."""
+    values, sections, lines = fields_of(config), {"config": ""}, []
+    for line in inspect.getsource(default_config).splitlines():
+        line = line.strip()
+        if section := re.match(r"config\.(\w+) = (\w+) = ", line):
+            sections[section[2]] = f"{section[1]}."
+        elif field := re.match(r"(\w+)\.(\w+) = [^#]*", line):
+            name = sections[field[1]] + field[2]
+            lines.append(f"config.{name} = {values[name]!r}  {line[field.end() :]}".rstrip())
+        elif line.startswith("#") or not line:
+            lines.append(line)
+    return "\n".join(lines).strip()
+
+
+def _expanded(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    for field, value in fields_of(config).items():
+        if isinstance(value, str) and value.startswith("~"):
+            set_field(config, field, str(Path(value).expanduser()))
+    return config
+
+
+def _place(error: Exception, path: Path) -> str:
+    """Returns the file, and the line that raised an error if it is of the file."""
+    if isinstance(error, SyntaxError):
+        return f"{error.filename}, line {error.lineno}"
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if frame.filename == str(path)]
+    return f"{path}, line {lines[-1]}" if lines else str(path)
+
+
+def _listed() -> str:
+    return ", ".join(available())

@@ -1,0 +1,42 @@
+"""Flags that commands share: the configuration and the workdir."""
+
+import sys
+from pathlib import Path
+
+import ml_collections
+from absl import flags
+
+from vdm.configuration import available, resolve, split_overrides
+from vdm.parallel.processes import first_line
+
+_CONFIG = flags.DEFINE_string(
+    "config",
+    None,
+    f"Configuration: a Python file, or {', '.join(available())}. Default: that of the run in "
+    "WORKDIR, or of the file in config.checkpoint. --config.section.field=value overrides a field; "
+    "all fields are in vdm/config.py.",
+)
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Folder of the run: checkpoints, metrics, samples and results."
+)
+
+
+def parse(argv: list[str]) -> ml_collections.ConfigDict:
+    """Parses a command line and returns its configuration.
+
+    If it is invalid, prints a one-line error and exits with status 2.
+    """
+    try:
+        argv, overrides = split_overrides(argv)
+        rest = flags.FLAGS(argv)
+        if len(rest) > 1:
+            raise flags.Error(f"unexpected argument {rest[1]!r}")
+        return resolve(_CONFIG.value, workdir(), overrides)
+    except (flags.Error, ValueError, OSError) as error:
+        print(f"error: {first_line(error)}", file=sys.stderr)
+        sys.exit(2)
+
+
+def workdir() -> Path | None:
+    """Returns the folder of the run, None if --workdir is not given."""
+    return Path(_WORKDIR.value).expanduser() if _WORKDIR.value else None

@@ -1,0 +1,76 @@
+"""Configurations stored as JSON, in workdirs and in exported files."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import ml_collections
+
+from vdm.config import default_config
+from vdm.files import write_text
+
+_NAME = "config.json"
+_SECTION = (Mapping, ml_collections.ConfigDict)
+_REMEDY = "move it away, and give --config"
+
+
+def load_run_config(workdir: Path) -> ml_collections.ConfigDict | None:
+    """Returns the configuration of the run in a workdir, None if there is no run.
+
+    Raises:
+      ValueError: config.json is damaged.
+    """
+    path = workdir / _NAME
+    try:
+        return from_record(json.loads(path.read_text(encoding="utf-8")), path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is damaged: {error}; {_REMEDY}") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is damaged: it is no UTF-8 text; {_REMEDY}") from error
+
+
+def save_run_config(workdir: Path, config: ml_collections.ConfigDict) -> None:
+    """Writes the configuration of a run to WORKDIR/config.json."""
+    write_text(workdir / _NAME, config.to_json_best_effort(indent=2) + "\n")
+
+
+def from_record(record: object, source: str | Path) -> ml_collections.ConfigDict:
+    """Converts a configuration that was stored as JSON.
+
+    Fields that are newer than the record have their defaults, and fields that no longer exist are
+    ignored.
+
+    Raises:
+      ValueError: the record is not a configuration, or a value has the wrong type; the message
+        names `source`.
+    """
+    config = default_config()
+    if not isinstance(record, _SECTION) or not isinstance(record.get("model"), _SECTION):
+        raise ValueError(f"{source} holds no configuration")
+    stored = fields_of(record)
+    for field in fields_of(config).keys() & stored.keys():
+        value = stored[field]
+        try:
+            set_field(config, field, tuple(value) if isinstance(value, list) else value)
+        except TypeError as error:
+            raise ValueError(f"{source} has config.{field} {value!r}: {error}") from error
+    return config
+
+
+def fields_of(config: Mapping | ml_collections.ConfigDict) -> dict[str, object]:
+    """Returns {'section.field': value} of a configuration, or of its record."""
+    flat: dict[str, object] = {}
+    for name, value in config.items():
+        if isinstance(value, _SECTION):
+            flat |= {f"{name}.{field}": inner for field, inner in fields_of(value).items()}
+        else:
+            flat[name] = value
+    return flat
+
+
+def set_field(config: ml_collections.ConfigDict, field: str, value: object) -> None:
+    """Sets 'section.field' or 'field'. Raises TypeError if the value has another type."""
+    section, _, name = field.rpartition(".")
+    (config[section] if section else config)[name] = value

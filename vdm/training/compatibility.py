@@ -1,0 +1,91 @@
+"""Whether a configuration fits the run or the weights that it is used with."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import ml_collections
+
+from vdm.build import parameter_shapes
+from vdm.exported import load_exported_config
+from vdm.stored_config import fields_of, from_record, load_run_config
+from vdm.training.checkpoints import has_checkpoints
+
+# Of the sections below, a run may change these: they change neither the parameters nor the clips.
+_FREE = (
+    *("model.dropout", "model.condition_dropout", "model.remat", "model.dtype"),
+    *("data.path", "data.tfds_dir", "data.num_workers", "data.prefetch"),
+)
+_OF_MODEL = ("model", "diffusion.target", "data.channels", "data.condition")
+_OF_RUN = (*_OF_MODEL, "data", "diffusion", "training.optimizer")
+
+
+def check_same_run(config: ml_collections.ConfigDict, workdir: Path) -> None:
+    """Checks that a configuration can resume the run in a workdir, if there is one.
+
+    Raises:
+      ValueError: the model, the data, the diffusion or the optimizer differ; the message has all
+        differing fields.
+    """
+    saved = load_run_config(workdir)
+    if saved is None or not has_checkpoints(workdir):
+        return
+    if differences := _differences(config, saved, _OF_RUN):
+        raise ValueError(
+            f"the run in {workdir} was trained with other settings: {'; '.join(differences)}. "
+            "Resume it without --config, or choose another --workdir"
+        )
+
+
+def check_same_model(config: ml_collections.ConfigDict, saved: Mapping, name: str | Path) -> None:
+    """Checks that weights belong to the model of a configuration.
+
+    Args:
+      config: the configuration of this command.
+      saved: the configuration that the weights were trained with, or its record.
+      name: name of the weights in the error message.
+
+    Raises:
+      ValueError: the model differs; the message has all differing fields.
+    """
+    trained = from_record(saved, name)
+    differences = _differences(config, trained, _OF_MODEL)
+    if not differences and parameter_shapes(config) != parameter_shapes(trained):
+        # The resolution decides at which levels there is attention.
+        differences = _differences(config, trained, ("data",))
+    if differences:
+        raise ValueError(f"{name} was trained with a different model: {'; '.join(differences)}")
+
+
+def check_weights(config: ml_collections.ConfigDict, workdir: Path) -> None:
+    """Checks that there are weights to load, and that they belong to the model.
+
+    Raises:
+      FileNotFoundError: the file config.checkpoint does not exist.
+      ValueError: the workdir has no checkpoint, or the weights are of a different model.
+    """
+    if config.checkpoint:
+        saved, _ = load_exported_config(Path(config.checkpoint))
+        check_same_model(config, saved, config.checkpoint)
+    elif has_checkpoints(workdir):
+        trained = load_run_config(workdir)
+        if trained is None:
+            raise ValueError(f"{workdir} has checkpoints, and no config.json that describes them")
+        check_same_model(config, trained, f"the checkpoint in {workdir}")
+    else:
+        raise ValueError(
+            f"no checkpoint in {workdir}: train first, or give --config.checkpoint=FILE.safetensors"
+        )
+
+
+def _differences(
+    config: ml_collections.ConfigDict, trained: ml_collections.ConfigDict, parts: tuple[str, ...]
+) -> list[str]:
+    """Returns the differing fields of sections or fields, with both values, in words."""
+    ours, theirs = fields_of(config), fields_of(trained)
+    return [
+        f"its config.{field} is {theirs[field]!r}, and this configuration has {value!r}"
+        for field, value in ours.items()
+        if value != theirs[field]
+        and field not in _FREE
+        and any(field == part or field.startswith(f"{part}.") for part in parts)
+    ]
