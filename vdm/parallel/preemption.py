@@ -1,47 +1,76 @@
-"""Preemption: SIGTERM and the platform's notice, seen by all processes at the same step."""
+"""Signals and the platform's notice of preemption, seen by all processes at the same step."""
 
+import os
 import signal
+import sys
 import threading
+from types import FrameType
 from typing import Any
 
 import jax
 from jax.experimental import multihost_utils
 
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
 
 class PreemptionNotice:
-    """Listens for SIGTERM, which schedulers send some seconds before SIGKILL.
+    """Listens for SIGTERM, Ctrl-C, SIGHUP and a closed output, until the state can be saved.
 
-    With several processes, JAX listens instead: a notice to one process reaches all of them at the
-    same step (`multihost_utils.reached_preemption_sync_point`). Every process therefore has to call
-    `reached` after every step.
+    Schedulers send SIGTERM some seconds before SIGKILL. With several processes, JAX listens for it:
+    a notice to one process reaches all of them at the same step
+    (`multihost_utils.reached_preemption_sync_point`), and the other signals are passed on as
+    SIGTERM. Every process therefore has to call `reached` after every step. A second Ctrl-C ends
+    the process at once.
     """
 
     def __init__(self) -> None:
+        self.cause = "preempted"
         self._received = False
-        self._previous_handler: Any = None
+        self._previous_handlers: dict[signal.Signals, Any] = {}
 
     def listen(self) -> None:
-        """Replaces the handler of SIGTERM, so that the signal no longer ends the process.
+        """Replaces the handlers of signals, so that they no longer end the process.
 
         Called after the first step: before it there is nothing to save, and Python handles no
         signals during compilation, which may outlast the grace period.
         """
-        in_main_thread = threading.current_thread() is threading.main_thread()
-        if in_main_thread and not jax.distributed.is_initialized():
-            self._previous_handler = signal.signal(signal.SIGTERM, self._receive)
+        if threading.current_thread() is not threading.main_thread():
+            return
+        for number in _SIGNALS:
+            if number != signal.SIGTERM or not jax.distributed.is_initialized():
+                self._previous_handlers[number] = signal.signal(number, self._receive)
 
     def reached(self, step: int) -> bool:
         """Returns whether to save the state after this step and exit."""
         return multihost_utils.reached_preemption_sync_point(step) or self._received
 
+    def report(self, line: str) -> None:
+        """Prints a line; if nobody reads the output any more, that is a notice, too."""
+        try:
+            print(line, flush=True)
+        except BrokenPipeError:
+            sys.stdout = open(os.devnull, "w")  # noqa: SIM115  open until the process ends
+            self._receive_from("the output was closed")
+
     def __enter__(self) -> "PreemptionNotice":
         return self
 
     def __exit__(self, *_) -> None:
-        """Restores the previous handler of SIGTERM."""
-        if self._previous_handler is not None:
-            signal.signal(signal.SIGTERM, self._previous_handler)
-            self._previous_handler = None
+        """Restores the previous handlers."""
+        for number, handler in self._previous_handlers.items():
+            signal.signal(number, handler)
+        self._previous_handlers.clear()
 
-    def _receive(self, *_) -> None:
-        self._received = True
+    def _receive(self, number: int, _: FrameType | None) -> None:
+        if number == signal.SIGINT:
+            # From C++ too, where Python would not handle it.
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+        cause = {signal.SIGINT: "interrupted", signal.SIGHUP: "the terminal was closed"}
+        self._receive_from(cause.get(signal.Signals(number), self.cause))
+
+    def _receive_from(self, cause: str) -> None:
+        self.cause = cause
+        if jax.distributed.is_initialized():
+            os.kill(os.getpid(), signal.SIGTERM)
+        else:
+            self._received = True

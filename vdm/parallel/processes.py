@@ -113,7 +113,7 @@ class Processes:
             work()
             self.finish()
         except KeyboardInterrupt:
-            self.fail(f"interrupted; {RESUME_HINT}", 130)
+            self.fail("interrupted", 130)
         except Preempted as notice:
             self._exit("" if self._index else str(notice), Preempted.STATUS)
         except CheckpointNotSaved as error:  # at once: Orbax's threads would print more errors

@@ -15,12 +15,20 @@ from vdm.exported import load_exported, load_exported_config
 from vdm.parallel.mesh import make_mesh, param_shardings
 from vdm.parallel.messages import all_processes, is_first_process, wait_for_all
 from vdm.parallel.processes import CheckpointNotSaved, first_line
+from vdm.training.digests import digests_of
 from vdm.training.state import TrainState
 
 
 def has_checkpoints(workdir: Path) -> bool:
-    """Returns whether a workdir has a finished checkpoint; writes nothing."""
-    return any(path.name.isdecimal() for path in (workdir / "checkpoints").glob("*"))
+    """Returns whether a workdir has a finished checkpoint; writes nothing.
+
+    Raises:
+      NotADirectoryError: WORKDIR/checkpoints is a file.
+    """
+    folder = workdir / "checkpoints"
+    if folder.is_file():
+        raise NotADirectoryError(f"{folder} is a file, and must be a folder")
+    return any(path.name.isdecimal() for path in folder.glob("*"))
 
 
 def load_ema(config: ml_collections.ConfigDict, workdir: Path) -> tuple[dict, int]:
@@ -38,7 +46,7 @@ def load_ema(config: ml_collections.ConfigDict, workdir: Path) -> tuple[dict, in
         path = Path(config.checkpoint)
         return load_exported(path), load_exported_config(path)[1]
     abstract = jax.eval_shape(partial(init_params, config))
-    checkpoints = Checkpoints(workdir)
+    checkpoints = Checkpoints(workdir, read_only=True)
     try:
         return checkpoints.restore_ema(abstract_on(make_mesh(config), abstract))
     finally:
@@ -46,20 +54,30 @@ def load_ema(config: ml_collections.ConfigDict, workdir: Path) -> tuple[dict, in
 
 
 class Checkpoints:
-    """The checkpoints of a workdir, each with two items: 'ema', and the 'rest' of the state.
+    """The checkpoints of a workdir: 'ema', the 'rest' of the state, and the 'digests' of both.
 
     Saving is asynchronous: the state is copied to the host, and written while training continues.
-    Unfinished checkpoints of a killed process are ignored. If the newest one is damaged, the one
-    before it is restored, and a message is printed. Every process has to make the calls, in the
-    same order.
+    Unfinished checkpoints of a killed process are ignored. If the newest one is damaged, which its
+    digests show, the one before it is restored, and a message is printed. Every process has to make
+    the calls, in the same order.
     """
 
-    def __init__(self, workdir: Path, keep: int = 1):
-        """Opens WORKDIR/checkpoints, created if missing; saving keeps the newest `keep`."""
+    def __init__(self, workdir: Path, keep: int = 1, *, read_only: bool = False):
+        """Opens WORKDIR/checkpoints.
+
+        Args:
+          workdir: folder of the run.
+          keep: number of newest checkpoints that saving keeps.
+          read_only: whether to change nothing, so that a training may write at the same time;
+            otherwise the folder is created, and unfinished checkpoints are deleted.
+        """
         self._manager = ocp.CheckpointManager(
             (workdir / "checkpoints").absolute(),
             options=ocp.CheckpointManagerOptions(
-                max_to_keep=keep, cleanup_tmp_directories=True, create=True
+                max_to_keep=keep,
+                cleanup_tmp_directories=not read_only,
+                create=not read_only,
+                read_only=read_only,
             ),
         )
 
@@ -72,13 +90,14 @@ class Checkpoints:
         step = int(state.step)
         if step in self._manager.all_steps():
             return
+        items = {"ema": state.ema_params, "rest": _without_ema(state)}
+        saved = {name: ocp.args.StandardSave(item) for name, item in items.items()}
+        digests = {name: digests_of(item) for name, item in items.items()}
         with self._as_not_saved():
             self._manager.save(
                 step,
-                args=ocp.args.Composite(
-                    ema=ocp.args.StandardSave(state.ema_params),
-                    rest=ocp.args.StandardSave(_without_ema(state)),
-                ),
+                args=ocp.args.Composite(**saved, digests=ocp.args.JsonSave(digests)),
+                force=True,  # also where a folder of a later step is in the way
             )
 
     def raise_failures(self) -> None:
@@ -98,11 +117,8 @@ class Checkpoints:
         Raises:
           OSError: all checkpoints are damaged.
         """
-        args = ocp.args.Composite(
-            ema=ocp.args.StandardRestore(abstract_state.ema_params),
-            rest=ocp.args.StandardRestore(_without_ema(abstract_state)),
-        )
-        restored, step, damaged = self._newest_readable(args)
+        items = {"ema": abstract_state.ema_params, "rest": _without_ema(abstract_state)}
+        restored, step, damaged = self._newest_readable(items)
         if step is None:
             return None
         if damaged:
@@ -126,8 +142,7 @@ class Checkpoints:
           FileNotFoundError: the workdir has no checkpoint.
           OSError: all checkpoints are damaged.
         """
-        args = ocp.args.Composite(ema=ocp.args.StandardRestore(abstract_params))
-        restored, step, _ = self._newest_readable(args)
+        restored, step, _ = self._newest_readable({"ema": abstract_params})
         if step is None:
             raise FileNotFoundError(f"no checkpoint in {self._manager.directory}")
         return restored["ema"], step
@@ -142,23 +157,38 @@ class Checkpoints:
             self._manager.wait_until_finished()
         self._manager.close()
 
-    def _newest_readable(self, args: ocp.args.Composite):
+    def _newest_readable(self, items: dict):
         """Returns (restored items, step, newer damaged steps); (None, None, []) if none exists."""
         damaged: list[int] = []
-        for step in sorted(self._manager.all_steps(), reverse=True):
-            restored, failure = None, None
+        while remaining := set(self._manager.all_steps()) - set(damaged):
+            step, restored, failure = max(remaining), None, None
             try:
-                restored = self._manager.restore(step, args=args)
+                restored = self._restore(step, items)
             except Exception as error:  # Orbax and TensorStore raise many types on damaged files.
                 failure = error
             if all_processes(failure is None):
                 return restored, step, damaged
+            if not all_processes((Path(self._manager.directory) / str(step)).exists()):
+                self._manager.reload()  # deleted meanwhile, by a training that has a newer one
+                continue
             reason = _short(failure) if failure else "another process cannot read it"
             print(f"the checkpoint of step {step} is damaged: {reason}", flush=True)
             damaged.append(step)
         if damaged:
             raise OSError(f"all checkpoints in {self._manager.directory} are damaged: {damaged}")
         return None, None, damaged
+
+    def _restore(self, step: int, items: dict) -> dict:
+        args = {name: ocp.args.StandardRestore(item) for name, item in items.items()}
+        restored = self._manager.restore(
+            step, args=ocp.args.Composite(**args, digests=ocp.args.JsonRestore())
+        )
+        for name in items:
+            found, saved = digests_of(restored[name]), restored["digests"][name]
+            for path in found.keys() | saved.keys():
+                if found.get(path) != saved.get(path):
+                    raise ValueError(f"{name}{path} does not have its digest")
+        return {name: restored[name] for name in items}
 
     @contextlib.contextmanager
     def _as_not_saved(self):

@@ -10,9 +10,10 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
+from jax.sharding import Mesh
 
 from vdm.build import count_parameters
-from vdm.data.batches import Batches
+from vdm.data.batches import Batches, DataSet
 from vdm.data.datasets import make_data_set
 from vdm.parallel.mesh import check_divides, make_mesh, param_shardings
 from vdm.parallel.messages import is_first_process
@@ -22,6 +23,7 @@ from vdm.parallel.rows import local_rows, shard_batch
 from vdm.stored_config import save_run_config
 from vdm.training.checkpoints import Checkpoints, abstract_on
 from vdm.training.compatibility import check_same_run
+from vdm.training.lock import RunLock
 from vdm.training.state import TrainState, init_state
 from vdm.training.step import make_train_step
 from vdm.training.trackers import StepTimer, Trackers, progress_line
@@ -48,23 +50,36 @@ def train(config: ml_collections.ConfigDict, workdir: Path, *, preview: Preview)
 
     Raises:
       LossNotFinite: the loss or the gradient is not finite; the last good checkpoint is kept.
-      Preempted: SIGTERM or the platform's notice arrived; the state is saved.
-      OSError: a checkpoint cannot be saved (CheckpointNotSaved), or none can be read.
+      Preempted: a signal or the platform's notice arrived; the state is saved.
+      OSError: another training uses the workdir (WorkdirInUse), a checkpoint cannot be saved
+        (CheckpointNotSaved), or none can be read.
       ValueError: the batch does not divide over the devices, or the data set is unknown.
     """
+    # Checks, before anything is written.
     training = config.training
-
-    # ---- Checks: before anything is written.
     mesh = make_mesh(config)
     check_divides(mesh, training.batch_size, "training.batch_size", training.accumulate)
     check_same_run(config, workdir)
     source = make_data_set(config, "train")
+    if is_first_process():
+        workdir.mkdir(parents=True, exist_ok=True)
+    with RunLock(workdir, enabled=is_first_process()) as lock:
+        _train(config, workdir, mesh, source, preview, lock)
+
+
+def _train(
+    config: ml_collections.ConfigDict,
+    workdir: Path,
+    mesh: Mesh,
+    source: DataSet,
+    preview: Preview,
+    lock: RunLock,
+) -> None:
+    training = config.training
 
     # ---- State: restored, or new.
     initial = partial(init_state, config)
     abstract_state = abstract_on(mesh, jax.eval_shape(initial))
-    if is_first_process():
-        workdir.mkdir(parents=True, exist_ok=True)
     checkpoints = Checkpoints(workdir, training.keep_checkpoints)
     state = checkpoints.restore(abstract_state)
     if state is None:
@@ -120,20 +135,21 @@ def train(config: ml_collections.ConfigDict, workdir: Path, *, preview: Preview)
 
             # -- Log
             if is_logged or is_saved:
-                metrics = _mean_metrics(state, training.log_every)
+                metrics = _mean_metrics(state)
             if is_logged:
                 rates = timer.rates(step, batches.seconds_waited)
                 trackers.write(step, metrics | rates)
                 speed = rates.get("steps_per_second")
-                print(progress_line(step, training.num_steps, metrics["loss"], speed), flush=True)
+                notice.report(progress_line(step, training.num_steps, metrics["loss"], speed))
                 checkpoints.raise_failures()
 
             # -- Save
             if is_saved:
+                lock.check()
                 checkpoints.save(state)
             if is_preempted and not is_last:
                 checkpoints.close()
-                raise Preempted(f"preempted: step {step} is saved, and {RESUME_HINT}")
+                raise Preempted(f"{notice.cause}: step {step} is saved, and {RESUME_HINT}")
 
             # -- Preview
             if training.sample_every and (step % training.sample_every == 0 or is_last):
@@ -143,15 +159,15 @@ def train(config: ml_collections.ConfigDict, workdir: Path, *, preview: Preview)
     checkpoints.close()
 
 
-def _mean_metrics(state: TrainState, log_every: int) -> dict[str, float]:
+def _mean_metrics(state: TrainState) -> dict[str, float]:
     """Returns the means since the last log step.
 
     Raises:
       LossNotFinite: a mean is infinite or NaN.
     """
-    step = int(state.step)
-    steps = (step - 1) % log_every + 1
-    means = {name: float(total) / steps for name, total in state.metric_sums.items()}
+    sums = {name: float(total) for name, total in state.metric_sums.items()}
+    step, steps = int(state.step), int(sums.pop("steps"))
+    means = {name: total / steps for name, total in sums.items()}
     for name, mean in means.items():
         if not math.isfinite(mean):
             raise LossNotFinite(

@@ -24,8 +24,9 @@ class TrainState:
       params: the network's parameters.
       ema_params: the exponential moving average of `params`, for sampling and evaluation.
       opt_state: the optimizer's moments and counts.
-      metric_sums: sums of 'loss' and 'grad_norm' since the last log step, each float32 []. They are
-        saved, so that a resumed run logs the same means as an uninterrupted one.
+      metric_sums: sums of 'loss' and 'grad_norm' since the last log step, and the number of
+        'steps', each float32 []. They are saved, so that a resumed run logs the same means as an
+        uninterrupted one.
     """
 
     step: jax.Array
@@ -108,5 +109,5 @@ def init_state(config: ml_collections.ConfigDict) -> TrainState:
         params=params,
         ema_params=jax.tree.map(jnp.copy, params),
         opt_state=make_optimizer(config).init(params),
-        metric_sums={"loss": jnp.zeros(()), "grad_norm": jnp.zeros(())},
+        metric_sums={name: jnp.zeros(()) for name in ("loss", "grad_norm", "steps")},
     )

@@ -87,7 +87,7 @@ def make_train_step(
             lambda ema, new: ema + (1.0 - decay) * (new - ema), state.ema_params, params
         )
         is_reset = state.step % training.log_every == 0
-        metrics = {"loss": loss_value, "grad_norm": optax.tree.norm(gradient)}
+        metrics = {"loss": loss_value, "grad_norm": optax.tree.norm(gradient), "steps": 1.0}
         metric_sums = jax.tree.map(
             lambda total, new: jnp.where(is_reset, 0.0, total) + new,
             state.metric_sums,

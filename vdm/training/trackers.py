@@ -74,12 +74,12 @@ def _drop_after(path: Path, step: int) -> None:
     if not path.exists():
         return
     kept = []
-    for line in path.read_text().splitlines(keepends=True):
+    for line in path.read_text(errors="replace").splitlines(keepends=True):
         try:
-            logged = json.loads(line)["step"]
-        except json.JSONDecodeError:
+            is_kept = json.loads(line)["step"] <= step
+        except (json.JSONDecodeError, KeyError, TypeError):
             continue
-        if logged <= step:
+        if is_kept:
             kept.append(line)
     write_text(path, "".join(kept))
 

@@ -1,0 +1,168 @@
+"""The lock of a workdir: one training at a time, and takeover when its owner is gone."""
+
+import dataclasses
+import json
+import os
+import socket
+import threading
+import time
+import uuid
+from pathlib import Path
+
+from vdm.files import write_text
+
+_NAME = "train.lock"
+_HEARTBEAT = 10.0  # seconds
+_SILENCE = 30.0  # seconds without a heartbeat after which an owner on another machine is gone
+_SETTLING = 0.5  # seconds after which one of several that lock at once sees the others
+
+
+class WorkdirInUse(OSError):
+    """Another training has locked the workdir."""
+
+
+class RunLock:
+    """Locks a workdir while the context is open.
+
+    The lock is a file that its owner rewrites every 10 s. On the owner's machine it is stale once
+    the owner's process has ended; elsewhere, once it has not changed for 30 s, whatever the clocks
+    of the machines say. The file system only has to replace files atomically, so that this works on
+    network folders and object stores.
+    """
+
+    def __init__(self, workdir: Path, *, enabled: bool = True) -> None:
+        """Prepares to lock an existing folder; without `enabled`, methods do nothing."""
+        self._enabled = enabled
+        self._path = workdir / _NAME
+        self._record = _Record.of_this_process()
+        self._stop = threading.Event()
+        self._is_lost = False
+
+    def __enter__(self) -> "RunLock":
+        """Locks the workdir.
+
+        Raises:
+          WorkdirInUse: another training has locked it.
+        """
+        if not self._enabled:
+            return self
+        if (owner := _read(self._path)) is not None and _is_alive(self._path, owner):
+            raise WorkdirInUse(
+                f"{self._path.parent} is in use: process {owner.pid} on {owner.host} has trained "
+                f"in it since {owner.started}. Wait for it, or choose another --workdir"
+            )
+        self._write()
+        time.sleep(_SETTLING)
+        self.check()
+        threading.Thread(target=self._beat, daemon=True).start()
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._stop.set()
+        if self._enabled and not self._is_lost and self._is_ours():
+            self._path.unlink(missing_ok=True)
+
+    def check(self) -> None:
+        """Raises WorkdirInUse if another training has taken the lock over."""
+        if self._enabled and not self._is_ours():
+            self._is_lost = True
+            raise WorkdirInUse(
+                f"{self._path.parent} was taken over by another training: this one stops, and "
+                "writes nothing more"
+            )
+
+    def _beat(self) -> None:
+        while not self._stop.wait(_HEARTBEAT):
+            if not self._is_ours():
+                self._is_lost = True
+                return
+            self._record = dataclasses.replace(self._record, beat=self._record.beat + 1)
+            self._write()
+
+    def _write(self) -> None:
+        write_text(self._path, json.dumps(dataclasses.asdict(self._record)) + "\n")
+
+    def _is_ours(self) -> bool:
+        owner = _read(self._path)
+        return owner is not None and owner.token == self._record.token
+
+
+@dataclasses.dataclass(frozen=True)
+class _Record:
+    """The owner of a lock.
+
+    Attributes:
+      token: unique name of the lock.
+      host: name of the machine.
+      machine: identifies the running system in which `pid` has a meaning.
+      pid: process.
+      started: local time at which the process locked.
+      born: start time of the process in ticks of the system's clock, '' if unknown.
+      beat: number of heartbeats.
+    """
+
+    token: str
+    host: str
+    machine: str
+    pid: int
+    started: str
+    born: str
+    beat: int = 0
+
+    @classmethod
+    def of_this_process(cls) -> "_Record":
+        pid, now = os.getpid(), time.strftime("%Y-%m-%d %H:%M:%S %z")
+        _, born = _process(pid)
+        return cls(uuid.uuid4().hex, socket.gethostname(), _machine(), pid, now, born)
+
+
+def _read(path: Path) -> _Record | None:
+    """Returns the owner in a lock file, None if there is none or it is damaged."""
+    try:
+        return _Record(**json.loads(path.read_text(encoding="utf-8")))
+    except (FileNotFoundError, ValueError, TypeError):
+        return None
+
+
+def _is_alive(path: Path, owner: _Record) -> bool:
+    if owner.machine == _machine():
+        is_running, born = _process(owner.pid)
+        return is_running and born == owner.born
+    print(
+        f"{path} belongs to process {owner.pid} on {owner.host}: waiting {_SILENCE:.0f} s for a "
+        "sign of life",
+        flush=True,
+    )
+    end = time.monotonic() + _SILENCE
+    while time.monotonic() < end:
+        time.sleep(1)
+        if (now := _read(path)) is None or now != owner:
+            return now is not None
+    return False
+
+
+def _machine() -> str:
+    """Returns what the running system and its process numbers are identified by."""
+    parts = [socket.gethostname()]
+    try:
+        parts += [Path("/proc/sys/kernel/random/boot_id").read_text().strip()]
+        parts += [os.readlink("/proc/self/ns/pid")]
+    except OSError:  # not Linux
+        pass
+    return " ".join(parts)
+
+
+def _process(pid: int) -> tuple[bool, str]:
+    """Returns whether a process runs, and its start time ('' if unknown)."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False, ""
+    except PermissionError:  # another user's
+        pass
+    try:
+        # Fields after the name, which is in parentheses: state, ..., start time in ticks.
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return True, ""
+    return fields[0] != "Z", fields[19]
