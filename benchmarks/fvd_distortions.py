@@ -21,10 +21,10 @@ import numpy as np
 from measuring import IMAGES, write_result
 from PIL import Image, ImageFilter
 
+from vdm.data.folder.video_sets import open_videos
 from vdm.metrics.features import make_extractor
 from vdm.metrics.measure import compare, summarize
 from vdm.metrics.protocols import PROTOCOLS
-from vdm.metrics.videos import open_videos
 
 FRAMES, BATCH_SIZE = 16, 4
 

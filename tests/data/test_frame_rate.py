@@ -7,9 +7,9 @@ from PIL import Image
 from configs import folder as folder_config
 from tests.video.written import encode, numbered
 from vdm.data.datasets import check_name, make_data_set
+from vdm.data.folder.video_sets import open_videos
 from vdm.data.folder.videos import open_folder
 from vdm.metrics.__main__ import main
-from vdm.metrics.videos import open_videos
 from vdm.sampling.conditions import load_observed
 from vdm.video import index as video_index
 

@@ -6,9 +6,9 @@ import pytest
 from PIL import Image
 
 from tests.video.written import encode
+from vdm.data.folder.video_sets import open_videos
 from vdm.metrics import features
 from vdm.metrics.__main__ import parse, run
-from vdm.metrics.videos import open_videos
 from vdm.video.display import gif_bytes
 
 # Lossless RGB codecs of ffmpeg.

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from vdm.data.folder.manifest import read_manifest
+from vdm.data.folder.video_sets import open_videos
 from vdm.data.folder.videos import open_folder
-from vdm.metrics.videos import open_videos
 from vdm.sampling.write import write_samples
 from vdm.video import UnreadableVideoError, find_videos, open_video
 from vdm.video.display import gif_bytes

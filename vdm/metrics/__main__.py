@@ -8,8 +8,8 @@ import os
 import sys
 from pathlib import Path
 
+from vdm.data.folder.video_sets import VideoSet, open_videos
 from vdm.metrics.protocols import PROTOCOLS, Protocol
-from vdm.metrics.videos import VideoSet, open_videos
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:

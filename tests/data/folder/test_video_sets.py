@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vdm.metrics.videos import open_videos
+from vdm.data.folder.video_sets import open_videos
 from vdm.video.display import gif_bytes
 
 
