@@ -35,7 +35,7 @@ class Extractor:
     _params: dict = dataclasses.field(repr=False)
 
     def __call__(self, videos: np.ndarray) -> Features:
-        """Returns the features of videos uint8 [n, frames, height, width, 3]; Inception's: images.
+        """Returns features of uint8 videos [n, frames, height, width, 3]; Inception takes images.
 
         Returns:
           'features' float32 [n, dimension], and 'probabilities' float32 [n, classes] if the

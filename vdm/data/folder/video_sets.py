@@ -82,7 +82,7 @@ def open_videos(
 ) -> VideoSet:
     """Opens all videos under a path. Decodes each of them once to count its frames.
 
-    The arguments are those of `VideoSet`; 0 `frames` are the number of frames of the first video.
+    The arguments are those of `VideoSet`. By `frames` 0, a clip has as many as the first video.
 
     Raises:
       FileNotFoundError: there is no such path.
