@@ -17,9 +17,7 @@ _SINUSOID_LONGEST_PERIOD = 10000.0
 def sinusoidal_log_snr(log_snr: Float[Array, " batch"], width: int) -> Float[Array, "batch width"]:
     """Sinusoidal embedding of atan(exp(-log_snr / 2)) / (pi / 2), from 0 (clean) to 1 (noise).
 
-    Args:
-      log_snr: log-SNR of each example, in nats.
-      width: number of features; even.
+    The log-SNR is in nats, and the width even.
     """
     squashed = jnp.arctan(jnp.exp(-0.5 * log_snr)) / (0.5 * jnp.pi)
     exponents = jnp.arange(width // 2, dtype=jnp.float32) / (width // 2)
@@ -30,10 +28,7 @@ def sinusoidal_log_snr(log_snr: Float[Array, " batch"], width: int) -> Float[Arr
 class TextPooling(nn.Module):
     """Attention pooling of token vectors, with a learned query (section 4.3).
 
-    Attributes:
-      features: width of the pooled embedding.
-      num_heads: number of attention heads; divides features.
-      dtype: dtype of the computation; parameters are float32.
+    The number of heads divides the features.
     """
 
     features: int

@@ -55,12 +55,8 @@ class Collective:
 def read_collectives(hlo: str, num_devices: int) -> list[Collective]:
     """Returns the collectives of a compiled step among two or more devices.
 
-    Args:
-      hlo: text of the optimised module, `compiled.as_text()`.
-      num_devices: size of the mesh, and of the group of a collective that lists no groups.
-
-    Raises:
-      ValueError: if the syntax of a collective's groups is unknown.
+    `hlo` is `compiled.as_text()`; num_devices is the group of a collective that lists no groups.
+    An unknown syntax of groups raises ValueError.
     """
     computations, entry = _parse_computations(hlo)
     times = _count_runs(computations, entry)

@@ -20,12 +20,9 @@ class Trackers:
     """Writes metrics to WORKDIR/metrics.jsonl and WORKDIR/tensorboard/."""
 
     def __init__(self, workdir: Path, first_step: int, *, enabled: bool = True) -> None:
-        """Resumes the trackers of a workdir, dropping what was logged after `first_step`.
+        """Resumes the trackers of an existing workdir, dropping lines after `first_step`.
 
-        Args:
-          workdir: an existing folder.
-          first_step: the step that the run starts or resumes from.
-          enabled: whether to write; on all processes but one, methods do nothing.
+        Methods do nothing unless `enabled`, on one process.
         """
         self._events = None
         if not enabled:
