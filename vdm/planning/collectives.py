@@ -32,7 +32,7 @@ class Collective:
     """A collective operation of a step, as one device runs it.
 
     Attributes:
-      kind: the operation, one of KINDS.
+      kind: one of KINDS.
       payload: bytes of the whole array.
       devices: the number of devices in one group.
       times: runs per step; below 1 if only some steps run it.

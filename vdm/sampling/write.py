@@ -48,7 +48,7 @@ def write_samples(
     Args:
       folder: output folder, created if missing; replaces the files of an earlier call.
       videos: uint8 [n, frames, height, width, channels].
-      seed: the seed of the samples, config.sample.seed.
+      seed: config.sample.seed.
       max_video_files: maximum number of videos written as GIF and MP4; the arrays hold all.
       described: more arrays [n] for samples.npz, such as labels.
 
