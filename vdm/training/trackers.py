@@ -95,13 +95,9 @@ class StepTimer:
     def rates(self, step: int, seconds_waited: float) -> dict[str, float]:
         """Returns the rates since the last call of any method; empty if no step was taken.
 
-        Args:
-          step: the last step taken.
-          seconds_waited: total seconds that the run has waited for batches.
-
-        Returns:
-          'steps_per_second', and 'input_wait_share': the fraction of the time in which the devices
-          were idle because the next batch was not ready.
+        seconds_waited is the run's total wait for batches. The rates are 'steps_per_second', and
+        'input_wait_share', the fraction of the time in which the devices were idle because the next
+        batch was not ready.
         """
         steps, waited = step - self._step, seconds_waited - self._waited
         seconds = time.monotonic() - self._time
