@@ -27,16 +27,13 @@ def diffusion_loss(
 
     Args:
       key: PRNG key for t and the noise.
-      network: maps z [batch, ...] and log_snr [batch] to a prediction of the shape of z.
+      network: (z [batch, ...], log_snr [batch]) -> prediction of the target, of the shape of z.
       x: data [batch, ...].
-      target: target of the network: "eps", "x" or "v".
+      target: "eps", "x" or "v"; ValueError otherwise.
       schedule: t -> log_snr, elementwise.
 
     Returns:
       The loss [batch], float32.
-
-    Raises:
-      ValueError: if target is not one of process.TARGETS.
     """
     noise, log_snr = draw_noise(key, x.shape, schedule=schedule)
     return loss_given(network, x, noise, log_snr, target=target)
@@ -70,18 +67,7 @@ def loss_at(
 ) -> Float[Array, " batch"]:
     """Samples the training objective at given log-SNRs, for a held-out loss by log-SNR.
 
-    Args:
-      key: PRNG key for the noise.
-      network: maps z [batch, ...] and log_snr [batch] to a prediction of the shape of z.
-      x: data [batch, ...].
-      log_snr: log-SNR of each example, [batch].
-      target: target of the network: "eps", "x" or "v".
-
-    Returns:
-      The loss [batch], float32.
-
-    Raises:
-      ValueError: if target is not one of process.TARGETS.
+    The other arguments, the result and the errors are those of `diffusion_loss`.
     """
     noise = jax.random.normal(key, x.shape, jnp.float32)
     return loss_given(network, x, noise, log_snr, target=target)
@@ -97,7 +83,7 @@ def loss_given(
 ) -> Float[Array, " batch"]:
     """Returns the training objective at given standard normal noise and log-SNRs.
 
-    The other arguments, the result and the errors are those of `loss_at`.
+    The other arguments, the result and the errors are those of `diffusion_loss`.
     """
     x = x.astype(jnp.float32)
     prediction = network(diffuse(x, noise, log_snr), log_snr)

@@ -46,10 +46,9 @@ class SampleStore:
         return self.parent / hashlib.sha256(self._record().encode()).hexdigest()[:16]
 
     def complete(self, generate: Callable[[Sequence[int]], np.ndarray]) -> None:
-        """Samples and writes the missing shards.
+        """Writes missing shards of generate(indices): uint8 [n, frames, height, width, channels].
 
-        Args:
-          generate: function (indices) -> uint8 [len(indices), frames, height, width, channels].
+        Existing shards are kept.
         """
         if is_first_process():
             self.folder.mkdir(parents=True, exist_ok=True)

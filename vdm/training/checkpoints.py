@@ -28,12 +28,7 @@ _FREE_MODEL_FIELDS = ("dropout", "condition_dropout", "remat", "dtype")
 def check_same_model(
     config: ml_collections.ConfigDict, saved: Mapping[str, Mapping], name: str | Path
 ) -> None:
-    """Checks that a checkpoint belongs to the model of a configuration.
-
-    Args:
-      config: the configuration of this run.
-      saved: the checkpoint's configuration, as nested dicts.
-      name: the checkpoint's name in the error message.
+    """Checks that the checkpoint `name`, with configuration `saved`, has this run's model.
 
     Raises:
       ValueError: it was trained with a different model; the message names the first field.
@@ -152,11 +147,7 @@ class Checkpoints:
     def restore(self, abstract_state: TrainState) -> TrainState | None:
         """Restores the newest readable state, and moves newer, damaged ones aside.
 
-        Args:
-          abstract_state: shapes, dtypes and shardings, of `abstract_on`.
-
-        Returns:
-          The state, or None if there is no checkpoint.
+        The shapes, dtypes and shardings are of `abstract_on`. Returns None without a checkpoint.
 
         Raises:
           OSError: all checkpoints are damaged.
@@ -177,13 +168,9 @@ class Checkpoints:
         return TrainState(**restored["rest"], ema_params=restored["ema"])
 
     def restore_ema(self, abstract_params: dict) -> tuple[dict, int]:
-        """Restores the newest readable EMA parameters.
+        """Returns the newest readable EMA parameters, and their step.
 
-        Args:
-          abstract_params: shapes, dtypes and shardings, of `abstract_on`.
-
-        Returns:
-          (parameters, step).
+        The shapes, dtypes and shardings are of `abstract_on`.
 
         Raises:
           FileNotFoundError: the workdir has no checkpoint.
