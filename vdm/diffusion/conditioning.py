@@ -120,7 +120,10 @@ def downsample(
 ) -> Float[Array, "batch frames h w channels"]:
     """Returns frames at a lower resolution, D(x) of eq 8, as two matrix products.
 
-    The size (h, w) divides (height, width); downsampling is one of DOWNSAMPLINGS.
+    Args:
+      x: videos.
+      size: (h, w), which divide height and width.
+      downsampling: one of DOWNSAMPLINGS.
     """
     rows, columns = _matrices(x.shape[2:4], size, downsampling)
     return jnp.einsum("ij,kl,bfjlc->bfikc", rows, columns, x)
@@ -129,7 +132,11 @@ def downsample(
 def observations_of(
     observation: Observation, shape: tuple[int, ...]
 ) -> tuple[ObservedFrames | ObservedLowResolution, ...]:
-    """Returns the parts of an observation of videos [batch, frames, ...], with float32 values.
+    """Returns an observation as a tuple of its parts, with float32 values.
+
+    Args:
+      observation: None, one part, or a tuple of parts.
+      shape: shape of the videos, [batch, frames, ...].
 
     Raises:
       ValueError: a part does not fit the shape, or two parts are ObservedFrames.
@@ -169,8 +176,13 @@ def replacement(
 ) -> Float[Array, " batch *shape"]:
     """Samples the observed frames of z_s from q(z_a,s given x_a): the replacement method.
 
-    Section 3.1 of the paper. The previous latent z_a,t plays no part. The noise is
-    standard normal.
+    Section 3.1 of the paper. The previous latent z_a,t plays no part.
+
+    Args:
+      noise: standard normal noise, of the shape of z_s.
+      z_s: latent at s.
+      frames: the observed frames x_a.
+      log_snr_s: log-SNR at s, [batch] or a scalar.
     """
     return replace_observed(z_s, frames, diffuse(frames.values, noise, log_snr_s))
 
@@ -185,7 +197,13 @@ def replacement_posterior(
 ) -> Float[Array, " batch *shape"]:
     """Samples the observed frames of z_s from q(z_a,s given x_a, z_a,t) (section 3.1).
 
-    The noise is standard normal, and t > s.
+    Args:
+      noise: standard normal noise, of the shape of z_s.
+      z_s: latent at s.
+      z_t: latent at t > s.
+      frames: the observed frames x_a.
+      log_snr_t: log-SNR at t, [batch] or a scalar.
+      log_snr_s: log-SNR at s, [batch] or a scalar.
     """
     mean, variance = posterior(z_t, frames.values, log_snr_t, log_snr_s)
     return replace_observed(z_s, frames, mean + jnp.sqrt(variance) * noise)

@@ -36,17 +36,24 @@ class ConditionalDenoiser:
 def classifier_free_guidance(
     conditional: Denoiser, unconditional: Denoiser, weight: float
 ) -> Denoiser:
-    """Classifier-free guidance (eq 6) of denoisers (z, log_snr) -> x_hat, with weight = 1 + w.
+    """Classifier-free guidance (eq 6), with weight = 1 + w.
 
       eps~ = (1 + w) eps(z, c) - w eps(z)
 
     The same holds in any space that is linear in eps: x~ = weight x(z, c) - (weight - 1) x(z).
     Weight 1 is the conditional denoiser, and weight 0 the unconditional one. Clip the result, not
-    the two estimates: eq 6 does not hold for clipped estimates. 1 + w is the convention of the
-    authors' later papers and probably of tables 5 and 6.
+    the two estimates: eq 6 does not hold for clipped estimates.
 
     Two `ConditionalDenoiser`s of the same function are evaluated in one call, on a batch of twice
     the size. Their conditions must have the same structure.
+
+    Args:
+      conditional: (z, log_snr) -> x_hat given the condition.
+      unconditional: (z, log_snr) -> x_hat without it.
+      weight: 1 + w, the convention of the authors' later papers and probably of tables 5 and 6.
+
+    Returns:
+      The guided denoiser (z, log_snr) -> x~.
     """
 
     def guided(z: Float[Array, " batch *shape"], log_snr: Float[Array, " batch"]) -> Array:

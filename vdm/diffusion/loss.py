@@ -27,13 +27,16 @@ def diffusion_loss(
 
     Args:
       key: PRNG key for t and the noise.
-      network: (z [batch, ...], log_snr [batch]) -> prediction of the target, of the shape of z.
+      network: maps z [batch, ...] and log_snr [batch] to a prediction of the shape of z.
       x: data [batch, ...].
-      target: "eps", "x" or "v"; ValueError otherwise.
+      target: target of the network: "eps", "x" or "v".
       schedule: t -> log_snr, elementwise.
 
     Returns:
       The loss [batch], float32.
+
+    Raises:
+      ValueError: if target is not one of process.TARGETS.
     """
     noise, log_snr = draw_noise(key, x.shape, schedule=schedule)
     return loss_given(network, x, noise, log_snr, target=target)
@@ -67,7 +70,18 @@ def loss_at(
 ) -> Float[Array, " batch"]:
     """Samples the training objective at given log-SNRs, for a held-out loss by log-SNR.
 
-    The other arguments, the result and the errors are those of `diffusion_loss`.
+    Args:
+      key: PRNG key for the noise.
+      network: maps z [batch, ...] and log_snr [batch] to a prediction of the shape of z.
+      x: data [batch, ...].
+      log_snr: log-SNR of each example, [batch].
+      target: target of the network: "eps", "x" or "v".
+
+    Returns:
+      The loss [batch], float32.
+
+    Raises:
+      ValueError: if target is not one of process.TARGETS.
     """
     noise = jax.random.normal(key, x.shape, jnp.float32)
     return loss_given(network, x, noise, log_snr, target=target)
@@ -83,7 +97,7 @@ def loss_given(
 ) -> Float[Array, " batch"]:
     """Returns the training objective at given standard normal noise and log-SNRs.
 
-    The other arguments, the result and the errors are those of `diffusion_loss`.
+    The other arguments, the result and the errors are those of `loss_at`.
     """
     x = x.astype(jnp.float32)
     prediction = network(diffuse(x, noise, log_snr), log_snr)

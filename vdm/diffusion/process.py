@@ -1,8 +1,6 @@
 """The forward process, its posterior, and the prediction targets eps, x and v.
 
-Data x, standard normal noise, latents z and results have any one shape [batch, ...]. Log-SNRs have
-shape [batch], one per example, or are scalars; time t > s. A `target` is one of TARGETS; any other
-raises ValueError.
+Latents have any shape [batch, ...]. Log-SNRs have shape [batch], one per example, or are scalars.
 """
 
 from collections.abc import Callable
@@ -24,7 +22,16 @@ TARGETS = ("eps", "x", "v")
 def diffuse(
     x: Float[Array, "*shape"], noise: Float[Array, "*shape"], log_snr: Float[ArrayLike, "..."]
 ) -> Float[Array, "*shape"]:
-    """Samples q(z_t given x) = N(alpha x, sigma^2 I) (section 2): z = alpha x + sigma noise."""
+    """Samples q(z_t given x) = N(alpha x, sigma^2 I) (section 2): z = alpha x + sigma noise.
+
+    Args:
+      x: data [batch, ...].
+      noise: standard normal noise, of the shape of x.
+      log_snr: [batch], or a scalar.
+
+    Returns:
+      z, of the shape of x.
+    """
     alpha, sigma = alpha_sigma(_like(log_snr, x))
     return alpha * x + sigma * noise
 
@@ -38,6 +45,15 @@ def transition(
     """Samples q(z_t given z_s) = N((alpha_t / alpha_s) z_s, sigma_ts^2 I) (section 2).
 
     sigma_ts^2 = (1 - exp(log_snr_t - log_snr_s)) sigma_t^2; requires log_snr_s > log_snr_t.
+
+    Args:
+      z_s: latent at s, [batch, ...].
+      noise: standard normal noise, of the shape of z_s.
+      log_snr_s: log-SNR at s, [batch] or a scalar.
+      log_snr_t: log-SNR at t > s, [batch] or a scalar.
+
+    Returns:
+      z_t, of the shape of z_s.
     """
     log_snr_s, log_snr_t = _like(log_snr_s, z_s), _like(log_snr_t, z_s)
     log_sigmoid = jax.nn.log_sigmoid
@@ -63,7 +79,15 @@ def posterior(
     At gamma = 0 this is q(z_s given z_t, x). At gamma = 1 the variance is that of the forward
     transition q(z_t given z_s), the upper bound.
 
-    gamma is in [0, 1]. The variance is [batch, 1, ..., 1], to broadcast against the mean.
+    Args:
+      z_t: latent at t, [batch, ...].
+      x: data, or an estimate of it, of the shape of z_t.
+      log_snr_t: log-SNR at t, [batch] or a scalar.
+      log_snr_s: log-SNR at s < t, [batch] or a scalar.
+      gamma: interpolation between the variance bounds, in [0, 1].
+
+    Returns:
+      The mean, of the shape of z_t, and the variance, [batch, 1, ..., 1], to broadcast against it.
     """
     log_snr_t, log_snr_s = _like(log_snr_t, z_t), _like(log_snr_s, z_t)
     log_sigmoid = jax.nn.log_sigmoid
@@ -86,6 +110,18 @@ def target_value(
     """Returns the training target of a network, given diffuse(x, noise, log_snr).
 
     "eps" is the noise, "x" the data, and "v" is alpha noise - sigma x (Salimans and Ho 2022).
+
+    Args:
+      x: data [batch, ...].
+      noise: the noise in the latent, of the shape of x.
+      log_snr: [batch], or a scalar.
+      target: one of TARGETS.
+
+    Returns:
+      The target, of the shape of x.
+
+    Raises:
+      ValueError: if target is not one of TARGETS.
     """
     _check_target(target)
     if target == "eps":
@@ -105,6 +141,18 @@ def predict_x(
     """Converts a prediction of the target to an estimate of x.
 
     x_hat = (z - sigma eps) / alpha for "eps", and alpha z - sigma v for "v" (section 2).
+
+    Args:
+      prediction: the network's output, of the shape of z.
+      z: latent [batch, ...].
+      log_snr: [batch], or a scalar.
+      target: target of the prediction, one of TARGETS.
+
+    Returns:
+      x_hat, of the shape of z.
+
+    Raises:
+      ValueError: if target is not one of TARGETS.
     """
     _check_target(target)
     if target == "x":
@@ -118,7 +166,16 @@ def predict_x(
 def predict_eps(
     x: Float[Array, "*shape"], z: Float[Array, "*shape"], log_snr: Float[ArrayLike, "..."]
 ) -> Float[Array, "*shape"]:
-    """Returns the noise of z given x (section 2): eps = (z - alpha x) / sigma."""
+    """Returns the noise of z given x (section 2): eps = (z - alpha x) / sigma.
+
+    Args:
+      x: data, or an estimate of it, of the shape of z.
+      z: latent [batch, ...].
+      log_snr: [batch], or a scalar.
+
+    Returns:
+      eps, of the shape of z.
+    """
     alpha, sigma = alpha_sigma(_like(log_snr, z))
     return (z - alpha * x) / sigma
 
@@ -127,13 +184,16 @@ def denoiser(network: Network, *, target: str, clip: bool = True) -> Denoiser:
     """Converts a network that predicts the target to a denoiser (z, log_snr) -> x_hat.
 
     Args:
-      network: (z, log_snr) -> prediction of the target.
-      target: one of TARGETS.
+      network: maps z [batch, ...] and log_snr [batch] to a prediction of the shape of z.
+      target: target of the network, one of TARGETS.
       clip: whether to clip x_hat to [-1, 1], the range of the data. The paper does not say; the
         same authors' released code for progressive distillation clips.
 
     Returns:
       The denoiser, whose x_hat has the shape and the dtype of z.
+
+    Raises:
+      ValueError: if target is not one of TARGETS.
     """
     _check_target(target)
 

@@ -20,7 +20,13 @@ def cosine_log_snr(
     log_snr(t) = -2 log tan(a t + b), with b = atan(exp(-log_snr_max / 2)) and
     a = atan(exp(-log_snr_min / 2)) - b.
 
-    Time t is in [0, 1]; the log-SNR decreases from log_snr_max at t = 0 to log_snr_min at t = 1.
+    Args:
+      t: time in [0, 1], of any shape.
+      log_snr_min: the log-SNR at t = 1.
+      log_snr_max: the log-SNR at t = 0.
+
+    Returns:
+      The log-SNR, of the shape of t, decreasing in t.
     """
     t = jnp.asarray(t)
     b = math.atan(math.exp(-0.5 * log_snr_max))
@@ -40,6 +46,12 @@ def alpha_sigma(
     """Returns the scales of q(z_t given x) = N(alpha x, sigma^2 I), section 2.
 
     alpha^2 = sigmoid(log_snr) and sigma^2 = sigmoid(-log_snr).
+
+    Args:
+      log_snr: log(alpha^2 / sigma^2), of any shape.
+
+    Returns:
+      (alpha, sigma), each of the shape of log_snr.
     """
     log_snr = jnp.asarray(log_snr)
     return jnp.sqrt(jax.nn.sigmoid(log_snr)), jnp.sqrt(jax.nn.sigmoid(-log_snr))

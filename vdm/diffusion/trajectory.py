@@ -64,7 +64,16 @@ class Trajectory:
     ) -> "Trajectory":
         """Draws the initial latents of a shape [batch, ...].
 
-        The key is one for the batch, or one typed key per sample, [batch]; ValueError otherwise.
+        Args:
+          key: one key for the batch, or one typed key per sample, [batch].
+          shape: shape of the latents.
+          log_snr: attribute of the trajectory.
+          steps: attribute of the trajectory.
+          frames: attribute of the trajectory.
+          use_posterior: attribute of the trajectory.
+
+        Raises:
+          ValueError: there is not one key per sample.
         """
         keys = _keys_per_sample(key, shape[0])
         z = _noise(keys, INITIAL, 0, tuple(shape))
@@ -92,7 +101,8 @@ class Trajectory:
     def last_x(self, step: Callable[..., tuple[Latent, Latent]]) -> Latent:
         """Runs all steps and returns the last x_hat.
 
-        A step is (i, k, z, x_hat of the previous step) -> (z, x_hat), for number i at index k.
+        Args:
+          step: (i, k, z, x_hat of the previous step) -> (z, x_hat), for step number i at index k.
         """
         end = len(self.log_snr) - 1
         steps = list(range(end)) if self.steps is None else self.steps

@@ -31,7 +31,14 @@ def write_figure4(config: ml_collections.ConfigDict, params: dict, folder: Path)
 
     Writes figure4.png with two rows per video, one per method; figure4.gif and figure4.mp4 of the
     same videos; and the samples of each method to folder/replacement and folder/reconstruction.
-    The task is 'extend' whatever config.sample.task is. Returns the path of figure4.png.
+
+    Args:
+      config: the configuration; the task is 'extend' whatever config.sample.task is.
+      params: EMA parameters.
+      folder: output folder, created if missing.
+
+    Returns:
+      The path of figure4.png.
     """
     mesh, indices = make_mesh(config), range(config.sample.num_videos)
     params = sharded_params(mesh, params)

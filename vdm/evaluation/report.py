@@ -14,9 +14,17 @@ def evaluate_to_folder(
 ) -> Path | None:
     """Evaluates a model and writes the report with `write_report`.
 
-    Every process makes the call with EMA parameters of a training step; folder/samples holds the
-    samples, from which an interrupted evaluation resumes. Process 0 writes, and returns the path of
-    the Markdown page; the others return None.
+    Every process makes the call, and process 0 writes.
+
+    Args:
+      config: the configuration.
+      params: EMA parameters.
+      step: number of training steps of the parameters.
+      folder: output folder; folder/samples holds the samples, from which an interrupted evaluation
+        resumes.
+
+    Returns:
+      The path of the Markdown page on process 0, None on the others.
     """
     evaluation = moving_digits if config.eval.protocol == moving_digits.PROTOCOL else protocol
     result = evaluation.evaluate(config, params, step, folder / "samples")
@@ -26,9 +34,15 @@ def evaluate_to_folder(
 
 
 def write_report(folder: Path, result: dict, markdown: str) -> Path:
-    """Writes NAME.json and NAME.md, where NAME is result['protocol']['name']; returns the latter.
+    """Writes NAME.json and NAME.md, where NAME is result['protocol']['name'].
 
-    The folder is created if missing.
+    Args:
+      folder: output folder, created if missing.
+      result: the result as JSON.
+      markdown: the result as a Markdown page.
+
+    Returns:
+      The path of the page.
     """
     folder.mkdir(parents=True, exist_ok=True)
     name = result["protocol"]["name"]

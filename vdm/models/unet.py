@@ -25,21 +25,32 @@ DTYPES = ("float32", "bfloat16")
 class SpaceTimeUNet(nn.Module):
     """A U-Net over [batch, frames, height, width, channels], factorised over space and time.
 
-    The fields are those of config.model (vdm/config.py), which describes them and has their
-    defaults. The output is a prediction of the training target (eps, x or v), in the shape of the
-    input.
+    The fields are those of config.model (vdm/config.py), which has their defaults. The output is a
+    prediction of the training target (eps, x or v), in the shape of the input.
 
     Attributes:
+      base_channels: channels at full resolution, before the first multiplier.
       channel_multipliers: channels of each resolution in units of base_channels. Each resolution
         has half the height and width of the one before.
       blocks_per_resolution: number of residual blocks per resolution of the encoder; the decoder
         has one more.
-      num_classes, text_width: 0 for no label condition, and for no text condition.
+      attention_resolutions: heights at which attention follows each block.
+      head_dim: width of an attention head.
+      embedding_dim: width of the conditioning embedding.
+      embedding_layers: depth of the conditioning MLP.
+      dropout: dropout rate of residual blocks.
+      num_classes: number of labels; 0 for no label condition.
+      text_width: width of a token vector; 0 for no text condition.
+      condition_dropout: rate at which training drops the condition.
+      film: whether the embedding scales and shifts (FiLM) instead of being added.
+      max_relative_distance: largest distance with its own embedding in temporal attention, in
+        frames.
       patch_size: side of the patches that become channels before the first convolution and pixels
         after the last. 1 is the paper's network; 2 makes a small model several times cheaper.
       remat: rematerialisation (gradient checkpointing). 'none'; 'activations' saves the results of
         convolutions, and recomputes 10 to 20 % of the forward pass; 'blocks' saves the inputs of
         blocks. XLA on CPU ignores both.
+      dtype: dtype of the computation, 'float32' or 'bfloat16'; parameters are float32.
     """
 
     base_channels: int

@@ -27,6 +27,11 @@ def examples_of(config: ml_collections.ConfigDict, indices: Indices) -> np.ndarr
 def conditions(config: ml_collections.ConfigDict, indices: Indices) -> dict[str, np.ndarray]:
     """Returns the conditions of samples, as `vdm.models.embeddings` reads them.
 
+    Args:
+      config: the configuration; config.sample.label and config.sample.caption replace the labels
+        and captions of the held-out examples.
+      indices: indices of the samples.
+
     Returns:
       'label' int32 [n]; or 'text' [n, tokens, width] and 'text_mask' [n, tokens]; or nothing for an
       unconditional model.

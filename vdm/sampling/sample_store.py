@@ -46,9 +46,10 @@ class SampleStore:
         return self.parent / hashlib.sha256(self._record().encode()).hexdigest()[:16]
 
     def complete(self, generate: Callable[[Sequence[int]], np.ndarray]) -> None:
-        """Writes missing shards of generate(indices): uint8 [n, frames, height, width, channels].
+        """Samples and writes the missing shards.
 
-        Existing shards are kept.
+        Args:
+          generate: function (indices) -> uint8 [len(indices), frames, height, width, channels].
         """
         if is_first_process():
             self.folder.mkdir(parents=True, exist_ok=True)

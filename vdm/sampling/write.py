@@ -19,8 +19,15 @@ _MAX_ROWS = 32  # of a contact sheet: taller images are hard to view
 def sample_to_folder(config: ml_collections.ConfigDict, params: dict, folder: Path) -> Path | None:
     """Samples config.sample.num_videos videos and writes them with `write_samples`.
 
-    Every process makes the call with EMA parameters, host arrays or already on the devices. Process
-    0 writes, and returns the path of the contact sheet; the others return None.
+    Every process makes the call, and process 0 writes.
+
+    Args:
+      config: the configuration.
+      params: EMA parameters, host arrays or already on the devices.
+      folder: output folder of `write_samples`.
+
+    Returns:
+      The path of the contact sheet on process 0, None on the others.
     """
     mesh, indices = make_mesh(config), range(config.sample.num_videos)
     videos = make_generator(config, mesh)(sharded_params(mesh, params), indices)
@@ -48,7 +55,7 @@ def write_samples(
     Args:
       folder: output folder, created if missing; replaces the files of an earlier call.
       videos: uint8 [n, frames, height, width, channels].
-      seed: config.sample.seed.
+      seed: the seed of the samples, config.sample.seed.
       max_video_files: maximum number of videos written as GIF and MP4; the arrays hold all.
       described: more arrays [n] for samples.npz, such as labels.
 
