@@ -24,7 +24,7 @@ from PIL import Image, ImageFilter
 from vdm.metrics.features import make_extractor
 from vdm.metrics.measure import compare, summarize
 from vdm.metrics.protocols import PROTOCOLS
-from vdm.metrics.videos import open_videos
+from vdm.video.video_sets import open_videos
 
 FRAMES, BATCH_SIZE = 16, 4
 

@@ -36,13 +36,9 @@ def make_denoiser(
     """Returns the network with parameters and condition bound: (z, log_snr) -> x_hat.
 
     A config.sample.guidance_weight other than 0 and 1 means classifier-free guidance (eq 6), in one
-    call of the network on twice the batch. Weight 0 ignores the condition.
-
-    Args:
-      config: the configuration.
-      params: parameters of the network.
-      condition: inputs of `models.embeddings.ConditioningEmbedding`; {} for none.
-      clip: whether to clip x_hat to [-1, 1]; by default config.diffusion.clip.
+    call of the network on twice the batch. Weight 0 ignores the condition: the inputs of
+    `models.embeddings.ConditioningEmbedding`, or {}. `clip` to [-1, 1] replaces
+    config.diffusion.clip.
     """
     model, weight = make_model(config), config.sample.guidance_weight
 

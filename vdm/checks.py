@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 import ml_collections
 
-from vdm.data.clips import CONDITIONS, STARTS
+from vdm.data.batches import CONDITIONS
+from vdm.data.clips import STARTS
 from vdm.data.datasets import DATA_SETS
 from vdm.data.moving_digits import MOTIONS
 from vdm.data.tfds.registry import CAMERAS
@@ -28,15 +29,10 @@ OPTIMIZATION_LEVELS = ("O0", "O1", "O2", "O3")
 
 
 class Rule(NamedTuple):
-    """The allowed values of a field.
-
-    Attributes:
-      allows: a predicate on values.
-      expected: the allowed values in words, to follow 'must be'.
-    """
+    """The allowed values of a field."""
 
     allows: Callable[[Any], bool]
-    expected: str
+    expected: str  # the allowed values in words, to follow 'must be'
 
 
 def one_of(choices: Sequence[str]) -> Rule:

@@ -19,17 +19,10 @@ _SEPARATOR = "/"
 
 
 def export(path: Path, params: dict, config: ml_collections.ConfigDict, step: int) -> None:
-    """Writes parameters to a safetensors file, float32, with the configuration as metadata.
+    """Writes EMA parameters to a safetensors file in an existing folder, as float32.
 
-    Tensor names are paths such as 'middle_0/residual/conv_1/conv/kernel'.
-
-    Args:
-      path: the file, in an existing folder.
-      params: the EMA parameters.
-      config: the configuration; JSON in the metadata, under 'config'.
-      step: the number of training steps; in the metadata, under 'step'.
-
-    The metadata also has a SHA-256 of all of these, under 'digest'.
+    Tensor names are paths such as 'middle_0/residual/conv_1/conv/kernel'. The metadata has
+    'config', as JSON; 'step', the number of training steps; and 'digest', a SHA-256 of all.
     """
     tensors = {
         name: np.ascontiguousarray(value, np.float32)

@@ -24,12 +24,9 @@ from vdm.training.compatibility import check_same_run, check_weights
 
 
 def check(config: ml_collections.ConfigDict, workdir: Path | None, mode: str) -> None:
-    """Checks a command of `vdm.main`.
+    """Checks a command of `vdm.main`: one of its modes.
 
-    Args:
-      config: the configuration.
-      workdir: the folder of the run; may be None for 'plan'.
-      mode: 'train', 'sample', 'eval', 'export', or 'plan', which needs no data and no checkpoint.
+    The mode 'plan' needs no data and no checkpoint, and its workdir may be None.
 
     Raises:
       ValueError, OSError: the message names the field, the file or the folder.

@@ -9,9 +9,9 @@ from tests.video.written import encode, numbered
 from vdm.data.datasets import check_name, make_data_set
 from vdm.data.folder.videos import open_folder
 from vdm.metrics.__main__ import main
-from vdm.metrics.videos import open_videos
 from vdm.sampling.conditions import load_observed
 from vdm.video import index as video_index
+from vdm.video.video_sets import open_videos
 
 _SIDE, _COUNT = 16, 20
 

@@ -8,9 +8,9 @@ from PIL import Image
 from tests.video.written import encode
 from vdm.metrics import features
 from vdm.metrics.__main__ import parse, run
-from vdm.metrics.videos import open_videos
 from vdm.video.display import gif_bytes
 from vdm.video.index import index_folder
+from vdm.video.video_sets import open_videos
 
 # Lossless RGB codecs of ffmpeg.
 _CODECS = {

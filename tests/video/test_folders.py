@@ -12,11 +12,11 @@ from PIL import Image
 
 from vdm.data.folder.manifest import read_manifest
 from vdm.data.folder.videos import open_folder
-from vdm.metrics.videos import open_videos
 from vdm.sampling.write import write_samples
 from vdm.video import UnreadableVideoError, find_videos, open_video
 from vdm.video.display import gif_bytes
 from vdm.video.index import index_folder
+from vdm.video.video_sets import open_videos
 
 
 def _pixels(frames=4, height=6, width=8, seed=0):

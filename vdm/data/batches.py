@@ -9,13 +9,23 @@ from typing import Any
 
 import numpy as np
 
+CONDITIONS = ("none", "label", "text")
+
 
 class DataSet(abc.ABC):
     """Examples by index. Several threads may read at the same time."""
 
     @abc.abstractmethod
     def example(self, index: int) -> dict[str, np.ndarray]:
-        """Returns example `index`, any non-negative integer: the arrays of a batch by name."""
+        """Returns example `index`, any non-negative integer: the arrays of a batch by name.
+
+        Returns:
+          video: float32 [frames, height, width, channels].
+          images: float32 [num_images, height, width, channels], if num_images > 0.
+          label: int32 [], and image_label [num_images], with condition 'label'.
+          text: float32 [text_tokens, text_width] and text_mask bool [text_tokens], and image_text
+            and image_text_mask with a leading [num_images], with condition 'text'.
+        """
 
     @abc.abstractmethod
     def caption(self, index: int) -> str:
@@ -30,10 +40,7 @@ class DataSet(abc.ABC):
     ) -> dict[str, np.ndarray]:
         """Returns batch `step`: examples step * batch_size and up, stacked along a new first axis.
 
-        Args:
-          step: training step.
-          batch_size: number of examples over all hosts.
-          rows: rows of the batch to build, 0 to batch_size - 1; default all.
+        `batch_size` counts the examples of all hosts. `rows` are those to build, by default all.
 
         Raises:
           ValueError: `rows` is empty, or a row is out of range; or as `example`.
@@ -79,16 +86,10 @@ class Batches:
         num_workers: int,
         prefetch: int,
     ):
-        """Starts the first batches.
+        """Starts the first batches, one per step, of `batch_size` and `rows` as in `DataSet.batch`.
 
-        Args:
-          data_set: the examples.
-          steps: training steps, one batch each.
-          batch_size: number of examples over all hosts.
-          rows: rows of the batch to build on this host; default all.
-          place: function applied to each complete batch, for example the transfer to the devices.
-          num_workers: number of threads that build examples.
-          prefetch: number of batches built ahead of the one that `next` returns.
+        `place` maps each complete batch, for example to the devices. `num_workers` threads build
+        examples, and `prefetch` batches are built ahead of the one that `next` returns.
         """
         self.seconds_waited = 0.0
         self._data_set, self._steps = data_set, iter(steps)

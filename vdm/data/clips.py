@@ -12,10 +12,9 @@ from typing import Protocol
 
 import numpy as np
 
-from vdm.data.batches import DataSet, example_generator, text_arrays
+from vdm.data.batches import CONDITIONS, DataSet, example_generator, text_arrays
 from vdm.video.pixels import from_uint8, with_channels
 
-CONDITIONS = ("none", "label", "text")
 STARTS = ("random", "first")
 
 # Streams of random numbers of a seed.
@@ -70,9 +69,7 @@ class ClipDataSet(DataSet):
     Attributes:
       reader: the videos.
       seed: non-negative seed of the order, the windows, the flips and the images.
-      frames: number of frames, at least 1.
-      resolution: height and width in pixels.
-      channels: 1 or 3.
+      frames, resolution, channels: shape of a clip; 1 or 3 channels.
       frameskip: distance between consecutive frames of a clip; default 1.
       start: 'random' window, or from the 'first' frame.
       shuffle: True for training; False for each video once, in order.
@@ -118,18 +115,10 @@ class ClipDataSet(DataSet):
             raise ValueError("encode is required with condition 'text', and must be None otherwise")
 
     def __len__(self) -> int:
-        """Number of videos."""
         return len(self.reader)
 
     def example(self, index: int) -> dict[str, np.ndarray]:
-        """Returns example `index`, any non-negative integer.
-
-        Returns:
-          video: float32 [frames, height, width, channels].
-          images: float32 [num_images, height, width, channels], if num_images > 0.
-          label: int32 [], and image_label [num_images], with condition 'label'.
-          text: float32 [text_tokens, text_width] and text_mask bool [text_tokens], and image_text
-            and image_text_mask with a leading [num_images], with condition 'text'.
+        """Returns example `index`, as `DataSet.example`.
 
         Raises:
           ValueError: the video, which the message names, is unreadable or has too few frames.
@@ -157,11 +146,9 @@ class ClipDataSet(DataSet):
         return out | self._conditions(chosen, others)
 
     def caption(self, index: int) -> str:
-        """Returns the caption of example `index`."""
         return self.reader.caption(self.video_index(index))
 
     def label(self, index: int) -> int:
-        """Returns the class of example `index`."""
         return int(self.reader.label(self.video_index(index)))
 
     def video_index(self, index: int) -> int:

@@ -19,43 +19,43 @@ DATA_SETS = ("moving_digits", "folder", *TFDS_DATA_SETS)
 def make_data_set(config: ml_collections.ConfigDict, split: str) -> DataSet:
     """Builds the data set of config.data.
 
-    Args:
-      config: the whole configuration.
-      split: 'train': shuffled, endless. 'test': held-out videos in a fixed order, one clip each.
+    The split 'train' is shuffled and endless. 'test' has held-out videos in a fixed order, one clip
+    each.
 
     Raises:
       ValueError: the data set is unknown, is missing, or does not fit config.data.
     """
     check_name(config)
-    if config.data.name == "moving_digits":
-        return _moving_digits(config, split)
     data, is_training = config.data, split == "train"
+    shared = ("frames", "resolution", "frameskip", "num_images", "condition")
+    fields = {"seed": config.seed} | {name: data[name] for name in shared}
+    if data.name == "moving_digits":
+        _check_moving_digits(config)
+        return MovingDigits(
+            split=split,
+            motion=data.motion,
+            speed=data.speed,
+            downsample=data.downsample,
+            text_tokens=data.text_tokens,
+            text_width=config.model.text_width,
+            **fields,
+        )
     reader = open_reader(config, split)
     return ClipDataSet(
         reader,
-        seed=config.seed,
-        frames=data.frames,
-        resolution=data.resolution,
         channels=data.channels,
-        frameskip=data.frameskip,
         start=data.start if is_training else _held_out_start(data.name),
         shuffle=is_training,
         augment_flip=data.augment_flip and is_training,
-        num_images=data.num_images,
-        condition=data.condition,
         encode=make_encode(config, reader.folder) if data.condition == "text" else None,
+        **fields,
     )
 
 
 def held_out_videos(config: ml_collections.ConfigDict, frames: int, split: str = "test") -> DataSet:
-    """Builds a data set of real videos in a fixed order, without images or conditions.
+    """Builds a data set of real videos in a fixed order, without flips, images or conditions.
 
     The first `frames` frames of a video of 'test' are those of `make_data_set` if it has as many.
-
-    Args:
-      config: the whole configuration.
-      frames: number of frames per video.
-      split: 'test' (the default) or 'train', here not shuffled and not flipped.
 
     Raises:
       ValueError: as `make_data_set`.
@@ -95,12 +95,7 @@ def open_reader(config: ml_collections.ConfigDict, split: str) -> VideoReader:
 
 
 def check_name(config: ml_collections.ConfigDict) -> None:
-    """Checks config.data.name, and that only 'folder', which has timestamps, has a frame rate.
-
-    Raises:
-      ValueError: the name is not in `DATA_SETS`, or config.data.frame_rate is not 0 for another
-        data set than 'folder'.
-    """
+    """Raises ValueError if the data set is unknown, or has a frame rate but no timestamps."""
     if config.data.name not in DATA_SETS:
         raise ValueError(
             f"config.data.name is {config.data.name!r}, and must be one of "
@@ -141,30 +136,14 @@ def _folder(config: ml_collections.ConfigDict, split: str) -> FolderVideos:
     return videos
 
 
-def _moving_digits(config: ml_collections.ConfigDict, split: str) -> MovingDigits:
-    data = config.data
-    for field, required in (("channels", 1), ("augment_flip", False), ("text_encoder", WORDS)):
-        if data[field] != required:
+def _check_moving_digits(config: ml_collections.ConfigDict) -> None:
+    required = {"data.channels": 1, "data.augment_flip": False, "data.text_encoder": WORDS}
+    if config.data.condition == "label":
+        required["model.num_classes"] = 10
+    for field, value in required.items():
+        section, name = field.split(".")
+        if config[section][name] != value:
             raise ValueError(
-                f"config.data.{field} is {data[field]!r}, and must be {required!r} for "
-                f"{data.name!r}"
+                f"config.{field} is {config[section][name]!r}, and must be {value!r} for "
+                f"{config.data.name!r}"
             )
-    if data.condition == "label" and config.model.num_classes != 10:
-        raise ValueError(
-            f"config.model.num_classes is {config.model.num_classes}, and must be 10 for "
-            f"{data.name!r}"
-        )
-    return MovingDigits(
-        split=split,
-        seed=config.seed,
-        frames=data.frames,
-        resolution=data.resolution,
-        motion=data.motion,
-        speed=data.speed,
-        frameskip=data.frameskip,
-        downsample=data.downsample,
-        num_images=data.num_images,
-        condition=data.condition,
-        text_tokens=data.text_tokens,
-        text_width=config.model.text_width,
-    )

@@ -9,15 +9,12 @@ import sys
 from absl import app, flags
 
 import vdm.flags
-from vdm.data.captions.encoded import WORDS, TextEncoder, text_folder, write_text
+from vdm.data.captions.encoded import WORDS, TextEncoder, check_width, text_folder, write_text
 from vdm.data.datasets import check_name, open_reader
 
 
 def encode_data_set(config, batch_size: int = 64):
-    """Encodes all captions of a data set.
-
-    Returns:
-      The output folder and the number of captions.
+    """Encodes all captions of a data set; returns the output folder and the number of captions.
 
     Raises:
       ValueError: the data set or the language model is missing, or has another width.
@@ -29,11 +26,7 @@ def encode_data_set(config, batch_size: int = 64):
         raise ValueError(f"config.data.condition is {config.data.condition!r}, and must be 'text'")
     readers = [open_reader(config, split) for split in ("train", "test")]
     encoder = TextEncoder(config.data.text_encoder, config.data.text_tokens)
-    if encoder.width != config.model.text_width:
-        raise ValueError(
-            f"config.model.text_width is {config.model.text_width}, and the vectors of "
-            f"{encoder.name!r} have {encoder.width}"
-        )
+    check_width(config, encoder.width)
     captions = {reader.caption(i) for reader in readers for i in range(len(reader))}
     folder = text_folder(readers[0].folder, config)
     return folder, write_text(folder, captions, encoder, batch_size)

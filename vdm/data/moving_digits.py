@@ -10,12 +10,11 @@ import functools
 
 import numpy as np
 
-from vdm.data.batches import DataSet, example_generator, text_arrays
+from vdm.data.batches import CONDITIONS, DataSet, example_generator, text_arrays
 from vdm.data.captions.word_vectors import encode_caption
 
 DIGIT_SIZE = 8  # height and width of a digit in pixels
 SPLITS = ("train", "test")
-CONDITIONS = ("none", "label", "text")
 MOTIONS = {  # velocities (y, x) in units of the speed
     "any": np.array([(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1) if y or x]),
     "horizontal": np.array([(0, -1), (0, 1)]),
@@ -54,18 +53,14 @@ class MovingDigits(DataSet):
     Attributes:
       split: 'train' or 'test', which have no writer in common.
       seed: non-negative seed of the digits, positions and velocities.
-      frames: number of frames, at least 1.
       resolution: height and width in pixels, at least 8. At 8 the digit does not move.
       motion: 'any' of the 8 axis-aligned and diagonal directions, or 'horizontal' for left and
         right only, which models learn many times faster (docs/moving_digits.md).
       speed: pixels per frame along an axis. It divides resolution * downsample - 8, so that the
         digit touches the walls exactly.
-      frameskip: distance between consecutive frames; default 1.
       downsample: side of the pixel blocks that are averaged; `resolution` is the size afterwards.
-      num_images: number of independent frames of other videos per example, for joint training.
-      condition: 'none', 'label' (the digit) or 'text' (a caption as word vectors).
-      text_tokens: number of tokens of a caption.
-      text_width: length of a word vector.
+      frames, frameskip, num_images: as in `vdm.data.clips.ClipDataSet`.
+      condition: 'none', 'label' (the digit) or 'text' (text_tokens word vectors of text_width).
 
     Raises:
       ValueError: an attribute is out of range.
@@ -105,15 +100,9 @@ class MovingDigits(DataSet):
             )
 
     def example(self, index: int) -> dict[str, np.ndarray]:
-        """Returns example `index`, any non-negative integer.
+        """Returns example `index`, as `DataSet.example`.
 
-        Returns:
-          video: float32 [frames, height, width, 1].
-          images: float32 [num_images, height, width, 1], if num_images > 0.
-          label: int32 [], and image_label [num_images], with condition 'label'.
-          text: float32 [text_tokens, text_width] and text_mask bool [text_tokens], and image_text
-            and image_text_mask with a leading [num_images], with condition 'text'. The caption of
-            an image names only the digit, since one frame shows no motion.
+        The caption of an image names only the digit, since one frame shows no motion.
         """
         digits, start, velocity, times = self._draw(index)
         handwritten, labels = handwriting(self.split)
@@ -166,14 +155,9 @@ class MovingDigits(DataSet):
         total = len(handwriting(self.split)[1])
         velocities = MOTIONS[self.motion]
         draws = rng.random((1 + self.num_images, 5))
-        digits, y, x, direction, times = (
-            (
-                draws
-                * [total, self._max_corner + 1, self._max_corner + 1, len(velocities), self.frames]
-            )
-            .astype(int)
-            .T
-        )
+        corners = self._max_corner + 1
+        counts = [total, corners, corners, len(velocities), self.frames]
+        digits, y, x, direction, times = (draws * counts).astype(int).T
         # Offsets of 1 to total - 1: never the video's own digit image.
         digits[1:] = (digits[0] + 1 + (draws[1:, 0] * (total - 1)).astype(int)) % total
 

@@ -29,18 +29,10 @@ def prepare(
     file_format: str = "array_record",
     verify_ssl: bool = True,
 ) -> Path:
-    """Prepares a data set of `vdm.data.tfds.registry.TFDS_DATA_SETS`, if it is not yet prepared.
+    """Prepares a data set of `TFDS_DATA_SETS`, if it is not yet prepared; returns its folder.
 
-    Args:
-      name: name of the data set.
-      config: configuration of the builder: a name, or a JSON object of its fields with a name.
-      data_dir: output folder, '' for TFDS's default.
-      manual_dir: folder of the files that TFDS does not download.
-      file_format: format of the records, one of `FILE_FORMATS`.
-      verify_ssl: whether to reject servers without a valid certificate.
-
-    Returns:
-      The folder of the data set.
+    The arguments are the options of the command. `config` is the name of a configuration of the
+    builder, or a JSON object of its fields, the name among them.
 
     Raises:
       ValueError, OSError: a package, a file or a setting is missing or invalid.

@@ -63,16 +63,9 @@ class DigitClassifier:
         return cls(model.fit(features, np.tile(labels, len(renderings))))
 
     def digits_seen(self, videos: np.ndarray) -> np.ndarray:
-        """Returns the digit in each frame.
+        """Returns the digit 0 to 9 in each frame, or -1 for none, int [n, frames].
 
-        Args:
-          videos: uint8 [n, frames, height, width, 1].
-
-        Returns:
-          int [n, frames], 0 to 9, or -1 for none.
-
-        Raises:
-          ValueError: `videos` has another shape or dtype.
+        Videos are uint8 [n, frames, height, width, 1]; another shape or dtype raises ValueError.
         """
         _check(videos)
         frames = videos.reshape(-1, *videos.shape[2:4])
@@ -127,12 +120,8 @@ def share_as_asked(
 def mean_displacement(videos: np.ndarray) -> float:
     """Returns the mean motion of the ink's centre of mass, in pixels per frame.
 
-    Args:
-      videos: uint8 [n, frames, height, width, 1]; the centre of mass of a frame without ink is its
-        middle, and the motion of a video of one frame is 0.
-
-    Raises:
-      ValueError: `videos` has another shape or dtype.
+    Videos are uint8 [n, frames, height, width, 1]; another shape or dtype raises ValueError. The
+    centre of mass of a frame without ink is its middle; the motion of a video of one frame is 0.
     """
     _check(videos)
     if videos.shape[1] == 1:
@@ -219,15 +208,12 @@ def _ink(pixels: np.ndarray) -> np.ndarray:
 
 
 def _features(ink: np.ndarray) -> np.ndarray:
-    """Returns the features of frames [n, h, w]: a window around the digit, and the ink outside.
+    """Returns features of frames, float32 [n, 8 * 8 + 1]: a window on the digit, the ink outside.
 
     The window of 8x8 pixels maximises its ink, weighted by a parabola around its middle, which is
     then the centre of mass of the ink nearby. It may extend over the border by half. The last
     feature is the root of the energy outside the window: with it, the distance between features is
     that between whole aligned frames, so that ink elsewhere counts as much as ink over the digit.
-
-    Returns:
-      float32 [n, 8 * 8 + 1].
     """
     margin = DIGIT_SIZE // 2
     ink = np.pad(ink, ((0, 0), (margin, margin), (margin, margin)))

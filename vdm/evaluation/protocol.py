@@ -86,13 +86,8 @@ def evaluate(
 ) -> dict | None:
     """Measures samples of the model by config.eval.protocol.
 
-    Each process measures its share of the videos.
-
-    Args:
-      config: the configuration.
-      params: EMA parameters.
-      step: number of training steps of the parameters.
-      folder: folder of the samples, from which an interrupted evaluation resumes.
+    Each process measures its share of the videos, with EMA parameters of a training step. `folder`
+    holds the samples, from which an interrupted evaluation resumes.
 
     Returns:
       Numbers, protocol and the configuration as JSON on process 0, None on the others.

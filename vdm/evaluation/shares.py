@@ -19,11 +19,8 @@ def merged(folder: Path, share: Summary) -> Summary | None:
     """Returns the summary of all processes' videos on process 0, None on the others.
 
     Shares go through files, which process 0 reads one after another: a covariance of 4,096 features
-    takes 134 MB, too much for every process to gather. Every process makes the call.
-
-    Args:
-      folder: a folder that all processes share; created if missing.
-      share: the summary of this process's videos.
+    takes 134 MB, too much for every process to gather. Every process makes the call, with one
+    shared folder, created if missing.
     """
     if jax.process_count() == 1:
         return share

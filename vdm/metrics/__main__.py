@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from vdm.metrics.protocols import PROTOCOLS, Protocol
-from vdm.metrics.videos import VideoSet, open_videos
+from vdm.video.video_sets import VideoSet, open_videos
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:

@@ -22,30 +22,20 @@ Features = dict[str, np.ndarray]
 class Extractor:
     """A feature network with its weights and its preprocessing.
 
-    A call compiles once per shape, so callers pad the last batch.
-
-    Attributes:
-      name: 'i3d', 'inception' or 'c3d'.
-      dimension: number of features.
-      min_frames: minimum number of frames; for C3D the only one, for Inception, which takes
-        images, 1.
-      digest: digest of the weights, of `vdm.metrics.weights.files.digest_of`.
-      resize: 'reference' or 'half_pixel', as in `make_extractor`.
+    A call compiles once per shape, so callers pad the last batch. `make_extractor` has the choices
+    of `name` and `resize`.
     """
 
     name: str
-    dimension: int
-    min_frames: int
-    digest: str
+    dimension: int  # number of features
+    min_frames: int  # for C3D the only number; for Inception, which takes images, 1
+    digest: str  # of the weights, as `digest_of`
     resize: str
     _module: nn.Module = dataclasses.field(repr=False)
     _params: dict = dataclasses.field(repr=False)
 
     def __call__(self, videos: np.ndarray) -> Features:
-        """Returns the features of videos, or of images for Inception.
-
-        Args:
-          videos: uint8 [n, frames, height, width, 3], or [n, height, width, 3] for Inception.
+        """Returns features of uint8 videos [n, frames, height, width, 3]; Inception takes images.
 
         Returns:
           'features' float32 [n, dimension], and 'probabilities' float32 [n, classes] if the
@@ -66,13 +56,7 @@ class Extractor:
         return self.of_preprocessed(inputs)
 
     def of_preprocessed(self, inputs: np.ndarray | jax.Array) -> Features:
-        """Returns the features of preprocessed videos or images.
-
-        Args:
-          inputs: the input of the network's module, of any floating dtype.
-
-        Returns:
-          As `__call__`.
+        """Returns what `__call__` does for inputs of the network's module, of any floating dtype.
 
         Raises:
           ValueError: the size or the number of frames is invalid.
@@ -95,10 +79,8 @@ def make_extractor(network: str, *, resize: str = "reference") -> Extractor:
       have the head.
     - 'c3d': 4,096 features of 16 frames; probabilities over UCF101's 101 classes.
 
-    Args:
-      network: 'i3d', 'inception' or 'c3d'.
-      resize: 'reference' resizes as the network's reference implementation; 'half_pixel' as
-        TensorFlow 2 and PyTorch, and many later papers.
+    The resize 'reference' is that of the network's reference implementation; 'half_pixel' that of
+    TensorFlow 2, PyTorch, and many later papers.
 
     Raises:
       FileNotFoundError: the weights are missing; the message says how to install them.

@@ -12,13 +12,8 @@ def frechet_distance(
 
     The last trace is computed as the sum of the singular values of C_b^1/2 C_a^1/2. The square root
     of the product C_a C_b would be inaccurate: with singular covariances (fewer videos than
-    features) rounding makes its eigenvalues negative or complex.
-
-    Args:
-      mean_a: mean of the first Gaussian, [features], cast to float64.
-      covariance_a: symmetric covariance of the first Gaussian, [features, features].
-      mean_b: mean of the second Gaussian.
-      covariance_b: covariance of the second Gaussian.
+    features) rounding makes its eigenvalues negative or complex. Means [features] and symmetric
+    covariances [features, features] are cast to float64.
 
     Raises:
       ValueError: shapes do not fit, values are not finite, or a covariance is not symmetric or has

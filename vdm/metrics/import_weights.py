@@ -16,13 +16,12 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
 
 from vdm.metrics.weights.files import (
     PUBLISHED,
     digest_of,
     is_published,
+    read_safetensors,
     sha256_of,
     store_weights,
 )
@@ -31,15 +30,9 @@ from vdm.metrics.weights.unpickle import read_pickle, read_torch
 
 
 def import_weights(network: str, path: Path, mean: Path | None = None) -> Path:
-    """Reads, verifies and stores weights in the cache folder; prints their digests.
+    """Reads, verifies and stores weights in the cache; returns their file, prints their digests.
 
-    Args:
-      network: 'i3d', 'inception' or 'c3d'.
-      path: published file or folder.
-      mean: npz with the mean volume [3, 16, 128, 171] as 'mean', only for C3D.
-
-    Returns:
-      The path of the file in the cache.
+    C3D needs an npz file with its mean volume [3, 16, 128, 171] as 'mean'.
 
     Raises:
       FileNotFoundError: there is no such file.
@@ -78,10 +71,7 @@ def read(path: Path) -> dict[str, np.ndarray]:
     if data_file(path) != path or path.suffix == ".pb":
         return _read_tensorflow(path)
     if path.suffix == ".safetensors":
-        try:
-            return load_file(path)
-        except SafetensorError as error:
-            raise ValueError(f"{path} is not a safetensors file: {error}") from error
+        return read_safetensors(path)
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:

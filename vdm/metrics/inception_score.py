@@ -6,14 +6,11 @@ import numpy as np
 
 
 def inception_score(probabilities: np.ndarray, splits: int) -> tuple[float, float]:
-    """Returns exp(E[KL(p(y | x) || p(y))]), averaged over splits of the samples.
-
-    Args:
-      probabilities: p(y | x) of each sample, [n, classes]; rows sum to 1.
-      splits: number of consecutive parts of nearly equal size, each with its own p(y).
+    """Returns exp(E[KL(p(y | x) || p(y))]) from probabilities [n, classes], whose rows sum to 1.
 
     Returns:
-      The mean and the standard deviation (with divisor `splits`) of the scores of the parts.
+      The mean and the standard deviation (with divisor `splits`) of the scores of `splits`
+      consecutive parts of nearly equal size, each with its own p(y).
 
     Raises:
       ValueError: there are fewer samples than splits, or rows are not probabilities.
@@ -27,17 +24,11 @@ def inception_score(probabilities: np.ndarray, splits: int) -> tuple[float, floa
 
 @dataclasses.dataclass(frozen=True)
 class ScoreSums:
-    """Sufficient statistics of the score of a split. Merging is associative up to rounding.
+    """Sufficient statistics of the score of a split. Merging is associative up to rounding."""
 
-    Attributes:
-      count: number of samples.
-      probabilities: sum of p(y | x) over samples, [classes].
-      negative_entropy: sum of p(y | x) log p(y | x) over samples and classes, in nats.
-    """
-
-    count: int
-    probabilities: np.ndarray
-    negative_entropy: float
+    count: int  # number of samples
+    probabilities: np.ndarray  # sum of p(y | x) over samples, [classes]
+    negative_entropy: float  # sum of p(y | x) log p(y | x) over samples and classes, in nats
 
     @classmethod
     def empty(cls, classes: int) -> "ScoreSums":

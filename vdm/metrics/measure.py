@@ -1,6 +1,7 @@
 """Measures two sets of videos by a protocol, in memory independent of the number of videos."""
 
 import dataclasses
+import functools
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -24,16 +25,12 @@ Network = Callable[[np.ndarray], Features]
 
 @dataclasses.dataclass
 class Summary:
-    """Sufficient statistics of a set of videos.
+    """Sufficient statistics of a set of videos."""
 
-    Attributes:
-      count: number of videos.
-      statistics: feature statistics by (network, view), one per jackknife group.
-      scores: score statistics by (network, view, number of splits), one per split.
-    """
-
-    count: int
+    count: int  # number of videos
+    # By (network, view), one per jackknife group.
     statistics: dict[tuple[str, str], list[FeatureStatistics]]
+    # By (network, view, number of splits), one per split.
     scores: dict[tuple[str, str, int], list[ScoreSums]]
 
     def merge(self, other: "Summary") -> "Summary":
@@ -59,7 +56,7 @@ def summarize(
     Args:
       videos: uint8 [frames, height, width, 3] each, of equal shape; one batch is read per step.
       count: number of videos of the whole set.
-      protocol: the protocol.
+      protocol: its metrics choose the networks.
       extractors: networks by name, at least those of the protocol.
       indices: indices of `videos` in the whole set; default all.
       batch_size: number of videos per call of a network.
@@ -147,10 +144,9 @@ def _outputs(extractor: Network, view: str, videos: np.ndarray, batch_size: int)
     """Returns a network's outputs for videos [n, ...], which it pads to a full batch."""
     count = len(videos)
     videos = np.resize(videos, (batch_size, *videos.shape[1:])) if count < batch_size else videos
-    if view == "video":
-        return {name: values[:count] for name, values in extractor(videos).items()}
-    if view == "first":
-        return {name: values[:count] for name, values in extractor(videos[:, 0]).items()}
+    if view != "avg":
+        inputs = videos if view == "video" else videos[:, 0]
+        return {name: values[:count] for name, values in extractor(inputs).items()}
     frames = [extractor(videos[:, frame]) for frame in range(videos.shape[1])]
     out = {"features": np.mean([frame["features"] for frame in frames], axis=0)[:count]}
     if "probabilities" in frames[0]:
@@ -209,11 +205,7 @@ def _merged_lists(ours: dict, theirs: dict) -> dict:
     return {**ours, **theirs, **both}
 
 
-def _merged(groups: list[FeatureStatistics]) -> FeatureStatistics:
-    total = FeatureStatistics.empty(len(groups[0].mean))
-    for group in groups:
-        total = total.merge(group)
-    return total
+_merged = functools.partial(functools.reduce, FeatureStatistics.merge)
 
 
 def _distance(a: FeatureStatistics, b: FeatureStatistics) -> float:

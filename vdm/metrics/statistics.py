@@ -7,17 +7,11 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class FeatureStatistics:
-    """Count, mean and scatter of vectors, in float64. Merging is associative up to rounding.
+    """Count, mean and scatter of vectors, in float64. Merging is associative up to rounding."""
 
-    Attributes:
-      count: number of vectors.
-      mean: mean, [features].
-      scatter: sum of (x - mean) (x - mean)^T, [features, features].
-    """
-
-    count: int
-    mean: np.ndarray
-    scatter: np.ndarray
+    count: int  # number of vectors
+    mean: np.ndarray  # [features]
+    scatter: np.ndarray  # sum of (x - mean) (x - mean)^T, [features, features]
 
     @classmethod
     def empty(cls, features: int) -> "FeatureStatistics":

@@ -134,9 +134,7 @@ def _transposed(weights):
 class SpatialAttention(nn.Module):
     """Spatial self-attention: pixels attend within their frame (section 3).
 
-    Attributes:
-      head_dim: width of a head; divides the channels.
-      dtype: dtype of the computation.
+    The head width head_dim divides the channels.
     """
 
     head_dim: int
@@ -164,13 +162,9 @@ class TemporalAttention(nn.Module):
         logit_ij = q_i (k_j + a^K_(j-i)) / sqrt(head_dim)
         out_i = sum_j weight_ij (v_j + a^V_(j-i))
 
-    Distances j - i are clipped to +-max_relative_distance. Attention depends on the distance
-    between frames and not on their absolute time.
-
-    Attributes:
-      head_dim: width of a head; divides the channels.
-      max_relative_distance: largest distance with its own embedding, in frames.
-      dtype: dtype of the computation.
+    Distances j - i, in frames, are clipped to +-max_relative_distance. Attention depends on the
+    distance between frames and not on their absolute time. The head width head_dim divides the
+    channels.
     """
 
     head_dim: int
@@ -184,13 +178,10 @@ class TemporalAttention(nn.Module):
         frame_positions: Int[Array, " frames"],
         mask: Bool[Array, "frames frames"],
     ) -> Float[Array, "batch frames height width channels"]:
-        """Attends over frames.
+        """Attends over frames at the times frame_positions, in frames; only differences matter.
 
-        Args:
-          h: features.
-          frame_positions: time of each frame, in frames; only differences matter.
-          mask: [i, j] is True if frame i attends to frame j. A frame that attends to itself alone
-            has weight exactly 1, the softmax of one finite logit.
+        mask[i, j] is True if frame i attends to frame j. A frame that attends to itself alone has
+        weight exactly 1, the softmax of one finite logit.
         """
         batch, frames, height, width, channels = h.shape
         tokens = FrameGroupNorm(dtype=self.dtype, name="norm")(h)

@@ -25,10 +25,8 @@ class Downsample(nn.Module):
 class Upsample(nn.Module):
     """Doubles height and width by nearest-neighbour upsampling, then convolves.
 
-    Attributes:
-      features: number of output channels. The channels of the finer resolution, because those of
-        the coarser one would make this the most expensive convolution of the network.
-      dtype: dtype of the computation.
+    The convolution has the channels of the finer resolution, because those of the coarser one would
+    make it the most expensive of the network.
     """
 
     features: int
@@ -45,12 +43,7 @@ class Upsample(nn.Module):
 class ResidualBlock(nn.Module):
     """The residual block of DDPM: norm, swish, conv, embedding, norm, swish, dropout, conv, skip.
 
-    Attributes:
-      features: number of output channels.
-      dropout: dropout rate.
-      film: whether the embedding scales and shifts the second norm (FiLM) instead of being added.
-      deterministic: whether dropout is off.
-      dtype: dtype of the computation.
+    If `film`, the embedding scales and shifts the second norm (FiLM) instead of being added.
     """
 
     features: int
@@ -84,13 +77,7 @@ class ResidualBlock(nn.Module):
 
 
 class SpaceTimeBlock(nn.Module):
-    """A residual block, followed by spatial and temporal attention at some resolutions.
-
-    Attributes:
-      attention: whether the attention blocks follow.
-      head_dim, max_relative_distance: attributes of the attention blocks.
-      features, dropout, film, deterministic, dtype: attributes of the residual block.
-    """
+    """A residual block, followed by spatial and temporal attention if `attention`."""
 
     features: int
     attention: bool

@@ -17,11 +17,7 @@ _LAYOUT = ("NHWC", "HWIO", "NHWC")
 class FrameConv(nn.Module):
     """A 1x3x3 convolution as a 2D convolution with frames folded into the batch.
 
-    Attributes:
-      features: number of output channels.
-      stride: stride in height and width.
-      zero_init: whether the kernel starts at zero, so that a residual branch starts as identity.
-      dtype: dtype of the computation.
+    If `zero_init`, the kernel starts at zero, so that a residual branch starts as identity.
     """
 
     features: int

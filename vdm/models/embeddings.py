@@ -17,9 +17,7 @@ _SINUSOID_LONGEST_PERIOD = 10000.0
 def sinusoidal_log_snr(log_snr: Float[Array, " batch"], width: int) -> Float[Array, "batch width"]:
     """Sinusoidal embedding of atan(exp(-log_snr / 2)) / (pi / 2), from 0 (clean) to 1 (noise).
 
-    Args:
-      log_snr: log-SNR of each example, in nats.
-      width: number of features; even.
+    The log-SNR is in nats, and the width even.
     """
     squashed = jnp.arctan(jnp.exp(-0.5 * log_snr)) / (0.5 * jnp.pi)
     exponents = jnp.arange(width // 2, dtype=jnp.float32) / (width // 2)
@@ -30,10 +28,7 @@ def sinusoidal_log_snr(log_snr: Float[Array, " batch"], width: int) -> Float[Arr
 class TextPooling(nn.Module):
     """Attention pooling of token vectors, with a learned query (section 4.3).
 
-    Attributes:
-      features: width of the pooled embedding.
-      num_heads: number of attention heads; divides features.
-      dtype: dtype of the computation; parameters are float32.
+    The number of heads divides the features.
     """
 
     features: int
@@ -66,14 +61,9 @@ class TextPooling(nn.Module):
 class ConditioningEmbedding(nn.Module):
     """An MLP of the embedded log-SNR and condition c, with one output vector per frame.
 
-    Attributes:
-      features: width of the embedding.
-      num_layers: depth of the MLP.
-      num_classes: number of labels; 0 for no label condition.
-      text_width: width of a token vector; 0 for no text condition.
-      condition_dropout: probability that training replaces a condition with zeros, which trains the
-        unconditional model of classifier-free guidance.
-      dtype: dtype of the computation.
+    num_classes and text_width are 0 without such a condition. With probability condition_dropout,
+    training replaces a condition with zeros, which trains the unconditional model of
+    classifier-free guidance.
     """
 
     features: int
@@ -95,15 +85,10 @@ class ConditioningEmbedding(nn.Module):
     ) -> Float[Array, "batch frames_or_one features"]:
         """Embeds the condition of the video for its frames, and that of each image for the image.
 
-        Args:
-          log_snr: log-SNR of each example.
-          condition: `label` [batch], or `text` [batch, tokens, width] and `text_mask`
-            [batch, tokens]. Independent images have `image_label` [batch, images], or `image_text`
-            and `image_text_mask`. A missing entry, a label of -1 and a text whose tokens are all
-            masked are embedded as zeros.
-          num_frames: number of video frames.
-          num_images: number of independent images after them.
-          train: whether to apply condition_dropout.
+        The condition has `label` [batch], or `text` [batch, tokens, width] and `text_mask`
+        [batch, tokens]. Independent images have `image_label` [batch, images], or `image_text` and
+        `image_text_mask`. A missing entry, a label of -1 and a text whose tokens are all masked are
+        embedded as zeros. `train` applies condition_dropout.
         """
         embedding = sinusoidal_log_snr(log_snr, self.features)[:, None]
         if self.num_classes or self.text_width:

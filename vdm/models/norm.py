@@ -20,11 +20,7 @@ class FrameGroupNorm(nn.Module):
     """Group normalisation of each frame, with optional FiLM and swish.
 
     Statistics over several frames would let independent images change the video frames, and would
-    tie the network to one number of frames.
-
-    Attributes:
-      swish: whether to apply swish to the result.
-      dtype: dtype of the result; statistics are float32.
+    tie the network to one number of frames. They are float32; the result has `dtype`.
     """
 
     swish: bool = False
@@ -36,12 +32,9 @@ class FrameGroupNorm(nn.Module):
         h: Float[Array, "batch frames height width channels"],
         film: Sequence[Float[Array, "batch frames_or_one channels"]] | None = None,
     ) -> Float[Array, "batch frames height width channels"]:
-        """Normalises features.
+        """Normalises h; with film = (scale, shift), returns (1 + scale) * normalised h + shift.
 
-        Args:
-          h: features.
-          film: (scale, shift), each [batch, frames or 1, channels]. The normalised features become
-            (1 + scale) * features + shift before the swish (FiLM).
+        FiLM comes before the swish.
         """
         channels = h.shape[-1]
         groups = math.gcd(_MAX_GROUPS, max(1, channels // _MIN_CHANNELS_PER_GROUP))

@@ -27,11 +27,8 @@ def make_mesh(
     """Returns the mesh of config.mesh: [devices / fsdp, fsdp] devices, axes 'data' and 'fsdp'.
 
     Neighbours along 'fsdp' share a slice or node wherever config.mesh.fsdp divides its devices:
-    they exchange far more bytes than neighbours along 'data'.
-
-    Args:
-      config: the configuration.
-      devices: all devices of all processes by default; may belong to an unattached topology.
+    they exchange far more bytes than neighbours along 'data'. `devices`, by default all devices of
+    all processes, may belong to an unattached topology.
 
     Raises:
       ValueError: config.mesh.fsdp does not divide the devices.
@@ -89,7 +86,9 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def param_shardings(mesh: Mesh, abstract_tree):
-    """Returns the shardings of parameters, or of a training state, whose moments have their shapes.
+    """Returns the tree of NamedSharding for a tree of arrays or of their shapes.
+
+    The tree has parameters, or is a training state, whose moments have the parameters' shapes:
 
     - An array with two or more dimensions is sharded over 'fsdp' along its largest dimension that
       'fsdp' divides; the last one, if several are equal. For kernels these are mostly the output
@@ -97,13 +96,6 @@ def param_shardings(mesh: Mesh, abstract_tree):
     - Vectors (biases, scales of norms) and small arrays are replicated. They are less than 1% of a
       model, and a sharded bias would shard activations by channel.
     - Arrays without a dimension that 'fsdp' divides are replicated.
-
-    Args:
-      mesh: the mesh of `make_mesh`.
-      abstract_tree: a tree of arrays or jax.ShapeDtypeStruct.
-
-    Returns:
-      A tree of NamedSharding with the same structure.
     """
     fsdp = mesh.shape["fsdp"]
 
@@ -145,16 +137,10 @@ def with_sharded_gradient(mesh: Mesh, params: dict) -> dict:
 
 
 def check_divides(mesh: Mesh, batch_size: int, field: str, parts: int = 1) -> None:
-    """Checks that a batch divides over the devices.
-
-    Args:
-      mesh: the mesh of `make_mesh`.
-      batch_size: rows on all devices together.
-      field: 'section.name' of the batch size, for the error message.
-      parts: the number of micro-batches.
+    """Checks that a global batch divides over the devices, in `parts` micro-batches each.
 
     Raises:
-      ValueError: it does not divide; the message names the field.
+      ValueError: it does not; the message names `field`, 'section.name' of the batch size.
     """
     if batch_size % (mesh.size * parts):
         divisor = f"the {_count(mesh.size)}"

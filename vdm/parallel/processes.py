@@ -8,7 +8,6 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable
-from functools import partial
 from typing import NoReturn
 
 import jax
@@ -22,16 +21,10 @@ RESUME_HINT = "the same command resumes from the newest checkpoint"
 
 @dataclasses.dataclass(frozen=True)
 class ConnectOptions:
-    """How to connect the processes. `jax.distributed` detects options that are left out.
+    """How to connect the processes: the flags of `vdm.main` of these names, timeouts in seconds.
 
-    Attributes:
-      coordinator: 'host:port' of process 0; '' to detect it.
-      num_processes: the number of processes; 0 to detect it, 1 for a single process even in a
-        cluster.
-      process_id: this process's index, from 0; -1 to detect it.
-      connect_timeout: seconds until all processes must have connected.
-      heartbeat_timeout: seconds without a heartbeat after which a process counts as lost, and all
-        others end.
+    `jax.distributed` detects options that are left out. One process without a coordinator is a
+    single process even in a cluster.
     """
 
     coordinator: str = ""
@@ -65,12 +58,8 @@ class Processes:
         """Connects the processes. Has to precede the first use of a device.
 
         `jax.distributed` detects TPU pods, Slurm, Kubernetes and Open MPI. Without a cluster and
-        without options this process is the only one.
-
-        Args:
-          options: addresses, counts and timeouts.
-          preemptible: whether the run calls `PreemptionNotice.reached`. Otherwise SIGTERM ends it
-            at once.
+        without options this process is the only one. A `preemptible` run calls
+        `PreemptionNotice.reached`; SIGTERM ends any other at once.
 
         Raises:
           ValueError: an option is invalid, or the processes cannot connect.
@@ -201,27 +190,23 @@ def _wait_for_coordinator(coordinator: str, timeout: float) -> None:
 
 def _initialize(options: ConnectOptions) -> bool:
     """Returns whether `jax.distributed` connected to a cluster, or to the given coordinator."""
-    initialize = partial(
-        jax.distributed.initialize,
-        initialization_timeout=options.connect_timeout,
-        heartbeat_timeout_seconds=options.heartbeat_timeout,
-        shutdown_timeout_seconds=_SHUTDOWN_TIMEOUT,
-    )
+    given = bool(options.coordinator)
     try:
-        if options.coordinator:
-            initialize(
-                options.coordinator,
-                options.num_processes,
-                options.process_id,
-                cluster_detection_method="deactivate",
-            )
-            return True
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # JAX warns in a pod that is not part of a set.
-            initialize()
+            if not given:  # JAX warns in a pod that is not part of a set.
+                warnings.simplefilter("ignore")
+            jax.distributed.initialize(
+                options.coordinator or None,
+                options.num_processes if given else None,
+                options.process_id if given else None,
+                cluster_detection_method="deactivate" if given else None,
+                initialization_timeout=options.connect_timeout,
+                heartbeat_timeout_seconds=options.heartbeat_timeout,
+                shutdown_timeout_seconds=_SHUTDOWN_TIMEOUT,
+            )
         return True
     except (ValueError, RuntimeError) as error:
-        if options.coordinator or "coordinator_address should be defined" not in str(error):
+        if given or "coordinator_address should be defined" not in str(error):
             raise ValueError(f"the processes cannot connect: {error}") from error
     if "JOB_COMPLETION_INDEX" in os.environ:
         raise ValueError(

@@ -18,15 +18,9 @@ def local_rows(mesh: Mesh, batch_size: int) -> list[int]:
 def shard_batch(
     mesh: Mesh, batch: Mapping[str, np.ndarray], batch_size: int
 ) -> dict[str, jax.Array]:
-    """Sends this process's rows of a batch to its devices.
+    """Sends this process's rows of a batch, those of `local_rows`, to its devices.
 
-    Args:
-      mesh: the device mesh.
-      batch: arrays [rows, ...] with the rows of `local_rows`.
-      batch_size: rows of all processes together.
-
-    Returns:
-      Global arrays [batch_size, ...], sharded over all devices.
+    Arrays [rows, ...] become global arrays [batch_size, ...], sharded over all devices.
     """
     return {name: shard_rows(mesh, rows, batch_size) for name, rows in batch.items()}
 
@@ -44,16 +38,9 @@ def shard_rows(mesh: Mesh, rows: np.ndarray, batch_size: int) -> jax.Array:
 
 
 def micro_batches(mesh: Mesh, batch, count: int):
-    """Splits a batch into micro-batches, without communication.
+    """Splits arrays [batch, ...] into micro-batches [count, batch / count, ...].
 
-    Args:
-      mesh: the device mesh.
-      batch: a tree of arrays [batch, ...].
-      count: the number of micro-batches.
-
-    Returns:
-      A tree of arrays [count, batch / count, ...]. Every device keeps its rows: micro-batch m has
-      the m-th part of each device's rows.
+    Without communication: micro-batch m has the m-th part of each device's rows.
     """
 
     def split(array: jax.Array) -> jax.Array:

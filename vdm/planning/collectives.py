@@ -32,7 +32,7 @@ class Collective:
     """A collective operation of a step, as one device runs it.
 
     Attributes:
-      kind: the operation, one of KINDS.
+      kind: one of KINDS.
       payload: bytes of the whole array.
       devices: the number of devices in one group.
       times: runs per step; below 1 if only some steps run it.
@@ -55,12 +55,8 @@ class Collective:
 def read_collectives(hlo: str, num_devices: int) -> list[Collective]:
     """Returns the collectives of a compiled step among two or more devices.
 
-    Args:
-      hlo: text of the optimised module, `compiled.as_text()`.
-      num_devices: size of the mesh, and of the group of a collective that lists no groups.
-
-    Raises:
-      ValueError: if the syntax of a collective's groups is unknown.
+    `hlo` is `compiled.as_text()`; num_devices is the group of a collective that lists no groups.
+    An unknown syntax of groups raises ValueError.
     """
     computations, entry = _parse_computations(hlo)
     times = _count_runs(computations, entry)

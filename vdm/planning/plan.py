@@ -55,14 +55,7 @@ def check_steps(config: ml_collections.ConfigDict) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """The devices of a plan.
-
-    Attributes:
-      hardware: memory and peaks of a device.
-      num_devices: size of the mesh.
-      efficiencies: assumed shares of the peaks.
-      link_share: share of a device's links that its slice connects.
-    """
+    """The devices of a plan, with the assumed shares of their peaks and the share of links used."""
 
     hardware: Hardware
     num_devices: int
@@ -88,13 +81,8 @@ def make_plan(
 ) -> dict:
     """Compiles the steps of config.plan.steps and reports their requirements.
 
-    Args:
-      config: the configuration, checked by `preflight.check`.
-      output: JSON file for the result, rewritten after each step; None: no file.
-      log: receives each part of the report as soon as it is known.
-
-    Returns:
-      The result as a JSON-serialisable dictionary.
+    `preflight.check` has checked the configuration. The result is JSON, and is written to
+    `output`, if any, after each step. `log` receives each part of the report once it is known.
     """
     level = _set_optimization_level(config)
     mesh = _mesh(config)

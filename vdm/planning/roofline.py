@@ -22,13 +22,7 @@ class Efficiencies:
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """Seconds of one step.
-
-    Attributes:
-      compute: arithmetic alone.
-      memory: traffic to device memory alone.
-      links: communication alone.
-    """
+    """Seconds of one step: of arithmetic, of memory traffic, and of communication alone."""
 
     compute: float
     memory: float
@@ -61,13 +55,7 @@ def estimate(
 ) -> Estimate | None:
     """Estimates the duration of a step; None for hardware without published peaks.
 
-    Args:
-      hardware: peaks of the device.
-      efficiencies: assumed shares of these peaks.
-      flops: FLOPs per device and step.
-      memory_bytes: bytes read and written per device and step.
-      collectives: communication of the step.
-      link_share: share of the device's links that the slice connects (`topology.link_share`).
+    FLOPs, and bytes read and written, are per device and step; link_share is `topology.link_share`.
     """
     if hardware.flops is None or hardware.memory_bandwidth is None:
         return None

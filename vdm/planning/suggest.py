@@ -32,14 +32,7 @@ def find_change(
     'blocks', the candidates are: the level alone, then with a smaller batch per pass (micro-batches
     in training, fewer samples in sampling), then with parameters split over more devices. The
     latter two are compiled only if the memory measured at this level predicts that they fit, and
-    with the smallest sufficient factor.
-
-    Args:
-      config: the unchanged configuration.
-      first: the step compiled without changes.
-      num_devices: size of the mesh.
-      device_memory: bytes per device.
-      compile_with: compiles the step with changes to the configuration.
+    with the smallest sufficient factor. `first` is the step compiled without changes.
     """
     capacity = first.memory.capacity or device_memory
     for remat in REMAT[REMAT.index(config.model.remat) :]:

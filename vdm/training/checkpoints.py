@@ -108,11 +108,7 @@ class Checkpoints:
     def restore(self, abstract_state: TrainState) -> TrainState | None:
         """Restores the newest readable state, and moves newer, damaged ones aside.
 
-        Args:
-          abstract_state: shapes, dtypes and shardings, of `abstract_on`.
-
-        Returns:
-          The state, or None if there is no checkpoint.
+        The shapes, dtypes and shardings are of `abstract_on`. Returns None without a checkpoint.
 
         Raises:
           OSError: all checkpoints are damaged.
@@ -130,13 +126,9 @@ class Checkpoints:
         return TrainState(**restored["rest"], ema_params=restored["ema"])
 
     def restore_ema(self, abstract_params: dict) -> tuple[dict, int]:
-        """Restores the newest readable EMA parameters.
+        """Returns the newest readable EMA parameters, and their step.
 
-        Args:
-          abstract_params: shapes, dtypes and shardings, of `abstract_on`.
-
-        Returns:
-          (parameters, step).
+        The shapes, dtypes and shardings are of `abstract_on`.
 
         Raises:
           FileNotFoundError: the workdir has no checkpoint.

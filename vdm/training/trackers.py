@@ -20,12 +20,9 @@ class Trackers:
     """Writes metrics to WORKDIR/metrics.jsonl and WORKDIR/tensorboard/."""
 
     def __init__(self, workdir: Path, first_step: int, *, enabled: bool = True) -> None:
-        """Resumes the trackers of a workdir, dropping what was logged after `first_step`.
+        """Resumes the trackers of an existing workdir, dropping lines after `first_step`.
 
-        Args:
-          workdir: an existing folder.
-          first_step: the step that the run starts or resumes from.
-          enabled: whether to write; on all processes but one, methods do nothing.
+        Methods do nothing unless `enabled`, on one process.
         """
         self._events = None
         if not enabled:
@@ -98,13 +95,9 @@ class StepTimer:
     def rates(self, step: int, seconds_waited: float) -> dict[str, float]:
         """Returns the rates since the last call of any method; empty if no step was taken.
 
-        Args:
-          step: the last step taken.
-          seconds_waited: total seconds that the run has waited for batches.
-
-        Returns:
-          'steps_per_second', and 'input_wait_share': the fraction of the time in which the devices
-          were idle because the next batch was not ready.
+        seconds_waited is the run's total wait for batches. The rates are 'steps_per_second', and
+        'input_wait_share', the fraction of the time in which the devices were idle because the next
+        batch was not ready.
         """
         steps, waited = step - self._step, seconds_waited - self._waited
         seconds = time.monotonic() - self._time

@@ -27,20 +27,12 @@ Encode = Callable[[str], tuple[np.ndarray, np.ndarray]]
 class TextEncoder:
     """A frozen language model of Hugging Face transformers: captions to last hidden states.
 
-    Attributes:
-      name: name on the Hugging Face hub, or the path of a folder.
-      tokens: maximum number of tokens of a caption, special tokens included; longer captions are
-        truncated.
-      width: length of a token vector.
+    `name` is that on the Hugging Face hub, or the path of a folder. Captions are truncated to
+    `tokens`, special tokens included. A token vector has `width` numbers.
     """
 
     def __init__(self, name: str, tokens: int, *, on_cpu: bool = False):
-        """Loads the tokenizer and the weights.
-
-        Args:
-          name: name on the Hugging Face hub, or the path of a folder.
-          tokens: maximum number of tokens of a caption.
-          on_cpu: whether to use the CPU even if there is a GPU.
+        """Loads the tokenizer and the weights, with `on_cpu` even if there is a GPU.
 
         Raises:
           ValueError: transformers or PyTorch is not installed, or there is no such model.
@@ -104,11 +96,7 @@ class StoredText:
     """Encoded captions in a folder: caption -> (text, text_mask)."""
 
     def __init__(self, folder: Path, command: str):
-        """Maps the files into memory.
-
-        Args:
-          folder: folder that `write_text` has written.
-          command: command that encodes the captions, for the error messages.
+        """Maps the files of `write_text` into memory; error messages name the command to run.
 
         Raises:
           ValueError: the folder is missing or damaged.
@@ -128,11 +116,7 @@ class StoredText:
         self._folder, self._command = folder, command
 
     def __call__(self, caption: str) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the token vectors of a caption and their mask.
-
-        Returns:
-          text: float32 [tokens, width], zero after the last token.
-          text_mask: bool [tokens], all False for the empty caption.
+        """Returns text float32 [tokens, width], zero after the last token, and text_mask [tokens].
 
         Raises:
           ValueError: the caption is not encoded in the folder.
@@ -153,13 +137,7 @@ class StoredText:
 def write_text(
     folder: Path, captions: Iterable[str], encoder: TextEncoder, batch_size: int = 64
 ) -> int:
-    """Encodes captions, each once, and writes the folder that `StoredText` reads.
-
-    Args:
-      folder: output folder, replaced atomically.
-      captions: captions in any order, with or without duplicates.
-      encoder: the language model.
-      batch_size: number of captions per call of the encoder.
+    """Encodes captions, each once, and atomically replaces the folder that `StoredText` reads.
 
     Returns:
       The number of different captions.
@@ -207,31 +185,29 @@ def make_encode(config: ml_collections.ConfigDict, data_folder: Path) -> Encode:
     Raises:
       ValueError: the captions are not encoded, or their width is not config.model.text_width.
     """
-    data, width = config.data, config.model.text_width
+    data = config.data
     if data.text_encoder == WORDS:
+        width = config.model.text_width
         return functools.partial(encode_caption, tokens=data.text_tokens, width=width)
     stored = _stored(
         text_folder(data_folder, config),
         "python -m vdm.data.encode_text with this configuration (docs/data.md)",
     )
-    _check_width(width, stored.header["width"], data.text_encoder)
+    check_width(config, stored.header["width"])
     return stored
 
 
 def encode_given(config: ml_collections.ConfigDict, caption: str) -> tuple[np.ndarray, np.ndarray]:
-    """Encodes a caption of the user with config.data.text_encoder.
-
-    Returns:
-      text, text_mask: as `StoredText`.
+    """Encodes a caption of the user with config.data.text_encoder, as `StoredText` returns it.
 
     Raises:
       ValueError: as `TextEncoder`, or the width is not config.model.text_width.
     """
-    data, width = config.data, config.model.text_width
+    data = config.data
     if data.text_encoder == WORDS:
-        return encode_caption(caption, tokens=data.text_tokens, width=width)
+        return encode_caption(caption, tokens=data.text_tokens, width=config.model.text_width)
     vectors = _encoded(data.text_encoder, data.text_tokens, caption)
-    _check_width(width, vectors.shape[1], data.text_encoder)
+    check_width(config, vectors.shape[1])
     return padded(vectors, data.text_tokens)
 
 
@@ -251,10 +227,12 @@ def _encoded(name: str, tokens: int, caption: str) -> np.ndarray:
     return TextEncoder(name, tokens, on_cpu=True)([caption])[0]
 
 
-def _check_width(expected: int, found: int, encoder: str) -> None:
-    if expected != found:
+def check_width(config: ml_collections.ConfigDict, found: int) -> None:
+    """Raises ValueError if config.model.text_width is not that of the encoder's vectors."""
+    if config.model.text_width != found:
         raise ValueError(
-            f"config.model.text_width is {expected}, and the vectors of {encoder!r} have {found}"
+            f"config.model.text_width is {config.model.text_width}, and the vectors of "
+            f"{config.data.text_encoder!r} have {found}"
         )
 
 

@@ -27,14 +27,9 @@ def encode_caption(caption: str, *, tokens: int, width: int) -> tuple[np.ndarray
 
     Words are split at white space, lower-cased and stripped of punctuation.
 
-    Args:
-      caption: any string; without words the mask is all False, as for a missing caption.
-      tokens: maximum number of words; unused vectors are zero.
-      width: length of a word vector.
-
     Returns:
-      text: float32 [tokens, width].
-      text_mask: bool [tokens], True for words.
+      text: float32 [tokens, width]; unused vectors are zero.
+      text_mask: bool [tokens], True for words; all False for a missing caption.
 
     Raises:
       ValueError: the caption has more words than `tokens`.

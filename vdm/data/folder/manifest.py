@@ -15,19 +15,12 @@ SUFFIXES = (".csv", ".jsonl")
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """One video of a manifest. Missing fields are empty.
+    """One video of a manifest. Missing fields are empty."""
 
-    Attributes:
-      file: path relative to the folder of the videos, with forward slashes.
-      label: class name.
-      caption: description of the video.
-      split: for instance 'train' or 'test'.
-    """
-
-    file: str
+    file: str  # path relative to the folder of the videos, with forward slashes
     label: str = ""
     caption: str = ""
-    split: str = ""
+    split: str = ""  # for instance 'train' or 'test'
 
 
 def find_manifest(folder: Path) -> Path | None:
@@ -45,10 +38,8 @@ def find_manifest(folder: Path) -> Path | None:
 def read_manifest(path: Path) -> list[Entry]:
     """Returns the videos of a manifest in its order.
 
-    Args:
-      path: a UTF-8 .csv file whose first row names the columns, or a .jsonl file with one object
-        per line. `file` is required; `label`, `caption` and `split` are optional, and other columns
-        are ignored.
+    It is a UTF-8 .csv file whose first row names the columns, or a .jsonl file with one object per
+    line. `file` is required, `label`, `caption` and `split` are optional, and others are ignored.
 
     Raises:
       FileNotFoundError: there is no such file.

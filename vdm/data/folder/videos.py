@@ -24,44 +24,31 @@ _VALIDATION_FOLDERS = ("val", "valid", "validation")
 
 @dataclasses.dataclass(frozen=True)
 class FolderVideos:
-    """A split of the videos of a folder: a `vdm.data.clips.VideoReader`.
-
-    Attributes:
-      index: videos of the folder.
-      names: names of the videos of this split, sorted.
-      labels: class of each video by name; empty without condition 'label'.
-      captions: caption of each video by name; empty without condition 'text'.
-      classes: names of all classes of the folder, by number.
-    """
+    """A split of the videos of a folder: a `vdm.data.clips.VideoReader`."""
 
     index: FolderIndex
-    names: tuple[str, ...]
-    labels: Mapping[str, int]
-    captions: Mapping[str, str]
-    classes: tuple[str, ...]
+    names: tuple[str, ...]  # of the videos of this split, sorted
+    labels: Mapping[str, int]  # by name; empty without condition 'label'
+    captions: Mapping[str, str]  # by name; empty without condition 'text'
+    classes: tuple[str, ...]  # names of all classes of the folder, by number
 
     def __len__(self) -> int:
         return len(self.names)
 
     @property
     def folder(self) -> Path:
-        """Folder of the videos."""
         return self.index.folder
 
     def open(self, index: int) -> Video:
-        """Opens video `index`; reads no frames."""
         return self.index.videos[self.names[index]]
 
     def name(self, index: int) -> str:
-        """Returns the path of video `index` relative to the folder."""
         return self.names[index]
 
     def label(self, index: int) -> int:
-        """Returns the class of video `index`."""
         return self.labels[self.names[index]]
 
     def caption(self, index: int) -> str:
-        """Returns the caption of video `index` in the manifest."""
         return self.captions[self.names[index]]
 
 
@@ -78,20 +65,15 @@ def open_folder(
     """Opens the videos of a folder, split into 'train' and 'test'.
 
     `manifest.csv` or `manifest.jsonl` in the folder lists the videos to use, with labels, captions
-    and splits. Videos without a split are held out by a hash of their name, so that adding or
-    removing videos moves no other; at least one is held out, and one is not. The class of a video
-    without a label is the first folder of its path. Without a manifest, folders named train/ and
-    test/ are the splits; val/ or validation/ is held out if there is no test/, and skipped
-    otherwise.
+    and splits. The fraction `test_share` of videos without a split is held out, by a hash of their
+    name, so that adding or removing videos moves no other; at least one is held out, and one is
+    not. The class of a video without a label is the first folder of its path. Without a manifest,
+    folders named train/ and test/ are the splits; val/ or validation/ is held out if there is no
+    test/, and skipped otherwise.
 
-    video_index.txt beside the index lists the videos that are not used, with the reasons.
-
-    Args:
-      path: the folder.
-      needed_frames: minimum number of frames of a video, at the frame rate.
-      frame_rate: frames per second at which videos are sampled, 0 for frames as stored.
-      condition: 'none', 'label' or 'text'; videos without a label or caption are then skipped.
-      test_share: fraction of the videos without a split that is held out.
+    Videos of fewer than `needed_frames` at the frame rate are skipped, and for the conditions
+    'label' and 'text' those without a label or caption. video_index.txt beside the index lists the
+    videos that are not used, with the reasons.
 
     Raises:
       OSError: there is no such folder.

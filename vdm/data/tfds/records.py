@@ -9,19 +9,12 @@ from typing import Protocol
 
 
 class FileInstruction(Protocol):
-    """The records to read from one file, as tensorflow_datasets gives them.
-
-    Attributes:
-      filename: path of the file.
-      skip: number of records before those to read.
-      take: number of records to read.
-      examples_in_shard: number of records in the file.
-    """
+    """The records to read from one file, as tensorflow_datasets gives them."""
 
     filename: str
-    skip: int
-    take: int
-    examples_in_shard: int
+    skip: int  # number of records before those to read
+    take: int  # number of records to read
+    examples_in_shard: int  # number of records in the file
 
 
 class TfRecords:
@@ -73,12 +66,9 @@ class TfRecords:
 def locate(
     instructions: Sequence[FileInstruction], ends: Sequence[int], index: int
 ) -> tuple[FileInstruction, int]:
-    """Returns the file that holds record `index`, and the number of the record in that file.
+    """Returns the file that holds record `index` of all files, and the record's number in it.
 
-    Args:
-      instructions: one per file.
-      ends: cumulative sums of their `take`.
-      index: index of the record over all files.
+    `ends` are the cumulative sums of `take` over the instructions, one per file.
 
     Raises:
       IndexError: there is no such record.

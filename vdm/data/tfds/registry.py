@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 from collections.abc import Mapping
-from pathlib import Path
 
 import ml_collections
 
@@ -56,11 +55,7 @@ TFDS_DATA_SETS = {
 
 
 def open_tfds(config: ml_collections.ConfigDict, split: str) -> TfdsVideos:
-    """Opens the videos of the data set config.data.name of `TFDS_DATA_SETS`.
-
-    Args:
-      config: the whole configuration.
-      split: 'train' or 'test', which `TfdsDataSet.splits` maps to the data set's own splits.
+    """Opens the split 'train' or 'test' of the data set config.data.name of `TFDS_DATA_SETS`.
 
     Raises:
       ValueError: the data set is not prepared, or does not fit config.data.
@@ -83,7 +78,7 @@ def open_tfds(config: ml_collections.ConfigDict, split: str) -> TfdsVideos:
     features = dict(chosen.features)
     if data.name == "bair_robot_pushing_small":
         features["frames"] = data.camera
-    videos = _open(folder, chosen.splits[split], tuple(features.items()))
+    videos = _open(folder, chosen.splits[split], **features)
     shortest = chosen.num_frames or int(videos.metadata.get("min_frames", 0))
     needed = (data.frames - 1) * data.frameskip + 1
     if shortest and needed > shortest:
@@ -105,6 +100,4 @@ def open_tfds(config: ml_collections.ConfigDict, split: str) -> TfdsVideos:
 
 
 # Cached, since each reader locates the records of a file at its first use.
-@functools.lru_cache(maxsize=8)
-def _open(folder: Path, split: str, features: tuple[tuple[str, str], ...]) -> TfdsVideos:
-    return TfdsVideos(folder, split, **dict(features))
+_open = functools.lru_cache(maxsize=8)(TfdsVideos)

@@ -27,14 +27,10 @@ _CACHED_RECORDS = 32
 def prepared_folder(name: str, config: str, data_dir: str, command: str) -> Path:
     """Returns the folder of the newest version of a prepared data set.
 
-    Args:
-      name: name of the data set.
-      config: name of the builder's configuration, or '' if it has none.
-      data_dir: TFDS's data_dir, or '' for its default.
-      command: command that prepares the data set, for the error message.
+    The builder's `config` may be '', and so may `data_dir` for TFDS's default.
 
     Raises:
-      ValueError: the data set is not prepared there.
+      ValueError: the data set is not prepared there; the message has the command that prepares it.
     """
     root = Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
     parent = root / name / config
@@ -67,16 +63,10 @@ class TfdsVideos:
         caption: str = "",
         name: str = "",
     ):
-        """Opens a split.
+        """Opens a split in TFDS's syntax, for instance 'train+test'.
 
-        Args:
-          folder: folder of the data set.
-          split: split in TFDS's syntax, for instance 'train' or 'train+test'.
-          frames: feature with the encoded frames.
-          label: feature with the class, '' for none.
-          caption: feature with the caption, '' for none.
-          name: feature with the name of a video, '' for TFDS's name: the file and the number of
-            the record in it.
+        Further arguments are the features with the encoded frames, class, caption and name of a
+        video, '' for none. TFDS's own name of a video is the file and the record's number in it.
 
         Raises:
           ValueError: a package is missing; or the data set has no such split or feature, has
@@ -114,18 +104,15 @@ class TfdsVideos:
         return EncodedVideo(self.name(index), self._example(index)[self._frames].bytes_list.value)
 
     def name(self, index: int) -> str:
-        """Returns the name of video `index` in the data set."""
         if self._name:
             return self._text(index, self._name)
         file, number = locate(self._files, self._ends, index)
         return f"{Path(file.filename).name}__{number}"
 
     def label(self, index: int) -> int:
-        """Returns the class of video `index`."""
         return int(self._example(index)[self._label].int64_list.value[0])
 
     def caption(self, index: int) -> str:
-        """Returns the caption of video `index`."""
         return self._text(index, self._caption)
 
     def _text(self, index: int, feature: str) -> str:
@@ -148,19 +135,13 @@ class TfdsVideos:
 
 @dataclasses.dataclass(frozen=True)
 class EncodedVideo:
-    """A video of separately encoded frames: a `vdm.data.clips.FrameReader`.
-
-    Attributes:
-      name: name of the video in its data set.
-      encoded: one PNG or JPEG file per frame.
-    """
+    """A video of separately encoded frames: a `vdm.data.clips.FrameReader`."""
 
     name: str
-    encoded: Sequence[bytes]
+    encoded: Sequence[bytes]  # one PNG or JPEG file per frame
 
     @property
     def num_frames(self) -> int:
-        """Number of frames."""
         return len(self.encoded)
 
     def frames(self, indices: Sequence[int], resolution: int = 0) -> np.ndarray:

@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vdm.metrics.networks.layers import PRECISION, convolve, max_pool
+from vdm.metrics.networks.layers import PRECISION, biased_conv, max_pool
 
 NUM_FEATURES = 4096
 NUM_CLASSES = 101
@@ -25,8 +25,7 @@ class C3D(nn.Module):
     ) -> tuple[Float[Array, "batch features"], Float[Array, "batch classes"]]:
         """Returns the features (fc7 after its ReLU) and the logits.
 
-        Args:
-          videos: BGR in 0..255 minus the mean volume, 16 frames of 112x112 pixels.
+        Videos are BGR in 0..255 minus the mean volume, 16 frames of 112x112 pixels.
 
         Raises:
           ValueError: the number of frames or the size is another.
@@ -45,13 +44,7 @@ class C3D(nn.Module):
             (512, ("conv5a", "conv5b"), (2, 2, 2)),
         ):
             for name in names:
-                h = nn.Conv(
-                    features,
-                    (3, 3, 3),
-                    conv_general_dilated=lambda h, kernel, *_, **__: convolve(h, kernel),
-                    name=name,
-                )(h)
-                h = nn.relu(h)
+                h = nn.relu(biased_conv(features, (3, 3, 3), name)(h))
             # 'SAME' pools the last row of 7x7 by itself, as Caffe and Chainer do.
             h = max_pool(h, pool, pool)
         # fc6 was trained with channels first.

@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vdm.metrics.networks.layers import ConvUnit, convolve, max_pool
+from vdm.metrics.networks.layers import ConvUnit, biased_conv, max_pool
 
 NUM_CLASSES = 400
 RESOLUTION = 224
@@ -38,10 +38,7 @@ class I3D(nn.Module):
     def __call__(
         self, videos: Float[Array, "batch frames height width 3"]
     ) -> Float[Array, "batch classes"]:
-        """Returns the logits, averaged over time.
-
-        Args:
-          videos: at least 9 frames of 224x224 pixels, in [-1, 1].
+        """Returns the logits of at least 9 frames of 224x224 pixels in [-1, 1], averaged over time.
 
         Raises:
           ValueError: there are fewer frames, or the size is another.
@@ -68,13 +65,9 @@ class I3D(nn.Module):
 
 
 class Mixed(nn.Module):
-    """An Inception module of four branches, concatenated along the channels.
+    """An Inception module of four branches, concatenated along the channels."""
 
-    Attributes:
-      features: output channels, as in the table above.
-    """
-
-    features: tuple[int, int, int, int, int, int]
+    features: tuple[int, int, int, int, int, int]  # as in the table above
 
     @nn.compact
     def __call__(
@@ -99,13 +92,9 @@ class Mixed(nn.Module):
 
 
 class Branch(nn.Module):
-    """A sequence of convolutions.
+    """A sequence of convolutions."""
 
-    Attributes:
-      units: name, output channels and kernel size of each convolution.
-    """
-
-    units: tuple[tuple[str, int, tuple[int, int, int]], ...]
+    units: tuple[tuple[str, int, tuple[int, int, int]], ...]  # name, output channels, kernel size
 
     @nn.compact
     def __call__(
@@ -123,9 +112,4 @@ class Logits(nn.Module):
     def __call__(
         self, h: Float[Array, "batch frames height width channels"]
     ) -> Float[Array, "batch frames height width classes"]:
-        return nn.Conv(
-            NUM_CLASSES,
-            (1, 1, 1),
-            conv_general_dilated=lambda h, kernel, *_, **__: convolve(h, kernel),
-            name="Conv3d_0c_1x1",
-        )(h)
+        return biased_conv(NUM_CLASSES, (1, 1, 1), "Conv3d_0c_1x1")(h)

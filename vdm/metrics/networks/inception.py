@@ -19,13 +19,9 @@ Units = tuple[tuple[int, tuple[int, int]], ...]  # output channels and kernel si
 
 
 class InceptionV3(nn.Module):
-    """Inception-v3: images to features and, with a head, to logits.
+    """Inception-v3: images to features and, with a head, to logits."""
 
-    Attributes:
-      head: whether the network has the layer of the 1,008 logits.
-    """
-
-    head: bool = False
+    head: bool = False  # whether the network has the layer of the 1,008 logits
 
     @nn.compact
     def __call__(
@@ -34,10 +30,8 @@ class InceptionV3(nn.Module):
         """Returns the 2,048 features of the last pool (pool3) and the logits, None without a head.
 
         The logits have no bias: the reference implementation of the Inception Score multiplies
-        pool3 by the weights of the last layer, and applies the softmax.
-
-        Args:
-          images: (byte - 128) / 128, 299x299 pixels.
+        pool3 by the weights of the last layer, and applies the softmax. Images have 299x299 pixels,
+        (byte - 128) / 128.
 
         Raises:
           ValueError: the size is another.
@@ -64,23 +58,14 @@ class InceptionV3(nn.Module):
 
 
 class MixedBlock(nn.Module):
-    """An Inception module: a convolution, towers of convolutions and a pool, concatenated.
+    """An Inception module: a convolution, towers of convolutions and a pool, concatenated."""
 
-    Attributes:
-      conv: output channels of the single convolution, 0 for none.
-      towers: convolutions of each tower.
-      pool_features: output channels of the convolution after the pool, 0 for none.
-      max_pool: whether to pool by maximum instead of average.
-      reduce: whether every branch ends with stride 2 and no padding.
-      split: whether every tower ends with parallel 1x3 and 3x1 convolutions.
-    """
-
-    conv: int
+    conv: int  # output channels of the single convolution, 0 for none
     towers: tuple[Units, ...]
-    pool_features: int
-    max_pool: bool = False
-    reduce: bool = False
-    split: bool = False
+    pool_features: int  # output channels of the convolution after the pool, 0 for none
+    max_pool: bool = False  # whether to pool by maximum instead of average
+    reduce: bool = False  # whether every branch ends with stride 2 and no padding
+    split: bool = False  # whether every tower ends with parallel 1x3 and 3x1 convolutions
 
     @nn.compact
     def __call__(
@@ -108,13 +93,7 @@ class MixedBlock(nn.Module):
 
 
 class Tower(nn.Module):
-    """A sequence of convolutions.
-
-    Attributes:
-      units: output channels and kernel size of each convolution.
-      reduce: whether the last one has stride 2 and no padding.
-      split: whether parallel 1x3 and 3x1 convolutions follow.
-    """
+    """A tower of `MixedBlock`: a sequence of convolutions."""
 
     units: Units
     reduce: bool = False
@@ -133,13 +112,9 @@ class Tower(nn.Module):
 
 
 class Split(nn.Module):
-    """A 1x3 and a 3x1 convolution of the same input, concatenated.
+    """A 1x3 and a 3x1 convolution of the same input, concatenated."""
 
-    Attributes:
-      features: output channels of each.
-    """
-
-    features: int
+    features: int  # output channels of each
 
     @nn.compact
     def __call__(
@@ -167,15 +142,9 @@ def _blocks() -> list[dict]:
         large = ((c, (1, 1)), (c, (7, 1)), (c, (1, 7)), (c, (7, 1)), (192, (1, 7)))
         return {"conv": 192, "towers": (small, large), "pool_features": 192}
 
-    def block_8(pool: str) -> dict:
+    def block_8(**pool: bool) -> dict:
         towers = (((384, (1, 1)),), ((448, (1, 1)), (384, (3, 3))))
-        return {
-            "conv": 320,
-            "towers": towers,
-            "pool_features": 192,
-            "max_pool": pool == "max",
-            "split": True,
-        }
+        return {"conv": 320, "towers": towers, "pool_features": 192, "split": True, **pool}
 
     to_17 = (((64, (1, 1)), (96, (3, 3)), (96, (3, 3))),)
     to_8 = (
@@ -187,8 +156,8 @@ def _blocks() -> list[dict]:
         {"conv": 384, "towers": to_17, "pool_features": 0, "reduce": True},  # Mixed_6a
         *(block_17(features) for features in (128, 160, 160, 192)),  # Mixed_6b to Mixed_6e
         {"conv": 0, "towers": to_8, "pool_features": 0, "reduce": True},  # Mixed_7a
-        block_8("average"),  # Mixed_7b
-        block_8("max"),  # Mixed_7c
+        block_8(),  # Mixed_7b
+        block_8(max_pool=True),  # Mixed_7c
     ]
 
 

@@ -10,7 +10,6 @@ from functools import reduce
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
 PRECISION = jax.lax.Precision.HIGHEST
@@ -52,6 +51,15 @@ class ConvUnit(nn.Module):
         return nn.relu((h - mean) * jax.lax.rsqrt(variance + _EPSILON) + beta)
 
 
+def biased_conv(features: int, kernel_size: Sequence[int], name: str) -> nn.Conv:
+    """A convolution with a bias, computed by `convolve`."""
+
+    def own(h, kernel, *_, **__):
+        return convolve(h, kernel)
+
+    return nn.Conv(features, kernel_size, conv_general_dilated=own, name=name)
+
+
 def convolve(
     h: Float[Array, "batch *frames height width channels"],
     kernel: Float[Array, "*taps_height_width channels features"],
@@ -61,13 +69,8 @@ def convolve(
     """A 2D convolution or, with a kernel of five axes, a 3D convolution.
 
     A 3D convolution is computed by 2D convolutions with time folded into the batch, which on CPUs
-    is several times as fast as XLA's 3D convolution.
-
-    Args:
-      h: images or videos.
-      kernel: [time,] height, width, input and output channels.
-      stride: stride of all axes.
-      padding: 'SAME', with odd padding at the end as in TensorFlow, or 'VALID'.
+    is several times as fast as XLA's 3D convolution. The stride is that of all axes. 'SAME' padding
+    is odd at the end, as in TensorFlow.
     """
     if kernel.ndim == 4:
         *leading, height, width, channels = h.shape
@@ -133,12 +136,9 @@ def average_pool(
 ) -> Float[Array, "batch height width channels"]:
     """Average pool over window x window pixels, stride 1, 'SAME', which excludes padding."""
     for axis in (1, 2):
-        ones = np.ones((h.shape[axis], 1), np.float32)
-        total, count = (
-            jnp.asarray(sum(_windows(values, values_axis, window, 1, "SAME", 0.0)))
-            for values, values_axis in ((h, axis), (jnp.asarray(ones), 0))
-        )
-        h = total / jnp.expand_dims(count, 1) if axis == 1 else total / count
+        ones = jnp.ones_like(h[:1, ..., :1])
+        h, count = (jnp.asarray(sum(_windows(x, axis, window, 1, "SAME", 0.0))) for x in (h, ones))
+        h /= count
     return h
 
 

