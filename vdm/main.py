@@ -85,7 +85,7 @@ def plan(config, workdir: Path | None) -> None:
 
 
 def main(config) -> None:
-    logging.set_verbosity(logging.WARNING)  # Orbax logs every file that it writes.
+    logging.set_verbosity(logging.ERROR)  # Orbax logs every file that it writes.
     mode, workdir = _MODE.value, vdm.flags.workdir()
     if mode == "config":
         print(page(config))

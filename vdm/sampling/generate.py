@@ -19,7 +19,7 @@ from vdm.diffusion.guidance import ReconstructionOptions
 from vdm.diffusion.samplers import sample
 from vdm.exported import load_exported, load_exported_config
 from vdm.parallel.mesh import batch_sharding, replicated, rounded_up, sharded_params
-from vdm.parallel.messages import gathered
+from vdm.parallel.messages import all_processes, gathered
 from vdm.parallel.rows import local_rows, rows_of, shard_rows
 from vdm.sampling.conditions import Indices, conditions, make_observed
 from vdm.sampling.tasks import TASKS
@@ -30,10 +30,15 @@ from vdm.video.pixels import from_uint8, to_uint8
 Generator = Callable[[dict, Indices], np.ndarray]
 
 
+class SamplesNotFinite(ArithmeticError):
+    """Sampled pixels are infinite or NaN."""
+
+
 def make_generator(config: ml_collections.ConfigDict, mesh: Mesh) -> Generator:
     """Returns a function that samples videos by config.sample.task, compiled once.
 
-    Every process makes every call, and gets all videos.
+    Every process makes every call, and gets all videos. A call raises SamplesNotFinite if a pixel
+    is infinite or NaN.
     """
     settings = config.sample
     task, jitted = TASKS[settings.task], make_draw(config, mesh)
@@ -52,8 +57,13 @@ def make_generator(config: ml_collections.ConfigDict, mesh: Mesh) -> Generator:
             observation = jax.tree.map(on_mesh, observation)
             return rows_of(jitted(params, on_mesh(local), block, condition, observation))
 
-        videos = on_mesh(to_uint8(task(config, draw, observed(padded, rows))))
-        return gathered(videos)[: len(indices)]
+        sampled = task(config, draw, observed(padded, rows))
+        if not all_processes(bool(np.isfinite(sampled).all())):
+            raise SamplesNotFinite(
+                f"samples {indices[0]} to {indices[-1]} have infinite or NaN pixels, and are not "
+                "written: the weights are not finite, or the sampler's settings are too extreme"
+            )
+        return gathered(on_mesh(to_uint8(sampled)))[: len(indices)]
 
     def generate_all(params: dict, indices: Indices) -> np.ndarray:
         size = settings.batch_size

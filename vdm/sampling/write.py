@@ -1,7 +1,11 @@
 """Writes samples: arrays, a GIF and an MP4 per video, and a contact sheet."""
 
+import itertools
+import shutil
+import zipfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 import ml_collections
 import numpy as np
@@ -10,16 +14,25 @@ from vdm.files import replacing
 from vdm.parallel.mesh import make_mesh, sharded_params
 from vdm.parallel.messages import is_first_process
 from vdm.sampling.conditions import describe_conditions
-from vdm.sampling.generate import make_generator
+from vdm.sampling.sample_store import stored_samples
 from vdm.video.display import contact_sheet, gif_bytes, mp4_bytes
 
 _MAX_ROWS = 32  # of a contact sheet: taller images are hard to view
 
 
+class Videos(Protocol):
+    """Videos uint8 [frames, height, width, channels] of equal shapes, read one after another."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[np.ndarray]: ...
+
+
 def sample_to_folder(config: ml_collections.ConfigDict, params: dict, folder: Path) -> Path | None:
     """Samples config.sample.num_videos videos and writes them with `write_samples`.
 
-    Every process makes the call, and process 0 writes.
+    Every process makes the call, and process 0 writes. Until all samples are there, they are kept
+    in folder/unfinished, from which an interrupted command resumes.
 
     Args:
       config: the configuration.
@@ -29,22 +42,25 @@ def sample_to_folder(config: ml_collections.ConfigDict, params: dict, folder: Pa
     Returns:
       The path of the contact sheet on process 0, None on the others.
     """
-    mesh, indices = make_mesh(config), range(config.sample.num_videos)
-    videos = make_generator(config, mesh)(sharded_params(mesh, params), indices)
+    mesh, count = make_mesh(config), config.sample.num_videos
+    params = sharded_params(mesh, params)
+    store = stored_samples(folder / "unfinished", config, params, mesh, count)
     if not is_first_process():
         return None
-    return write_samples(
+    sheet = write_samples(
         folder,
-        videos,
+        store,
         seed=config.sample.seed,
         max_video_files=config.sample.max_video_files,
-        described=describe_conditions(config, indices),
+        described=describe_conditions(config, range(count)),
     )
+    shutil.rmtree(store.parent)
+    return sheet
 
 
 def write_samples(
     folder: Path,
-    videos: np.ndarray,
+    videos: Videos,
     *,
     seed: int,
     max_video_files: int,
@@ -54,7 +70,7 @@ def write_samples(
 
     Args:
       folder: output folder, created if missing; replaces the files of an earlier call.
-      videos: uint8 [n, frames, height, width, channels].
+      videos: the samples.
       seed: the seed of the samples, config.sample.seed.
       max_video_files: maximum number of videos written as GIF and MP4; the arrays hold all.
       described: more arrays [n] for samples.npz, such as labels.
@@ -63,15 +79,28 @@ def write_samples(
       The path of the contact sheet.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    arrays: dict[str, Any] = {"video": videos, "seed": np.array(seed), **described}
-    with replacing(folder / "samples.npz") as temporary, temporary.open("wb") as file:
-        np.savez_compressed(file, **arrays)
+    with replacing(folder / "samples.npz") as temporary:
+        _write_arrays(temporary, videos, {"seed": np.array(seed), **described})
     for suffix in ("gif", "mp4"):
         for stale in folder.glob(f"video_*.{suffix}"):
             stale.unlink()
-    for index, video in enumerate(videos[:max_video_files]):
+    for index, video in enumerate(itertools.islice(videos, max_video_files)):
         (folder / f"video_{index:04}.gif").write_bytes(gif_bytes(video))
         (folder / f"video_{index:04}.mp4").write_bytes(mp4_bytes(video))
     sheet = folder / "contact_sheet.png"
-    contact_sheet(videos[:_MAX_ROWS]).save(sheet)
+    contact_sheet(np.stack(list(itertools.islice(videos, _MAX_ROWS)))).save(sheet)
     return sheet
+
+
+def _write_arrays(path: Path, videos: Videos, arrays: Mapping[str, np.ndarray]) -> None:
+    """Writes an .npz file of videos [n, ...] as `video`, one after another, and other arrays."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        with archive.open("video.npy", "w", force_zip64=True) as member:
+            shape = (len(videos), *next(iter(videos)).shape)
+            header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(member, header)
+            for video in videos:
+                member.write(np.ascontiguousarray(video).tobytes())
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w") as member:
+                np.lib.format.write_array(member, np.asarray(array), allow_pickle=False)

@@ -153,7 +153,10 @@ def _train(
 
             # -- Preview
             if training.sample_every and (step % training.sample_every == 0 or is_last):
-                _write_preview(workdir, trackers, step, preview(state.ema_params))
+                try:
+                    _write_preview(workdir, trackers, step, preview(state.ema_params))
+                except ArithmeticError as error:  # the loss is finite, and may become lower
+                    notice.report(f"no preview of step {step}: {error}")
                 timer.restart(step, batches.seconds_waited)
     trackers.close()
     checkpoints.close()
