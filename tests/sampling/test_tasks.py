@@ -20,6 +20,8 @@ from vdm.sampling.preview import preview_config
 from vdm.sampling.tasks import cascade, extend
 from vdm.video.pixels import from_uint8, to_uint8
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 
 class _Counter:
     """Draws frames of consecutive numbers, and returns observed frames unchanged."""
