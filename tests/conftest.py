@@ -46,6 +46,14 @@ def shared_faults():
     return functools.partial(_path_or_skip, SHARED_FAULTS)
 
 
+@pytest.fixture(scope="module")
+def quick_compilation():
+    """Disables most of XLA's optimizations, for modules that compile programs to run them once."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 def _tiny_config():
     """Moving digits of 4 frames of 8x8 pixels, and a network of one level and 3 blocks."""
     config = get_config()

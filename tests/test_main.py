@@ -16,7 +16,11 @@ CONFIG = "--config=configs/moving_digits.py"
 
 
 def _run(*arguments, module="vdm.main"):
-    environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "2"}
+    environment = os.environ | {
+        "JAX_PLATFORMS": "cpu",
+        "JAX_NUM_CPU_DEVICES": "2",
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # compiles faster
+    }
     return subprocess.run(
         [sys.executable, "-m", module, *map(str, arguments)],
         env=environment,

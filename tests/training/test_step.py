@@ -128,6 +128,7 @@ def test_learning_rate_warms_up_and_decays(tiny_config):
     )
 
 
+@pytest.mark.usefixtures("quick_compilation")
 def test_nonfinite_loss_stops_the_run_and_keeps_the_checkpoint(tmp_path, tiny_config):
     config = tiny_config
     config.training.update(num_steps=2, checkpoint_every=2, log_every=2)
