@@ -1,5 +1,6 @@
 """Fixtures, and the setup of every test: checked shape annotations and two devices."""
 
+import contextlib
 import functools
 import os
 import pathlib
@@ -49,6 +50,19 @@ def shared_faults():
 @pytest.fixture(scope="module")
 def quick_compilation():
     """Disables most of XLA's optimizations, for modules that compile programs to run them once."""
+    with _quick_compilation():
+        yield
+
+
+@pytest.fixture
+def quick_compilation_once():
+    """`quick_compilation` for a single test."""
+    with _quick_compilation():
+        yield
+
+
+@contextlib.contextmanager
+def _quick_compilation():
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
