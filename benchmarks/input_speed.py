@@ -29,7 +29,7 @@ import cv2
 import numpy as np
 import torch
 from av.video.reformatter import VideoReformatter
-from measuring import ROOT, compared, interleaved, seconds, write_result
+from measuring import ROOT, compared, interleaved, write_result
 
 from vdm.data.batches import Batches
 from vdm.data.datasets import make_data_set
@@ -193,17 +193,15 @@ def main():
         if not flags.path:
             write_files(pathlib.Path(temporary))
         sources = make_sources(flags.path or temporary, flags.tfds_dir)
-        speeds, waits = {}, {}
-        for name, source in sources.items():
-            median = statistics.median(seconds(partial(read_batches, source)) for _ in range(3))
-            speeds[name] = BATCH * BATCHES / median
-        for step in STEP_SECONDS:
-            waits[str(step)] = wait_share(sources["folder"], step)
+        times = interleaved({name: partial(read_batches, sources[name]) for name in sources}, 3)
+        waits = {str(step): wait_share(sources["folder"], step) for step in STEP_SECONDS}
         result = {
             "workers": WORKERS,
             "clips": "16x64x64 of " + (flags.path or f"{FILE_FRAMES} frames of 320x240 in mp4"),
             "against_pytorch": against_pytorch(sources["folder"]),
-            "videos_per_second": speeds,
+            "videos_per_second": {
+                name: BATCH * BATCHES / statistics.median(values) for name, values in times.items()
+            },
             "wait_share_of_a_step_of_seconds": waits,
         }
     write_result("input_speed", result, "av", "opencv-python-headless", "torch")

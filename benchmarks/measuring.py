@@ -1,12 +1,12 @@
 """Shared by the benchmarks: configurations, training steps, interleaved timing and results."""
 
 import dataclasses
-import importlib.util
 import json
 import os
 import pathlib
 import platform
 import re
+import runpy
 import shlex
 import statistics
 import sys
@@ -32,10 +32,7 @@ IMAGES = ROOT / "docs/images"
 
 def load_config(path):
     """Returns the configuration of a file in configs/."""
-    spec = importlib.util.spec_from_file_location("config", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.get_config()
+    return runpy.run_path(str(path))["get_config"]()
 
 
 def seconds(step: Callable[[], object]) -> float:

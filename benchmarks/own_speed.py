@@ -120,11 +120,9 @@ def main():
         steps = {name: pair[index] for name, pair in pairs.items()}
         result[kind] = measuring.compared(measuring.interleaved(steps, flags.rounds), "pytorch")
     suffixes = {"compile": flags.compile, "huge_pages": measuring.has_huge_pages(), "gpu": on_gpu}
-    name = "_".join(
-        ["own_speed", *([pathlib.Path(flags.config).stem] if flags.config else [])]
-        + [suffix for suffix, applies in suffixes.items() if applies]
-    )
-    measuring.write_result(name, result, "flax", "torch")
+    names = ["own_speed", *([pathlib.Path(flags.config).stem] if flags.config else [])]
+    names += [suffix for suffix, applies in suffixes.items() if applies]
+    measuring.write_result("_".join(names), result, "flax", "torch")
 
 
 if __name__ == "__main__":

@@ -50,19 +50,14 @@ RUNS |= {
         ("bair_train_4_chips", "bair", ["topology=v4:2x2x1"], "training.batch_size=4"),
         ("bair_train_512_chips", "bair", ["topology=v4:8x8x8"], "training.batch_size=512"),
         ("ucf101_train_fsdp_8", "ucf101", ["topology=v4:4x4x8"], "mesh.fsdp=8"),
-        ("ucf101_train_activations", "ucf101", ["topology=v4:4x4x8"], "model.remat=activations"),
         ("ucf101_train_8_videos", "ucf101", _CARD, "training.batch_size=8"),
-        ("kinetics600_train_8_videos", "kinetics600", _CARD, "training.batch_size=8"),
     )
 }
 RUNS |= {
     f"{config}_train_{count}_gpus": (
         config,
         [f"topology={topology}", "hardware=h100", "steps=('train',)"],
-        [
-            "mesh.fsdp=8",
-            f"training.accumulate={batch_size // (_VIDEOS_PER_PASS * count)}",
-        ],
+        ["mesh.fsdp=8", f"training.accumulate={batch_size // (_VIDEOS_PER_PASS * count)}"],
     )
     for config, batch_size in (dict.fromkeys(SLICES, 128) | {"kinetics600": 256}).items()
     for count, topology in _GPUS.items()

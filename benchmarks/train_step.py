@@ -28,12 +28,12 @@ _CONFIG = config_flags.DEFINE_config_file("config", str(ROOT / "configs/moving_d
 _ROUNDS = flags.DEFINE_integer("rounds", 10, "Timed steps.")
 
 
-def peak_bytes(device):
+def peak_memory(device):
     """Peak memory of the device, or of the process if the device does not report its own."""
-    stats = device.memory_stats()
-    if stats and "peak_bytes_in_use" in stats:
-        return stats["peak_bytes_in_use"], "device"
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, "process"
+    if peak := (device.memory_stats() or {}).get("peak_bytes_in_use"):
+        return {"peak_bytes": peak, "peak_bytes_of": "device"}
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return {"peak_bytes": peak, "peak_bytes_of": "process"}
 
 
 def main(_):
@@ -45,7 +45,6 @@ def main(_):
     times = median_and_quartiles(interleaved({"step": step.run}, _ROUNDS.value)["step"])
     state = step.run()
     summed_steps = (int(state.step) - 1) % config.training.log_every + 1
-    peak, owner = peak_bytes(jax.devices()[0])
     batch, flops = config.training.batch_size, step.compiled.written_flops
     peak_flops = target.hardware.flops
     stem = pathlib.Path(flags.FLAGS["config"].config_filename).stem
@@ -55,8 +54,7 @@ def main(_):
         "videos_per_second_per_device": batch / jax.device_count() / times["median"],
         "flops_per_second_per_device": flops / times["median"],
         "utilisation": peak_flops and flops / times["median"] / peak_flops,
-        "peak_bytes": peak,
-        "peak_bytes_of": owner,
+        **peak_memory(jax.devices()[0]),
         "mean_loss": float(state.metric_sums["loss"]) / summed_steps,
         "plan": plan,
     }

@@ -1,5 +1,6 @@
 """Fixtures, and the setup of every test: checked shape annotations and two devices."""
 
+import contextlib
 import functools
 import os
 import pathlib
@@ -44,6 +45,27 @@ def shared_data():
 def shared_faults():
     """Returns the path of a file in ../shared/faults/inputs, or skips the test."""
     return functools.partial(_path_or_skip, SHARED_FAULTS)
+
+
+@pytest.fixture(scope="module")
+def quick_compilation():
+    """Disables most of XLA's optimizations, for modules that compile programs to run them once."""
+    with _quick_compilation():
+        yield
+
+
+@pytest.fixture
+def quick_compilation_once():
+    """`quick_compilation` for a single test."""
+    with _quick_compilation():
+        yield
+
+
+@contextlib.contextmanager
+def _quick_compilation():
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def _tiny_config():

@@ -196,7 +196,13 @@ def test_table_equals_the_papers():
     assert columns(PAPER.read_text()) == columns(TABLE)
 
 
-@pytest.mark.parametrize("name", PAPER_CONFIGS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * (name in ("text_large", "ucf101")))
+        for name in PAPER_CONFIGS
+    ],
+)
 def test_network_maps_a_video_to_its_shape(name):
     config = load(name).get_config()
     data, width = config.data, config.model.text_width

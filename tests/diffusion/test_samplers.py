@@ -163,6 +163,7 @@ def _elementwise_denoiser(z, log_snr):
     return jnp.tanh(z * jax.nn.sigmoid(log_snr) + 0.3)
 
 
+@pytest.mark.usefixtures("quick_compilation_once")
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_a_sample_depends_on_its_key_alone(sampler):
     def run(key, batch):

@@ -8,6 +8,8 @@ from vdm.data.moving_digits import MovingDigits
 from vdm.evaluation.held_out_loss import held_out_loss
 from vdm.parallel.mesh import make_mesh
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 
 @pytest.mark.parametrize("target", ["eps", "v"])
 def test_zero_prediction_has_the_mean_square_of_the_target(tiny_config, target):

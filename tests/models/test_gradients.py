@@ -27,7 +27,9 @@ def assert_close(ours, theirs, relative):
 
 @pytest.mark.parametrize("film", [False, True])
 @pytest.mark.parametrize("swish", [False, True])
-@pytest.mark.parametrize("channels", [3, 12, 64])
+@pytest.mark.parametrize(
+    "channels", [12, *(pytest.param(count, marks=pytest.mark.slow) for count in (3, 64))]
+)
 def test_group_norm_is_that_of_flax(swish, film, channels):
     h = 0.5 + 2 * normal(0, 2, 3, 4, 6, channels)
     film_by = (normal(1, 2, 1, channels), normal(2, 2, 1, channels)) if film else None
@@ -65,7 +67,10 @@ def test_group_norm_far_from_zero_has_no_nan():
 
 
 @pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize(("side", "size"), [(1, 3), (2, 3), (5, 3), (6, 3), (9, 7)])
+@pytest.mark.parametrize(
+    ("side", "size"),
+    [(1, 3), (9, 7), *(pytest.param(side, 3, marks=pytest.mark.slow) for side in (2, 5, 6))],
+)
 def test_convolution_is_that_of_jax(side, size, stride):
     def theirs(h, kernel):
         return jax.lax.conv_general_dilated(

@@ -9,6 +9,8 @@ from vdm.config import default_config
 from vdm.models.blocks import ResidualBlock
 from vdm.models.unet import SpaceTimeUNet, depth_to_space, space_to_depth
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 FIELDS = dict(default_config().model) | dict(
     base_channels=8,
     channel_multipliers=(1, 2),
@@ -25,14 +27,6 @@ FRAMES, IMAGES = 5, 4
 
 def _latent(frames, batch=2, seed=0):
     return jax.random.normal(jax.random.key(seed), (batch, frames, 4, 4, 1))
-
-
-@pytest.fixture(autouse=True, scope="module")
-def quick_compilation():
-    """Most of the time here goes into compiling programs that run once."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def _model_and_params(z, condition=None, num_images=0, **fields):

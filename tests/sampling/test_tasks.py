@@ -20,6 +20,8 @@ from vdm.sampling.preview import preview_config
 from vdm.sampling.tasks import cascade, extend
 from vdm.video.pixels import from_uint8, to_uint8
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 
 class _Counter:
     """Draws frames of consecutive numbers, and returns observed frames unchanged."""
@@ -87,7 +89,8 @@ def test_returns_observed_frames_and_samples_the_others(tiny_config, params, tas
     config.predict.num_given = 2
     config.interpolate.every = 3
     config.extend.update(num_given=3, num_frames=7, overlap=2, stride=2)
-    videos = make_generator(config, make_mesh(config))(params, range(3))
+    generate = make_generator(config, make_mesh(config))
+    videos = generate(params, range(3))
     source = make_data_set(config, "test")
     real = to_uint8(np.stack([source.example(i)["video"] for i in range(3)]))
     assert videos.shape == (3, 7 if task == "extend" else 4, 8, 8, 1)
@@ -95,7 +98,7 @@ def test_returns_observed_frames_and_samples_the_others(tiny_config, params, tas
     others = [i for i in range(4) if i not in observed]
     assert (videos[:, others] != real[:, others]).any((2, 3, 4)).all()
     # Sample 2 was alone in its batch; here it shares one.
-    together = make_generator(config, make_mesh(config))(params, [1, 2])
+    together = generate(params, [1, 2])
     np.testing.assert_allclose(together.astype(int), videos[1:].astype(int), atol=1)
 
 

@@ -1,5 +1,7 @@
 """One training step against a direct computation, on one and on two devices."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,11 +14,14 @@ from vdm.training.loop import LossNotFinite, train
 from vdm.training.state import init_state, make_learning_rate
 from vdm.training.step import make_train_step
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 
 def _run(config, devices, steps):
     mesh = make_mesh(config, devices)
-    state = init_state(config)
-    state = jax.device_put(state, param_shardings(mesh, state))
+    initial = partial(init_state, config)
+    shardings = param_shardings(mesh, jax.eval_shape(initial))
+    state = jax.jit(initial, out_shardings=shardings)()
     step = make_train_step(config, mesh)
     source = make_data_set(config, "train")
     states = []
@@ -35,12 +40,12 @@ def adam_config(tiny_config_of_module):
 
 
 @pytest.fixture(scope="module")
-def two_device_states(adam_config):
+def two_device_states(adam_config, quick_compilation):
     return _run(adam_config, jax.devices()[:2], 4)
 
 
 @pytest.fixture(scope="module")
-def one_device_states(adam_config):
+def one_device_states(adam_config, quick_compilation):
     return _run(adam_config, jax.devices()[:1], 2)
 
 
@@ -130,7 +135,7 @@ def test_learning_rate_warms_up_and_decays(tiny_config):
 
 def test_nonfinite_loss_stops_the_run_and_keeps_the_checkpoint(tmp_path, tiny_config):
     config = tiny_config
-    config.training.update(num_steps=2, checkpoint_every=2, log_every=2)
+    config.training.update(num_steps=2, checkpoint_every=2, log_every=2, optimizer="adam")
     train(config, tmp_path, preview=None)
     config.training.update(num_steps=8, learning_rate=1e38, gradient_clip=0.0)
     with pytest.raises(LossNotFinite, match="between steps 3 and 4"):

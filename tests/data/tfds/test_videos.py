@@ -227,6 +227,7 @@ class MeanColour:
         return {"features": videos[:, [0, -1]].mean((2, 3)).reshape(len(videos), 6) / 255}
 
 
+@pytest.mark.usefixtures("quick_compilation_once")
 def test_table_2_uses_the_first_frames_of_all_test_videos(
     data_dirs, bair_videos, tmp_path, monkeypatch
 ):
