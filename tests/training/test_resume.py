@@ -14,6 +14,7 @@ import pytest
 
 from vdm.parallel.mesh import make_mesh
 from vdm.training.checkpoints import Checkpoints, abstract_on
+from vdm.training.loop import train
 from vdm.training.state import init_state
 
 
@@ -79,3 +80,39 @@ def test_sigkill_and_resume_changes_no_bit(tmp_path, tiny_config, tiny_overrides
     jax.tree.map(np.testing.assert_array_equal, first, second)
     assert _logged(tmp_path / "whole") == _logged(killed)
     assert [line["step"] for line in _logged(killed)] == [7, 14, 21, 28, 35, 40]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, "closed pipe"])
+def test_a_signal_or_a_closed_output_saves_the_step(tmp_path, tiny_overrides, end):
+    steps = ["--config.training.num_steps=100000", "--config.training.log_every=1"]
+    process = _train(tmp_path, [*tiny_overrides, *steps])
+    while "step      3/" not in (line := process.stdout.readline()):
+        assert line, process.wait()
+    if end == "closed pipe":
+        process.stdout.close()
+    else:
+        process.send_signal(end)
+        last = process.stdout.read().splitlines()[-1]
+        assert " is saved, and the same command resumes" in last
+    assert process.wait() == 75
+    (saved,) = (int(path.name) for path in (tmp_path / "checkpoints").glob("[0-9]*"))
+    assert saved >= 3
+    assert end == "closed pipe" or f"step {saved} is saved" in last
+    assert not (tmp_path / "train.lock").exists()
+
+
+@pytest.mark.slow
+def test_a_changed_log_interval_logs_the_mean_of_its_steps(tmp_path, tiny_config):
+    def losses(workdir, *runs):
+        for num_steps, log_every in runs:
+            tiny_config.training.update(
+                num_steps=num_steps, log_every=log_every, checkpoint_every=5
+            )
+            train(tiny_config, workdir, preview=None)
+        return {line["step"]: line["loss"] for line in _logged(workdir)}
+
+    each = losses(tmp_path / "each", (12, 1))
+    resumed = losses(tmp_path / "resumed", (5, 4), (12, 6))
+    assert resumed[6] == pytest.approx((each[5] + each[6]) / 2, rel=1e-6)
+    assert resumed[12] == pytest.approx(sum(each[step] for step in range(7, 13)) / 6, rel=1e-6)

@@ -136,9 +136,12 @@ class Processes:
 
     def _exit(self, message: str, status: int, *, at_once: bool = False) -> NoReturn:
         """Prints a message and exits; a single process first finishes writes in the background."""
-        sys.stdout.flush()
-        if message:
-            print(message, file=sys.stderr, flush=True)
+        try:
+            sys.stdout.flush()
+            if message:
+                print(message, file=sys.stderr, flush=True)
+        except BrokenPipeError:  # nobody reads any more; Python would fail again at exit
+            sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
         self._stop_watchdog()
         if self._index is None and not at_once:
             sys.exit(status)

@@ -36,6 +36,7 @@ class RunLock:
         self._path = workdir / _NAME
         self._record = _Record.of_this_process()
         self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._beat, daemon=True)
         self._is_lost = False
 
     def __enter__(self) -> "RunLock":
@@ -54,12 +55,15 @@ class RunLock:
         self._write()
         time.sleep(_SETTLING)
         self.check()
-        threading.Thread(target=self._beat, daemon=True).start()
+        self._thread.start()
         return self
 
     def __exit__(self, *_) -> None:
+        if not self._enabled:
+            return
         self._stop.set()
-        if self._enabled and not self._is_lost and self._is_ours():
+        self._thread.join()
+        if not self._is_lost and self._is_ours():
             self._path.unlink(missing_ok=True)
 
     def check(self) -> None:
