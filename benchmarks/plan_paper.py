@@ -36,7 +36,7 @@ GRADIENT_BYTES = 2  # per parameter: training reduces bfloat16 gradients
 SIZES = ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8")
 # There is no compiler for a GPU without the GPU: compiled for 95 GB TPU v5p chips instead.
 _CARD = ["topology=v5p:2x2x1", "devices=1", "hardware=h200"]
-_GPUS = {8: "v5p:2x2x2", 16: "v5p:2x2x4"}
+_GPUS = {8: ("v5p:2x2x2", 1), 16: ("v5p:2x2x4", 8)}  # number: (slice, mesh.fsdp)
 # On 8 and 16 GPUs the paper's batch goes through the network in passes of 4 videos per GPU.
 _VIDEOS_PER_PASS = 4
 RUNS = {  # name: (configuration, options of config.plan, changes of the configuration)
@@ -57,10 +57,10 @@ RUNS |= {
     f"{config}_train_{count}_gpus": (
         config,
         [f"topology={topology}", "hardware=h100", "steps=('train',)"],
-        ["mesh.fsdp=8", f"training.accumulate={batch_size // (_VIDEOS_PER_PASS * count)}"],
+        [f"mesh.fsdp={fsdp}", f"training.accumulate={batch_size // (_VIDEOS_PER_PASS * count)}"],
     )
     for config, batch_size in (dict.fromkeys(SLICES, 128) | {"kinetics600": 256}).items()
-    for count, topology in _GPUS.items()
+    for count, (topology, fsdp) in _GPUS.items()
 }
 
 

@@ -48,9 +48,9 @@ def _watch() -> None:
         if line.startswith("{"):
             messages = json.loads(line)
         elif line.startswith(_ABORTED):
+            # Reads on until the process has ended and has printed its C++ stack: ours comes last.
             cause = "aborted"
-            break
-        else:  # faulthandler's traceback of a crash
+        elif cause != "aborted":  # faulthandler's traceback of a crash
             sys.stderr.write(line)
     if messages:
         print(f"error: {messages[cause]}", file=sys.stderr, flush=True)
