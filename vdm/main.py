@@ -85,7 +85,8 @@ def plan(config, workdir: Path | None) -> None:
 
 
 def main(config) -> None:
-    logging.set_verbosity(logging.ERROR)  # Orbax logs every file that it writes.
+    # Orbax logs every file that it writes, and the traceback of each error that we report.
+    logging.set_verbosity(logging.FATAL)
     mode, workdir = _MODE.value, vdm.flags.workdir()
     if mode == "config":
         print(page(config))

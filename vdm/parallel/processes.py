@@ -16,6 +16,11 @@ from vdm.parallel.watchdog import Watchdog
 
 # Seconds. The first process to finish waits for the last, which may write an evaluation's report.
 _SHUTDOWN_TIMEOUT = 24 * 3600
+_MEMORY_HINT = (
+    "--mode=plan with the same options compiles the step, and suggests a change that fits, of "
+    "config.training.accumulate, config.mesh.fsdp or config.model.remat; config.sample.batch_size "
+    "and config.sample.reconstruction_micro_batch are for sampling"
+)
 RESUME_HINT = "the same command resumes from the newest checkpoint"
 
 
@@ -62,11 +67,20 @@ class Processes:
         `PreemptionNotice.reached`; SIGTERM ends any other at once.
 
         Raises:
-          ValueError: an option is invalid, or the processes cannot connect.
+          ValueError: an option is invalid, the processes cannot connect, or JAX has no devices.
         """
         _check(options)
-        if options.num_processes == 1 and not options.coordinator:
-            return
+        if options.num_processes != 1 or options.coordinator:
+            self._connect(options, preemptible)
+        try:
+            jax.devices()
+        except (RuntimeError, AssertionError) as error:
+            platforms = os.environ.get("JAX_PLATFORMS", "")
+            raise ValueError(
+                f"JAX has no devices of JAX_PLATFORMS={platforms!r}: {first_line(error)}"
+            ) from error
+
+    def _connect(self, options: ConnectOptions, preemptible: bool) -> None:
         jax.config.update("jax_enable_preemption_service", preemptible)
         where = f" at {options.coordinator}" if options.coordinator else ""
         self._watchdog = Watchdog()
@@ -77,6 +91,8 @@ class Processes:
         )
         if options.coordinator and options.process_id > 0:
             _wait_for_coordinator(options.coordinator, options.connect_timeout)
+        elif options.coordinator:
+            _check_port_is_free(options.coordinator)
         if not _initialize(options):
             self._stop_watchdog()
             return
@@ -110,6 +126,8 @@ class Processes:
         except (ArithmeticError, OSError) as error:
             self.fail(str(error), 1)
         except Exception as error:
+            if is_out_of_memory(error):
+                self.fail(f"out of memory: {first_line(error)}. {_MEMORY_HINT}", 1)
             if self._is_loss(error):
                 self.fail(f"another process was lost: {first_line(error)}; {RESUME_HINT}", 1)
             traceback.print_exc()
@@ -191,6 +209,19 @@ def _wait_for_coordinator(coordinator: str, timeout: float) -> None:
             time.sleep(0.2)
 
 
+def _check_port_is_free(coordinator: str) -> None:
+    """Raises ValueError if process 0 cannot listen: JAX would crash."""
+    port = int(coordinator.rpartition(":")[2])
+    with socket.socket(socket.AF_INET) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(("", port))
+        except (OSError, OverflowError) as error:
+            raise ValueError(
+                f"process 0 cannot listen on port {port} of --coordinator={coordinator}: {error}"
+            ) from error
+
+
 def _initialize(options: ConnectOptions) -> bool:
     """Returns whether `jax.distributed` connected to a cluster, or to the given coordinator."""
     given = bool(options.coordinator)
@@ -217,6 +248,11 @@ def _initialize(options: ConnectOptions) -> bool:
             "--process_id, or install jax[k8s]; or --num_processes=1 where each works by itself"
         )
     return False
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Returns whether an error says that a device or the host has too little memory."""
+    return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
 
 
 def first_line(error: Exception) -> str:

@@ -2,8 +2,10 @@
 
 import contextlib
 import shutil
+import sys
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import ml_collections
@@ -71,6 +73,7 @@ class Checkpoints:
           read_only: whether to change nothing, so that a training may write at the same time;
             otherwise the folder is created, and unfinished checkpoints are deleted.
         """
+        sys.unraisablehook = _without_closed_loops
         self._manager = ocp.CheckpointManager(
             (workdir / "checkpoints").absolute(),
             options=ocp.CheckpointManagerOptions(
@@ -194,6 +197,12 @@ class Checkpoints:
                 f"a checkpoint cannot be saved in {self._manager.directory}: {_short(error)}; "
                 + (f"that of step {kept[-1]} is kept" if kept else "there is no earlier one")
             ) from error
+
+
+def _without_closed_loops(unraisable: Any) -> None:
+    """Leaves out what TensorStore's callbacks raise after a save has failed, which we report."""
+    if "Event loop is closed" not in str(unraisable.exc_value):
+        sys.__unraisablehook__(unraisable)
 
 
 def _short(error: Exception) -> str:
