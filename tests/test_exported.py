@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from vdm.build import init_params
+from tests.compiled import init_params
 from vdm.exported import export, load_exported, load_exported_config
 from vdm.training.checkpoints import check_same_model
 
