@@ -11,8 +11,11 @@ Hardware: the paper trains 660,000 steps of 128 videos on 128 TPU v4 chips. Memo
 and hours of training by --mode=plan, an estimate that no device has confirmed (docs/plan.md):
 
     128 TPU v4 chips   7.4 of 32 GiB   14.9 to 15.3 hours
-    8 GPUs of 80 GB    not planned
-    16 GPUs of 80 GB   not planned
+    8 GPUs of 80 GB    24.1 of 80 GiB   80 to 81 hours
+    16 GPUs of 80 GB   21.6 of 80 GiB   39 to 44 hours
+
+The GPU rows are compiled for TPU v5p chips, with an H100's memory and peaks. 8 GPUs take
+--config.training.accumulate=4; 16 take --config.training.accumulate=2 --config.mesh.fsdp=8.
 
 Expected: FVD of 100 samples for each of the 256 test videos, against these.
 

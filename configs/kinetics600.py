@@ -11,8 +11,11 @@ Hardware: the paper trains 220,000 steps of 256 videos on 256 TPU v4 chips. Memo
 and hours of training by --mode=plan, an estimate that no device has confirmed (docs/plan.md):
 
     256 TPU v4 chips   25.3 of 32 GiB   11.7 to 12.8 hours
-    8 GPUs of 80 GB    not planned
-    16 GPUs of 80 GB   not planned
+    8 GPUs of 80 GB    61.5 of 80 GiB   104 to 105 hours
+    16 GPUs of 80 GB   42.9 of 80 GiB   52 to 66 hours
+
+The GPU rows are compiled for TPU v5p chips, with an H100's memory and peaks. 8 GPUs take
+--config.training.accumulate=8; 16 take --config.training.accumulate=4 --config.mesh.fsdp=8.
 
 Expected: one sample for each of 50,000 test videos, against these, by I3D.
 

@@ -12,8 +12,11 @@ Hardware: the paper trains 700,000 steps of 128 videos on 128 TPU v4 chips. Memo
 and hours of training by --mode=plan, an estimate that no device has confirmed (docs/plan.md):
 
     128 TPU v4 chips   26.1 of 32 GiB   37 to 41 hours
-    8 GPUs of 80 GB    not planned
-    16 GPUs of 80 GB   not planned
+    8 GPUs of 80 GB    60.0 of 80 GiB   165 to 169 hours
+    16 GPUs of 80 GB   38.7 of 80 GiB   83 to 126 hours
+
+The GPU rows are compiled for TPU v5p chips, with an H100's memory and peaks. 8 GPUs take
+--config.training.accumulate=4; 16 take --config.training.accumulate=2 --config.mesh.fsdp=8.
 
 The paper trains it twice: on every frame (here) and on every fourth (--config.data.frameskip=4
 --config.eval.protocol=text_16x64x64_frameskip4).

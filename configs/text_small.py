@@ -12,8 +12,11 @@ Hardware: the paper trains 200,000 steps of 128 videos on 64 TPU v4 chips. Memor
 and hours of training by --mode=plan, an estimate that no device has confirmed (docs/plan.md):
 
     64 TPU v4 chips   13.1 of 32 GiB   8.2 to 8.5 hours
-    8 GPUs of 80 GB    not planned
-    16 GPUs of 80 GB   not planned
+    8 GPUs of 80 GB    23.8 of 80 GiB   20 to 21 hours
+    16 GPUs of 80 GB   18.5 of 80 GiB   9.6 to 12.8 hours
+
+The GPU rows are compiled for TPU v5p chips, with an H100's memory and peaks. 8 GPUs take
+--config.training.accumulate=4; 16 take --config.training.accumulate=2 --config.mesh.fsdp=8.
 
 The paper trains it three times: with 8 independent images per video (here), with 4
 (--config.data.num_images=4) and with none (--config.data.num_images=0).

@@ -8,7 +8,7 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from vdm.build import init_params
+from tests.compiled import init_params
 from vdm.exported import export, load_exported, load_exported_config
 from vdm.training.compatibility import check_same_model
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from vdm.build import init_params
+from tests.compiled import init_params
 from vdm.data.moving_digits import MovingDigits
 from vdm.evaluation.held_out_loss import held_out_loss
 from vdm.parallel.mesh import make_mesh

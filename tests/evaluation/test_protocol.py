@@ -8,7 +8,7 @@ import pathlib
 import numpy as np
 import pytest
 
-from vdm.build import init_params
+from tests.compiled import init_params
 from vdm.data.datasets import make_data_set
 from vdm.evaluation import protocol
 from vdm.evaluation.paper_tables import TABLES
@@ -20,6 +20,8 @@ from vdm.sampling.conditions import examples_of
 from vdm.video.pixels import from_uint8, to_uint8
 
 ROOT = pathlib.Path(__file__).parents[2]
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 class MeanOfQuarters:

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from vdm.build import init_params
+from tests.compiled import init_params
 from vdm.data.captions.word_vectors import encode_caption
 from vdm.parallel.mesh import make_mesh
 from vdm.sampling.conditions import conditions, describe_conditions

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vdm.build import init_params, make_denoiser
+from tests.compiled import init_params
+from vdm.build import make_denoiser
 from vdm.checks import validate
 from vdm.data.datasets import make_data_set
 from vdm.diffusion.conditioning import ObservedFrames, ObservedLowResolution

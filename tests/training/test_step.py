@@ -77,7 +77,7 @@ def _assert_same_metrics(state, expected):
 def test_adam_and_ema_equal_their_definitions(adam_config, two_device_states):
     """Recomputes Adam's step from its moments, and the EMA from the parameters, in float64."""
     training = adam_config.training
-    initial = jax.tree.map(np.asarray, init_state(adam_config))
+    initial = jax.tree.map(np.asarray, jax.jit(partial(init_state, adam_config))())
     params = [initial.params, *(state.params for state in two_device_states)]
     name = ("middle_0", "residual", "conv_2", "conv", "kernel")
 

@@ -3,7 +3,7 @@
 import abc
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -47,6 +47,15 @@ class DataSet(abc.ABC):
         """
         indices = _example_indices(step, batch_size, rows)
         return _stack([self.example(index) for index in indices])
+
+    def check_attributes(self, choices: Mapping[str, tuple], minima: Mapping[str, int]) -> None:
+        """Raises ValueError if an attribute is not one of its choices, or below its minimum."""
+        for name, allowed in choices.items():
+            if (value := getattr(self, name)) not in allowed:
+                raise ValueError(f"{name} is {value!r}, and must be one of {allowed}")
+        for name, minimum in minima.items():
+            if (value := getattr(self, name)) < minimum:
+                raise ValueError(f"{name} is {value}, and must be at least {minimum}")
 
 
 def example_generator(seed: int, stream: int, index: int) -> np.random.Generator:

@@ -97,13 +97,10 @@ class ClipDataSet(DataSet):
     encode: Callable[[str], tuple[np.ndarray, np.ndarray]] | None = None
 
     def __post_init__(self):
-        for name, choices in (("condition", CONDITIONS), ("start", STARTS), ("channels", (1, 3))):
-            if (value := getattr(self, name)) not in choices:
-                raise ValueError(f"{name} is {value!r}, and must be one of {choices}")
-        minima = {"seed": 0, "frames": 1, "resolution": 1, "frameskip": 1, "num_images": 0}
-        for name, minimum in minima.items():
-            if (value := getattr(self, name)) < minimum:
-                raise ValueError(f"{name} is {value}, and must be at least {minimum}")
+        self.check_attributes(
+            choices={"condition": CONDITIONS, "start": STARTS, "channels": (1, 3)},
+            minima={"seed": 0, "frames": 1, "resolution": 1, "frameskip": 1, "num_images": 0},
+        )
         if not len(self.reader):
             raise ValueError("the data set has no videos")
         if self.num_images and len(self.reader) < 2:

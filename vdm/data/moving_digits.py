@@ -80,14 +80,10 @@ class MovingDigits(DataSet):
     text_width: int = 32
 
     def __post_init__(self):
-        choices = {"split": SPLITS, "condition": CONDITIONS, "motion": tuple(MOTIONS)}
-        for name, allowed in choices.items():
-            if (value := getattr(self, name)) not in allowed:
-                raise ValueError(f"{name} is {value!r}, and must be one of {allowed}")
-        minima = {"seed": 0, "frames": 1, "frameskip": 1, "downsample": 1, "num_images": 0}
-        for name, minimum in minima.items():
-            if (value := getattr(self, name)) < minimum:
-                raise ValueError(f"{name} is {value}, and must be at least {minimum}")
+        self.check_attributes(
+            choices={"split": SPLITS, "condition": CONDITIONS, "motion": tuple(MOTIONS)},
+            minima={"seed": 0, "frames": 1, "frameskip": 1, "downsample": 1, "num_images": 0},
+        )
         if self._side < DIGIT_SIZE:
             raise ValueError(
                 f"resolution is {self.resolution}, and must be at least "

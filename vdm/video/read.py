@@ -50,7 +50,7 @@ class Video(Protocol):
         """Reads frames by index, in any order, uint8 [n, height, width, 3].
 
         With a resolution, returns the central square of each frame, resized by area to
-        [n, resolution, resolution, 3]. Memory is proportional to what is returned.
+        [n, resolution, resolution, 3]. Memory is proportional to n.
 
         Raises:
           IndexError: an index is out of range.

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from configs.moving_digits import get_config
+from tests.compiled import init_params
 from tests.data.names import clip_names
 from tests.data.official_layout import link_ffmpeg, prepare_bair, prepare_ucf101
-from vdm.build import init_params
 from vdm.data.datasets import held_out_videos, make_data_set
 from vdm.data.tfds.videos import EncodedVideo, TfdsVideos, prepared_folder
 from vdm.evaluation import protocol

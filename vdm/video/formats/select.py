@@ -16,7 +16,7 @@ def select_frames(
     """Implements `vdm.video.read.Video.frames`, for a video that reads in ascending order.
 
     `read` yields the frames [height, width, 3] at ascending, distinct indices. Each is resized
-    before the next is read, so that a single frame of full size is in memory.
+    before the next is taken, so that readers need not hold all frames at full size.
     """
     order = [int(index) for index in indices]
     if order and not 0 <= min(order) <= max(order) < video.num_frames:
