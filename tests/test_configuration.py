@@ -7,9 +7,16 @@ from pathlib import Path
 import ml_collections
 import pytest
 
-from vdm.configuration import available, find_file, load_file, page, resolve, split_overrides
+from vdm.configuration.resolve import (
+    available,
+    find_file,
+    load_file,
+    page,
+    resolve,
+    split_overrides,
+)
+from vdm.configuration.stored import fields_of, from_record, load_run_config, save_run_config
 from vdm.exported import export
-from vdm.stored_config import fields_of, from_record, load_run_config, save_run_config
 
 
 @pytest.fixture

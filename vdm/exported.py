@@ -11,9 +11,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from vdm.build import parameter_shapes
+from vdm.configuration.stored import from_record
 from vdm.files import replacing
 from vdm.metrics.weights.files import digest_of
-from vdm.stored_config import from_record
 
 _SEPARATOR = "/"
 

@@ -6,14 +6,14 @@ from pathlib import Path
 
 from absl import app, flags, logging
 
-import vdm.flags
-from vdm.configuration import page
+from vdm.configuration import command_line
+from vdm.configuration.resolve import page
 from vdm.parallel import connect_flags
 from vdm.parallel.processes import Processes
 
 MODES = ("train", "sample", "eval", "export", "plan", "config")
 
-flags.adopt_module_key_flags(vdm.flags)
+flags.adopt_module_key_flags(command_line)
 flags.adopt_module_key_flags(connect_flags)
 _MODE = flags.DEFINE_enum(
     "mode",
@@ -87,7 +87,7 @@ def plan(config, workdir: Path | None) -> None:
 def main(config) -> None:
     # Orbax logs every file that it writes, and the traceback of each error that we report.
     logging.set_verbosity(logging.FATAL)
-    mode, workdir = _MODE.value, vdm.flags.workdir()
+    mode, workdir = _MODE.value, command_line.workdir()
     if mode == "config":
         print(page(config))
         return
@@ -106,4 +106,4 @@ def main(config) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main, flags_parser=vdm.flags.parse)
+    app.run(main, flags_parser=command_line.parse)

@@ -10,6 +10,7 @@ from pathlib import Path
 import ml_collections
 
 from vdm.checks import check_task, require, validate, value_of
+from vdm.configuration.stored import from_record
 from vdm.data.captions.encoded import encode_given
 from vdm.data.datasets import check_name, make_data_set
 from vdm.evaluation.protocol import protocol_of, real_sources
@@ -19,7 +20,6 @@ from vdm.parallel.mesh import check_divides, make_mesh
 from vdm.planning.plan import check_steps, plan_file
 from vdm.sampling.conditions import load_observed
 from vdm.sampling.preview import preview_config
-from vdm.stored_config import from_record
 from vdm.training.compatibility import check_same_run, check_weights
 
 

@@ -8,7 +8,7 @@ import sys
 
 from absl import app, flags
 
-import vdm.flags
+from vdm.configuration import command_line
 from vdm.data.captions.encoded import WORDS, TextEncoder, check_width, text_folder, write_text
 from vdm.data.datasets import check_name, open_reader
 
@@ -44,5 +44,5 @@ def main(config) -> None:
 
 if __name__ == "__main__":
     flags.DEFINE_integer("batch_size", 64, "Captions per call of the model.", lower_bound=1)
-    flags.adopt_module_key_flags(vdm.flags)
-    app.run(main, flags_parser=vdm.flags.parse)
+    flags.adopt_module_key_flags(command_line)
+    app.run(main, flags_parser=command_line.parse)

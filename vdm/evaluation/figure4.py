@@ -11,8 +11,8 @@ import ml_collections
 import numpy as np
 from absl import app, flags
 
-import vdm.flags
 from vdm.checks import check_task, validate
+from vdm.configuration import command_line
 from vdm.parallel import connect_flags
 from vdm.parallel.mesh import make_mesh, sharded_params
 from vdm.parallel.messages import is_first_process
@@ -79,7 +79,7 @@ def main(config: ml_collections.ConfigDict) -> None:
     config.sample.update(task="extend")
     processes = Processes()
     try:
-        workdir = vdm.flags.workdir()
+        workdir = command_line.workdir()
         if workdir is None:
             raise ValueError("--workdir is required")
         processes.connect(connect_flags.connect_options(), preemptible=False)
@@ -94,6 +94,6 @@ def main(config: ml_collections.ConfigDict) -> None:
 
 
 if __name__ == "__main__":
-    flags.adopt_module_key_flags(vdm.flags)
+    flags.adopt_module_key_flags(command_line)
     flags.adopt_module_key_flags(connect_flags)
-    app.run(main, flags_parser=vdm.flags.parse)
+    app.run(main, flags_parser=command_line.parse)

@@ -15,6 +15,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from vdm.build import make_denoiser, make_schedule, random_key
+from vdm.configuration.stored import from_record
 from vdm.diffusion.guidance import ReconstructionOptions
 from vdm.diffusion.samplers import sample
 from vdm.exported import load_exported, load_exported_config
@@ -23,7 +24,6 @@ from vdm.parallel.messages import all_processes, gathered
 from vdm.parallel.rows import local_rows, rows_of, shard_rows
 from vdm.sampling.conditions import Indices, conditions, make_observed
 from vdm.sampling.tasks import TASKS
-from vdm.stored_config import from_record
 from vdm.video.pixels import from_uint8, to_uint8
 
 # (parameters, indices) -> uint8 videos [len(indices), frames, height, width, channels]

@@ -6,8 +6,8 @@ from pathlib import Path
 import ml_collections
 
 from vdm.build import parameter_shapes
+from vdm.configuration.stored import fields_of, from_record, load_run_config
 from vdm.exported import load_exported_config
-from vdm.stored_config import fields_of, from_record, load_run_config
 from vdm.training.checkpoints import has_checkpoints
 
 # Of the sections below, a run may change these: they change neither the parameters nor the clips.

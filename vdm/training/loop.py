@@ -13,6 +13,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from vdm.build import count_parameters
+from vdm.configuration.stored import save_run_config
 from vdm.data.batches import Batches, DataSet
 from vdm.data.datasets import make_data_set
 from vdm.parallel.mesh import check_divides, make_mesh, param_shardings
@@ -20,7 +21,6 @@ from vdm.parallel.messages import is_first_process
 from vdm.parallel.preemption import PreemptionNotice
 from vdm.parallel.processes import RESUME_HINT, Preempted
 from vdm.parallel.rows import local_rows, shard_batch
-from vdm.stored_config import save_run_config
 from vdm.training.checkpoints import Checkpoints, abstract_on
 from vdm.training.compatibility import check_same_run
 from vdm.training.lock import RunLock

@@ -14,8 +14,8 @@ from ml_collections import config_flags
 
 import vdm
 from vdm.config import default_config
+from vdm.configuration.stored import fields_of, from_record, load_run_config, set_field
 from vdm.exported import load_exported_config
-from vdm.stored_config import fields_of, from_record, load_run_config, set_field
 
 _OVERRIDE = re.compile(r"--?(no)?config\.([^=]+)(=.*)?", re.DOTALL)
 # The folder of the repository, or of an installed package.

@@ -6,7 +6,7 @@ from pathlib import Path
 import ml_collections
 from absl import flags
 
-from vdm.configuration import available, resolve, split_overrides
+from vdm.configuration.resolve import available, resolve, split_overrides
 from vdm.parallel.processes import first_line
 
 _CONFIG = flags.DEFINE_string(

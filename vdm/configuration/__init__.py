@@ -1,0 +1,1 @@
+"""The configuration of a command: where it comes from, and how it is stored."""
