@@ -1,4 +1,4 @@
-"""The lock of a workdir: one training at a time, and takeover when its owner is gone."""
+"""The lock of a workdir: a single training, and takeover when its owner is gone."""
 
 import dataclasses
 import json
