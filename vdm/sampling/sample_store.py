@@ -5,7 +5,6 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from pathlib import Path
 
 import jax
 import ml_collections
@@ -13,7 +12,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 from jax.sharding import Mesh
 
-from vdm.files import replacing, write_text
+from vdm.files import AnyPath, make_folder, replacing, write_text
 from vdm.metrics.weights.files import digest_of
 from vdm.parallel.messages import from_first_process, gathered, is_first_process, wait_for_all
 from vdm.sampling.generate import make_generator
@@ -35,13 +34,13 @@ class SampleStore:
       shard_size: number of samples per shard; the last shard may have fewer.
     """
 
-    parent: Path
+    parent: AnyPath
     made_by: dict
     count: int
     shard_size: int
 
     @property
-    def folder(self) -> Path:
+    def folder(self) -> AnyPath:
         """The folder of store.json and of samples_00000.npz, ..., with `video` and `index`."""
         return self.parent / hashlib.sha256(self._record().encode()).hexdigest()[:16]
 
@@ -52,7 +51,7 @@ class SampleStore:
           generate: function (indices) -> uint8 [len(indices), frames, height, width, channels].
         """
         if is_first_process():
-            self.folder.mkdir(parents=True, exist_ok=True)
+            make_folder(self.folder)
             write_text(self.folder / "store.json", self._record())
         shards = self._shards()
         # A network folder may differ between hosts for a while, and all have to agree.
@@ -90,7 +89,7 @@ class SampleStore:
         for path, indices in self._shards():
             yield from self._videos_of(path, indices)
 
-    def _videos_of(self, path: Path, indices: range) -> np.ndarray:
+    def _videos_of(self, path: AnyPath, indices: range) -> np.ndarray:
         try:
             with path.open("rb") as file, np.load(file) as shard:
                 videos = shard["video"]
@@ -100,7 +99,7 @@ class SampleStore:
             raise ValueError(f"{path} has {len(videos)} samples, and must have {len(indices)}")
         return videos
 
-    def _shards(self) -> list[tuple[Path, range]]:
+    def _shards(self) -> list[tuple[AnyPath, range]]:
         return [
             (
                 self.folder / f"samples_{number:05}.npz",
@@ -114,7 +113,7 @@ class SampleStore:
         return json.dumps(record, indent=2, sort_keys=True) + "\n"
 
 
-def _is_mine(path: Path) -> bool:
+def _is_mine(path: AnyPath) -> bool:
     return int(path.stem.rpartition("_")[2]) % jax.process_count() == jax.process_index()
 
 
@@ -127,7 +126,7 @@ def samples_made_by(config: ml_collections.ConfigDict, params: dict) -> dict:
 
 
 def stored_samples(
-    folder: Path, config: ml_collections.ConfigDict, params: dict, mesh: Mesh, count: int
+    folder: AnyPath, config: ml_collections.ConfigDict, params: dict, mesh: Mesh, count: int
 ) -> SampleStore:
     """Returns a complete store of samples 0 to count - 1 of a configuration."""
     made_by = samples_made_by(config, params)

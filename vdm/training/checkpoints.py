@@ -1,19 +1,19 @@
 """Checkpoints of a workdir, through Orbax, and the configuration that identifies their model."""
 
 import contextlib
-import shutil
 import sys
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax
 import ml_collections
 import orbax.checkpoint as ocp
+from etils import epath
 from jax.sharding import Mesh
 
 from vdm.build import init_params
 from vdm.exported import load_exported, load_exported_config
+from vdm.files import AnyPath, as_path, is_remote
 from vdm.parallel.mesh import make_mesh, param_shardings
 from vdm.parallel.messages import all_processes, is_first_process, wait_for_all
 from vdm.parallel.processes import CheckpointNotSaved, first_line
@@ -21,7 +21,7 @@ from vdm.training.digests import digests_of
 from vdm.training.state import TrainState
 
 
-def has_checkpoints(workdir: Path) -> bool:
+def has_checkpoints(workdir: AnyPath) -> bool:
     """Returns whether a workdir has a finished checkpoint; writes nothing.
 
     Raises:
@@ -30,10 +30,14 @@ def has_checkpoints(workdir: Path) -> bool:
     folder = workdir / "checkpoints"
     if folder.is_file():
         raise NotADirectoryError(f"{folder} is a file, and must be a folder")
-    return any(path.name.isdecimal() for path in folder.glob("*"))
+    # Where folders cannot be renamed, an unfinished checkpoint has its final name, and no mark.
+    return any(
+        path.name.isdecimal() and ocp.utils.is_checkpoint_finalized(path)
+        for path in folder.glob("*")
+    )
 
 
-def load_ema(config: ml_collections.ConfigDict, workdir: Path) -> tuple[dict, int]:
+def load_ema(config: ml_collections.ConfigDict, workdir: AnyPath) -> tuple[dict, int]:
     """Loads EMA parameters from config.checkpoint, or from the workdir's newest checkpoint.
 
     Returns:
@@ -45,7 +49,7 @@ def load_ema(config: ml_collections.ConfigDict, workdir: Path) -> tuple[dict, in
       ValueError: config.checkpoint was not written by --mode=export.
     """
     if config.checkpoint:
-        path = Path(config.checkpoint)
+        path = as_path(config.checkpoint)
         return load_exported(path), load_exported_config(path)[1]
     abstract = jax.eval_shape(partial(init_params, config))
     checkpoints = Checkpoints(workdir, read_only=True)
@@ -64,7 +68,7 @@ class Checkpoints:
     the calls, in the same order.
     """
 
-    def __init__(self, workdir: Path, keep: int = 1, *, read_only: bool = False):
+    def __init__(self, workdir: AnyPath, keep: int = 1, *, read_only: bool = False):
         """Opens WORKDIR/checkpoints.
 
         Args:
@@ -74,8 +78,9 @@ class Checkpoints:
             otherwise the folder is created, and unfinished checkpoints are deleted.
         """
         sys.unraisablehook = _without_closed_loops
+        folder = epath.Path(workdir / "checkpoints")
         self._manager = ocp.CheckpointManager(
-            (workdir / "checkpoints").absolute(),
+            folder if is_remote(folder) else folder.absolute(),
             options=ocp.CheckpointManagerOptions(
                 max_to_keep=keep,
                 cleanup_tmp_directories=not read_only,
@@ -123,7 +128,7 @@ class Checkpoints:
         if damaged:
             if is_first_process():
                 for newer in damaged:
-                    _move_aside(Path(self._manager.directory) / str(newer))
+                    _move_aside(self._manager.directory / str(newer))
             wait_for_all("damaged checkpoints moved aside")
             self._manager.reload()
         return TrainState(**restored["rest"], ema_params=restored["ema"])
@@ -163,7 +168,7 @@ class Checkpoints:
                 failure = error
             if all_processes(failure is None):
                 return restored, step, damaged
-            if not all_processes((Path(self._manager.directory) / str(step)).exists()):
+            if not all_processes((self._manager.directory / str(step)).exists()):
                 self._manager.reload()  # deleted meanwhile, by a training that has a newer one
                 continue
             reason = _short(failure) if failure else "another process cannot read it"
@@ -191,7 +196,7 @@ class Checkpoints:
         try:
             yield
         except Exception as error:  # Orbax and TensorStore raise many types on a full disk.
-            names = [path.name for path in Path(self._manager.directory).glob("*")]
+            names = [path.name for path in self._manager.directory.glob("*")]
             kept = sorted(int(name) for name in names if name.isdecimal())
             raise CheckpointNotSaved(
                 f"a checkpoint cannot be saved in {self._manager.directory}: {_short(error)}; "
@@ -210,9 +215,10 @@ def _short(error: Exception) -> str:
     return first_line(error).partition(" [tensorstore_spec=")[0].partition(" [source locations=")[0]
 
 
-def _move_aside(folder: Path) -> None:
+def _move_aside(folder: epath.Path) -> None:
     aside = folder.with_name(f"damaged_{folder.name}")
-    shutil.rmtree(aside, ignore_errors=True)
+    if aside.exists():
+        aside.rmtree()
     folder.rename(aside)
 
 

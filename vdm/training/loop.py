@@ -4,7 +4,6 @@ import math
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +15,7 @@ from vdm.build import count_parameters
 from vdm.configuration.stored import save_run_config
 from vdm.data.batches import Batches, DataSet
 from vdm.data.datasets import make_data_set
+from vdm.files import AnyPath, make_folder
 from vdm.parallel.mesh import check_divides, make_mesh, param_shardings
 from vdm.parallel.messages import is_first_process
 from vdm.parallel.preemption import PreemptionNotice
@@ -37,7 +37,7 @@ class LossNotFinite(ArithmeticError):
     """Training stops: the loss or the gradient is infinite or NaN."""
 
 
-def train(config: ml_collections.ConfigDict, workdir: Path, *, preview: Preview) -> None:
+def train(config: ml_collections.ConfigDict, workdir: AnyPath, *, preview: Preview) -> None:
     """Trains up to config.training.num_steps, resuming from the newest checkpoint of the workdir.
 
     A resumed run equals the uninterrupted run bit for bit: step n is a function of the state and of
@@ -62,14 +62,14 @@ def train(config: ml_collections.ConfigDict, workdir: Path, *, preview: Preview)
     check_same_run(config, workdir)
     source = make_data_set(config, "train")
     if is_first_process():
-        workdir.mkdir(parents=True, exist_ok=True)
+        make_folder(workdir)
     with RunLock(workdir, enabled=is_first_process()) as lock:
         _train(config, workdir, mesh, source, preview, lock)
 
 
 def _train(
     config: ml_collections.ConfigDict,
-    workdir: Path,
+    workdir: AnyPath,
     mesh: Mesh,
     source: DataSet,
     preview: Preview,
@@ -146,8 +146,10 @@ def _train(
             # -- Save
             if is_saved:
                 lock.check()
+                trackers.flush()
                 checkpoints.save(state)
             if is_preempted and not is_last:
+                trackers.close()
                 checkpoints.close()
                 raise Preempted(f"{notice.cause}: step {step} is saved, and {RESUME_HINT}")
 
@@ -181,13 +183,14 @@ def _mean_metrics(state: TrainState) -> dict[str, float]:
     return means
 
 
-def _write_preview(workdir: Path, trackers: Trackers, step: int, video: np.ndarray) -> None:
+def _write_preview(workdir: AnyPath, trackers: Trackers, step: int, video: np.ndarray) -> None:
     if not is_first_process():
         return
     scale = 4 if video.shape[1] < 256 else 1
     gif = gif_bytes(video, scale=scale)
-    (workdir / "previews").mkdir(exist_ok=True)
-    (workdir / "previews" / f"step_{step:08}.gif").write_bytes(gif)
-    (workdir / "previews" / f"step_{step:08}.mp4").write_bytes(mp4_bytes(video, scale=scale))
+    folder = workdir / "previews"
+    make_folder(folder)
+    (folder / f"step_{step:08}.gif").write_bytes(gif)
+    (folder / f"step_{step:08}.mp4").write_bytes(mp4_bytes(video, scale=scale))
     height, width = video.shape[1:3]
     trackers.write_gif(step, "samples", gif, height, width)

@@ -9,7 +9,8 @@ from pathlib import Path
 from tensorboard.compat.proto import event_pb2, summary_pb2
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
-from vdm.files import write_text
+from vdm.files import AnyPath, write_text
+from vdm.training.mirror import Mirror
 
 # TensorBoard skips TensorFlow if a module of this name exists. Importing TensorFlow takes seconds,
 # and may reserve the accelerator's memory.
@@ -19,7 +20,7 @@ sys.modules.setdefault("tensorboard.compat.notf", types.ModuleType("notf"))
 class Trackers:
     """Writes metrics to WORKDIR/metrics.jsonl and WORKDIR/tensorboard/."""
 
-    def __init__(self, workdir: Path, first_step: int, *, enabled: bool = True) -> None:
+    def __init__(self, workdir: AnyPath, first_step: int, *, enabled: bool = True) -> None:
         """Resumes the trackers of an existing workdir, dropping lines after `first_step`.
 
         Methods do nothing unless `enabled`, on one process.
@@ -27,9 +28,10 @@ class Trackers:
         self._events = None
         if not enabled:
             return
-        self._metrics = workdir / "metrics.jsonl"
+        self._mirror = Mirror(workdir)
+        self._metrics = self._mirror.fetch("metrics.jsonl")
         _drop_after(self._metrics, first_step)
-        self._events = EventFileWriter(str(workdir / "tensorboard"))
+        self._events = EventFileWriter(str(self._mirror.folder / "tensorboard"))
         # Makes TensorBoard discard later steps that a killed process wrote.
         self._add_event(
             first_step + 1,
@@ -47,6 +49,12 @@ class Trackers:
             for name, value in metrics.items()
         ]
         self._add_event(step, summary=summary_pb2.Summary(value=scalars))
+        self._mirror.push(at_once=False)
+
+    def flush(self) -> None:
+        """Makes what was written durable: a resumed run needs it up to its checkpoint."""
+        if self._events is not None:
+            self._mirror.push()
 
     def write_gif(self, step: int, tag: str, gif: bytes, height: int, width: int) -> None:
         """Adds a video to TensorBoard, which plays GIF images."""
@@ -59,6 +67,7 @@ class Trackers:
     def close(self) -> None:
         if self._events is not None:
             self._events.close()
+            self._mirror.close()
 
     def _add_event(self, step: int, **content) -> None:
         if self._events is not None:
