@@ -89,6 +89,10 @@ class Checkpoints:
             ),
         )
 
+    def steps(self) -> list[int]:
+        """Returns the steps of all finished checkpoints, in ascending order."""
+        return sorted(self._manager.all_steps())
+
     def save(self, state: TrainState) -> None:
         """Starts to save the state as the checkpoint of its step, unless that exists.
 
