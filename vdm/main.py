@@ -90,7 +90,7 @@ def main(config) -> None:
     logging.set_verbosity(logging.FATAL)
     mode, workdir = _MODE.value, command_line.workdir()
     if mode == "config":
-        print(page(config))
+        Processes().run(partial(print, page(config), flush=True))
         return
     processes = Processes()
     try:

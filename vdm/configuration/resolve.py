@@ -129,10 +129,10 @@ def override(
     Raises:
       ValueError: a field does not exist, or its text has another type.
     """
-    known = [*fields_of(config), *config]
+    fields = list(fields_of(config))
     for field in overrides:
-        if field not in known:
-            close = difflib.get_close_matches(field, known, 1)
+        if field not in [*fields, *config]:
+            close = difflib.get_close_matches(field, fields, 1, cutoff=0.8)
             hint = f"did you mean config.{close[0]}?" if close else "vdm/config.py lists all fields"
             raise ValueError(f"config.{field} does not exist: {hint}")
     values = flags.FlagValues()
