@@ -1,6 +1,7 @@
 """The paper's tables with our results: python -m vdm.evaluation.tables DIR... --output=FOLDER."""
 
 import argparse
+import json
 import sys
 from pathlib import Path
 
@@ -21,11 +22,11 @@ def load_results(folders: list[Path]) -> list[dict]:
             raise ValueError(f"{folder} is not a folder")
         for path in sorted(folder.rglob("*.json")):
             try:
-                content = read_record(path)
+                content = json.loads(path.read_text())
+                if isinstance(content, dict) and isinstance(content.get("protocol"), dict):
+                    results.append({**read_record(path), "path": path})
             except (OSError, ValueError) as error:
                 raise ValueError(f"{path} cannot be read: {error}") from error
-            if isinstance(content, dict) and isinstance(content.get("protocol"), dict):
-                results.append({**content, "path": path})
     return results
 
 
