@@ -72,7 +72,7 @@ class SampleStore:
         """Returns the indices and the samples of this process's shards.
 
         Raises:
-          ValueError: while iterating, where a shard is damaged.
+          OSError: while iterating, where a shard is damaged.
         """
         mine = [(path, indices) for path, indices in self._shards() if _is_mine(path)]
         videos = (video for shard in mine for video in self._videos_of(*shard))
@@ -84,7 +84,7 @@ class SampleStore:
         Memory holds one shard.
 
         Raises:
-          ValueError: a shard is damaged.
+          OSError: a shard is damaged.
         """
         for path, indices in self._shards():
             yield from self._videos_of(path, indices)
@@ -94,9 +94,9 @@ class SampleStore:
             with path.open("rb") as file, np.load(file) as shard:
                 videos = shard["video"]
         except Exception as error:  # numpy and zipfile raise many types on damaged files.
-            raise ValueError(f"{path} cannot be read: delete it to sample it again") from error
+            raise OSError(f"{path} cannot be read: delete it to sample it again") from error
         if len(videos) != len(indices):
-            raise ValueError(f"{path} has {len(videos)} samples, and must have {len(indices)}")
+            raise OSError(f"{path} has {len(videos)} samples, and must have {len(indices)}")
         return videos
 
     def _shards(self) -> list[tuple[AnyPath, range]]:
