@@ -66,6 +66,7 @@ def get_config(stage="high"):
     config.training.warmup_steps = 100
     config.training.decay_steps = 1_000
     config.training.ema_decay = 0.998
+    config.training.ema_ramp = True
     config.training.log_every = 50
     config.training.checkpoint_every = 250
     config.training.sample_every = 0

@@ -118,6 +118,7 @@ RULES = {
     "training.weight_decay": at_least(0),
     "training.gradient_clip": at_least(0),
     "training.ema_decay": FRACTION,
+    "training.ema_ramp": ANY,
     "training.log_every": at_least(1),
     "training.checkpoint_every": at_least(1),
     "training.keep_checkpoints": at_least(1),

@@ -76,7 +76,8 @@ def default_config() -> ml_collections.ConfigDict:
     # Optimizer.
     training.optimizer = "adam"  # adam | muon; the paper uses Adam
     training.learning_rate = 3e-4  # after the warm-up
-    training.warmup_steps = 0  # linear warm-up; not fixed by the paper
+    # Linear warm-up; not fixed by the paper, 1,000 in the authors' released diffusion code.
+    training.warmup_steps = 1_000
     training.decay_steps = 0  # linear decay to zero over the last steps; not fixed by the paper
     training.adam_b1 = 0.9  # decay of the first moment; with muon, for parameters that Adam updates
     training.adam_b2 = 0.99  # decay of the second moment, likewise
@@ -84,6 +85,9 @@ def default_config() -> ml_collections.ConfigDict:
     training.weight_decay = 0.0  # decoupled
     training.gradient_clip = 1.0  # max global norm of the gradient; 0: off; not fixed by the paper
     training.ema_decay = 0.9999  # of the exponential moving average of the parameters
+    # True: min(ema_decay, (1 + n) / (10 + n)) at step n, as in TensorFlow; False: 0 at step 0 and
+    # then ema_decay, as in the authors' released diffusion code. Not fixed by the paper.
+    training.ema_ramp = False
     # Trackers and checkpoints.
     training.log_every = 100  # steps
     training.checkpoint_every = 5_000  # steps

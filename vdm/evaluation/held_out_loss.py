@@ -16,7 +16,9 @@ from vdm.parallel.rows import local_rows, shard_batch, shard_rows
 def held_out_loss(
     config: ml_collections.ConfigDict, params: dict, mesh: Mesh
 ) -> list[dict[str, float]]:
-    """Returns the mean training loss over test videos in bins of log-SNR of equal width.
+    """Returns the mean training loss over test videos by log-SNR.
+
+    The bins have equal width, and cover the log-SNRs of the schedule.
 
     Each video counts once per bin, at a log-SNR uniform in the bin; noise and log-SNR are functions
     of (config.sample.seed, video, bin). Independent images are not evaluated.
@@ -28,9 +30,9 @@ def held_out_loss(
     settings = config.eval
     model = make_model(config)
     source = make_data_set(config, "test")
-    edges = np.linspace(
-        config.diffusion.log_snr_min, config.diffusion.log_snr_max, settings.log_snr_bins + 1
-    )
+    diffusion = config.diffusion
+    limits = (diffusion.log_snr_min, diffusion.log_snr_max)
+    edges = np.linspace(*limits, settings.log_snr_bins + 1) + diffusion.log_snr_shift
 
     def loss_of_video(params, index, example, bin_index, low, high):
         key = jax.random.fold_in(random_key(config.sample.seed), index)

@@ -105,9 +105,9 @@ def evaluate(
     real: dict[str, Summary] = {}  # complete on process 0, empty on the others
     for name, source in real_sources(config, protocol).items():
         print(f"features of the real videos of {name}", flush=True)
-        count = min(protocol.num_real, number_of_videos(source) or protocol.num_real)
-        indices = range(jax.process_index(), count, jax.process_count())
-        share = measure(_real_videos(source, indices), count, indices=indices)
+        examples = _real_examples(protocol, number_of_videos(source))
+        own = range(jax.process_index(), len(examples), jax.process_count())
+        share = measure(_real_videos(source, examples[own]), len(examples), indices=own)
         if summary := merged(folder, share):
             real[name] = summary
     numbers, folders, warnings = [], [], []
@@ -134,6 +134,21 @@ def evaluate(
         "networks": {name: {"weights_sha256": e.digest} for name, e in extractors.items()},
         "config": config.to_dict(),
     }
+
+
+def _real_examples(protocol: Protocol, num_videos: int) -> np.ndarray:
+    """Returns the indices of the real examples of a split, which has num_videos, or 0 for endless.
+
+    Example i of n videos is a window of video i modulo n, and another window in each round of n.
+    """
+    if not num_videos:
+        return np.arange(protocol.num_real)
+    count = min(protocol.num_real, num_videos * protocol.windows_per_video)
+    examples = np.arange(count)
+    if protocol.with_replacement:
+        videos = np.random.default_rng(0).integers(num_videos, size=count)
+        return videos + num_videos * (1 + examples)
+    return examples
 
 
 def _over_repeats(numbers: list[dict[str, float]]) -> dict:
@@ -172,9 +187,9 @@ def _with_split(metric: str, split: str) -> str:
     return f"{metric}_{split}"
 
 
-def _real_videos(source: DataSet, indices: Sequence[int]) -> Iterator[np.ndarray]:
+def _real_videos(source: DataSet, indices: Sequence[int] | np.ndarray) -> Iterator[np.ndarray]:
     for index in indices:
-        yield with_channels(to_uint8(source.example(index)["video"]), 3)
+        yield with_channels(to_uint8(source.example(int(index))["video"]), 3)
 
 
 def to_markdown(result: dict) -> str:

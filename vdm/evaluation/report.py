@@ -1,9 +1,16 @@
-"""The report of an evaluation by config.eval.protocol."""
+"""The report of an evaluation by config.eval.protocol, in a file of its settings."""
+
+import hashlib
+import json
 
 import ml_collections
 
 from vdm.evaluation import moving_digits, protocol
 from vdm.files import AnyPath, make_folder, write_record, write_text
+from vdm.sampling.sample_store import samples_made_by
+
+# Fields of config.eval that determine a result; the others are about speed.
+_SETTINGS = ("protocol", "num_videos", "repeats", "log_snr_bins")
 
 
 def evaluate_to_folder(
@@ -11,7 +18,8 @@ def evaluate_to_folder(
 ) -> AnyPath | None:
     """Evaluates a model and writes the report with `write_report`.
 
-    Every process makes the call, and process 0 writes.
+    The files are named by the protocol, and by a digest of the weights and of all settings that
+    determine the result. Every process makes the call, and process 0 writes.
 
     Args:
       config: the configuration.
@@ -24,17 +32,27 @@ def evaluate_to_folder(
       The path of the Markdown page on process 0, None on the others.
     """
     evaluation = moving_digits if config.eval.protocol == moving_digits.PROTOCOL else protocol
+    digest = _digest_of_settings(config, params)  # every process gathers the weights
     result = evaluation.evaluate(config, params, step, folder / "samples")
     if result is None:
         return None
-    return write_report(folder, result, evaluation.to_markdown(result))
+    name = f"{result['protocol']['name']}_{digest}"
+    return write_report(folder, name, result, evaluation.to_markdown(result))
 
 
-def write_report(folder: AnyPath, result: dict, markdown: str) -> AnyPath:
-    """Writes NAME.json and NAME.md, where NAME is result['protocol']['name'].
+def _digest_of_settings(config: ml_collections.ConfigDict, params: dict) -> str:
+    """Returns 8 hexadecimal digits of the weights and of all that determines a result."""
+    settings = {name: config.eval[name] for name in _SETTINGS}
+    record = {**samples_made_by(config, params), "eval": settings}
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def write_report(folder: AnyPath, name: str, result: dict, markdown: str) -> AnyPath:
+    """Writes NAME.json and NAME.md.
 
     Args:
       folder: output folder, created if missing.
+      name: name of the files.
       result: the result as JSON.
       markdown: the result as a Markdown page.
 
@@ -42,7 +60,6 @@ def write_report(folder: AnyPath, result: dict, markdown: str) -> AnyPath:
       The path of the page.
     """
     make_folder(folder)
-    name = result["protocol"]["name"]
     write_record(folder / f"{name}.json", result)
     page = folder / f"{name}.md"
     write_text(page, markdown)

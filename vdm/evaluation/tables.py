@@ -30,10 +30,17 @@ def load_results(folders: list[Path]) -> list[dict]:
     return results
 
 
+def belongs(result: dict, table: Table) -> bool:
+    """Returns whether a result has a protocol of a table, and the settings that it requires."""
+    return result["protocol"].get("name") in table.protocols and all(
+        _value(result, field) in values for field, values in table.requires.items()
+    )
+
+
 def rows_of(table: Table, results: list[dict]) -> list[list[str]]:
     """Returns the rows of a table: the paper's, then ours, or one row of 'not run'."""
     rows = [list(row) for row in table.rows]
-    ours = [result for result in results if result["protocol"].get("name") in table.protocols]
+    ours = [result for result in results if belongs(result, table)]
     for result in ours:
         settings = [_setting(result, field) for field in table.settings]
         rows.append(
@@ -51,26 +58,59 @@ def to_markdown(results: list[dict]) -> str:
     for table in TABLES:
         lines += [f"## {table.name}: {table.title}", ""]
         lines += markdown.table(table.header, rows_of(table, results))
-        lines += ["", *_notes(table, results)]
+        lines += ["", *_notes(table, [result for result in results if belongs(result, table)])]
+    others = [r for r in results if not any(belongs(r, table) for table in TABLES)]
+    if others:
+        lines += _other_results(others)
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _notes(table: Table, results: list[dict]) -> list[str]:
+def _other_results(results: list[dict]) -> list[str]:
+    """Returns a table of the results that are in no table of the paper."""
+    lines = ["## Other results", ""]
+    lines += ["Their protocols or settings are those of no table above.", ""]
+    rows = [
+        [_run(result), str(result["protocol"].get("name")), metric, _cell(result, metric)]
+        for result in results
+        for metric in result["protocol"].get("metrics", ())
+    ]
+    return [*lines, *markdown.table(("result", "protocol", "metric", "value"), rows), ""]
+
+
+def _notes(table: Table, ours: list[dict]) -> list[str]:
     notes = [table.note, ""] if table.note else []
-    for result in results:
-        if result["protocol"].get("name") in table.protocols:
-            for warning in result.get("warnings", []):
-                notes += [f"{_run(result)}: {warning}.", ""]
+    for result in ours:
+        for note in [*_kinds_of_error(result, table), *result.get("warnings", [])]:
+            notes += [f"{_run(result)}: {note}.", ""]
     return notes
 
 
+def _kinds_of_error(result: dict, table: Table) -> list[str]:
+    """Returns what the +- of a result's cells are, one sentence each."""
+    repeats = result["protocol"].get("repeats", 1)
+    over_repeats = f"is the standard deviation over {repeats} sets of samples, with other seeds"
+    jackknife = "is the standard error by the jackknife over 10 groups of samples"
+    errors = [name for metric in table.metrics for name in (f"{metric}_standard_error",)]
+    if repeats > 1:
+        return [f"+- {over_repeats}"]
+    return [f"+- {jackknife}"] if any(name in result for name in errors) else []
+
+
 def _run(result: dict) -> str:
-    return str(result["path"].parent)
+    return str(result["path"].with_suffix(""))
+
+
+def _value(result: dict, field: str) -> object:
+    section, name = field.split(".")
+    return result.get("config", {}).get(section, {}).get(name)
 
 
 def _setting(result: dict, field: str) -> str:
-    section, name = field.split(".")
-    return str(result.get("config", {}).get(section, {}).get(name, "?"))
+    """Returns a setting as in the paper's tables: Langevin's steps are two numbers."""
+    value = _value(result, field)
+    if field == "sample.num_steps" and _value(result, "sample.sampler") == "langevin":
+        return f"{value} + {value}"
+    return "?" if value is None else str(value)
 
 
 def _cell(result: dict, metric: str) -> str:

@@ -1,7 +1,8 @@
 """Sample i of a run as a function of (seed, i), on all devices.
 
 The key of a sample is fold_in(key(config.sample.seed), i), and that of one of its blocks
-fold_in(sample's key, block). Batch size, number of devices and number of processes change nothing.
+fold_in(sample's key, block). The low-resolution model of a cascade has another key of the seed.
+Batch size, number of devices and number of processes change nothing.
 """
 
 import math
@@ -34,14 +35,16 @@ class SamplesNotFinite(ArithmeticError):
     """Sampled pixels are infinite or NaN."""
 
 
-def make_generator(config: ml_collections.ConfigDict, mesh: Mesh) -> Generator:
+def make_generator(config: ml_collections.ConfigDict, mesh: Mesh, *, stage: int = 0) -> Generator:
     """Returns a function that samples videos by config.sample.task, compiled once.
+
+    Models of a cascade have different stages, and thereby independent noise.
 
     Every process makes every call, and gets all videos. A call raises SamplesNotFinite if a pixel
     is infinite or NaN.
     """
     settings = config.sample
-    task, jitted = TASKS[settings.task], make_draw(config, mesh)
+    task, jitted = TASKS[settings.task], make_draw(config, mesh, stage=stage)
     observed = _make_observed_rows(config, mesh)
 
     def generate_batch(params: dict, indices: Indices) -> np.ndarray:
@@ -73,7 +76,9 @@ def make_generator(config: ml_collections.ConfigDict, mesh: Mesh) -> Generator:
     return generate_all
 
 
-def make_draw(config: ml_collections.ConfigDict, mesh: Mesh) -> Callable[..., jax.Array]:
+def make_draw(
+    config: ml_collections.ConfigDict, mesh: Mesh, *, stage: int = 0
+) -> Callable[..., jax.Array]:
     """The jitted sampler: (params, indices, block, condition, observation) -> x."""
     settings, data = config.sample, config.data
     frame_shape = (data.resolution, data.resolution, data.channels)
@@ -81,7 +86,7 @@ def make_draw(config: ml_collections.ConfigDict, mesh: Mesh) -> Callable[..., ja
     clips_after = config.diffusion.clip and settings.reconstruction_clip == "after"
 
     def draw(params, indices, block, condition, observation):
-        of_sample = jax.vmap(jax.random.fold_in, (None, 0))(random_key(settings.seed), indices)
+        of_sample = jax.vmap(jax.random.fold_in, (None, 0))(_key(settings.seed, stage), indices)
         guided = observation is not None and settings.conditioning == "reconstruction"
         clip = False if guided and clips_after else None
 
@@ -114,6 +119,12 @@ def make_draw(config: ml_collections.ConfigDict, mesh: Mesh) -> Callable[..., ja
 
     shardings = (None, split, on_all, split, split)  # parameters as they are
     return jax.jit(draw, in_shardings=shardings, out_shardings=split)
+
+
+def _key(seed: int, stage: int) -> jax.Array:
+    # Folded numbers from the end: those from 0 are the indices of samples.
+    key = random_key(seed)
+    return jax.random.fold_in(key, 2**32 - stage) if stage else key
 
 
 def micro_batches(config: ml_collections.ConfigDict, mesh: Mesh, batch_size: int) -> int:
@@ -151,5 +162,5 @@ def _make_base_generator(
     base_config.model.remat = config.model.remat  # changes memory, and no number
     for field in ("seed", "batch_size", "label", "caption"):
         base_config.sample[field] = config.sample[field]
-    base = make_generator(base_config, mesh)
+    base = make_generator(base_config, mesh, stage=1)
     return partial(base, sharded_params(mesh, load_exported(path)))

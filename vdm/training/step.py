@@ -15,9 +15,7 @@ from vdm.parallel.mesh import batch_sharding, param_shardings, with_sharded_grad
 from vdm.parallel.rows import micro_batches
 from vdm.training.state import TrainState, init_state, make_optimizer
 
-# EMA decay at step n: min(ema_decay, (1 + n) / (10 + n)), as in TensorFlow and in the authors'
-# released code. The paper does not fix it.
-_EMA_RAMP = 10
+_EMA_RAMP = 10  # of config.training.ema_ramp
 
 
 def join_images(batch: Mapping[str, jax.Array]) -> jax.Array:
@@ -82,7 +80,10 @@ def make_train_step(
         loss_value, gradient = loss_and_gradient(state.params, batch, key)
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        decay = jnp.minimum(training.ema_decay, (1.0 + state.step) / (_EMA_RAMP + state.step))
+        if training.ema_ramp:
+            decay = jnp.minimum(training.ema_decay, (1.0 + state.step) / (_EMA_RAMP + state.step))
+        else:
+            decay = jnp.where(state.step == 0, 0.0, training.ema_decay)
         ema_params = jax.tree.map(
             lambda ema, new: ema + (1.0 - decay) * (new - ema), state.ema_params, params
         )

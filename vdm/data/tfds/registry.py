@@ -15,7 +15,7 @@ class TfdsDataSet:
 
     Attributes:
       splits: TFDS's split for 'train' and for 'test', from which evaluation takes real videos, and
-        sampling takes conditions and observed frames.
+        sampling takes conditions and observed frames; and for more splits of protocols.
       has_configs: whether config.data.tfds_config chooses a configuration of the builder.
       has_manual_dir: whether preparation reads files that TFDS does not download.
       held_out_start: start of a clip in a held-out video, as in `ClipDataSet`.
@@ -39,7 +39,8 @@ TFDS_DATA_SETS = {
     ),
     # The paper trains on all 13,320 videos and evaluates against all of them (section 4).
     "ucf101": TfdsDataSet(
-        {"train": "train+test", "test": "train+test"}, features={"label": "label"}
+        {"train": "train+test", "test": "train+test", "only_train": "train"},
+        features={"label": "label"},
     ),
     "kinetics600": TfdsDataSet(
         {"train": "train", "test": "test"},
