@@ -16,7 +16,7 @@ from vdm.data.datasets import check_name, make_data_set
 from vdm.evaluation.protocol import protocol_of, real_sources
 from vdm.exported import load_exported_config
 from vdm.files import AnyPath, as_path, is_remote
-from vdm.metrics.features import make_extractors
+from vdm.metrics.features import make_extractors, measurable
 from vdm.parallel.mesh import check_divides, make_mesh
 from vdm.parallel.processes import first_line
 from vdm.planning.plan import check_steps, plan_file
@@ -116,7 +116,11 @@ def _check_evaluation(config: ml_collections.ConfigDict) -> None:
         return
     protocol = protocol_of(config)
     real_sources(config, protocol)
-    for extractor in make_extractors(protocol).values():
+    extractors = make_extractors(protocol)
+    _, missing = measurable(protocol, extractors)
+    for sentence in missing:
+        print(f"warning: {sentence}", flush=True)
+    for extractor in extractors.values():
         if protocol.frames < extractor.min_frames:
             raise ValueError(
                 f"config.eval.protocol {protocol.name!r} needs videos of at least "

@@ -13,7 +13,7 @@ from vdm.data.datasets import DataSet, held_out_clips, held_out_videos, number_o
 from vdm.evaluation.paper_tables import TABLES
 from vdm.evaluation.shares import merged
 from vdm.files import AnyPath
-from vdm.metrics.features import make_extractors
+from vdm.metrics.features import make_extractors, measurable
 from vdm.metrics.measure import Summary, compare, summarize, warnings_of
 from vdm.metrics.protocols import PROTOCOLS, Protocol
 from vdm.parallel.mesh import make_mesh, sharded_params
@@ -94,6 +94,7 @@ def evaluate(
     """
     protocol = protocol_of(config)
     extractors = make_extractors(protocol)
+    protocol, missing = measurable(protocol, extractors)
     mesh = make_mesh(config)
     params = sharded_params(mesh, params)
     measure = partial(
@@ -110,7 +111,7 @@ def evaluate(
         share = measure(_real_videos(source, examples[own]), len(examples), indices=own)
         if summary := merged(folder, share):
             real[name] = summary
-    numbers, folders, warnings = [], [], []
+    numbers, folders, warnings = [], [], missing
     for seed in range(protocol.seed, protocol.seed + protocol.repeats):
         seeded = config.copy_and_resolve_references()
         seeded.sample.update(seed=seed, per_example=protocol.samples_per_given)
@@ -121,9 +122,8 @@ def evaluate(
         if generated := merged(folder, share):
             numbers.append(_against_all_splits(real, generated, protocol))
             folders.append(str(store.folder))
-            warnings = [
-                w for split in real.values() for w in warnings_of(split, generated, protocol)
-            ]
+            for split in real.values():
+                warnings = [*warnings, *warnings_of(split, generated, protocol)]
     if not numbers:
         return None
     return {

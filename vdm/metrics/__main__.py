@@ -94,13 +94,16 @@ def run(flags: argparse.Namespace) -> dict:
 
     import jax
 
-    from vdm.metrics.features import make_extractors
+    from vdm.metrics.features import make_extractors, measurable
     from vdm.metrics.measure import compare, summarize, warnings_of
 
     # XLA's convolutions use little more than one core, so on CPU each core is a device.
     if "JAX_NUM_CPU_DEVICES" not in os.environ:
         jax.config.update("jax_num_cpu_devices", math.gcd(os.cpu_count() or 1, flags.batch_size))
     extractors = make_extractors(protocol)
+    protocol, missing = measurable(protocol, extractors)
+    for sentence in missing:
+        print(f"warning: {sentence}", file=sys.stderr, flush=True)
     for extractor in extractors.values():
         if real.frames < extractor.min_frames:
             raise ValueError(
@@ -123,6 +126,7 @@ def run(flags: argparse.Namespace) -> dict:
     return {
         **numbers,
         "warnings": [
+            *missing,
             *real.warnings,
             *generated.warnings,
             *warnings_of(summaries["real"], summaries["generated"], protocol),

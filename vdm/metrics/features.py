@@ -1,6 +1,7 @@
 """Feature extractors: uint8 videos to the features from which metrics are computed."""
 
 import dataclasses
+from collections.abc import Mapping
 from functools import cache, partial
 
 import flax.linen as nn
@@ -10,7 +11,7 @@ import numpy as np
 from flax.traverse_util import unflatten_dict
 
 from vdm.metrics.networks import c3d, i3d, inception, preprocessing
-from vdm.metrics.protocols import RESIZES, Protocol
+from vdm.metrics.protocols import METRICS, RESIZES, Protocol
 from vdm.metrics.weights.files import digest_of, load_weights
 from vdm.metrics.weights.naming import HEAD
 from vdm.parallel.mesh import batch_sharding, local_mesh, replicated
@@ -31,6 +32,7 @@ class Extractor:
     min_frames: int  # for C3D the only number; for Inception, which takes images, 1
     digest: str  # of the weights, as `digest_of`
     resize: str
+    has_classes: bool  # whether calls return 'probabilities'
     _module: nn.Module = dataclasses.field(repr=False)
     _params: dict = dataclasses.field(repr=False)
 
@@ -95,7 +97,37 @@ def make_extractor(network: str, *, resize: str = "reference") -> Extractor:
         "c3d": (c3d.C3D(), c3d.NUM_FEATURES, c3d.NUM_FRAMES),
     }[network]
     params = jax.device_put(unflatten_dict(tensors, sep="/"), replicated(local_mesh()))
-    return Extractor(network, dimension, min_frames, digest_of(tensors), resize, module, params)
+    has_classes = network != "inception" or HEAD in tensors
+    return Extractor(
+        network, dimension, min_frames, digest_of(tensors), resize, has_classes, module, params
+    )
+
+
+def measurable(
+    protocol: Protocol, extractors: Mapping[str, Extractor]
+) -> tuple[Protocol, list[str]]:
+    """Returns a protocol without the metrics that its networks' weights do not allow.
+
+    Returns:
+      (protocol, one sentence per network about what is left out).
+
+    Raises:
+      ValueError: no metric is left.
+    """
+    warnings = []
+    for network, extractor in extractors.items():
+        scores = [m for m in protocol.metrics if m.startswith("is_") and METRICS[m][0] == network]
+        if scores and not extractor.has_classes:
+            warnings.append(
+                f"{', '.join(scores)} left out: the Inception Score needs the last layer of "
+                f"{network}, which its weights lack; import weights that have it with "
+                "python -m vdm.metrics.import_weights"
+            )
+            left = tuple(metric for metric in protocol.metrics if metric not in scores)
+            protocol = dataclasses.replace(protocol, metrics=left)
+    if not protocol.metrics:
+        raise ValueError(f"protocol {protocol.name}: {'; '.join(warnings)}")
+    return protocol, warnings
 
 
 @cache
