@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 
 from vdm.build import parameter_shapes
 from vdm.configuration.stored import from_record
-from vdm.files import AnyPath, local_copy, replacing
+from vdm.files import AnyPath, DamagedFile, local_copy, replacing
 from vdm.metrics.weights.files import digest_of
 
 _SEPARATOR = "/"
@@ -49,7 +49,7 @@ def load_exported_config(path: AnyPath) -> tuple[dict, int]:
     except KeyError as error:
         raise ValueError(f"{path} has no configuration: --mode=export did not write it") from error
     except ValueError as error:
-        raise ValueError(f"{path} is damaged: its configuration or step is no JSON") from error
+        raise DamagedFile(f"{path} is damaged: its configuration or step is no JSON") from error
 
 
 def load_exported(path: AnyPath) -> dict:
@@ -57,7 +57,7 @@ def load_exported(path: AnyPath) -> dict:
 
     Raises:
       FileNotFoundError: the file does not exist.
-      ValueError: the file is damaged, or its tensors are not those of its configuration; the
+      DamagedFile: the file is damaged, or its tensors are not those of its configuration; the
         message names the first such tensor.
     """
     record, _ = load_exported_config(path)
@@ -66,18 +66,18 @@ def load_exported(path: AnyPath) -> dict:
         metadata, names = file.metadata(), set(file.keys())
         for name in sorted(expected.keys() | names):
             if name not in names:
-                raise ValueError(f"{path} has no tensor {name}, which its configuration needs")
+                raise DamagedFile(f"{path} has no tensor {name}, which its configuration needs")
             if name not in expected:
-                raise ValueError(f"{path} has a tensor {name}, which its configuration does not")
+                raise DamagedFile(f"{path} has a tensor {name}, which its configuration does not")
             if (shape := tuple(file.get_slice(name).get_shape())) != expected[name]:
-                raise ValueError(
+                raise DamagedFile(
                     f"{path} has the tensor {name} of shape {shape}, and its configuration needs "
                     f"{expected[name]}"
                 )
         tensors = {name: file.get_tensor(name) for name in expected}
     # Files that were exported before the digest existed have none.
     if metadata.get("digest", digest := _digest(metadata, tensors)) != digest:
-        raise ValueError(f"{path} is damaged: its tensors do not have the digest that it states")
+        raise DamagedFile(f"{path} is damaged: its tensors do not have the digest that it states")
     return unflatten_dict(tensors, sep=_SEPARATOR)
 
 
@@ -92,6 +92,6 @@ def _open(path: AnyPath) -> Iterator[safe_open]:
         try:
             file = safe_open(copy, framework="numpy")
         except SafetensorError as error:
-            raise ValueError(f"{path} is not a safetensors file: {error}") from error
+            raise DamagedFile(f"{path} is not a safetensors file: {error}") from error
         with file:
             yield file

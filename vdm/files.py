@@ -25,6 +25,10 @@ os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
 _DIGEST = "sha256"
 
 
+class DamagedFile(OSError, ValueError):
+    """The content of a file is not what was written."""
+
+
 def as_path(text: str) -> epath.Path:
     """Returns the path of a local file or folder, '~' expanded, or of one in an object store.
 
@@ -111,18 +115,18 @@ def read_record(path: AnyPath) -> dict:
 
     Raises:
       FileNotFoundError: there is no such file.
-      ValueError: the file is damaged.
+      DamagedFile: the file is damaged.
     """
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is damaged: it is no UTF-8 text") from error
+        raise DamagedFile(f"{path} is damaged: it is no UTF-8 text") from error
     except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
+        raise DamagedFile(f"{path} is damaged: {error}") from error
     if not isinstance(record, dict):
-        raise ValueError(f"{path} is damaged: it is no JSON object")
+        raise DamagedFile(f"{path} is damaged: it is no JSON object")
     if (stated := record.pop(_DIGEST, None)) is not None and stated != _digest(record):
-        raise ValueError(
+        raise DamagedFile(
             f"{path} is damaged or was edited: its content does not have its {_DIGEST}"
         )
     return record

@@ -12,7 +12,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 from jax.sharding import Mesh
 
-from vdm.files import AnyPath, make_folder, replacing, write_text
+from vdm.files import AnyPath, DamagedFile, make_folder, replacing, write_text
 from vdm.metrics.weights.files import digest_of
 from vdm.parallel.messages import from_first_process, gathered, is_first_process, wait_for_all
 from vdm.sampling.generate import make_generator
@@ -72,7 +72,7 @@ class SampleStore:
         """Returns the indices and the samples of this process's shards.
 
         Raises:
-          OSError: while iterating, where a shard is damaged.
+          DamagedFile: while iterating, where a shard is damaged.
         """
         mine = [(path, indices) for path, indices in self._shards() if _is_mine(path)]
         videos = (video for shard in mine for video in self._videos_of(*shard))
@@ -84,7 +84,7 @@ class SampleStore:
         Memory holds one shard.
 
         Raises:
-          OSError: a shard is damaged.
+          DamagedFile: a shard is damaged.
         """
         for path, indices in self._shards():
             yield from self._videos_of(path, indices)
@@ -94,9 +94,9 @@ class SampleStore:
             with path.open("rb") as file, np.load(file) as shard:
                 videos = shard["video"]
         except Exception as error:  # numpy and zipfile raise many types on damaged files.
-            raise OSError(f"{path} cannot be read: delete it to sample it again") from error
+            raise DamagedFile(f"{path} cannot be read: delete it to sample it again") from error
         if len(videos) != len(indices):
-            raise OSError(f"{path} has {len(videos)} samples, and must have {len(indices)}")
+            raise DamagedFile(f"{path} has {len(videos)} samples, and must have {len(indices)}")
         return videos
 
     def _shards(self) -> list[tuple[AnyPath, range]]:
