@@ -61,6 +61,7 @@ setup(
             "pre-commit>=4,<5",
             "pytest>=8.4,<10",
             "pytest-xdist>=3.6,<4",
+            "scikit-image>=0.25,<1",  # what PSNR and SSIM are compared with
             "ruff>=0.17,<0.18",  # a minor release may format differently
         ],
         # To train on videos of one's own, which OpenCV resizes.

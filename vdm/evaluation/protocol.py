@@ -1,6 +1,7 @@
 """Evaluation of a model by a protocol of vdm.metrics: FVD, FID and Inception Score."""
 
 import dataclasses
+import itertools
 from collections.abc import Iterator, Sequence
 from functools import partial
 
@@ -15,7 +16,7 @@ from vdm.evaluation.shares import merged
 from vdm.files import AnyPath
 from vdm.metrics.features import make_extractors, measurable
 from vdm.metrics.measure import Summary, compare, summarize, warnings_of
-from vdm.metrics.protocols import PROTOCOLS, Protocol
+from vdm.metrics.protocols import PAIRED, PROTOCOLS, Protocol
 from vdm.parallel.mesh import make_mesh, sharded_params
 from vdm.sampling.sample_store import stored_samples
 from vdm.video.pixels import to_uint8, with_channels
@@ -46,6 +47,11 @@ def protocol_of(config: ml_collections.ConfigDict) -> Protocol:
                 f"config.eval.protocol {protocol.name!r} needs {name} {required!r}, and this "
                 f"configuration makes {found!r}"
             )
+    if any(metric in PAIRED for metric in protocol.metrics) and config.sample.task == "generate":
+        raise ValueError(
+            f"config.eval.protocol {protocol.name!r} compares samples with the videos whose frames "
+            "they were given: config.sample.task is 'generate', and must be another"
+        )
     return dataclasses.replace(
         protocol,
         dataset=data.name,
@@ -53,6 +59,8 @@ def protocol_of(config: ml_collections.ConfigDict) -> Protocol:
         num_real=protocol.num_real or config.eval.num_videos,
         num_generated=protocol.num_generated or config.eval.num_videos,
         frames=frames,
+        frames_given=protocol.frames_given or num_given,
+        samples_per_given=max(protocol.samples_per_given, config.sample.per_example),
         frame_rate=data.frame_rate,
         frameskip=data.frameskip,
         resolution=data.resolution,
@@ -104,7 +112,8 @@ def evaluate(
         batch_size=config.eval.batch_size,
     )
     real: dict[str, Summary] = {}  # complete on process 0, empty on the others
-    for name, source in real_sources(config, protocol).items():
+    sources = real_sources(config, protocol)
+    for name, source in sources.items():
         print(f"features of the real videos of {name}", flush=True)
         examples = _real_examples(protocol, number_of_videos(source))
         own = range(jax.process_index(), len(examples), jax.process_count())
@@ -118,7 +127,16 @@ def evaluate(
         store = stored_samples(folder, seeded, params, mesh, protocol.num_generated)
         print("features of the samples", flush=True)
         sampled, videos = store.share()
-        share = measure((with_channels(v, 3) for v in videos), len(store), indices=sampled)
+        references = None
+        if any(metric in PAIRED for metric in protocol.metrics):
+            given = [index // protocol.samples_per_given for index in sampled]
+            references = _real_videos(next(iter(sources.values())), given)
+        share = measure(
+            (with_channels(v, 3) for v in videos),
+            len(store),
+            indices=sampled,
+            references=references,
+        )
         if generated := merged(folder, share):
             numbers.append(_against_all_splits(real, generated, protocol))
             folders.append(str(store.folder))
@@ -188,8 +206,9 @@ def _with_split(metric: str, split: str) -> str:
 
 
 def _real_videos(source: DataSet, indices: Sequence[int] | np.ndarray) -> Iterator[np.ndarray]:
-    for index in indices:
-        yield with_channels(to_uint8(source.example(int(index))["video"]), 3)
+    for index, repeated in itertools.groupby(indices):
+        video = with_channels(to_uint8(source.example(int(index))["video"]), 3)
+        yield from (video for _ in repeated)
 
 
 def to_markdown(result: dict) -> str:

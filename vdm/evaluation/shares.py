@@ -8,11 +8,11 @@ import numpy as np
 
 from vdm.files import AnyPath, make_folder, replacing
 from vdm.metrics.inception_score import ScoreSums
-from vdm.metrics.measure import Summary
+from vdm.metrics.measure import Summary, Values
 from vdm.metrics.statistics import FeatureStatistics
 from vdm.parallel.messages import is_first_process, wait_for_all
 
-_PARTS = {"statistics": FeatureStatistics, "scores": ScoreSums}
+_PARTS = {"statistics": FeatureStatistics, "scores": ScoreSums, "values": Values}
 
 
 def merged(folder: AnyPath, share: Summary) -> Summary | None:

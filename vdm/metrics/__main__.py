@@ -8,7 +8,7 @@ import os
 import sys
 from pathlib import Path
 
-from vdm.metrics.protocols import PROTOCOLS, Protocol
+from vdm.metrics.protocols import PAIRED, PROTOCOLS, Protocol
 from vdm.video.video_sets import VideoSet, open_videos
 
 
@@ -110,11 +110,18 @@ def run(flags: argparse.Namespace) -> dict:
                 f"{flags.real} has videos of {real.frames} frames, and {extractor.name} needs "
                 f"{extractor.min_frames}"
             )
+    protocol = _paired(protocol, real, generated)
     summaries = {}
     for name, videos in (("real", real), ("generated", generated)):
         print(f"{name}: {len(videos)} videos of {videos.path}", file=sys.stderr, flush=True)
+        pairs = (video for video in real for _ in range(protocol.samples_per_given))
         summaries[name] = summarize(
-            videos, len(videos), protocol, extractors, batch_size=flags.batch_size
+            videos,
+            len(videos),
+            protocol,
+            extractors,
+            references=pairs if videos is generated else None,
+            batch_size=flags.batch_size,
         )
     numbers = compare(summaries["real"], summaries["generated"], protocol)
     measured = dataclasses.replace(
@@ -136,6 +143,20 @@ def run(flags: argparse.Namespace) -> dict:
         "generated": _described(generated),
         "networks": {name: {"weights_sha256": e.digest} for name, e in extractors.items()},
     }
+
+
+def _paired(protocol: Protocol, real: VideoSet, generated: VideoSet) -> Protocol:
+    """Returns a protocol with the number of generated videos per real one, for metrics of pairs."""
+    if not any(metric in PAIRED for metric in protocol.metrics):
+        return protocol
+    samples, rest = divmod(len(generated), len(real))
+    if rest or not samples:
+        raise ValueError(
+            f"{generated.path} has {len(generated)} videos, and must have a multiple of "
+            f"{len(real)}, the number of videos of {real.path}: those of one real video follow "
+            "each other"
+        )
+    return dataclasses.replace(protocol, samples_per_given=samples)
 
 
 def _check(videos: VideoSet, protocol: Protocol) -> None:

@@ -11,7 +11,9 @@ import numpy as np
 from vdm.metrics.features import Features
 from vdm.metrics.frechet import frechet_distance
 from vdm.metrics.inception_score import ScoreSums
-from vdm.metrics.protocols import METRICS, Protocol
+from vdm.metrics.pairwise.kernel import kernel_distance
+from vdm.metrics.pairwise.similarity import motion, psnr, ssim
+from vdm.metrics.protocols import METRICS, PAIRED, PIXELS, Protocol
 from vdm.metrics.statistics import FeatureStatistics
 
 # Groups of the jackknife that estimates the error of a Frechet distance; none above this number of
@@ -23,6 +25,28 @@ _MAX_GROUPED_FEATURES = 512
 Network = Callable[[np.ndarray], Features]
 
 
+@dataclasses.dataclass(frozen=True)
+class Values:
+    """Numbers of single videos, in the order in which they were measured."""
+
+    count: int  # number of videos
+    indices: np.ndarray  # of the videos in the whole set, [count]
+    numbers: np.ndarray  # [count, numbers]
+
+    def merge(self, other: "Values") -> "Values":
+        """Returns the numbers of both sets."""
+        return Values(
+            self.count + other.count,
+            np.concatenate([self.indices, other.indices]),
+            np.concatenate([self.numbers, other.numbers]),
+        )
+
+    @property
+    def ordered(self) -> np.ndarray:
+        """The numbers in the order of the videos, [count, numbers]."""
+        return self.numbers[np.argsort(self.indices)]
+
+
 @dataclasses.dataclass
 class Summary:
     """Sufficient statistics of a set of videos."""
@@ -32,6 +56,8 @@ class Summary:
     statistics: dict[tuple[str, str], list[FeatureStatistics]]
     # By (network, view, number of splits), one per split.
     scores: dict[tuple[str, str, int], list[ScoreSums]]
+    # By (metric,), of one item.
+    values: dict[tuple[str], list[Values]] = dataclasses.field(default_factory=dict)
 
     def merge(self, other: "Summary") -> "Summary":
         """Returns the summary of both sets of videos, measured by the same protocol."""
@@ -39,6 +65,7 @@ class Summary:
             self.count + other.count,
             _merged_lists(self.statistics, other.statistics),
             _merged_lists(self.scores, other.scores),
+            _merged_lists(self.values, other.values),
         )
 
 
@@ -49,6 +76,7 @@ def summarize(
     extractors: Mapping[str, Network],
     *,
     indices: Sequence[int] | None = None,
+    references: Iterable[np.ndarray] | None = None,
     batch_size: int = 8,
 ) -> Summary:
     """Runs the networks of a protocol over a set of videos, or over a part of it.
@@ -59,22 +87,29 @@ def summarize(
       protocol: its metrics choose the networks.
       extractors: networks by name, at least those of the protocol.
       indices: indices of `videos` in the whole set; default all.
+      references: the real video of each of `videos`, for the metrics of PAIRED; None leaves these
+        out.
       batch_size: number of videos per call of a network.
 
     Raises:
       ValueError: there are too few videos, or too few frames for a network.
     """
-    views = {METRICS[metric] for metric in protocol.metrics}
+    views = {METRICS[metric] for metric in protocol.metrics if METRICS[metric][0] != PIXELS}
     scored = {METRICS[metric] for metric in protocol.metrics if metric.startswith("is_")}
     summary = Summary(0, {}, {})
     own = np.arange(count) if indices is None else np.asarray(indices)
+    real = iter(()) if references is None else _batches(references, len(own), batch_size)
     for batch in _batches(videos, len(own), batch_size):
+        positions = own[summary.count :][: len(batch)]
+        for metric, numbers in _of_pixels(protocol, batch, next(real, None)).items():
+            _add_values(summary.values, metric, positions, numbers)
         if not protocol.given_frames_counted:
             batch = batch[:, protocol.frames_given :]
-        positions = own[summary.count :][: len(batch)]
         for network, view in sorted(views):
             out = _outputs(extractors[network], view, batch, batch_size)
             _add_features(summary.statistics, (network, view), positions, out["features"])
+            if "kvd" in protocol.metrics and METRICS["kvd"] == (network, view):
+                _add_values(summary.values, "kvd", positions, out["features"])
             if (network, view) in scored:
                 for splits in protocol.inception_splits:
                     _add_scores(summary.scores, (network, view, splits), positions, out, count)
@@ -86,9 +121,12 @@ def summarize(
 
 def compare(real: Summary, generated: Summary, protocol: Protocol) -> dict[str, float]:
     """Returns the metrics of a protocol by name, with standard errors where available."""
-    result = {}
+    result: dict[str, float] = {}
     for metric in protocol.metrics:
         network, view = METRICS[metric]
+        if network == PIXELS or metric == "kvd":
+            result |= _of_values(metric, real.values, generated.values, protocol)
+            continue
         if metric.startswith("is_"):
             for splits in protocol.inception_splits:
                 parts = [part.score for part in generated.scores[network, view, splits]]
@@ -107,6 +145,43 @@ def compare(real: Summary, generated: Summary, protocol: Protocol) -> dict[str, 
             # Delete-a-group jackknife (Efron and Stein 1981).
             result[f"{metric}_standard_error"] = math.sqrt((_GROUPS - 1) * np.var(leave_one_out))
     return result
+
+
+def _of_values(
+    metric: str,
+    real: dict[tuple[str], list[Values]],
+    generated: dict[tuple[str], list[Values]],
+    protocol: Protocol,
+) -> dict[str, float]:
+    """Returns a metric that compares single videos, and its standard error."""
+    if (metric,) not in generated:
+        return {}
+    numbers = generated[metric,][0].ordered
+    if metric in PAIRED:
+        # The samples of one real video follow each other; only real videos are independent.
+        of_video = numbers[:, 0].reshape(-1, protocol.samples_per_given)
+        result = _with_error(metric, of_video.mean(1))
+        return result | (
+            _with_error(f"{metric}_best", of_video.max(1)) if protocol.samples_per_given > 1 else {}
+        )
+    of_real = real[metric,][0].ordered
+    if metric == "kvd":
+        distance, error, low, high = kernel_distance(of_real, numbers)
+        return {"kvd": distance, "kvd_standard_error": error, "kvd_low": low, "kvd_high": high}
+    means = [values.mean() for values in (numbers, of_real)]
+    if not means[1]:
+        return {}
+    relative = [
+        values.std(ddof=1) / math.sqrt(len(values)) / max(mean, 1e-12)
+        for values, mean in zip((numbers, of_real), means, strict=True)
+    ]
+    ratio = float(means[0] / means[1])
+    return {metric: ratio, f"{metric}_standard_error": ratio * math.hypot(*relative)}
+
+
+def _with_error(name: str, values: np.ndarray) -> dict[str, float]:
+    error = float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else 0.0
+    return {name: float(values.mean()), f"{name}_standard_error": error}
 
 
 def warnings_of(real: Summary, generated: Summary, protocol: Protocol) -> list[str]:
@@ -157,6 +232,27 @@ def _outputs(extractor: Network, view: str, videos: np.ndarray, batch_size: int)
         odds = np.exp(logits - logits.max(-1, keepdims=True))
         out["probabilities"] = (odds / odds.sum(-1, keepdims=True))[:count]
     return out
+
+
+def _of_pixels(
+    protocol: Protocol, videos: np.ndarray, references: np.ndarray | None
+) -> dict[str, np.ndarray]:
+    """Returns the numbers of each video for the metrics without a network, of predicted frames."""
+    result = {}
+    if "motion" in protocol.metrics:
+        result["motion"] = motion(videos)
+    if references is not None:
+        predicted = [v[:, protocol.frames_given :] for v in (references, videos)]
+        functions = {"psnr": psnr, "ssim": ssim}
+        result |= {m: functions[m](*predicted) for m in PAIRED if m in protocol.metrics}
+    return {metric: numbers[:, None] for metric, numbers in result.items()}
+
+
+def _add_values(
+    values: dict[tuple[str], list[Values]], metric: str, indices: np.ndarray, numbers: np.ndarray
+) -> None:
+    part = Values(len(numbers), np.asarray(indices), np.asarray(numbers))
+    values[metric,] = [values[metric,][0].merge(part)] if (metric,) in values else [part]
 
 
 def _add_features(

@@ -3,9 +3,14 @@
 import dataclasses
 
 # Network and view of each metric. Views: 'video', the clip; for Inception 'first', the first frame,
-# or 'avg', all frames, whose activations are averaged.
+# or 'avg', all frames, whose activations are averaged. PIXELS are compared without a network.
+PIXELS = "pixels"
 METRICS = {
     "fvd": ("i3d", "video"),
+    "kvd": ("i3d", "video"),
+    "psnr": (PIXELS, "video"),
+    "ssim": (PIXELS, "video"),
+    "motion": (PIXELS, "video"),
     "is_i3d": ("i3d", "video"),
     "fid_c3d": ("c3d", "video"),
     "is_c3d": ("c3d", "video"),
@@ -14,6 +19,7 @@ METRICS = {
     "fid_first": ("inception", "first"),
     "is_first": ("inception", "first"),
 }
+PAIRED = ("psnr", "ssim")  # of each sample with the real video whose frames it was given
 RESIZES = ("reference", "half_pixel")
 ANY = 0  # any number
 
@@ -89,7 +95,8 @@ class Protocol:
     @property
     def networks(self) -> tuple[str, ...]:
         """Names of the networks that the metrics need, without duplicates."""
-        return tuple(dict.fromkeys(METRICS[metric][0] for metric in self.metrics))
+        networks = dict.fromkeys(METRICS[metric][0] for metric in self.metrics)
+        return tuple(name for name in networks if name != PIXELS)
 
     def to_dict(self) -> dict:
         """Returns all fields, for JSON."""
@@ -187,6 +194,9 @@ PAPER = (
 GENERAL = (
     Protocol("fvd", ("fvd",)),
     Protocol("fvd_half_pixel", ("fvd",), resize="half_pixel"),
+    Protocol("kvd", ("kvd",)),
+    Protocol("prediction", ("fvd", "kvd", *PAIRED, "motion")),
+    Protocol("similarity", (*PAIRED, "motion")),
     Protocol("fid", ("fid_avg", "fid_first")),
     Protocol("c3d", ("fid_c3d", "is_c3d"), frames=16, classes=_C3D),
     Protocol(

@@ -1,0 +1,1 @@
+"""Metrics that compare videos or their features one by one, without a fitted distribution."""

@@ -1,0 +1,76 @@
+"""Similarity of a sample and the real video that it predicts: PSNR and SSIM; and motion."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+MAX_PSNR = 100.0  # dB, of equal frames, whose ratio is infinite
+_TAPS, _SIGMA = 11, 1.5  # of the window of SSIM
+_C1, _C2 = 0.01**2, 0.03**2
+
+
+def psnr(real: np.ndarray, generated: np.ndarray) -> np.ndarray:
+    """Returns the peak signal-to-noise ratio of uint8 videos [n, frames, height, width, channels].
+
+    10 log10(255^2 / mean squared error) of each frame, averaged over frames: [n], in dB. A frame
+    counts at most 100 dB.
+    """
+    difference = real.astype(np.float32) - generated.astype(np.float32)
+    error = np.square(difference).mean(axis=(-3, -2, -1), dtype=np.float64)
+    decibel = 10 * np.log10(255.0**2 / np.maximum(error, 255.0**2 * 10 ** (-MAX_PSNR / 10)))
+    return decibel.mean(axis=-1)
+
+
+def ssim(real: np.ndarray, generated: np.ndarray) -> np.ndarray:
+    """Returns the structural similarity of uint8 videos [n, frames, height, width, channels].
+
+    Wang et al. 2004, equation 13 with a Gaussian window of 11x11 pixels and a standard deviation of
+    1.5, where it lies inside the frame; averaged over pixels, channels and frames: [n].
+
+    Raises:
+      ValueError: frames are smaller than the window.
+    """
+    if min(real.shape[2:4]) < _TAPS:
+        raise ValueError(
+            f"frames have {real.shape[2]}x{real.shape[3]} pixels, and SSIM needs {_TAPS}x{_TAPS}"
+        )
+    return np.asarray(_ssim(real, generated), np.float64)
+
+
+@jax.jit
+def _ssim(real: Array, generated: Array) -> Float[Array, " n"]:
+    # Centred, which makes the subtraction of squares more accurate and cancels in the variances.
+    x, y = (videos.astype(jnp.float32) / 255 - 0.5 for videos in (real, generated))
+    mean_x, mean_y = _windowed(x), _windowed(y)
+    var_x, var_y = _windowed(x * x) - mean_x**2, _windowed(y * y) - mean_y**2
+    covariance = _windowed(x * y) - mean_x * mean_y
+    mean_x, mean_y = mean_x + 0.5, mean_y + 0.5
+    luminance = (2 * mean_x * mean_y + _C1) / (mean_x**2 + mean_y**2 + _C1)
+    return (luminance * (2 * covariance + _C2) / (var_x + var_y + _C2)).mean(axis=(1, 2, 3, 4))
+
+
+def _windowed(
+    videos: Float[Array, "n frames height width channels"],
+) -> Float[Array, "n frames out_height out_width channels"]:
+    """Returns Gaussian means, where the window lies inside the frame."""
+    distance = np.arange(_TAPS) - _TAPS // 2
+    window = np.exp(-0.5 * (distance / _SIGMA) ** 2)
+    window = (window / window.sum()).astype(np.float32)
+    for axis in (2, 3):
+        size = videos.shape[axis] - _TAPS + 1
+        parts = (
+            tap * jax.lax.slice_in_dim(videos, i, i + size, axis=axis)
+            for i, tap in enumerate(window)
+        )
+        videos = sum(parts, start=jnp.zeros(()))
+    return videos
+
+
+def motion(videos: np.ndarray) -> np.ndarray:
+    """Returns the mean absolute difference of consecutive frames of uint8 videos, in [0, 255].
+
+    Videos are [n, frames, height, width, channels] with at least 2 frames; the result is [n].
+    """
+    steps = np.diff(videos.astype(np.int16), axis=1)
+    return np.abs(steps).mean(axis=(1, 2, 3, 4), dtype=np.float64)
