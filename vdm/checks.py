@@ -122,6 +122,7 @@ RULES = {
     "training.checkpoint_every": at_least(1),
     "training.keep_checkpoints": at_least(1),
     "training.sample_every": at_least(0),
+    "training.wandb_project": ANY,
     "mesh.fsdp": at_least(1),
     "sample.task": one_of(tuple(TASKS)),
     "sample.sampler": one_of(tuple(SAMPLERS)),

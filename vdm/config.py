@@ -89,6 +89,7 @@ def default_config() -> ml_collections.ConfigDict:
     training.checkpoint_every = 5_000  # steps
     training.keep_checkpoints = 2  # newest checkpoints kept
     training.sample_every = 10_000  # steps between sample videos; 0: none
+    training.wandb_project = ""  # project of Weights & Biases, an extra; '': only local files
 
     config.mesh = mesh = ml_collections.ConfigDict()
     mesh.fsdp = 1  # devices that share one copy of parameters, optimizer state and EMA

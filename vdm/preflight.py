@@ -21,6 +21,7 @@ from vdm.planning.plan import check_steps, plan_file
 from vdm.sampling.conditions import load_observed
 from vdm.sampling.preview import preview_config
 from vdm.training.compatibility import check_same_run, check_weights
+from vdm.training.trackers.wandb import check_installed
 
 
 def check(config: ml_collections.ConfigDict, workdir: Path | None, mode: str) -> None:
@@ -51,6 +52,7 @@ def _check_run(config: ml_collections.ConfigDict, workdir: Path, mode: str) -> N
     check_sampling(sampled)
     if mode == "train":
         make_data_set(config, "train")
+        check_installed(config.training.wandb_project)
     if mode == "eval" or (mode in ("train", "sample") and _needs_held_out(sampled)):
         make_data_set(config, "test")
     if mode == "eval":

@@ -26,7 +26,9 @@ from vdm.training.compatibility import check_same_run
 from vdm.training.lock import RunLock
 from vdm.training.state import TrainState, init_state
 from vdm.training.step import make_train_step
-from vdm.training.trackers import StepTimer, Trackers, progress_line
+from vdm.training.trackers.interface import Clip, Tracker
+from vdm.training.trackers.progress import StepTimer, progress_line
+from vdm.training.trackers.run import open_trackers
 from vdm.video.display import gif_bytes, mp4_bytes
 
 # (EMA parameters) -> uint8 video [frames, height, width, channels], samples in a grid.
@@ -99,7 +101,7 @@ def _train(
 
     # ---- Step, trackers and input.
     train_step = make_train_step(config, mesh)
-    trackers = Trackers(workdir, first_step, enabled=is_first_process())
+    trackers = open_trackers(config, workdir, first_step, enabled=is_first_process())
     batches = Batches(
         source,
         range(first_step, training.num_steps),
@@ -114,7 +116,7 @@ def _train(
 
     # ---- Loop.
     print("compiling the training step", flush=True)
-    with batches, PreemptionNotice() as notice:
+    with trackers, batches, PreemptionNotice() as notice:
         for step in range(first_step + 1, training.num_steps + 1):
             # -- Step
             batch = batches.next(meanwhile=partial(jax.block_until_ready, state.step))
@@ -138,7 +140,7 @@ def _train(
                 metrics = _mean_metrics(state)
             if is_logged:
                 rates = timer.rates(step, batches.seconds_waited)
-                trackers.write(step, metrics | rates)
+                trackers.scalars(step, metrics | rates)
                 speed = rates.get("steps_per_second")
                 notice.report(progress_line(step, training.num_steps, metrics["loss"], speed))
                 checkpoints.raise_failures()
@@ -158,7 +160,6 @@ def _train(
                 except ArithmeticError as error:  # the loss is finite, and may become lower
                     notice.report(f"no preview of step {step}: {error}")
                 timer.restart(step, batches.seconds_waited)
-    trackers.close()
     checkpoints.close()
 
 
@@ -181,7 +182,7 @@ def _mean_metrics(state: TrainState) -> dict[str, float]:
     return means
 
 
-def _write_preview(workdir: Path, trackers: Trackers, step: int, video: np.ndarray) -> None:
+def _write_preview(workdir: Path, trackers: Tracker, step: int, video: np.ndarray) -> None:
     if not is_first_process():
         return
     scale = 4 if video.shape[1] < 256 else 1
@@ -189,5 +190,5 @@ def _write_preview(workdir: Path, trackers: Trackers, step: int, video: np.ndarr
     (workdir / "previews").mkdir(exist_ok=True)
     (workdir / "previews" / f"step_{step:08}.gif").write_bytes(gif)
     (workdir / "previews" / f"step_{step:08}.mp4").write_bytes(mp4_bytes(video, scale=scale))
-    height, width = video.shape[1:3]
-    trackers.write_gif(step, "samples", gif, height, width)
+    height, width = (scale * side for side in video.shape[1:3])
+    trackers.clip(step, "samples", Clip(gif, height, width, caption=""))
