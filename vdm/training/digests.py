@@ -15,13 +15,14 @@ def digests_of(tree) -> dict[str, int]:
     is the sum modulo 2**32 of a bijective hash of each element's bits and position.
     """
     leaves = jax.tree_util.tree_leaves_with_path(tree)
-    sums = gathered(
-        jax.jit(lambda arrays: jnp.stack([_sum(array) for array in arrays]))(
-            [leaf for _, leaf in leaves]
-        )
-    )
+    sums = gathered(_sums([leaf for _, leaf in leaves]))
     names = [jax.tree_util.keystr(path) for path, _ in leaves]
     return dict(zip(names, map(int, sums), strict=True))
+
+
+@jax.jit
+def _sums(arrays: list[Array]) -> UInt32[Array, " arrays"]:
+    return jnp.stack([_sum(array) for array in arrays])
 
 
 def _sum(array: Array) -> UInt32[Array, ""]:
