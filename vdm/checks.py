@@ -121,6 +121,7 @@ RULES = {
     "training.log_every": at_least(1),
     "training.checkpoint_every": at_least(1),
     "training.keep_checkpoints": at_least(1),
+    "training.eval_every": at_least(0),
     "training.sample_every": at_least(0),
     "training.wandb_project": ANY,
     "mesh.fsdp": at_least(1),

@@ -88,6 +88,8 @@ def default_config() -> ml_collections.ConfigDict:
     training.log_every = 100  # steps
     training.checkpoint_every = 5_000  # steps
     training.keep_checkpoints = 2  # newest checkpoints kept
+    # Steps between held-out losses of the EMA weights, over eval.num_videos videos; 0: none.
+    training.eval_every = 0
     training.sample_every = 10_000  # steps between sample videos; 0: none
     training.wandb_project = ""  # project of Weights & Biases, an extra; '': only local files
 

@@ -53,7 +53,8 @@ def _check_run(config: ml_collections.ConfigDict, workdir: Path, mode: str) -> N
     if mode == "train":
         make_data_set(config, "train")
         check_installed(config.training.wandb_project)
-    if mode == "eval" or (mode in ("train", "sample") and _needs_held_out(sampled)):
+    is_evaluated = mode == "eval" or (mode == "train" and config.training.eval_every)
+    if is_evaluated or (mode in ("train", "sample") and _needs_held_out(sampled)):
         make_data_set(config, "test")
     if mode == "eval":
         _check_evaluation(config)

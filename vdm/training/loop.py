@@ -24,13 +24,15 @@ from vdm.parallel.rows import local_rows, shard_batch
 from vdm.training.checkpoints import Checkpoints, abstract_on
 from vdm.training.compatibility import check_same_run
 from vdm.training.lock import RunLock
-from vdm.training.state import TrainState, init_state
+from vdm.training.state import TrainState, init_state, make_learning_rate
 from vdm.training.step import make_train_step
 from vdm.training.trackers.interface import Clip, Tracker
-from vdm.training.trackers.progress import StepTimer, progress_line
+from vdm.training.trackers.progress import StepTimer, memory, progress_line
 from vdm.training.trackers.run import open_trackers
 from vdm.video.display import gif_bytes, mp4_bytes
 
+# (EMA parameters) -> held-out loss.
+HeldOutLoss = Callable[[dict], float]
 # (EMA parameters) -> uint8 video [frames, height, width, channels], samples in a grid.
 Preview = Callable[[dict], np.ndarray]
 
@@ -39,7 +41,13 @@ class LossNotFinite(ArithmeticError):
     """Training stops: the loss or the gradient is infinite or NaN."""
 
 
-def train(config: ml_collections.ConfigDict, workdir: Path, *, preview: Preview) -> None:
+def train(
+    config: ml_collections.ConfigDict,
+    workdir: Path,
+    *,
+    preview: Preview | None,
+    held_out_loss: HeldOutLoss | None = None,
+) -> None:
     """Trains up to config.training.num_steps, resuming from the newest checkpoint of the workdir.
 
     A resumed run equals the uninterrupted run bit for bit: step n is a function of the state and of
@@ -49,6 +57,7 @@ def train(config: ml_collections.ConfigDict, workdir: Path, *, preview: Preview)
       config: a validated configuration.
       workdir: receives checkpoints/, metrics.jsonl, tensorboard/, previews/ and config.json.
       preview: draws sample videos, every config.training.sample_every steps.
+      held_out_loss: evaluates, every config.training.eval_every steps and after the last one.
 
     Raises:
       LossNotFinite: the loss or the gradient is not finite; the last good checkpoint is kept.
@@ -66,7 +75,7 @@ def train(config: ml_collections.ConfigDict, workdir: Path, *, preview: Preview)
     if is_first_process():
         workdir.mkdir(parents=True, exist_ok=True)
     with RunLock(workdir, enabled=is_first_process()) as lock:
-        _train(config, workdir, mesh, source, preview, lock)
+        _train(config, workdir, mesh, source, preview, held_out_loss, lock)
 
 
 def _train(
@@ -74,7 +83,8 @@ def _train(
     workdir: Path,
     mesh: Mesh,
     source: DataSet,
-    preview: Preview,
+    preview: Preview | None,
+    held_out_loss: HeldOutLoss | None,
     lock: RunLock,
 ) -> None:
     training = config.training
@@ -100,7 +110,7 @@ def _train(
         return
 
     # ---- Step, trackers and input.
-    train_step = make_train_step(config, mesh)
+    train_step, learning_rate = make_train_step(config, mesh), make_learning_rate(config)
     trackers = open_trackers(config, workdir, first_step, enabled=is_first_process())
     batches = Batches(
         source,
@@ -134,16 +144,33 @@ def _train(
             is_logged = step % training.log_every == 0 or is_last
             is_preempted = notice.reached(step)
             is_saved = step % training.checkpoint_every == 0 or is_last or is_preempted
+            is_evaluated = _is_due(step, training.eval_every, is_last)
+            logged: dict[str, float] = {}
+            loss = None
 
-            # -- Log
-            if is_logged or is_saved:
-                metrics = _mean_metrics(state)
+            # -- Measure
+            if is_logged or is_saved or is_evaluated:
+                means = _mean_metrics(state)
             if is_logged:
                 rates = timer.rates(step, batches.seconds_waited)
-                trackers.scalars(step, metrics | rates)
+                logged |= means | {"learning_rate": float(learning_rate(step - 1))}
+                logged |= rates | memory()
                 speed = rates.get("steps_per_second")
-                notice.report(progress_line(step, training.num_steps, metrics["loss"], speed))
+                notice.report(progress_line(step, training.num_steps, means["loss"], speed))
                 checkpoints.raise_failures()
+
+            # -- Evaluate
+            if is_evaluated and held_out_loss is not None:
+                loss = held_out_loss(state.ema_params)
+                notice.report(f"held-out loss of step {step}: {loss:.4f}")
+                loss = loss if math.isfinite(loss) else None
+                if loss is not None:
+                    logged["held_out_loss"] = loss
+                timer.restart(step, batches.seconds_waited)
+
+            # -- Log
+            if logged:
+                trackers.scalars(step, logged)
 
             # -- Save
             if is_saved:
@@ -154,13 +181,21 @@ def _train(
                 raise Preempted(f"{notice.cause}: step {step} is saved, and {RESUME_HINT}")
 
             # -- Preview
-            if training.sample_every and (step % training.sample_every == 0 or is_last):
+            if preview is not None and _is_due(step, training.sample_every, is_last):
                 try:
                     _write_preview(workdir, trackers, step, preview(state.ema_params))
                 except ArithmeticError as error:  # the loss is finite, and may become lower
                     notice.report(f"no preview of step {step}: {error}")
                 timer.restart(step, batches.seconds_waited)
     checkpoints.close()
+
+
+def _is_due(step: int, every: int, is_last: bool) -> bool:
+    """Returns whether something happens after a step: every so many steps, and after the last one.
+
+    Never with `every` 0.
+    """
+    return every > 0 and (step % every == 0 or is_last)
 
 
 def _mean_metrics(state: TrainState) -> dict[str, float]:

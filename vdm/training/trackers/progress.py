@@ -1,6 +1,10 @@
 """Speed, and the progress line of a training run."""
 
+import resource
+import sys
 import time
+
+import jax
 
 
 class StepTimer:
@@ -27,6 +31,19 @@ class StepTimer:
         if not steps:
             return {}
         return {"steps_per_second": steps / seconds, "input_wait_share": waited / seconds}
+
+
+def memory() -> dict[str, float]:
+    """Returns the peak memory so far in bytes, under a name that says whose memory it is.
+
+    'device_peak_bytes', the maximum over this process's devices, where the platform reports it;
+    else 'process_peak_bytes', resident memory of this process, as on CPUs.
+    """
+    stats = [device.memory_stats() or {} for device in jax.local_devices()]
+    if all("peak_bytes_in_use" in device for device in stats):
+        return {"device_peak_bytes": max(device["peak_bytes_in_use"] for device in stats)}
+    unit = 1 if sys.platform == "darwin" else 1024
+    return {"process_peak_bytes": unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}
 
 
 def progress_line(step: int, num_steps: int, loss: float, steps_per_second: float | None) -> str:
