@@ -55,6 +55,10 @@ SEED = Rule(lambda value: 0 <= value < 2**32, "from 0 to 4294967295")
 RULES = {
     "seed": SEED,
     "checkpoint": ANY,
+    "step": Rule(
+        lambda value: value in ("", "best") or value.isdecimal(),
+        "'' for the newest checkpoint, 'best', or the number of a step",
+    ),
     "data.name": one_of(DATA_SETS),
     "data.path": ANY,
     "data.test_share": FRACTION,

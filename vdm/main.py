@@ -73,6 +73,7 @@ def export(config, workdir: Path) -> None:
     params = jax.tree.map(gathered, params)
     path = workdir / "model.safetensors"
     if is_first_process():
+        config.step = ""  # of the workdir; the file has one state
         write(path, params, config, step)
         print(f"EMA weights of step {step}: {path} ({path.stat().st_size / 1e6:.1f} MB)")
 

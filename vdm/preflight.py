@@ -128,6 +128,9 @@ def _check_evaluation(config: ml_collections.ConfigDict) -> None:
 def _check_checkpoint(config: ml_collections.ConfigDict, workdir: Path, mode: str) -> None:
     if mode in ("train", "export"):
         require(config, "checkpoint", not config.checkpoint, f"empty for --mode={mode}")
+    if mode == "train" or config.checkpoint:
+        expected = f"empty for --mode={mode}" if mode == "train" else "empty with config.checkpoint"
+        require(config, "step", not config.step, expected)
     if mode == "train":
         check_same_run(config, workdir)
     else:

@@ -166,6 +166,7 @@ def _train(
                 loss = loss if math.isfinite(loss) else None
                 if loss is not None:
                     logged["held_out_loss"] = loss
+                    is_saved = is_saved or checkpoints.is_best(loss)
                 timer.restart(step, batches.seconds_waited)
 
             # -- Log
@@ -175,7 +176,7 @@ def _train(
             # -- Save
             if is_saved:
                 lock.check()
-                checkpoints.save(state)
+                checkpoints.save(state, loss)
             if is_preempted and not is_last:
                 checkpoints.close()
                 raise Preempted(f"{notice.cause}: step {step} is saved, and {RESUME_HINT}")
