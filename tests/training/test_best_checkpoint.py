@@ -55,7 +55,7 @@ def test_the_best_is_kept_beside_the_newest(workdir, abstract):
 
 
 def test_an_unknown_step_lists_those_that_exist(workdir, abstract, tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"config.step is '4', .* the steps 2, 5, 6$"):
+    with pytest.raises(FileNotFoundError, match=r"config.step is '4', .* saved steps are 2, 5, 6$"):
         _ema(workdir, abstract, "4")
     checkpoints = Checkpoints(tmp_path / "other")
     checkpoints.save(_state(3))

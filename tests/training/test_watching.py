@@ -104,7 +104,7 @@ def test_the_best_step_is_that_of_the_lowest_loss(config, whole):
     assert step == best
     rows = make_held_out_loss(config, make_mesh(config))(params)
     assert losses[best] == pytest.approx(mean_loss(config, rows), rel=1e-6)
-    with pytest.raises(ValueError, match=f"config.step is '5', .* the steps {best}, 8$"):
+    with pytest.raises(ValueError, match=f"config.step is '5', .* saved steps are {best}, 8$"):
         _chosen(config, whole, "5")
 
 

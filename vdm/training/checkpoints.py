@@ -301,9 +301,9 @@ def no_step(which: str, steps: Iterable[int]) -> str:
     if which == BEST:
         return (
             "config.step is 'best', and no checkpoint has a held-out loss (training.eval_every): "
-            f"the steps are {saved}"
+            f"the saved steps are {saved}"
         )
-    return f"config.step is {which!r}, and the checkpoints are of the steps {saved}"
+    return f"config.step is {which!r}, and the saved steps are {saved}"
 
 
 def _checked(record: Mapping) -> Mapping:
