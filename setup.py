@@ -46,6 +46,7 @@ setup(
         "scikit-learn>=1.6,<2",  # brings the handwritten digits of the embedded data set
         "scipy>=1.14,<2",
         "tensorboard>=2.20,<3",  # its event writer needs no TensorFlow
+        "tqdm>=4.67,<5",
     ],
     extras_require={
         "test": [

@@ -15,6 +15,7 @@ from vdm.diffusion.loss import loss_at
 from vdm.parallel.mesh import batch_sharding, replicated, rounded_up
 from vdm.parallel.messages import gathered
 from vdm.parallel.rows import local_rows, shard_batch, shard_rows
+from vdm.progress import progress
 
 _NUM_TIMES = 10_000  # of the average over t
 
@@ -74,7 +75,7 @@ def make_held_out_loss(config: ml_collections.ConfigDict, mesh: Mesh) -> Callabl
             num_workers=config.data.num_workers,
             prefetch=config.data.prefetch,
         )
-        with batches:
+        with batches, progress("held-out loss", settings.num_videos, "videos") as bar:
             for step in steps:
                 batch = batches.next()
                 indices = shard_rows(mesh, step * size + np.array(rows), size)
@@ -82,6 +83,7 @@ def make_held_out_loss(config: ml_collections.ConfigDict, mesh: Mesh) -> Callabl
                     low, high = edges[index : index + 2]
                     batch_losses = losses_of_batch(params, indices, batch, index, low, high)
                     losses[index].append(gathered(batch_losses))
+                bar.update(min(size, settings.num_videos - step * size))
         return [
             _row(low, high, np.concatenate(parts)[: settings.num_videos])
             for low, high, parts in zip(edges[:-1], edges[1:], losses, strict=True)
