@@ -1,5 +1,6 @@
 """Progress with the time left: a bar in a terminal, lines in a log file."""
 
+import shutil
 import sys
 from typing import TextIO
 
@@ -30,7 +31,8 @@ def progress(
     options = {"desc": description, "total": total, "initial": initial, "unit": f" {unit}"}
     options["disable"] = not is_first_process()
     if stream.isatty():
-        return tqdm(file=stream, leave=False, dynamic_ncols=True, **options)
+        columns, rows = shutil.get_terminal_size()  # tqdm prints nothing where both are 0
+        return tqdm(file=stream, leave=False, ncols=columns, nrows=rows, **options)
     options |= {"delay": _SECONDS, "mininterval": _SECONDS, "miniters": 1}
     return tqdm(file=_Lines(stream), bar_format=_LINE, **options)
 
