@@ -34,6 +34,7 @@ setup(
     install_requires=[
         "absl-py>=2.1,<3",
         "av>=17.0.1,<20",  # reads and writes video files, and brings FFmpeg
+        "clu>=0.0.12,<0.1",  # the overview of parameters, which needs no TensorFlow
         "flax>=0.12.8,<0.13",
         "jax" + JAX_VERSIONS,
         "jaxtyping>=0.3.7,<0.4",

@@ -2,7 +2,9 @@
 
 import itertools
 import json
+import math
 import os
+import re
 import shutil
 import time
 
@@ -11,6 +13,7 @@ import numpy as np
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
+from vdm.build import parameter_shapes
 from vdm.evaluation.held_out_loss import make_held_out_loss, make_mean_held_out_loss, mean_loss
 from vdm.parallel.mesh import make_mesh
 from vdm.preflight import check
@@ -135,3 +138,12 @@ def test_logs_the_learning_rate_and_whose_memory_it_measures(config, whole):
         assert line["learning_rate"] == float(rate(line["step"] - 1))
         on_cpu = jax.devices()[0].platform == "cpu"
         assert line["process_peak_bytes" if on_cpu else "device_peak_bytes"] > 1e8
+
+
+def test_the_workdir_lists_every_parameter(config, whole):
+    text = (whole / "parameters.txt").read_text()
+    rows = re.findall(r"^\| (\S+) +\| \(([\d, ]+)\) +\| float32 +\| [\d,]+ +\|$", text, re.M)
+    listed = {name: tuple(map(int, shape.strip(",").split(","))) for name, shape in rows}
+    assert listed == parameter_shapes(config)
+    total = sum(math.prod(shape) for shape in listed.values())
+    assert f"Total: {total:,} " in text

@@ -10,12 +10,14 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
+from clu.parameter_overview import get_parameter_overview
 from jax.sharding import Mesh
 
 from vdm.build import count_parameters
 from vdm.configuration.stored import save_run_config
 from vdm.data.batches import Batches, DataSet
 from vdm.data.datasets import make_data_set
+from vdm.files import write_text
 from vdm.parallel.mesh import check_divides, make_mesh, param_shardings
 from vdm.parallel.messages import is_first_process
 from vdm.parallel.preemption import PreemptionNotice
@@ -55,7 +57,8 @@ def train(
 
     Args:
       config: a validated configuration.
-      workdir: receives checkpoints/, metrics.jsonl, tensorboard/, previews/ and config.json.
+      workdir: receives checkpoints/, metrics.jsonl, tensorboard/, previews/, config.json and
+        parameters.txt.
       preview: draws sample videos, every config.training.sample_every steps.
       held_out_loss: evaluates, every config.training.eval_every steps and after the last one.
 
@@ -98,6 +101,9 @@ def _train(
         state = jax.jit(initial, out_shardings=param_shardings(mesh, abstract_state))()
     if is_first_process():
         save_run_config(workdir, config)
+        overview = get_parameter_overview(state.params, include_stats=False)
+        write_text(workdir / "parameters.txt", f"{overview}\n")
+        print(overview)
     first_step = int(state.step)
     print(
         f"{count_parameters(state.params):,} parameters on {mesh.size} "
