@@ -127,6 +127,10 @@ RULES = {
     "training.keep_checkpoints": at_least(1),
     "training.eval_every": at_least(0),
     "training.sample_every": at_least(0),
+    "training.profile_steps": Rule(
+        lambda value: not value or (len(value) == 2 and 1 <= value[0] <= value[1]),
+        "empty, or the first and the last step to profile",
+    ),
     "training.wandb_project": ANY,
     "mesh.fsdp": at_least(1),
     "sample.task": one_of(tuple(TASKS)),

@@ -32,7 +32,7 @@ def config(tiny_config_of_module):
     config = tiny_config_of_module.copy_and_resolve_references()
     config.training.update(optimizer="adam", learning_rate=0.3, warmup_steps=2, ema_decay=0.2)
     config.training.update(num_steps=8, log_every=4, checkpoint_every=5, keep_checkpoints=1)
-    config.training.eval_every = 2
+    config.training.update(eval_every=2, profile_steps=(1, 3))
     return config
 
 
@@ -147,3 +147,12 @@ def test_the_workdir_lists_every_parameter(config, whole):
     assert listed == parameter_shapes(config)
     total = sum(math.prod(shape) for shape in listed.values())
     assert f"Total: {total:,} " in text
+
+
+def test_the_profile_has_whole_steps_and_no_compilation(config, whole):
+    """Steps 1 to 3 are asked for: 1 compiles, and the trace ends at the evaluation after 2."""
+    (path,) = (whole / "tensorboard" / "plugins" / "profile").glob("*/*.xplane.pb")
+    planes = jax.profiler.ProfileData.from_file(str(path)).planes
+    events = [event for plane in planes for line in plane.lines for event in line.events]
+    assert [dict(event.stats)["step_num"] for event in events if event.name == "train"] == [2]
+    assert not any("compile" in event.name.lower() for event in events)

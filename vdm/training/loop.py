@@ -29,6 +29,7 @@ from vdm.training.lock import RunLock
 from vdm.training.state import TrainState, init_state, make_learning_rate
 from vdm.training.step import make_train_step
 from vdm.training.trackers.interface import Clip, Tracker
+from vdm.training.trackers.profile import ProfilerWindow
 from vdm.training.trackers.progress import StepTimer, memory, progress_line
 from vdm.training.trackers.run import open_trackers
 from vdm.video.display import gif_bytes, mp4_bytes
@@ -116,7 +117,8 @@ def _train(
         return
 
     # ---- Step, trackers and input.
-    train_step, learning_rate = make_train_step(config, mesh), make_learning_rate(config)
+    train_step = make_train_step(config, mesh)
+    learning_rate = jax.jit(make_learning_rate(config))
     trackers = open_trackers(config, workdir, first_step, enabled=is_first_process())
     batches = Batches(
         source,
@@ -127,18 +129,23 @@ def _train(
         num_workers=config.data.num_workers,
         prefetch=config.data.prefetch,
     )
+    profiler = ProfilerWindow(
+        workdir, training.profile_steps, first_step, enabled=is_first_process()
+    )
     timer = StepTimer(first_step, batches.seconds_waited)
     in_flight: deque[jax.Array] = deque()
 
     # ---- Loop.
     print("compiling the training step", flush=True)
-    with trackers, batches, PreemptionNotice() as notice:
+    with trackers, batches, profiler, PreemptionNotice() as notice:
         for step in range(first_step + 1, training.num_steps + 1):
             # -- Step
             batch = batches.next(meanwhile=partial(jax.block_until_ready, state.step))
-            state = train_step(state, batch)
+            profiler.start(step, state.step)
+            with jax.profiler.StepTraceAnnotation("train", step_num=step):
+                state = train_step(state, batch)
             if step == first_step + 1:
-                jax.block_until_ready(state.step)
+                jax.block_until_ready((state.step, learning_rate(first_step)))
                 timer.restart(step, batches.seconds_waited)
                 notice.listen()
             # Two steps ahead keep the devices busy; more would delay the response to a preemption.
@@ -151,6 +158,7 @@ def _train(
             is_preempted = notice.reached(step)
             is_saved = step % training.checkpoint_every == 0 or is_last or is_preempted
             is_evaluated = _is_due(step, training.eval_every, is_last)
+            is_previewed = preview is not None and _is_due(step, training.sample_every, is_last)
             logged: dict[str, float] = {}
             loss = None
 
@@ -164,6 +172,10 @@ def _train(
                 speed = rates.get("steps_per_second")
                 notice.report(progress_line(step, training.num_steps, means["loss"], speed))
                 checkpoints.raise_failures()
+
+            # -- Profile
+            if profiler.stop(step, state.step, early=is_saved or is_evaluated or is_previewed):
+                timer.restart(step, batches.seconds_waited)
 
             # -- Evaluate
             if is_evaluated and held_out_loss is not None:
@@ -188,7 +200,7 @@ def _train(
                 raise Preempted(f"{notice.cause}: step {step} is saved, and {RESUME_HINT}")
 
             # -- Preview
-            if preview is not None and _is_due(step, training.sample_every, is_last):
+            if preview is not None and is_previewed:
                 try:
                     _write_preview(workdir, trackers, step, preview(state.ema_params))
                 except ArithmeticError as error:  # the loss is finite, and may become lower
