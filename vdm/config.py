@@ -91,7 +91,7 @@ def default_config() -> ml_collections.ConfigDict:
     training.keep_checkpoints = 2  # newest checkpoints kept
     # Steps between held-out losses of the EMA weights, over eval.num_videos videos; 0: none.
     training.eval_every = 0
-    training.sample_every = 10_000  # steps between sample videos; 0: none
+    training.sample_every = 10_000  # steps between sample videos, fewer at first; 0: none
     training.profile_steps = ()  # (first, last) step to profile for TensorBoard; (): none
     training.wandb_project = ""  # project of Weights & Biases, an extra; '': only local files
 

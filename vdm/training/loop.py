@@ -36,8 +36,10 @@ from vdm.video.display import gif_bytes, mp4_bytes
 
 # (EMA parameters) -> held-out loss.
 HeldOutLoss = Callable[[dict], float]
-# (EMA parameters) -> uint8 video [frames, height, width, channels], samples in a grid.
-Preview = Callable[[dict], np.ndarray]
+# (EMA parameters) -> (uint8 video [frames, height, width, channels], what it shows), or None.
+Preview = Callable[[dict], tuple[np.ndarray, str] | None]
+
+_MIN_PREVIEW_STEP = 10
 
 
 class LossNotFinite(ArithmeticError):
@@ -60,7 +62,8 @@ def train(
       config: a validated configuration.
       workdir: receives checkpoints/, metrics.jsonl, tensorboard/, previews/, config.json and
         parameters.txt.
-      preview: draws sample videos, every config.training.sample_every steps.
+      preview: draws sample videos, every config.training.sample_every steps, and earlier at
+        halves of it.
       held_out_loss: evaluates, every config.training.eval_every steps and after the last one.
 
     Raises:
@@ -158,7 +161,9 @@ def _train(
             is_preempted = notice.reached(step)
             is_saved = step % training.checkpoint_every == 0 or is_last or is_preempted
             is_evaluated = _is_due(step, training.eval_every, is_last)
-            is_previewed = preview is not None and _is_due(step, training.sample_every, is_last)
+            is_previewed = preview is not None and has_preview(
+                step, training.sample_every, is_last=is_last
+            )
             logged: dict[str, float] = {}
             loss = None
 
@@ -217,6 +222,18 @@ def _is_due(step: int, every: int, is_last: bool) -> bool:
     return every > 0 and (step % every == 0 or is_last)
 
 
+def has_preview(step: int, every: int, *, is_last: bool = False) -> bool:
+    """Returns whether there is a preview after a step.
+
+    Every so many steps, and before that after `every` / 2, / 4, / 8 ... steps, rounded down, if
+    these are 10 steps or more: problems show from the start, and the intervals double.
+    """
+    is_early = step >= _MIN_PREVIEW_STEP and any(
+        step == every >> halvings for halvings in range(1, every.bit_length())
+    )
+    return is_early or _is_due(step, every, is_last)
+
+
 def _mean_metrics(state: TrainState) -> dict[str, float]:
     """Returns the means since the last log step.
 
@@ -236,13 +253,15 @@ def _mean_metrics(state: TrainState) -> dict[str, float]:
     return means
 
 
-def _write_preview(workdir: Path, trackers: Tracker, step: int, video: np.ndarray) -> None:
-    if not is_first_process():
+def _write_preview(
+    workdir: Path, trackers: Tracker, step: int, preview: tuple[np.ndarray, str] | None
+) -> None:
+    if preview is None:
         return
-    scale = 4 if video.shape[1] < 256 else 1
-    gif = gif_bytes(video, scale=scale)
+    video, text = preview
+    gif = gif_bytes(video, scale=1)
     (workdir / "previews").mkdir(exist_ok=True)
     (workdir / "previews" / f"step_{step:08}.gif").write_bytes(gif)
-    (workdir / "previews" / f"step_{step:08}.mp4").write_bytes(mp4_bytes(video, scale=scale))
-    height, width = (scale * side for side in video.shape[1:3])
-    trackers.clip(step, "samples", Clip(gif, height, width, caption=""))
+    (workdir / "previews" / f"step_{step:08}.mp4").write_bytes(mp4_bytes(video, scale=1))
+    write_text(workdir / "previews" / f"step_{step:08}.txt", text)
+    trackers.clip(step, "samples", Clip(gif, video.shape[1], video.shape[2], text))
