@@ -35,6 +35,7 @@ setup(
         "absl-py>=2.1,<3",
         "av>=17.0.1,<20",  # reads and writes video files, and brings FFmpeg
         "clu>=0.0.12,<0.1",  # the overview of parameters, which needs no TensorFlow
+        "etils[epath]>=1.14,<2",  # paths of object stores
         "flax>=0.12.8,<0.13",
         "jax" + JAX_VERSIONS,
         "jaxtyping>=0.3.7,<0.4",
@@ -52,6 +53,8 @@ setup(
     extras_require={
         "test": [
             "beartype>=0.22,<0.24",
+            "gcp-storage-emulator>=2026.7,<2027",
+            "gcsfs>=2025.3",
             "hypothesis>=6.100,<7",
             "imageio-ffmpeg>=0.6,<0.9",  # the ffmpeg command that frames are compared with
             "keras>=3.12,<4",  # what the feature networks are compared with
@@ -86,6 +89,9 @@ setup(
         ],
         # A tracker of training, for config.training.wandb_project.
         "wandb": ["wandb>=0.31,<1"],
+        # Workdirs in object stores: gs://BUCKET/PATH and s3://BUCKET/PATH.
+        "gcs": ["gcsfs>=2025.3"],
+        "s3": ["s3fs>=2025.3"],
         "docs": ["matplotlib>=3.9,<4"],
         "gpu": ["jax[cuda13]" + JAX_VERSIONS],
         "tpu": ["jax[tpu]" + JAX_VERSIONS],

@@ -23,6 +23,7 @@ jax.config.update("jax_num_cpu_devices", 2)
 ROOT = pathlib.Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 from configs.moving_digits import get_config  # noqa: E402  after the import hook
+from vdm.files import as_path  # noqa: E402
 
 SHARED_DATA = ROOT.parent / "shared" / "data"
 SHARED_FAULTS = ROOT.parent / "shared" / "faults" / "inputs"
@@ -45,6 +46,17 @@ def shared_data():
 def shared_faults():
     """Returns the path of a file in ../shared/faults/inputs, or skips the test."""
     return functools.partial(_path_or_skip, SHARED_FAULTS)
+
+
+@pytest.fixture(scope="session")
+def bucket():
+    """Returns the path of an emulated bucket, for this process and those that it starts."""
+    from tests import object_store
+
+    with object_store.bucket("tests") as environment, pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        yield as_path("gs://tests")
 
 
 @pytest.fixture(scope="module")

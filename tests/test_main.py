@@ -140,6 +140,7 @@ def test_sample_reads_an_exported_file(workdir, tiny_overrides, tmp_path):
         (["--mode=sample"], "no checkpoint in"),
         (["--mode=sample", "--config.checkpoint=missing.safetensors"], "missing.safetensors"),
         (["--mode=train", "--config.training.batch_size=3"], "a multiple of the 2 devices"),
+        (["--mode=train", "--config.seed=4294967296"], "config.seed is 4294967296, and must be"),
         (["--mode=plan", "--config.plan.topology=v4:4x4x7"], "config.plan.topology is 'v4:4x4x7'"),
         *(
             pytest.param([f"--mode={mode}", f"--config.{field}"], message, marks=pytest.mark.slow)

@@ -1,8 +1,9 @@
 """EMA weights as one safetensors file, with the configuration inside."""
 
+import contextlib
 import hashlib
 import json
-from pathlib import Path
+from collections.abc import Iterator
 
 import ml_collections
 import numpy as np
@@ -12,13 +13,13 @@ from safetensors.numpy import save_file
 
 from vdm.build import parameter_shapes
 from vdm.configuration.stored import from_record
-from vdm.files import replacing
+from vdm.files import AnyPath, local_copy, replacing
 from vdm.metrics.weights.files import digest_of
 
 _SEPARATOR = "/"
 
 
-def export(path: Path, params: dict, config: ml_collections.ConfigDict, step: int) -> None:
+def export(path: AnyPath, params: dict, config: ml_collections.ConfigDict, step: int) -> None:
     """Writes EMA parameters to a safetensors file in an existing folder, as float32.
 
     Tensor names are paths such as 'middle_0/residual/conv_1/conv/kernel'. The metadata has
@@ -34,7 +35,7 @@ def export(path: Path, params: dict, config: ml_collections.ConfigDict, step: in
         save_file(tensors, temporary, metadata)
 
 
-def load_exported_config(path: Path) -> tuple[dict, int]:
+def load_exported_config(path: AnyPath) -> tuple[dict, int]:
     """Returns the configuration in an exported file, as nested dicts, and the step.
 
     Raises:
@@ -51,7 +52,7 @@ def load_exported_config(path: Path) -> tuple[dict, int]:
         raise ValueError(f"{path} is damaged: its configuration or step is no JSON") from error
 
 
-def load_exported(path: Path) -> dict:
+def load_exported(path: AnyPath) -> dict:
     """Returns the parameters in an exported file, as float32 NumPy arrays.
 
     Raises:
@@ -85,10 +86,12 @@ def _digest(metadata: dict[str, str], tensors: dict[str, np.ndarray]) -> str:
     return hashlib.sha256(content.encode()).hexdigest()
 
 
-def _open(path: Path):
-    if not path.is_file():
-        raise FileNotFoundError(f"no file {path}")
-    try:
-        return safe_open(path, framework="numpy")
-    except SafetensorError as error:
-        raise ValueError(f"{path} is not a safetensors file: {error}") from error
+@contextlib.contextmanager
+def _open(path: AnyPath) -> Iterator[safe_open]:
+    with local_copy(path) as copy:
+        try:
+            file = safe_open(copy, framework="numpy")
+        except SafetensorError as error:
+            raise ValueError(f"{path} is not a safetensors file: {error}") from error
+        with file:
+            yield file

@@ -1,19 +1,74 @@
-"""Atomic writes: a reader sees the old file or the complete new one."""
+"""Files of runs: local or in an object store, written atomically, records with a checksum."""
 
 import contextlib
+import hashlib
+import importlib.util
+import json
+import os
+import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeAlias
+
+import fsspec
+from etils import epath
+
+AnyPath: TypeAlias = Path | epath.Path
+
+# Packages that open the paths of object stores, and the extra of vdm that installs each.
+_STORES = {"gs": ("gcsfs", "gcs"), "s3": ("s3fs", "s3")}
+# TensorFlow is for data sets alone, and epath would prefer it.
+os.environ.setdefault("EPATH_USE_TF", "false")
+# gcsfs would ask the Storage Control API for the type of a bucket, and warn where it may not.
+os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
+_DIGEST = "sha256"
+
+
+def as_path(text: str) -> epath.Path:
+    """Returns the path of a local file or folder, '~' expanded, or of one in an object store.
+
+    Raises:
+      ValueError: the path has another scheme than gs:// and s3://, or its package is missing.
+    """
+    scheme, is_url, _ = text.partition("://")
+    if not is_url:
+        return epath.Path(os.path.expanduser(text))
+    if scheme not in _STORES:
+        raise ValueError(f"{text} is not a path: object stores are gs://BUCKET/PATH and s3://")
+    package, extra = _STORES[scheme]
+    if importlib.util.find_spec(package) is None:
+        raise ValueError(f"{text} needs {package}: pip install 'vdm[{extra}]'")
+    # Other processes write there, too, so that a cached list of files would be wrong.
+    fsspec.config.conf.setdefault(scheme, {})["use_listings_cache"] = False
+    return epath.Path(text)
+
+
+def is_remote(path: str | AnyPath) -> bool:
+    """Returns whether a path is in an object store."""
+    return "://" in os.fspath(path)
+
+
+def make_folder(path: AnyPath) -> None:
+    """Creates a folder and its parents if they are missing; object stores have none."""
+    if not is_remote(path):
+        path.mkdir(parents=True, exist_ok=True)
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yields a temporary path in the same folder, which replaces `path` when the block ends.
+def replacing(path: AnyPath) -> Iterator[Path]:
+    """Yields a temporary local path, whose file replaces `path` when the block ends.
 
-    If the block raises, `path` is unchanged and the temporary file is deleted.
+    A reader sees the old file or the complete new one. If the block raises, `path` is unchanged
+    and the temporary file is deleted.
     """
+    if is_remote(path):  # Object stores write whole objects.
+        with tempfile.TemporaryDirectory() as folder:
+            yield (temporary := Path(folder) / path.name)
+            epath.Path(temporary).copy(path, overwrite=True)
+        return
     # A process id would not be unique: hosts may share the folder.
-    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
+    temporary = Path(path).with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         yield temporary
         temporary.replace(path)
@@ -21,7 +76,57 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def write_text(path: Path, text: str) -> None:
+@contextlib.contextmanager
+def local_copy(path: AnyPath) -> Iterator[Path]:
+    """Yields a local path of a file, for libraries that read no object store.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"no file {path}")
+    if not is_remote(path):
+        yield Path(path)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        epath.Path(path).copy(copy := Path(folder) / path.name)
+        yield copy
+
+
+def write_text(path: AnyPath, text: str) -> None:
     """Writes a UTF-8 text file atomically; characters outside UTF-8 become escapes."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
+def write_record(path: AnyPath, record: dict) -> None:
+    """Writes a dict as JSON atomically, with a SHA-256 of its content as the last entry."""
+    record = json.loads(json.dumps(record))  # as it will be read
+    record = {**record, _DIGEST: _digest(record)}
+    write_text(path, json.dumps(record, indent=2) + "\n")
+
+
+def read_record(path: AnyPath) -> dict:
+    """Returns a dict that `write_record` wrote, or that was written as JSON without a checksum.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: the file is damaged.
+    """
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is damaged: it is no UTF-8 text") from error
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+    if not isinstance(record, dict):
+        raise ValueError(f"{path} is damaged: it is no JSON object")
+    if (stated := record.pop(_DIGEST, None)) is not None and stated != _digest(record):
+        raise ValueError(
+            f"{path} is damaged or was edited: its content does not have its {_DIGEST}"
+        )
+    return record
+
+
+def _digest(record: dict) -> str:
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()

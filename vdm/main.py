@@ -2,12 +2,12 @@
 
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 from absl import app, flags, logging
 
 from vdm.configuration import command_line
 from vdm.configuration.resolve import page
+from vdm.files import AnyPath
 from vdm.parallel import connect_flags
 from vdm.parallel.processes import Processes
 
@@ -27,7 +27,7 @@ _MODE = flags.DEFINE_enum(
 )
 
 
-def train(config, workdir: Path) -> None:
+def train(config, workdir: AnyPath) -> None:
     """Trains, resuming from the newest checkpoint; writes checkpoints, metrics and previews."""
     from vdm.evaluation.held_out_loss import make_mean_held_out_loss
     from vdm.parallel.mesh import make_mesh
@@ -40,7 +40,7 @@ def train(config, workdir: Path) -> None:
     print(f"trained; checkpoints and metrics are in {workdir}")
 
 
-def sample(config, workdir: Path) -> None:
+def sample(config, workdir: AnyPath) -> None:
     """Samples videos with the EMA weights and writes them to WORKDIR/samples."""
     from vdm.sampling.write import sample_to_folder
     from vdm.training.checkpoints import load_ema
@@ -52,7 +52,7 @@ def sample(config, workdir: Path) -> None:
         print(f"videos, arrays and the contact sheet: {sheet}")
 
 
-def evaluate(config, workdir: Path) -> None:
+def evaluate(config, workdir: AnyPath) -> None:
     """Evaluates the EMA weights and writes the report to WORKDIR/eval."""
     from vdm.evaluation.report import evaluate_to_folder
     from vdm.training.checkpoints import load_ema
@@ -61,7 +61,7 @@ def evaluate(config, workdir: Path) -> None:
         print(f"{page.read_text()}\nreport: {page}")
 
 
-def export(config, workdir: Path) -> None:
+def export(config, workdir: AnyPath) -> None:
     """Writes the EMA weights and the configuration to WORKDIR/model.safetensors."""
     import jax
 
@@ -71,14 +71,15 @@ def export(config, workdir: Path) -> None:
 
     params, step = load_ema(config, workdir)
     params = jax.tree.map(gathered, params)
+    size = sum(array.nbytes for array in jax.tree.leaves(params))
     path = workdir / "model.safetensors"
     if is_first_process():
         config.step = ""  # of the workdir; the file has one state
         write(path, params, config, step)
-        print(f"EMA weights of step {step}: {path} ({path.stat().st_size / 1e6:.1f} MB)")
+        print(f"EMA weights of step {step}: {path} ({size / 1e6:.1f} MB)")
 
 
-def plan(config, workdir: Path | None) -> None:
+def plan(config, workdir: AnyPath | None) -> None:
     """Compiles the steps for given devices; prints memory, FLOPs, communication and time."""
     from vdm.planning.plan import make_plan, plan_file
 
@@ -93,7 +94,7 @@ def main(config) -> None:
     logging.set_verbosity(logging.FATAL)
     mode, workdir = _MODE.value, command_line.workdir()
     if mode == "config":
-        print(page(config))
+        Processes().run(partial(print, page(config), flush=True))
         return
     processes = Processes()
     try:

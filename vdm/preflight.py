@@ -5,7 +5,7 @@ the file or the folder.
 """
 
 import tempfile
-from pathlib import Path
+import uuid
 
 import ml_collections
 
@@ -15,8 +15,10 @@ from vdm.data.captions.encoded import encode_given
 from vdm.data.datasets import check_name, make_data_set
 from vdm.evaluation.protocol import protocol_of, real_sources
 from vdm.exported import load_exported_config
+from vdm.files import AnyPath, as_path, is_remote
 from vdm.metrics.features import make_extractors
 from vdm.parallel.mesh import check_divides, make_mesh
+from vdm.parallel.processes import first_line
 from vdm.planning.plan import check_steps, plan_file
 from vdm.sampling.conditions import load_observed
 from vdm.sampling.preview import preview_config
@@ -24,7 +26,7 @@ from vdm.training.compatibility import check_same_run, check_weights
 from vdm.training.trackers.wandb import check_installed
 
 
-def check(config: ml_collections.ConfigDict, workdir: Path | None, mode: str) -> None:
+def check(config: ml_collections.ConfigDict, workdir: AnyPath | None, mode: str) -> None:
     """Checks a command of `vdm.main`: one of its modes.
 
     The mode 'plan' needs no data and no checkpoint, and its workdir may be None.
@@ -42,7 +44,7 @@ def check(config: ml_collections.ConfigDict, workdir: Path | None, mode: str) ->
         _check_run(config, workdir, mode)
 
 
-def _check_run(config: ml_collections.ConfigDict, workdir: Path, mode: str) -> None:
+def _check_run(config: ml_collections.ConfigDict, workdir: AnyPath, mode: str) -> None:
     mesh = make_mesh(config)
     if mode == "train":
         check_divides(
@@ -62,7 +64,7 @@ def _check_run(config: ml_collections.ConfigDict, workdir: Path, mode: str) -> N
     _check_writable(workdir)
 
 
-def _check_plan(config: ml_collections.ConfigDict, workdir: Path | None) -> None:
+def _check_plan(config: ml_collections.ConfigDict, workdir: AnyPath | None) -> None:
     check_sampling(preview_config(config))
     check_steps(config)
     if output := plan_file(config, workdir):
@@ -88,7 +90,7 @@ def check_sampling(config: ml_collections.ConfigDict) -> None:
 def _check_base_model(config: ml_collections.ConfigDict) -> None:
     """Checks that the low-resolution model of a cascade fits this one."""
     path, resolution = config.cascade.base_checkpoint, config.data.resolution
-    base = from_record(load_exported_config(Path(path))[0], path).data
+    base = from_record(load_exported_config(as_path(path))[0], path).data
     for field in ("data.channels", "data.condition", "data.frame_rate", "cascade.frameskip"):
         name, value = field.partition(".")[2], value_of(config, field)
         if base[name] != value:
@@ -125,7 +127,7 @@ def _check_evaluation(config: ml_collections.ConfigDict) -> None:
             )
 
 
-def _check_checkpoint(config: ml_collections.ConfigDict, workdir: Path, mode: str) -> None:
+def _check_checkpoint(config: ml_collections.ConfigDict, workdir: AnyPath, mode: str) -> None:
     if mode in ("train", "export"):
         require(config, "checkpoint", not config.checkpoint, f"empty for --mode={mode}")
     if mode == "train" or config.checkpoint:
@@ -137,10 +139,16 @@ def _check_checkpoint(config: ml_collections.ConfigDict, workdir: Path, mode: st
         check_weights(config, workdir)
 
 
-def _check_writable(folder: Path) -> None:
-    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+def _check_writable(folder: AnyPath) -> None:
     try:
+        if is_remote(folder):
+            probe = folder / f".{uuid.uuid4().hex}"
+            probe.write_text("")
+            probe.unlink()
+            return
+        existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
         with tempfile.TemporaryFile(dir=existing):
             pass
-    except OSError as error:
-        raise OSError(f"workdir {folder} cannot be written: {error.strerror}") from error
+    except Exception as error:  # Object stores raise exceptions of many types.
+        reason = getattr(error, "strerror", None) or first_line(error)
+        raise OSError(f"workdir {folder} cannot be written: {reason}") from error

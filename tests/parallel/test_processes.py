@@ -16,6 +16,7 @@ import pytest
 from vdm import main
 from vdm.checks import validate
 from vdm.exported import load_exported
+from vdm.parallel.processes import Processes
 
 # One launch for all modes: these tests spend their time on start-up and compilation.
 ALL_MODES = """
@@ -200,3 +201,31 @@ def test_prints_that_processes_cannot_connect(tmp_path, arguments, message):
     assert process.returncode not in (0, None)
     assert message in output.strip().splitlines()[-1]
     assert not (tmp_path / "none").exists()
+
+
+def test_prints_that_the_port_is_taken(tmp_path):
+    with socket.socket() as listener:
+        listener.bind(("localhost", 0))
+        listener.listen()
+        port = listener.getsockname()[1]
+        process = _start(
+            *("-m", "vdm.main", "--config=moving_digits", f"--workdir={tmp_path / 'none'}"),
+            *(f"--coordinator=localhost:{port}", "--num_processes=2", "--process_id=0"),
+        )
+        output = process.communicate(timeout=120)[0]
+    assert process.returncode == 1
+    assert f"process 0 cannot listen on port {port} of" in output.strip().splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("RESOURCE_EXHAUSTED: Out of memory\nallocating"), MemoryError()]
+)
+def test_prints_what_helps_against_too_little_memory(error, capsys):
+    def work():
+        raise error
+
+    with pytest.raises(SystemExit) as end:
+        Processes().run(work)
+    assert end.value.code == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: out of memory: ") and "--mode=plan" in line

@@ -32,6 +32,16 @@ def test_batch_size_devices_and_position_do_not_change_samples(tiny_config):
     assert (make_generator(tiny_config, _mesh(tiny_config, 2))(params, [4]) != elsewhere[:1]).any()
 
 
+@pytest.mark.usefixtures("quick_compilation_once")
+def test_the_default_generator_of_jax_changes_nothing(tiny_config):
+    samples = []
+    for name in ("threefry2x32", "rbg"):
+        with jax.default_prng_impl(name):
+            generator = make_generator(tiny_config, _mesh(tiny_config, 1))
+            samples.append(generator(init_params(tiny_config), [0, 1]))
+    np.testing.assert_array_equal(*samples)
+
+
 def test_conditions_come_from_the_configuration_or_held_out_data(tiny_config):
     config = tiny_config
     assert conditions(config, [0, 1]) == {}

@@ -50,7 +50,7 @@ def test_names_a_damaged_shard(tmp_path):
     store.complete(Generator())
     shard = store.folder / "samples_00001.npz"
     shard.write_bytes(shard.read_bytes()[:100])
-    with pytest.raises(ValueError, match=r"samples_00001\.npz cannot be read: delete it"):
+    with pytest.raises(OSError, match=r"samples_00001\.npz cannot be read: delete it"):
         list(store)
     shard.unlink()
     store.complete(Generator())

@@ -42,11 +42,15 @@ def _damage(workdir, step, how):
         elif path.stat().st_size > 10_000:  # a file of parameters
             if how == "truncated":
                 os.truncate(path, path.stat().st_size // 2)
+            elif how == "flipped":
+                content = bytearray(path.read_bytes())
+                content[len(content) // 2] ^= 1
+                path.write_bytes(content)
             else:
                 path.unlink()
 
 
-@pytest.mark.parametrize("how", ["truncated", "missing", "emptied"])
+@pytest.mark.parametrize("how", ["truncated", "missing", "emptied", "flipped"])
 def test_restores_the_checkpoint_before_a_damaged_one(workdir, abstract, how, capsys):
     _damage(workdir, 10, how)
     reader = Checkpoints(workdir)
@@ -70,6 +74,27 @@ def test_raises_if_all_checkpoints_are_damaged(workdir, abstract):
         _damage(workdir, step, "emptied")
     with pytest.raises(OSError, match=r"all checkpoints in .* are damaged: \[10, 5\]"):
         Checkpoints(workdir).restore(abstract)
+
+
+def test_a_reader_changes_nothing(workdir, abstract):
+    unfinished = workdir / "checkpoints" / "15.orbax-checkpoint-tmp" / "ema"
+    unfinished.mkdir(parents=True)  # as a training beside the reader has it
+    before = sorted(workdir.rglob("*"))
+    reader = Checkpoints(workdir, read_only=True)
+    _, step = reader.restore_ema(abstract.ema_params)
+    reader.close()
+    assert step == 10 and sorted(workdir.rglob("*")) == before
+
+
+def test_saves_though_a_folder_of_a_later_step_is_in_the_way(workdir, abstract):
+    (workdir / "checkpoints" / "999").mkdir()
+    checkpoints = Checkpoints(workdir, keep=3)
+    assert int(checkpoints.restore(abstract).step) == 10
+    checkpoints.save(_state(15))
+    checkpoints.close()
+    again = Checkpoints(workdir)
+    jax.tree.map(np.testing.assert_array_equal, again.restore(abstract), _state(15))
+    again.close()
 
 
 def test_full_disk_raises_and_keeps_the_last_good_checkpoint(workdir, abstract):

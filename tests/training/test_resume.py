@@ -11,16 +11,22 @@ from functools import partial
 import jax
 import numpy as np
 import pytest
+from etils import epath
 
+from vdm.exported import load_exported
+from vdm.files import read_record
 from vdm.parallel.mesh import make_mesh
-from vdm.training.checkpoints import Checkpoints, abstract_on
+from vdm.training.checkpoints import Checkpoints, abstract_on, has_checkpoints
 from vdm.training.loop import train
 from vdm.training.state import init_state
 
 
 def _train(workdir, overrides):
-    command = [sys.executable, "-m", "vdm.main", "--config=configs/moving_digits.py"]
-    command += [f"--workdir={workdir}", "--mode=train", *overrides]
+    return _start(workdir, "train", "--config=configs/moving_digits.py", *overrides)
+
+
+def _start(workdir, mode, *options):
+    command = [sys.executable, "-m", "vdm.main", f"--workdir={workdir}", f"--mode={mode}", *options]
     environment = os.environ | {"JAX_NUM_CPU_DEVICES": "2", "JAX_PLATFORMS": "cpu"}
     return subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -44,29 +50,30 @@ def _logged(workdir):
 
 
 @pytest.mark.slow
-def test_sigkill_and_resume_changes_no_bit(tmp_path, tiny_config, tiny_overrides):
+@pytest.mark.parametrize("place", ["local", "gs"])
+def test_sigkill_and_resume_changes_no_bit(place, request, tmp_path, tiny_config, tiny_overrides):
     # log_every does not divide checkpoint_every: metric sums must survive the restart too.
     overrides = [
         *tiny_overrides,
         "--config.training.num_steps=40",
         "--config.training.log_every=7",
-        "--config.training.checkpoint_every=5",
+        "--config.training.checkpoint_every=10",
         "--config.model.dropout=0.1",
     ]
     whole = _train(tmp_path / "whole", overrides)
 
-    killed = tmp_path / "killed"
+    killed = epath.Path(tmp_path) if place == "local" else request.getfixturevalue("bucket")
+    killed /= "killed"
     process = _train(killed, overrides)
     deadline = time.monotonic() + 300
-    while not any(path.name.isdecimal() for path in (killed / "checkpoints").glob("*")):
+    while not has_checkpoints(killed):
         assert process.poll() is None and time.monotonic() < deadline, process.stdout.read()
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    # There may also be an unfinished checkpoint, 10.orbax-checkpoint-tmp.
+    # There may also be an unfinished checkpoint.
     names = [path.name for path in (killed / "checkpoints").glob("*")]
-    newest = max(int(name) for name in names if name.isdecimal())
-    assert newest < 40
+    assert "40" not in names
 
     again = _train(killed, overrides)
     output, whole_output = again.communicate()[0], whole.communicate()[0]
@@ -80,6 +87,21 @@ def test_sigkill_and_resume_changes_no_bit(tmp_path, tiny_config, tiny_overrides
     jax.tree.map(np.testing.assert_array_equal, first, second)
     assert _logged(tmp_path / "whole") == _logged(killed)
     assert [line["step"] for line in _logged(killed)] == [7, 14, 21, 28, 35, 40]
+
+    if place == "gs":
+        for mode in ("export", "sample", "eval"):
+            for workdir in (tmp_path / "whole", killed):
+                process = _start(workdir, mode)
+                output, _ = process.communicate()
+                assert process.returncode == 0 and str(workdir) in output, output
+        both = (tmp_path / "whole", killed)
+        jax.tree.map(
+            np.testing.assert_array_equal, *[load_exported(w / "model.safetensors") for w in both]
+        )
+        sheets = [(workdir / "samples" / "contact_sheet.png").read_bytes() for workdir in both]
+        assert sheets[0] == sheets[1]
+        reports = [read_record(workdir / "eval" / "moving_digits.json") for workdir in both]
+        assert reports[0] == reports[1]
 
 
 @pytest.mark.slow

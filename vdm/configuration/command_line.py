@@ -1,12 +1,13 @@
 """Flags that commands share: the configuration and the workdir."""
 
 import sys
-from pathlib import Path
 
 import ml_collections
 from absl import flags
+from etils import epath
 
 from vdm.configuration.resolve import available, resolve, split_overrides
+from vdm.files import as_path
 from vdm.parallel.processes import first_line
 
 _CONFIG = flags.DEFINE_string(
@@ -17,7 +18,9 @@ _CONFIG = flags.DEFINE_string(
     "all fields are in vdm/config.py.",
 )
 _WORKDIR = flags.DEFINE_string(
-    "workdir", None, "Folder of the run: checkpoints, metrics, samples and results."
+    "workdir",
+    None,
+    "Folder of the run: checkpoints, metrics, samples and results. Local, gs://BUCKET/PATH or s3://.",
 )
 
 
@@ -37,6 +40,10 @@ def parse(argv: list[str]) -> ml_collections.ConfigDict:
         sys.exit(2)
 
 
-def workdir() -> Path | None:
-    """Returns the folder of the run, None if --workdir is not given."""
-    return Path(_WORKDIR.value).expanduser() if _WORKDIR.value else None
+def workdir() -> epath.Path | None:
+    """Returns the folder of the run, None if --workdir is not given.
+
+    Raises:
+      ValueError: it is a URL of an unknown or uninstalled object store.
+    """
+    return as_path(_WORKDIR.value) if _WORKDIR.value else None

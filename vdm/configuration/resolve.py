@@ -16,6 +16,7 @@ import vdm
 from vdm.config import default_config
 from vdm.configuration.stored import fields_of, from_record, load_run_config, set_field
 from vdm.exported import load_exported_config
+from vdm.files import AnyPath, as_path
 
 _OVERRIDE = re.compile(r"--?(no)?config\.([^=]+)(=.*)?", re.DOTALL)
 # The folder of the repository, or of an installed package.
@@ -50,7 +51,7 @@ def split_overrides(argv: Sequence[str]) -> tuple[list[str], dict[str, str]]:
 
 
 def resolve(
-    name: str | None, workdir: Path | None, overrides: Mapping[str, str]
+    name: str | None, workdir: AnyPath | None, overrides: Mapping[str, str]
 ) -> ml_collections.ConfigDict:
     """Returns the configuration of a command.
 
@@ -69,7 +70,7 @@ def resolve(
     if name is not None:
         config = load_file(find_file(name))
     elif "checkpoint" in overrides:
-        path = Path(overrides["checkpoint"]).expanduser()
+        path = as_path(overrides["checkpoint"])
         config = from_record(load_exported_config(path)[0], path)
     elif saved is not None:
         config = saved
@@ -128,10 +129,10 @@ def override(
     Raises:
       ValueError: a field does not exist, or its text has another type.
     """
-    known = [*fields_of(config), *config]
+    fields = list(fields_of(config))
     for field in overrides:
-        if field not in known:
-            close = difflib.get_close_matches(field, known, 1)
+        if field not in [*fields, *config]:
+            close = difflib.get_close_matches(field, fields, 1, cutoff=0.8)
             hint = f"did you mean config.{close[0]}?" if close else "vdm/config.py lists all fields"
             raise ValueError(f"config.{field} does not exist: {hint}")
     values = flags.FlagValues()

@@ -2,19 +2,18 @@
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 
 import ml_collections
 
 from vdm.config import default_config
-from vdm.files import write_text
+from vdm.files import AnyPath, read_record, write_record
 
 _NAME = "config.json"
 _SECTION = (Mapping, ml_collections.ConfigDict)
 _REMEDY = "move it away, and give --config"
 
 
-def load_run_config(workdir: Path) -> ml_collections.ConfigDict | None:
+def load_run_config(workdir: AnyPath) -> ml_collections.ConfigDict | None:
     """Returns the configuration of the run in a workdir, None if there is no run.
 
     Raises:
@@ -22,21 +21,19 @@ def load_run_config(workdir: Path) -> ml_collections.ConfigDict | None:
     """
     path = workdir / _NAME
     try:
-        return from_record(json.loads(path.read_text(encoding="utf-8")), path)
+        return from_record(read_record(path), path)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is damaged: {error}; {_REMEDY}") from error
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is damaged: it is no UTF-8 text; {_REMEDY}") from error
+    except ValueError as error:
+        raise ValueError(f"{error}; {_REMEDY}") from error
 
 
-def save_run_config(workdir: Path, config: ml_collections.ConfigDict) -> None:
+def save_run_config(workdir: AnyPath, config: ml_collections.ConfigDict) -> None:
     """Writes the configuration of a run to WORKDIR/config.json."""
-    write_text(workdir / _NAME, config.to_json_best_effort(indent=2) + "\n")
+    write_record(workdir / _NAME, json.loads(config.to_json_best_effort()))
 
 
-def from_record(record: object, source: str | Path) -> ml_collections.ConfigDict:
+def from_record(record: object, source: str | AnyPath) -> ml_collections.ConfigDict:
     """Converts a configuration that was stored as JSON.
 
     Fields that are newer than the record have their defaults, and fields that no longer exist are

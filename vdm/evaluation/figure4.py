@@ -5,14 +5,13 @@
 Writes videos of config.extend.num_frames frames, by both methods, to DIR/figure4.
 """
 
-from pathlib import Path
-
 import ml_collections
 import numpy as np
 from absl import app, flags
 
 from vdm.checks import check_task, validate
 from vdm.configuration import command_line
+from vdm.files import AnyPath, replacing
 from vdm.parallel import connect_flags
 from vdm.parallel.mesh import make_mesh, sharded_params
 from vdm.parallel.messages import is_first_process
@@ -28,7 +27,7 @@ _MAX_COLUMNS = 16  # frames in the picture
 _MAX_VIDEOS = 4  # in the picture, two rows each
 
 
-def write_figure4(config: ml_collections.ConfigDict, params: dict, folder: Path) -> Path:
+def write_figure4(config: ml_collections.ConfigDict, params: dict, folder: AnyPath) -> AnyPath:
     """Extends videos by both methods, from the same first blocks and noise, and writes them.
 
     Writes figure4.png with two rows per video, one per method; figure4.gif and figure4.mp4 of the
@@ -65,9 +64,11 @@ def write_figure4(config: ml_collections.ConfigDict, params: dict, folder: Path)
     rows = pairs.reshape(-1, *pairs.shape[2:])
     shown = np.linspace(0, rows.shape[1] - 1, min(_MAX_COLUMNS, rows.shape[1])).round().astype(int)
     names = [METHODS[row % len(METHODS)] for row in range(len(rows))]
-    labelled_contact_sheet(
+    sheet = labelled_contact_sheet(
         rows[:, shown], rows=names, columns=[str(frame) for frame in shown], corner="frame"
-    ).save(picture)
+    )
+    with replacing(picture) as temporary:
+        sheet.save(temporary, "PNG")
     grid = video_grid(rows)
     (folder / "figure4.gif").write_bytes(gif_bytes(grid))
     (folder / "figure4.mp4").write_bytes(mp4_bytes(grid))

@@ -1,7 +1,5 @@
 """Evaluation of moving digits: digit persistence and held-out loss."""
 
-from pathlib import Path
-
 import ml_collections
 import numpy as np
 
@@ -9,6 +7,7 @@ from vdm import markdown
 from vdm.data.datasets import held_out_videos
 from vdm.evaluation.digit_persistence import persistence_report
 from vdm.evaluation.held_out_loss import make_held_out_loss, mean_loss
+from vdm.files import AnyPath
 from vdm.parallel.mesh import make_mesh, sharded_params
 from vdm.parallel.messages import is_first_process
 from vdm.sampling.conditions import conditions
@@ -20,7 +19,7 @@ _KINDS = ("samples", "real", "noise")
 
 
 def evaluate(
-    config: ml_collections.ConfigDict, params: dict, step: int, folder: Path
+    config: ml_collections.ConfigDict, params: dict, step: int, folder: AnyPath
 ) -> dict | None:
     """Measures digit persistence of samples and, for the task 'generate', held-out loss.
 

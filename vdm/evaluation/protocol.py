@@ -3,7 +3,6 @@
 import dataclasses
 from collections.abc import Iterator, Sequence
 from functools import partial
-from pathlib import Path
 
 import jax
 import ml_collections
@@ -13,6 +12,7 @@ from vdm import markdown
 from vdm.data.datasets import DataSet, held_out_clips, held_out_videos, number_of_videos, split_name
 from vdm.evaluation.paper_tables import TABLES
 from vdm.evaluation.shares import merged
+from vdm.files import AnyPath
 from vdm.metrics.features import make_extractors
 from vdm.metrics.measure import Summary, compare, summarize, warnings_of
 from vdm.metrics.protocols import PROTOCOLS, Protocol
@@ -82,7 +82,7 @@ def _splits(protocol: Protocol) -> list[str]:
 
 
 def evaluate(
-    config: ml_collections.ConfigDict, params: dict, step: int, folder: Path
+    config: ml_collections.ConfigDict, params: dict, step: int, folder: AnyPath
 ) -> dict | None:
     """Measures samples of the model by config.eval.protocol.
 

@@ -1,17 +1,14 @@
 """The report of an evaluation by config.eval.protocol."""
 
-import json
-from pathlib import Path
-
 import ml_collections
 
 from vdm.evaluation import moving_digits, protocol
-from vdm.files import write_text
+from vdm.files import AnyPath, make_folder, write_record, write_text
 
 
 def evaluate_to_folder(
-    config: ml_collections.ConfigDict, params: dict, step: int, folder: Path
-) -> Path | None:
+    config: ml_collections.ConfigDict, params: dict, step: int, folder: AnyPath
+) -> AnyPath | None:
     """Evaluates a model and writes the report with `write_report`.
 
     Every process makes the call, and process 0 writes.
@@ -33,7 +30,7 @@ def evaluate_to_folder(
     return write_report(folder, result, evaluation.to_markdown(result))
 
 
-def write_report(folder: Path, result: dict, markdown: str) -> Path:
+def write_report(folder: AnyPath, result: dict, markdown: str) -> AnyPath:
     """Writes NAME.json and NAME.md, where NAME is result['protocol']['name'].
 
     Args:
@@ -44,9 +41,9 @@ def write_report(folder: Path, result: dict, markdown: str) -> Path:
     Returns:
       The path of the page.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     name = result["protocol"]["name"]
-    write_text(folder / f"{name}.json", json.dumps(result, indent=2) + "\n")
+    write_record(folder / f"{name}.json", result)
     page = folder / f"{name}.md"
     write_text(page, markdown)
     return page

@@ -1,12 +1,12 @@
 """Merges the summaries that several processes computed of one set of videos."""
 
 import dataclasses
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
+from vdm.files import AnyPath, make_folder, replacing
 from vdm.metrics.inception_score import ScoreSums
 from vdm.metrics.measure import Summary
 from vdm.metrics.statistics import FeatureStatistics
@@ -15,7 +15,7 @@ from vdm.parallel.messages import is_first_process, wait_for_all
 _PARTS = {"statistics": FeatureStatistics, "scores": ScoreSums}
 
 
-def merged(folder: Path, share: Summary) -> Summary | None:
+def merged(folder: AnyPath, share: Summary) -> Summary | None:
     """Returns the summary of all processes' videos on process 0, None on the others.
 
     Shares go through files, which process 0 reads one after another: a covariance of 4,096 features
@@ -24,16 +24,17 @@ def merged(folder: Path, share: Summary) -> Summary | None:
     """
     if jax.process_count() == 1:
         return share
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     paths = [folder / f"share_{index:05}.npz" for index in range(jax.process_count())]
     arrays: dict[str, Any] = to_arrays(share)
-    np.savez(paths[jax.process_index()], **arrays)
+    with replacing(paths[jax.process_index()]) as temporary, temporary.open("wb") as file:
+        np.savez(file, **arrays)
     wait_for_all("all shares are measured")
     if not is_first_process():
         return None
     for path in paths[1:]:
-        with np.load(path) as file:
-            share = share.merge(from_arrays(dict(file)))
+        with path.open("rb") as content, np.load(content) as saved:
+            share = share.merge(from_arrays(dict(saved)))
     for path in paths:
         path.unlink()
     return share

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from vdm import markdown
 from vdm.evaluation.paper_tables import NOT_RUN, TABLES, Table
-from vdm.files import write_text
+from vdm.files import read_record, write_text
 
 
 def load_results(folders: list[Path]) -> list[dict]:
@@ -23,10 +23,10 @@ def load_results(folders: list[Path]) -> list[dict]:
         for path in sorted(folder.rglob("*.json")):
             try:
                 content = json.loads(path.read_text())
+                if isinstance(content, dict) and isinstance(content.get("protocol"), dict):
+                    results.append({**read_record(path), "path": path})
             except (OSError, ValueError) as error:
                 raise ValueError(f"{path} cannot be read: {error}") from error
-            if isinstance(content, dict) and isinstance(content.get("protocol"), dict):
-                results.append({**content, "path": path})
     return results
 
 

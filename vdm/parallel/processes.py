@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import signal
 import socket
 import sys
 import time
@@ -76,8 +77,9 @@ class Processes:
             jax.devices()
         except (RuntimeError, AssertionError) as error:
             platforms = os.environ.get("JAX_PLATFORMS", "")
+            reason = f": {first_line(error)}" if str(error) else ""
             raise ValueError(
-                f"JAX has no devices of JAX_PLATFORMS={platforms!r}: {first_line(error)}"
+                f"JAX has no devices of JAX_PLATFORMS={platforms!r}{reason}"
             ) from error
 
     def _connect(self, options: ConnectOptions, preemptible: bool) -> None:
@@ -111,8 +113,8 @@ class Processes:
     def run(self, work: Callable[[], None]) -> None:
         """Calls `work`, waits for the other processes, and turns failures into exit statuses.
 
-        Exits with 75 after a preemption, 130 after Ctrl-C and 1 after an error, with a one-line
-        message last.
+        Exits with 75 after a preemption, 130 after Ctrl-C, 141 if the output was closed, and 1
+        after an error, with a one-line message last.
         """
         try:
             work()
@@ -123,6 +125,8 @@ class Processes:
             self._exit("" if self._index else str(notice), Preempted.STATUS)
         except CheckpointNotSaved as error:  # at once: Orbax's threads would print more errors
             self._exit(self._error(str(error)), 1, at_once=True)
+        except BrokenPipeError:  # nobody reads the output any more
+            self._exit("", 128 + signal.SIGPIPE)
         except (ArithmeticError, OSError) as error:
             self.fail(str(error), 1)
         except Exception as error:

@@ -8,14 +8,13 @@ import shlex
 import sys
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import jax
 import ml_collections
 from jax.sharding import Mesh
 
 from vdm.build import count_parameters, init_params
-from vdm.files import write_text
+from vdm.files import AnyPath, as_path, make_folder, write_text
 from vdm.parallel.mesh import make_mesh
 from vdm.planning import report
 from vdm.planning.collectives import by_kind
@@ -30,10 +29,10 @@ from vdm.planning.suggest import Changes, as_flags, find_change
 UNATTACHED_LEVEL = "O0"
 
 
-def plan_file(config: ml_collections.ConfigDict, workdir: Path | None) -> Path | None:
+def plan_file(config: ml_collections.ConfigDict, workdir: AnyPath | None) -> AnyPath | None:
     """Returns the JSON file: config.plan.output, else WORKDIR/plan.json, else None."""
     if config.plan.output:
-        return Path(config.plan.output)
+        return as_path(config.plan.output)
     return workdir / "plan.json" if workdir else None
 
 
@@ -77,7 +76,7 @@ def make_target(config: ml_collections.ConfigDict, mesh: Mesh) -> Target:
 
 
 def make_plan(
-    config: ml_collections.ConfigDict, output: Path | None, log: Callable[[str], object]
+    config: ml_collections.ConfigDict, output: AnyPath | None, log: Callable[[str], object]
 ) -> dict:
     """Compiles the steps of config.plan.steps and reports their requirements.
 
@@ -114,7 +113,7 @@ def make_plan(
         if not step["fits"] and config.plan.max_trials:
             step["suggestion"] = _suggest(config, compiled, target, log)
         if output:
-            output.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(output.parent)
             write_text(output, json.dumps(result, indent=2) + "\n")
     log(report.closing(result))
     return result

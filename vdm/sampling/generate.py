@@ -7,7 +7,6 @@ fold_in(sample's key, block). Batch size, number of devices and number of proces
 import math
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import jax
 import ml_collections
@@ -19,6 +18,7 @@ from vdm.configuration.stored import from_record
 from vdm.diffusion.guidance import ReconstructionOptions
 from vdm.diffusion.samplers import sample
 from vdm.exported import load_exported, load_exported_config
+from vdm.files import as_path
 from vdm.parallel.mesh import batch_sharding, replicated, rounded_up, sharded_params
 from vdm.parallel.messages import all_processes, gathered
 from vdm.parallel.rows import local_rows, rows_of, shard_rows
@@ -146,7 +146,7 @@ def _make_base_generator(
     config: ml_collections.ConfigDict, mesh: Mesh
 ) -> Callable[[np.ndarray], np.ndarray]:
     """Returns a function from indices to samples of a cascade's low-resolution model."""
-    path = Path(config.cascade.base_checkpoint)
+    path = as_path(config.cascade.base_checkpoint)
     base_config = from_record(load_exported_config(path)[0], path)
     base_config.model.remat = config.model.remat  # changes memory, and no number
     for field in ("seed", "batch_size", "label", "caption"):

@@ -5,7 +5,6 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from pathlib import Path
 
 import jax
 import ml_collections
@@ -13,7 +12,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 from jax.sharding import Mesh
 
-from vdm.files import replacing, write_text
+from vdm.files import AnyPath, make_folder, replacing, write_text
 from vdm.metrics.weights.files import digest_of
 from vdm.parallel.messages import from_first_process, gathered, is_first_process, wait_for_all
 from vdm.progress import progress
@@ -36,13 +35,13 @@ class SampleStore:
       shard_size: number of samples per shard; the last shard may have fewer.
     """
 
-    parent: Path
+    parent: AnyPath
     made_by: dict
     count: int
     shard_size: int
 
     @property
-    def folder(self) -> Path:
+    def folder(self) -> AnyPath:
         """The folder of store.json and of samples_00000.npz, ..., with `video` and `index`."""
         return self.parent / hashlib.sha256(self._record().encode()).hexdigest()[:16]
 
@@ -56,7 +55,7 @@ class SampleStore:
           batch_size: maximum number of indices per call of `generate`; 0: a whole shard.
         """
         if is_first_process():
-            self.folder.mkdir(parents=True, exist_ok=True)
+            make_folder(self.folder)
             write_text(self.folder / "store.json", self._record())
         shards = self._shards()
         # A network folder may differ between hosts for a while, and all have to agree.
@@ -82,7 +81,7 @@ class SampleStore:
         """Returns the indices and the samples of this process's shards.
 
         Raises:
-          ValueError: while iterating, where a shard is damaged.
+          OSError: while iterating, where a shard is damaged.
         """
         mine = [(path, indices) for path, indices in self._shards() if _is_mine(path)]
         videos = (video for shard in mine for video in self._videos_of(*shard))
@@ -94,22 +93,22 @@ class SampleStore:
         Memory holds one shard.
 
         Raises:
-          ValueError: a shard is damaged.
+          OSError: a shard is damaged.
         """
         for path, indices in self._shards():
             yield from self._videos_of(path, indices)
 
-    def _videos_of(self, path: Path, indices: range) -> np.ndarray:
+    def _videos_of(self, path: AnyPath, indices: range) -> np.ndarray:
         try:
             with path.open("rb") as file, np.load(file) as shard:
                 videos = shard["video"]
         except Exception as error:  # numpy and zipfile raise many types on damaged files.
-            raise ValueError(f"{path} cannot be read: delete it to sample it again") from error
+            raise OSError(f"{path} cannot be read: delete it to sample it again") from error
         if len(videos) != len(indices):
-            raise ValueError(f"{path} has {len(videos)} samples, and must have {len(indices)}")
+            raise OSError(f"{path} has {len(videos)} samples, and must have {len(indices)}")
         return videos
 
-    def _shards(self) -> list[tuple[Path, range]]:
+    def _shards(self) -> list[tuple[AnyPath, range]]:
         return [
             (
                 self.folder / f"samples_{number:05}.npz",
@@ -123,7 +122,7 @@ class SampleStore:
         return json.dumps(record, indent=2, sort_keys=True) + "\n"
 
 
-def _is_mine(path: Path) -> bool:
+def _is_mine(path: AnyPath) -> bool:
     return int(path.stem.rpartition("_")[2]) % jax.process_count() == jax.process_index()
 
 
@@ -136,7 +135,7 @@ def samples_made_by(config: ml_collections.ConfigDict, params: dict) -> dict:
 
 
 def stored_samples(
-    folder: Path, config: ml_collections.ConfigDict, params: dict, mesh: Mesh, count: int
+    folder: AnyPath, config: ml_collections.ConfigDict, params: dict, mesh: Mesh, count: int
 ) -> SampleStore:
     """Returns a complete store of samples 0 to count - 1 of a configuration."""
     made_by = samples_made_by(config, params)

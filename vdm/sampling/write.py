@@ -1,7 +1,6 @@
 """Writes samples: arrays, a GIF and an MP4 per video, and a contact sheet."""
 
 import itertools
-import shutil
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -9,8 +8,9 @@ from typing import Protocol
 
 import ml_collections
 import numpy as np
+from etils import epath
 
-from vdm.files import replacing
+from vdm.files import AnyPath, make_folder, replacing
 from vdm.parallel.mesh import make_mesh, sharded_params
 from vdm.parallel.messages import is_first_process
 from vdm.sampling.conditions import describe_conditions
@@ -28,7 +28,9 @@ class Videos(Protocol):
     def __iter__(self) -> Iterator[np.ndarray]: ...
 
 
-def sample_to_folder(config: ml_collections.ConfigDict, params: dict, folder: Path) -> Path | None:
+def sample_to_folder(
+    config: ml_collections.ConfigDict, params: dict, folder: AnyPath
+) -> AnyPath | None:
     """Samples config.sample.num_videos videos and writes them with `write_samples`.
 
     Every process makes the call, and process 0 writes. Until all samples are there, they are kept
@@ -54,18 +56,18 @@ def sample_to_folder(config: ml_collections.ConfigDict, params: dict, folder: Pa
         max_video_files=config.sample.max_video_files,
         described=describe_conditions(config, range(count)),
     )
-    shutil.rmtree(store.parent)
+    epath.Path(store.parent).rmtree()
     return sheet
 
 
 def write_samples(
-    folder: Path,
+    folder: AnyPath,
     videos: Videos,
     *,
     seed: int,
     max_video_files: int,
     described: dict[str, np.ndarray],
-) -> Path:
+) -> AnyPath:
     """Writes samples.npz, video_0000.gif, video_0000.mp4, ... and contact_sheet.png.
 
     Args:
@@ -78,7 +80,7 @@ def write_samples(
     Returns:
       The path of the contact sheet.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     with replacing(folder / "samples.npz") as temporary:
         _write_arrays(temporary, videos, {"seed": np.array(seed), **described})
     for suffix in ("gif", "mp4"):
@@ -88,7 +90,8 @@ def write_samples(
         (folder / f"video_{index:04}.gif").write_bytes(gif_bytes(video))
         (folder / f"video_{index:04}.mp4").write_bytes(mp4_bytes(video))
     sheet = folder / "contact_sheet.png"
-    contact_sheet(np.stack(list(itertools.islice(videos, _MAX_ROWS)))).save(sheet)
+    with replacing(sheet) as temporary:
+        contact_sheet(np.stack(list(itertools.islice(videos, _MAX_ROWS)))).save(temporary, "PNG")
     return sheet
 
 

@@ -2,30 +2,35 @@
 
 import contextlib
 import dataclasses
-import shutil
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax
 import ml_collections
 import orbax.checkpoint as ocp
+from etils import epath
 from jax.sharding import Mesh
 
 from vdm.build import init_params
 from vdm.exported import load_exported, load_exported_config
+from vdm.files import AnyPath, as_path, is_remote
 from vdm.parallel.mesh import make_mesh, param_shardings
 from vdm.parallel.messages import all_processes, is_first_process, wait_for_all
 from vdm.parallel.processes import CheckpointNotSaved, first_line
-from vdm.training.digests import check_seal, digests_of, sealed
+from vdm.training.digests import digests_of, sealed, unsealed
 from vdm.training.state import TrainState
 
 BEST = "best"  # value of config.step
 
 
-def saved_steps(workdir: Path) -> list[int]:
+def has_checkpoints(workdir: AnyPath) -> bool:
+    """Returns whether a workdir has a finished checkpoint; errors as of `saved_steps`."""
+    return bool(saved_steps(workdir))
+
+
+def saved_steps(workdir: AnyPath) -> list[int]:
     """Returns the steps of the finished checkpoints in a workdir, ascending; writes nothing.
 
     Raises:
@@ -34,10 +39,15 @@ def saved_steps(workdir: Path) -> list[int]:
     folder = workdir / "checkpoints"
     if folder.is_file():
         raise NotADirectoryError(f"{folder} is a file, and must be a folder")
-    return sorted(int(path.name) for path in folder.glob("*") if path.name.isdecimal())
+    # Where folders cannot be renamed, an unfinished checkpoint has its final name, and no mark.
+    return sorted(
+        int(path.name)
+        for path in folder.glob("*")
+        if path.name.isdecimal() and ocp.utils.is_checkpoint_finalized(path)
+    )
 
 
-def load_ema(config: ml_collections.ConfigDict, workdir: Path) -> tuple[dict, int]:
+def load_ema(config: ml_collections.ConfigDict, workdir: AnyPath) -> tuple[dict, int]:
     """Loads EMA parameters from config.checkpoint, or from the workdir's checkpoint config.step.
 
     Returns:
@@ -49,7 +59,7 @@ def load_ema(config: ml_collections.ConfigDict, workdir: Path) -> tuple[dict, in
       ValueError: config.checkpoint was not written by --mode=export.
     """
     if config.checkpoint:
-        path = Path(config.checkpoint)
+        path = as_path(config.checkpoint)
         return load_exported(path), load_exported_config(path)[1]
     abstract = jax.eval_shape(partial(init_params, config))
     checkpoints = Checkpoints(workdir, read_only=True)
@@ -71,7 +81,7 @@ class Checkpoints:
     the calls, in the same order.
     """
 
-    def __init__(self, workdir: Path, keep: int = 1, *, read_only: bool = False):
+    def __init__(self, workdir: AnyPath, keep: int = 1, *, read_only: bool = False):
         """Opens WORKDIR/checkpoints.
 
         Args:
@@ -82,8 +92,9 @@ class Checkpoints:
         """
         sys.unraisablehook = _without_closed_loops
         self._losses: dict[int, float] = {}  # held-out loss by step
+        folder = epath.Path(workdir / "checkpoints")
         self._manager = ocp.CheckpointManager(
-            (workdir / "checkpoints").absolute(),
+            folder if is_remote(folder) else folder.absolute(),
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=_NewestAndBest(keep, self._losses),
                 cleanup_tmp_directories=not read_only,
@@ -93,6 +104,10 @@ class Checkpoints:
         )
         if not read_only:
             self._read_losses()
+
+    def steps(self) -> list[int]:
+        """Returns the steps of all finished checkpoints, in ascending order."""
+        return sorted(self._manager.all_steps())
 
     def is_best(self, held_out_loss: float) -> bool:
         """Returns whether a held-out loss is lower than those of all checkpoints."""
@@ -144,7 +159,7 @@ class Checkpoints:
         if damaged:
             if is_first_process():
                 for newer in damaged:
-                    _move_aside(Path(self._manager.directory) / str(newer))
+                    _move_aside(self._manager.directory / str(newer))
             wait_for_all("damaged checkpoints moved aside")
             self._manager.reload()
             self._read_losses()
@@ -226,7 +241,7 @@ class Checkpoints:
             record = self._manager.restore(step, args=args)["digests"]
         except (FileNotFoundError, KeyError):  # a kill interrupted the deletion of this one
             return None
-        return _checked(record).get("held_out_loss")
+        return unsealed(record).get("held_out_loss")
 
     def _try(self, read: Callable, *arguments) -> tuple[Any, str | None]:
         """Returns (result, None), or (None, error message) if any process cannot read."""
@@ -240,21 +255,18 @@ class Checkpoints:
         return None, failure or "another process cannot read it"
 
     def _exists(self, step: int) -> bool:
-        return all_processes((Path(self._manager.directory) / str(step)).exists())
+        return all_processes((self._manager.directory / str(step)).exists())
 
     def _damaged(self, step: int, reason: str) -> str:
-        steps = ", ".join(map(str, sorted(self._manager.all_steps())))
-        return (
-            f"the checkpoint of step {step} is damaged: {reason}; --config.step chooses one of "
-            f"{steps}"
-        )
+        steps = ", ".join(map(str, self.steps()))
+        return f"the checkpoint of step {step} is damaged: {reason}; --config.step: {steps}"
 
     def _restore(self, step: int, items: dict) -> dict:
         args = {name: ocp.args.StandardRestore(item) for name, item in items.items()}
         restored = self._manager.restore(
             step, args=ocp.args.Composite(**args, digests=ocp.args.JsonRestore())
         )
-        record = _checked(restored["digests"])
+        record = unsealed(restored["digests"])
         for name in items:
             found, saved = digests_of(restored[name]), record[name]
             for path in found.keys() | saved.keys():
@@ -268,7 +280,7 @@ class Checkpoints:
         try:
             yield
         except Exception as error:  # Orbax and TensorStore raise many types on a full disk.
-            names = [path.name for path in Path(self._manager.directory).glob("*")]
+            names = [path.name for path in self._manager.directory.glob("*")]
             kept = sorted(int(name) for name in names if name.isdecimal())
             raise CheckpointNotSaved(
                 f"a checkpoint cannot be saved in {self._manager.directory}: {_short(error)}; "
@@ -306,13 +318,6 @@ def no_step(which: str, steps: Iterable[int]) -> str:
     return f"config.step is {which!r}, and the saved steps are {saved}"
 
 
-def _checked(record: Mapping) -> Mapping:
-    """Checks the digest of the digests; checkpoints older than the held-out loss have none."""
-    if record.keys() & {"held_out_loss", "digest"}:
-        check_seal(record)
-    return record
-
-
 def _without_closed_loops(unraisable: Any) -> None:
     """Leaves out what TensorStore's callbacks raise after a save has failed, which we report."""
     if "Event loop is closed" not in str(unraisable.exc_value):
@@ -324,9 +329,10 @@ def _short(error: Exception) -> str:
     return first_line(error).partition(" [tensorstore_spec=")[0].partition(" [source locations=")[0]
 
 
-def _move_aside(folder: Path) -> None:
+def _move_aside(folder: epath.Path) -> None:
     aside = folder.with_name(f"damaged_{folder.name}")
-    shutil.rmtree(aside, ignore_errors=True)
+    if aside.exists():
+        aside.rmtree()
     folder.rename(aside)
 
 

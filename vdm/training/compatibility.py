@@ -1,13 +1,13 @@
 """Whether a configuration fits the run or the weights that it is used with."""
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import ml_collections
 
 from vdm.build import parameter_shapes
 from vdm.configuration.stored import fields_of, from_record, load_run_config
 from vdm.exported import load_exported_config
+from vdm.files import AnyPath, as_path
 from vdm.training.checkpoints import BEST, no_step, saved_steps
 
 # Of the sections below, a run may change these: they change neither the parameters nor the clips.
@@ -19,7 +19,7 @@ _OF_MODEL = ("model", "diffusion.target", "data.channels", "data.condition")
 _OF_RUN = (*_OF_MODEL, "data", "diffusion", "training.optimizer")
 
 
-def check_same_run(config: ml_collections.ConfigDict, workdir: Path) -> None:
+def check_same_run(config: ml_collections.ConfigDict, workdir: AnyPath) -> None:
     """Checks that a configuration can resume the run in a workdir, if there is one.
 
     Raises:
@@ -36,7 +36,9 @@ def check_same_run(config: ml_collections.ConfigDict, workdir: Path) -> None:
         )
 
 
-def check_same_model(config: ml_collections.ConfigDict, saved: Mapping, name: str | Path) -> None:
+def check_same_model(
+    config: ml_collections.ConfigDict, saved: Mapping, name: str | AnyPath
+) -> None:
     """Checks that weights belong to the model of a configuration.
 
     Args:
@@ -56,7 +58,7 @@ def check_same_model(config: ml_collections.ConfigDict, saved: Mapping, name: st
         raise ValueError(f"{name} was trained with a different model: {'; '.join(differences)}")
 
 
-def check_weights(config: ml_collections.ConfigDict, workdir: Path) -> None:
+def check_weights(config: ml_collections.ConfigDict, workdir: AnyPath) -> None:
     """Checks that there are weights to load, and that they belong to the model.
 
     Raises:
@@ -65,7 +67,7 @@ def check_weights(config: ml_collections.ConfigDict, workdir: Path) -> None:
         model.
     """
     if config.checkpoint:
-        saved, _ = load_exported_config(Path(config.checkpoint))
+        saved, _ = load_exported_config(as_path(config.checkpoint))
         check_same_model(config, saved, config.checkpoint)
     elif steps := saved_steps(workdir):
         if config.step not in ("", BEST) and int(config.step) not in steps:

@@ -1,7 +1,6 @@
-"""The lock of a workdir: one training at a time, and takeover when its owner is gone."""
+"""The lock of a workdir: a single training, and takeover when its owner is gone."""
 
 import dataclasses
-import json
 import os
 import socket
 import threading
@@ -9,7 +8,7 @@ import time
 import uuid
 from pathlib import Path
 
-from vdm.files import write_text
+from vdm.files import AnyPath, read_record, write_record
 
 _NAME = "train.lock"
 _HEARTBEAT = 10.0  # seconds
@@ -30,7 +29,7 @@ class RunLock:
     network folders and object stores.
     """
 
-    def __init__(self, workdir: Path, *, enabled: bool = True) -> None:
+    def __init__(self, workdir: AnyPath, *, enabled: bool = True) -> None:
         """Prepares to lock an existing folder; without `enabled`, methods do nothing."""
         self._enabled = enabled
         self._path = workdir / _NAME
@@ -84,7 +83,7 @@ class RunLock:
             self._write()
 
     def _write(self) -> None:
-        write_text(self._path, json.dumps(dataclasses.asdict(self._record)) + "\n")
+        write_record(self._path, dataclasses.asdict(self._record))
 
     def _is_ours(self) -> bool:
         owner = _read(self._path)
@@ -120,15 +119,15 @@ class _Record:
         return cls(uuid.uuid4().hex, socket.gethostname(), _machine(), pid, now, born)
 
 
-def _read(path: Path) -> _Record | None:
+def _read(path: AnyPath) -> _Record | None:
     """Returns the owner in a lock file, None if there is none or it is damaged."""
     try:
-        return _Record(**json.loads(path.read_text(encoding="utf-8")))
+        return _Record(**read_record(path))
     except (FileNotFoundError, ValueError, TypeError):
         return None
 
 
-def _is_alive(path: Path, owner: _Record) -> bool:
+def _is_alive(path: AnyPath, owner: _Record) -> bool:
     if owner.machine == _machine():
         is_running, born = _process(owner.pid)
         return is_running and born == owner.born

@@ -4,7 +4,6 @@ import math
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +16,7 @@ from vdm.build import count_parameters
 from vdm.configuration.stored import save_run_config
 from vdm.data.batches import Batches, DataSet
 from vdm.data.datasets import make_data_set
-from vdm.files import write_text
+from vdm.files import AnyPath, make_folder, write_text
 from vdm.parallel.mesh import check_divides, make_mesh, param_shardings
 from vdm.parallel.messages import is_first_process
 from vdm.parallel.preemption import PreemptionNotice
@@ -48,7 +47,7 @@ class LossNotFinite(ArithmeticError):
 
 def train(
     config: ml_collections.ConfigDict,
-    workdir: Path,
+    workdir: AnyPath,
     *,
     preview: Preview | None,
     held_out_loss: HeldOutLoss | None = None,
@@ -80,14 +79,14 @@ def train(
     check_same_run(config, workdir)
     source = make_data_set(config, "train")
     if is_first_process():
-        workdir.mkdir(parents=True, exist_ok=True)
+        make_folder(workdir)
     with RunLock(workdir, enabled=is_first_process()) as lock:
         _train(config, workdir, mesh, source, preview, held_out_loss, lock)
 
 
 def _train(
     config: ml_collections.ConfigDict,
-    workdir: Path,
+    workdir: AnyPath,
     mesh: Mesh,
     source: DataSet,
     preview: Preview | None,
@@ -199,6 +198,7 @@ def _train(
             # -- Save
             if is_saved:
                 lock.check()
+                trackers.flush()
                 checkpoints.save(state, loss)
             if is_preempted and not is_last:
                 checkpoints.close()
@@ -254,14 +254,15 @@ def _mean_metrics(state: TrainState) -> dict[str, float]:
 
 
 def _write_preview(
-    workdir: Path, trackers: Tracker, step: int, preview: tuple[np.ndarray, str] | None
+    workdir: AnyPath, trackers: Tracker, step: int, preview: tuple[np.ndarray, str] | None
 ) -> None:
     if preview is None:
         return
     video, text = preview
     gif = gif_bytes(video, scale=1)
-    (workdir / "previews").mkdir(exist_ok=True)
-    (workdir / "previews" / f"step_{step:08}.gif").write_bytes(gif)
-    (workdir / "previews" / f"step_{step:08}.mp4").write_bytes(mp4_bytes(video, scale=1))
-    write_text(workdir / "previews" / f"step_{step:08}.txt", text)
+    folder = workdir / "previews"
+    make_folder(folder)
+    (folder / f"step_{step:08}.gif").write_bytes(gif)
+    (folder / f"step_{step:08}.mp4").write_bytes(mp4_bytes(video, scale=1))
+    write_text(folder / f"step_{step:08}.txt", text)
     trackers.clip(step, "samples", Clip(gif, video.shape[1], video.shape[2], text))

@@ -70,10 +70,11 @@ def test_weights_and_biases_resumes_its_run_without_a_network(tmp_path, tiny_con
             assert wandb.run.config["training"]["wandb_project"] == "tests"
     name = (tmp_path / "wandb_id.txt").read_text().strip()
     folders = list((tmp_path / "wandb").glob("offline-run-*"))
-    assert len(folders) == 2 and all(folder.name.endswith(f"-{name}") for folder in folders)
+    # One folder for both within the same second.
+    assert folders and all(folder.name.endswith(f"-{name}") for folder in folders)
     for folder in folders:
         assert b"grad_norm" in (folder / f"run-{name}.wandb").read_bytes()
-        assert [path.read_bytes() for path in folder.rglob("*.gif")] == [GIF]
+        assert {path.read_bytes() for path in folder.rglob("*.gif")} == {GIF}
 
 
 def test_a_missing_extra_is_one_sentence(monkeypatch):

@@ -9,12 +9,12 @@ from vdm.training.trackers.interface import Tracker
 
 
 class JsonLines(Tracker):
-    """Appends {"step": n, "loss": ..., ...} to WORKDIR/metrics.jsonl."""
+    """Appends {"step": n, "loss": ..., ...} to metrics.jsonl, a local file."""
 
-    def __init__(self, workdir: Path, first_step: int) -> None:
-        """Resumes the file of an existing workdir, dropping lines after `first_step`."""
-        self._path = workdir / "metrics.jsonl"
-        _drop_after(self._path, first_step)
+    def __init__(self, path: Path, first_step: int) -> None:
+        """Resumes metrics.jsonl, dropping lines after `first_step`."""
+        self._path = path
+        _drop_after(path, first_step)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         with self._path.open("a") as file:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import jax
 
+from vdm.files import AnyPath, make_folder
+
 
 class ProfilerWindow:
     """Traces the steps of config.training.profile_steps on this process, with jax.profiler.
@@ -15,7 +17,7 @@ class ProfilerWindow:
     WORKDIR/tensorboard/plugins/profile. A context manager, which ends an unfinished trace.
     """
 
-    def __init__(self, workdir: Path, steps: Sequence[int], first_step: int, *, enabled: bool):
+    def __init__(self, workdir: AnyPath, steps: Sequence[int], first_step: int, *, enabled: bool):
         """Prepares to trace.
 
         Args:
@@ -71,7 +73,7 @@ class ProfilerWindow:
         with self._folder as name:
             for path in Path(name).rglob("*"):
                 if path.is_file():
-                    target = self._target / path.relative_to(name)
-                    target.parent.mkdir(parents=True, exist_ok=True)
+                    target = self._target / path.relative_to(name).as_posix()
+                    make_folder(target.parent)
                     target.write_bytes(path.read_bytes())
         self._folder = None

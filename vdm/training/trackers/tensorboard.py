@@ -23,11 +23,11 @@ sys.modules.setdefault("tensorboard.compat.notf", types.ModuleType("notf"))
 
 
 class TensorBoard(Tracker):
-    """Writes scalars, texts and videos to WORKDIR/tensorboard/."""
+    """Writes scalars, texts and videos as events to a local folder."""
 
-    def __init__(self, workdir: Path, first_step: int) -> None:
-        """Resumes the events of an existing workdir."""
-        self._events = EventFileWriter(str(workdir / "tensorboard"))
+    def __init__(self, folder: Path, first_step: int) -> None:
+        """Resumes a run at a step."""
+        self._events = EventFileWriter(str(folder))
         # Makes TensorBoard discard later steps that a killed process wrote.
         self._add_event(
             first_step + 1,

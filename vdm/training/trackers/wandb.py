@@ -8,7 +8,7 @@ from pathlib import Path
 
 import ml_collections
 
-from vdm.files import write_text
+from vdm.files import AnyPath, write_text
 from vdm.parallel.processes import first_line
 from vdm.training.trackers.interface import Clip, Tracker
 
@@ -32,8 +32,8 @@ class WeightsAndBiases(Tracker):
     environment variables apply: WANDB_MODE=offline needs no network.
     """
 
-    def __init__(self, workdir: Path, config: ml_collections.ConfigDict) -> None:
-        """Starts or continues the run.
+    def __init__(self, workdir: AnyPath, folder: Path, config: ml_collections.ConfigDict) -> None:
+        """Starts or continues the run of a workdir; Weights & Biases writes to a local folder.
 
         Raises:
           OSError: Weights & Biases cannot be reached, or there is no API key.
@@ -43,14 +43,13 @@ class WeightsAndBiases(Tracker):
         path = workdir / _NAME
         if not path.exists():
             write_text(path, uuid.uuid4().hex[:16] + "\n")
-        is_local = "://" not in str(workdir)
         try:
             self._run = wandb.init(
                 project=config.training.wandb_project,
                 id=path.read_text().strip(),
                 resume="allow",
                 config=config.to_dict(),
-                dir=str(workdir) if is_local else None,
+                dir=str(folder),
             )
         except wandb.errors.Error as error:
             raise OSError(

@@ -1,0 +1,58 @@
+"""Samples on disk: interrupted and resumed, or not written at all."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.compiled import init_params
+from vdm.sampling import sample_store
+from vdm.sampling.generate import SamplesNotFinite
+from vdm.sampling.write import sample_to_folder
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
+
+def test_an_interrupted_command_goes_on_where_it_was(tiny_config, tmp_path, monkeypatch):
+    tiny_config.sample.num_videos, tiny_config.eval.shard_size = 7, 2
+    params = init_params(tiny_config)
+    sampled = []
+
+    def recording(make_generator, most):
+        def make(*arguments):
+            generator = make_generator(*arguments)
+
+            def generate(params, indices):
+                if len(sampled) + len(indices) > most:
+                    raise KeyboardInterrupt
+                sampled.extend(indices)
+                return generator(params, indices)
+
+            return generate
+
+        return make
+
+    original = sample_store.make_generator
+    monkeypatch.setattr(sample_store, "make_generator", recording(original, 5))
+    with pytest.raises(KeyboardInterrupt):
+        sample_to_folder(tiny_config, params, tmp_path / "samples")
+    assert not (tmp_path / "samples" / "samples.npz").exists()
+    monkeypatch.setattr(sample_store, "make_generator", recording(original, 100))
+    sample_to_folder(tiny_config, params, tmp_path / "samples")
+    assert sampled == list(range(7))
+    assert not (tmp_path / "samples" / "unfinished").exists()
+
+    sample_to_folder(tiny_config, params, tmp_path / "whole")
+    with (
+        np.load(tmp_path / "samples" / "samples.npz") as resumed,
+        np.load(tmp_path / "whole" / "samples.npz") as whole,
+    ):
+        assert resumed["video"].shape == (7, 4, 8, 8, 1)
+        np.testing.assert_array_equal(resumed["video"], whole["video"])
+
+
+def test_samples_that_are_not_finite_are_no_result(tiny_config, tmp_path):
+    params = jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.nan), init_params(tiny_config))
+    with pytest.raises(SamplesNotFinite, match="sample"):
+        sample_to_folder(tiny_config, params, tmp_path)
+    assert not list(tmp_path.glob("*.*"))

@@ -1,0 +1,97 @@
+"""Files of runs, local and in an emulated object store."""
+
+import json
+import os
+import random
+
+import pytest
+from etils import epath
+
+from vdm.files import as_path, local_copy, read_record, replacing, write_record, write_text
+from vdm.training.lock import RunLock, WorkdirInUse
+from vdm.training.mirror import Mirror
+
+
+@pytest.fixture(params=["local", "gs"])
+def folder(request, tmp_path):
+    """Returns a folder, local and in the bucket."""
+    if request.param == "local":
+        return epath.Path(tmp_path)
+    return request.getfixturevalue("bucket") / tmp_path.name
+
+
+def test_a_file_is_the_old_or_the_complete_new_one(folder):
+    path = folder / "a.txt"
+    write_text(path, "old")
+    with pytest.raises(KeyError), replacing(path) as temporary:
+        temporary.write_text("ne")
+        raise KeyError
+    assert path.read_text() == "old"
+    with replacing(path) as temporary:
+        temporary.write_bytes(bytes(range(256)))
+        assert path.read_text() == "old"
+    assert path.read_bytes() == bytes(range(256))
+    with local_copy(path) as copy:
+        assert copy.read_bytes() == bytes(range(256))
+    assert [found.name for found in folder.iterdir()] == ["a.txt"]
+
+
+def test_a_damaged_record_is_never_read_as_another_one(tmp_path):
+    path, record = tmp_path / "r.json", {"b": [1, 2.5e-8, None], "a": {"text": "ä\n", "on": True}}
+    write_record(path, record)
+    assert read_record(path) == record
+    content, draw, damaged = path.read_bytes(), random.Random(0), 0
+    trials = [content[: draw.randrange(len(content))] for _ in range(50)]
+    for position in range(8 * len(content)):
+        flipped = bytearray(content)
+        flipped[position // 8] ^= 1 << position % 8
+        trials.append(bytes(flipped))
+    for trial in trials:
+        path.write_bytes(trial)
+        try:
+            found = read_record(path)
+        except ValueError as error:
+            assert "r.json is damaged" in str(error)
+            damaged += 1
+        else:  # in white space, or in the name of the checksum
+            assert {name: found[name] for name in record} == record
+    assert damaged > 0.6 * len(trials)
+    path.write_text(json.dumps(record))  # as earlier versions wrote it
+    assert read_record(path) == record
+
+
+def test_a_path_of_an_object_store_says_what_it_needs(monkeypatch):
+    assert os.fspath(as_path("~/runs")) == os.path.expanduser("~/runs")
+    with pytest.raises(ValueError, match="http://x is not a path: object stores are gs://"):
+        as_path("http://x")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"gs://b/run needs gcsfs: pip install 'vdm\[gcs\]'"):
+        as_path("gs://b/run")
+
+
+def test_the_lock_of_a_bucket_admits_one_training_and_is_taken_over(bucket):
+    workdir = bucket / "locked"
+    with RunLock(workdir):
+        with pytest.raises(WorkdirInUse, match="in use: process"):
+            RunLock(workdir).__enter__()
+        write_record(
+            workdir / "train.lock", read_record(workdir / "train.lock") | {"pid": 2**22 + 1}
+        )
+        with RunLock(workdir) as second:  # no process has that number
+            second.check()
+    assert not (workdir / "train.lock").exists()
+
+
+def test_appended_files_reach_the_bucket(bucket):
+    workdir = bucket / "mirrored"
+    (workdir / "log.txt").write_text("one\n")
+    mirror = Mirror(workdir)
+    with mirror.fetch("log.txt").open("a") as file:
+        file.write("two\n")
+    (mirror.folder / "events").mkdir()
+    (mirror.folder / "events" / "new").write_bytes(b"\0")
+    mirror.push(at_once=False)  # not due yet
+    assert (workdir / "log.txt").read_text() == "one\n"
+    mirror.close()
+    assert (workdir / "log.txt").read_text() == "one\ntwo\n"
+    assert (workdir / "events" / "new").read_bytes() == b"\0"
