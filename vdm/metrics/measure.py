@@ -15,6 +15,7 @@ from vdm.metrics.pairwise.kernel import kernel_distance
 from vdm.metrics.pairwise.similarity import motion, psnr, ssim
 from vdm.metrics.protocols import METRICS, PAIRED, PIXELS, Protocol
 from vdm.metrics.statistics import FeatureStatistics
+from vdm.progress import progress
 
 # Groups of the jackknife that estimates the error of a Frechet distance; none above this number of
 # features, since a covariance of 4,096 features takes 134 MB, and its root half a minute.
@@ -99,21 +100,22 @@ def summarize(
     summary = Summary(0, {}, {})
     own = np.arange(count) if indices is None else np.asarray(indices)
     real = iter(()) if references is None else _batches(references, len(own), batch_size)
-    for batch in _batches(videos, len(own), batch_size):
-        positions = own[summary.count :][: len(batch)]
-        for metric, numbers in _of_pixels(protocol, batch, next(real, None)).items():
-            _add_values(summary.values, metric, positions, numbers)
-        if not protocol.given_frames_counted:
-            batch = batch[:, protocol.frames_given :]
-        for network, view in sorted(views):
-            out = _outputs(extractors[network], view, batch, batch_size)
-            _add_features(summary.statistics, (network, view), positions, out["features"])
-            if "kvd" in protocol.metrics and METRICS["kvd"] == (network, view):
-                _add_values(summary.values, "kvd", positions, out["features"])
-            if (network, view) in scored:
-                for splits in protocol.inception_splits:
+    with progress("features", len(own), "videos") as bar:
+        for batch in _batches(videos, len(own), batch_size):
+            positions = own[summary.count :][: len(batch)]
+            for metric, numbers in _of_pixels(protocol, batch, next(real, None)).items():
+                _add_values(summary.values, metric, positions, numbers)
+            if not protocol.given_frames_counted:
+                batch = batch[:, protocol.frames_given :]
+            for network, view in sorted(views):
+                out = _outputs(extractors[network], view, batch, batch_size)
+                _add_features(summary.statistics, (network, view), positions, out["features"])
+                if "kvd" in protocol.metrics and METRICS["kvd"] == (network, view):
+                    _add_values(summary.values, "kvd", positions, out["features"])
+                for splits in protocol.inception_splits if (network, view) in scored else ():
                     _add_scores(summary.scores, (network, view, splits), positions, out, count)
-        summary.count += len(batch)
+            summary.count += len(batch)
+            bar.update(len(batch))
     if summary.count < len(own):
         raise ValueError(f"{len(own)} videos are needed, and there are {summary.count}")
     return summary

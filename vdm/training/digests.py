@@ -1,4 +1,8 @@
-"""Checksums of arrays, computed where the arrays are."""
+"""Checksums of arrays, computed where the arrays are, and of JSON."""
+
+import json
+import zlib
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
@@ -15,13 +19,36 @@ def digests_of(tree) -> dict[str, int]:
     is the sum modulo 2**32 of a bijective hash of each element's bits and position.
     """
     leaves = jax.tree_util.tree_leaves_with_path(tree)
-    sums = gathered(
-        jax.jit(lambda arrays: jnp.stack([_sum(array) for array in arrays]))(
-            [leaf for _, leaf in leaves]
-        )
-    )
+    sums = gathered(_sums([leaf for _, leaf in leaves]))
     names = [jax.tree_util.keystr(path) for path, _ in leaves]
     return dict(zip(names, map(int, sums), strict=True))
+
+
+def sealed(record: Mapping) -> dict:
+    """Returns a JSON record with 'digest', a checksum of the others, for `unsealed`."""
+    return {**record, "digest": _checksum(record)}
+
+
+def unsealed(record: Mapping) -> Mapping:
+    """Returns a record of `sealed`, or one of a checkpoint older than the held-out loss.
+
+    Raises:
+      ValueError: the record has changed since it was sealed.
+    """
+    others = {name: value for name, value in record.items() if name != "digest"}
+    is_sealed = bool(record.keys() & {"held_out_loss", "digest"})
+    if is_sealed and record.get("digest") != _checksum(others):
+        raise ValueError("its record does not have its digest")
+    return others
+
+
+def _checksum(record: Mapping) -> int:
+    return zlib.crc32(json.dumps(record, sort_keys=True).encode())
+
+
+@jax.jit
+def _sums(arrays: list[Array]) -> UInt32[Array, " arrays"]:
+    return jnp.stack([_sum(array) for array in arrays])
 
 
 def _sum(array: Array) -> UInt32[Array, ""]:
