@@ -1,19 +1,25 @@
 """Evaluation by a protocol resumes, equals its closed form, and refuses unsuitable videos."""
 
 import dataclasses
+import functools
 import importlib.util
 import json
 import pathlib
 
+import jax
 import numpy as np
 import pytest
 
 from tests.compiled import init_params
+from vdm.checks import validate
+from vdm.configuration.resolve import find_file, load_file
+from vdm.configuration.stored import set_field
 from vdm.data.datasets import make_data_set
 from vdm.evaluation import protocol
 from vdm.evaluation.paper_tables import TABLES
+from vdm.evaluation.report import evaluate_to_folder
 from vdm.evaluation.tables import main as write_tables
-from vdm.evaluation.tables import rows_of
+from vdm.evaluation.tables import rows_of, to_markdown
 from vdm.metrics.frechet import frechet_distance
 from vdm.metrics.protocols import PROTOCOLS
 from vdm.sampling.conditions import examples_of
@@ -107,6 +113,8 @@ def test_compares_text_to_video_with_training_and_held_out_videos(config, tmp_pa
         assert result[name] == pytest.approx(frechet_distance(*statistics), abs=1e-3)
     assert result["protocol"]["splits"] == ("train", "test")
     table = next(table for table in TABLES if table.name == "Table 4")
+    result["config"]["model"]["base_channels"] = 128
+    result["config"]["sample"]["guidance_weight"] = 1.0
     row = rows_of(table, [{**result, "path": tmp_path / "r.json"}])[-1]
     assert f"{result['fvd']:.2f} / {result['fvd_test']:.2f}" in row
 
@@ -145,13 +153,107 @@ def test_tables_have_the_papers_numbers_ours_and_not_run(tmp_path, capsys):
     write_tables([str(tmp_path / "runs"), f"--output={tmp_path}"])
     page = (tmp_path / "tables.md").read_text()
     assert capsys.readouterr().out.strip() == page.strip()
-    assert f"| this project, {tmp_path}/runs | 123.46 +- 1.50 |" in page
+    assert f"| this project, {tmp_path}/runs/bair | ? | ? | ? | 123.46 +- 1.50 |" in page
     assert page.count("| this project | not run |") == len(TABLES) - 1
-    assert "Langevin, 256 + 256 | 66.92 |" in page
+    assert "| langevin | 256 + 256 | reconstruction | 66.92 |" in page
+    assert f"{tmp_path}/runs/bair: +- is the standard error by the jackknife" in page
     (tmp_path / "runs" / "bad.json").write_text("{")
     with pytest.raises(SystemExit):
         write_tables([str(tmp_path / "runs"), f"--output={tmp_path}"])
     assert "bad.json cannot be read" in capsys.readouterr().err
+
+
+def _text_result(tmp_path, name, **changes):
+    """A result of the large text-to-video model, with changed settings."""
+    settings = {
+        "model": {"base_channels": 256},
+        "data": {"num_images": 8, "frameskip": 1},
+        "sample": {"task": "generate", "guidance_weight": 1.0, "conditioning": "reconstruction"},
+    }
+    for field, value in changes.items():
+        section, field = field.split("__")
+        settings[section][field] = value
+    task = settings["sample"]["task"]
+    protocol = "text_64x64x64" if task == "extend" else "text_16x64x64"
+    return {
+        "fvd": float(len(name)),
+        "protocol": PROTOCOLS[protocol].to_dict(),
+        "config": settings,
+        "path": tmp_path / f"{name}.json",
+    }
+
+
+def test_each_result_is_in_the_table_of_its_settings(tmp_path):
+    result = functools.partial(_text_result, tmp_path)
+    results = [
+        result("small", model__base_channels=128),
+        result("small_guided", model__base_channels=128, sample__guidance_weight=5.0),
+        result("large"),
+        result("large_weight_5", sample__guidance_weight=5.0),
+        result("long", sample__task="extend", sample__guidance_weight=2.0),
+        result("long_replaced", sample__task="extend", sample__conditioning="replacement"),
+    ]
+    found = {
+        table.name: [row for row in rows_of(table, results) if str(tmp_path) in row[0]]
+        for table in TABLES
+    }
+    names = {
+        table: [row[0].rpartition("/")[2] for row in rows] for table, rows in found.items() if rows
+    }
+    assert names == {
+        "Table 4": ["small"],
+        "Table 5": ["large", "large_weight_5"],
+        "Table 6": ["long", "long_replaced"],
+    }
+    assert [row[2] for row in found["Table 5"]] == ["1.0", "5.0"]
+    assert [row[2] for row in found["Table 6"]] == ["reconstruction", "replacement"]
+    others = to_markdown(results).partition("## Other results")[2]
+    assert "small_guided" in others and "long_replaced" not in others
+
+
+def test_no_result_overwrites_another(config, tmp_path):
+    params = init_params(config)
+    config.eval.num_videos = 4
+    config.sample.update(task="predict", num_steps=2)
+    for settings in (
+        {"conditioning": "reconstruction", "reconstruction_weight": 1.0},
+        {"conditioning": "reconstruction", "reconstruction_weight": 2.0},
+        {"conditioning": "replacement"},
+    ):
+        config.sample.update(settings)
+        evaluate_to_folder(config, params, 0, tmp_path)
+    evaluate_to_folder(config, jax.tree.map(lambda p: p + 0.01, params), 0, tmp_path)
+    assert len(list(tmp_path.glob("fvd_*.json"))) == len(list(tmp_path.glob("fvd_*.md"))) == 4
+    evaluate_to_folder(config, params, 0, tmp_path)  # the same settings: the same file
+    assert len(list(tmp_path.glob("fvd_*.json"))) == 4
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"data.frameskip": 4, "eval.protocol": "text_16x64x64_frameskip4"},
+        {"sample.task": "extend", "eval.protocol": "text_64x64x64"},
+        {"sample.task": "extend", "eval.protocol": "text_64x64x64", "sample.guidance_weight": 2.0},
+    ],
+)
+def test_the_commands_of_the_large_text_model_fit_their_protocols(options):
+    config = load_file(find_file("text_large"))
+    for field, value in options.items():
+        set_field(config, field, value)
+    validate(config)
+    assert protocol.protocol_of(config).name == options["eval.protocol"]
+
+
+def test_real_windows_of_a_protocol():
+    several = dataclasses.replace(PROTOCOLS["ucf101_train"], num_real=25)
+    np.testing.assert_array_equal(protocol._real_examples(several, 10), np.arange(25))
+    one = dataclasses.replace(PROTOCOLS["ucf101"], num_real=25)
+    np.testing.assert_array_equal(protocol._real_examples(one, 10), np.arange(10))
+    drawn = protocol._real_examples(PROTOCOLS["kinetics600_with_replacement"], 1000)
+    videos = drawn % 1000
+    assert len(drawn) == 1000 and drawn.min() >= 1000  # other windows than those of the samples
+    # With replacement, 1 - 1 / e of the videos are drawn.
+    assert len(np.unique(videos)) == pytest.approx(632, abs=40)
 
 
 def test_tables_equal_the_papers():

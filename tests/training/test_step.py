@@ -97,9 +97,25 @@ def test_adam_and_ema_equal_their_definitions(adam_config, two_device_states):
 
     average = leaf(initial.params)
     for index, state in enumerate(two_device_states):
-        decay = min(training.ema_decay, (1 + index) / (10 + index))
+        decay = training.ema_decay if index else 0.0
         average = decay * average + (1 - decay) * leaf(params[index + 1])
         np.testing.assert_allclose(leaf(state.ema_params), average, rtol=1e-4, atol=1e-8)
+
+
+@pytest.mark.usefixtures("quick_compilation_once")
+@pytest.mark.parametrize("ramp", [False, True])
+def test_ema_weights_its_parameters_as_its_decay_says(tiny_config, ramp):
+    """The average of a sequence is sum_n w_n p_n, with w_n = (1 - d_n) d_(n+1) d_(n+2) ..."""
+    tiny_config.training.update(optimizer="adam", ema_decay=0.8, ema_ramp=ramp)
+    states = _run(tiny_config, jax.devices()[:1], 4)
+    params = [np.asarray(state.params["conv_in"]["conv"]["kernel"]) for state in states]
+    decays = [0.1, 2 / 11, 3 / 12, 4 / 13] if ramp else [0.0, 0.8, 0.8, 0.8]
+    weights = [float(np.prod(decays))]
+    weights += [(1 - decays[n]) * float(np.prod(decays[n + 1 :])) for n in range(4)]
+    expected = sum(weight * value for weight, value in zip(weights, params, strict=True))
+    average = states[-1].ema_params["conv_in"]["conv"]["kernel"]
+    np.testing.assert_allclose(average, expected, rtol=1e-5, atol=1e-8)
+    assert sum(weights) == pytest.approx(1)
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 from functools import cache, partial
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -103,10 +104,10 @@ def make_extractor(network: str, *, resize: str = "reference") -> Extractor:
     )
 
 
-def measurable(
-    protocol: Protocol, extractors: Mapping[str, Extractor]
-) -> tuple[Protocol, list[str]]:
+def measurable(protocol: Protocol, extractors: Mapping[str, Any]) -> tuple[Protocol, list[str]]:
     """Returns a protocol without the metrics that its networks' weights do not allow.
+
+    `extractors` are networks by name, such as those of `make_extractors`.
 
     Returns:
       (protocol, one sentence per network about what is left out).
