@@ -18,6 +18,7 @@ from vdm.diffusion.conditioning import DOWNSAMPLINGS
 from vdm.diffusion.guidance import NORMALIZATIONS
 from vdm.diffusion.process import TARGETS
 from vdm.diffusion.samplers import CONDITIONINGS, SAMPLERS
+from vdm.evaluation.baselines import BASELINES
 from vdm.metrics.protocols import PROTOCOLS
 from vdm.models.unet import DTYPES, REMAT
 from vdm.planning.hardware.peaks import HARDWARE
@@ -170,6 +171,7 @@ RULES = {
     "cascade.frameskip": at_least(1),
     "cascade.overlap": at_least(1),
     "eval.protocol": one_of(("moving_digits", *PROTOCOLS)),
+    "eval.baseline": one_of(BASELINES),
     "eval.num_videos": at_least(1),
     "eval.repeats": at_least(1),
     "eval.log_snr_bins": at_least(1),

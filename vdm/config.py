@@ -159,6 +159,8 @@ def default_config() -> ml_collections.ConfigDict:
 
     config.eval = evaluation = ml_collections.ConfigDict()
     evaluation.protocol = "moving_digits"  # or a protocol of vdm/metrics/protocols.py
+    # Evaluates in place of samples, without weights: repeat_first_frame | train_videos; '': none.
+    evaluation.baseline = ""
     evaluation.num_videos = 256  # videos, if the protocol does not fix the number
     evaluation.repeats = 1  # sets of samples for error bars, with seeds from sample.seed on
     evaluation.batch_size = 16  # videos per call of the loss and of the feature networks

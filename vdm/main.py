@@ -57,7 +57,8 @@ def evaluate(config, workdir: AnyPath) -> None:
     from vdm.evaluation.report import evaluate_to_folder
     from vdm.training.checkpoints import load_ema
 
-    if page := evaluate_to_folder(config, *load_ema(config, workdir), workdir / "eval"):
+    weights = ({}, 0) if config.eval.baseline else load_ema(config, workdir)
+    if page := evaluate_to_folder(config, *weights, workdir / "eval"):
         print(f"{page.read_text()}\nreport: {page}")
 
 

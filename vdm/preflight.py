@@ -114,6 +114,8 @@ def _needs_held_out(config: ml_collections.ConfigDict) -> bool:
 
 def _check_evaluation(config: ml_collections.ConfigDict) -> None:
     if config.eval.protocol == "moving_digits":
+        expected = "empty for config.eval.protocol 'moving_digits', which has real videos beside"
+        require(config, "eval.baseline", not config.eval.baseline, expected)
         expected = "'moving_digits' for config.eval.protocol 'moving_digits'"
         require(config, "data.name", config.data.name == "moving_digits", expected)
         return
@@ -139,7 +141,7 @@ def _check_checkpoint(config: ml_collections.ConfigDict, workdir: AnyPath, mode:
         require(config, "step", not config.step, expected)
     if mode == "train":
         check_same_run(config, workdir)
-    else:
+    elif mode != "eval" or not config.eval.baseline:
         check_weights(config, workdir)
 
 

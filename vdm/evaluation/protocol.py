@@ -11,18 +11,21 @@ import numpy as np
 
 from vdm import markdown
 from vdm.data.datasets import DataSet, held_out_clips, held_out_videos, number_of_videos, split_name
+from vdm.evaluation.baselines import Baseline
 from vdm.evaluation.paper_tables import TABLES
 from vdm.evaluation.shares import merged
 from vdm.files import AnyPath
 from vdm.metrics.features import make_extractors, measurable
 from vdm.metrics.measure import Summary, compare, summarize, warnings_of
+from vdm.metrics.pairwise.nearest import nearest
 from vdm.metrics.protocols import PAIRED, PROTOCOLS, Protocol
 from vdm.parallel.mesh import make_mesh, sharded_params
-from vdm.sampling.sample_store import stored_samples
+from vdm.sampling.sample_store import SampleStore, stored_samples
 from vdm.video.pixels import to_uint8, with_channels
 
 # Tables of public data sets; the others may be run on other data than the paper's.
 _PUBLIC = ("Table 1", "Table 2", "Table 3")
+_MAX_NEAREST = 10_000  # training videos to compare with
 
 
 def protocol_of(config: ml_collections.ConfigDict) -> Protocol:
@@ -124,7 +127,11 @@ def evaluate(
     for seed in range(protocol.seed, protocol.seed + protocol.repeats):
         seeded = config.copy_and_resolve_references()
         seeded.sample.update(seed=seed, per_example=protocol.samples_per_given)
-        store = stored_samples(folder, seeded, params, mesh, protocol.num_generated)
+        store: SampleStore | Baseline = (
+            Baseline(seeded, protocol, next(iter(sources.values())))
+            if config.eval.baseline
+            else stored_samples(folder, seeded, params, mesh, protocol.num_generated)
+        )
         print("features of the samples", flush=True)
         sampled, videos = store.share()
         references = None
@@ -139,6 +146,8 @@ def evaluate(
         )
         if generated := merged(folder, share):
             numbers.append(_against_all_splits(real, generated, protocol))
+            if "nearest" in protocol.metrics:
+                numbers[-1] |= _memorisation(config, protocol, store, sources)
             folders.append(str(store.folder))
             for split in real.values():
                 warnings = [*warnings, *warnings_of(split, generated, protocol)]
@@ -167,6 +176,29 @@ def _real_examples(protocol: Protocol, num_videos: int) -> np.ndarray:
         videos = np.random.default_rng(0).integers(num_videos, size=count)
         return videos + num_videos * (1 + examples)
     return examples
+
+
+def _memorisation(
+    config: ml_collections.ConfigDict,
+    protocol: Protocol,
+    store: SampleStore | Baseline,
+    sources: dict[str, DataSet],
+) -> dict[str, float]:
+    """Returns the median distances to the nearest training video, of samples and held-out videos.
+
+    Samples that repeat training videos have a ratio far below 1.
+    """
+    training = held_out_videos(config, protocol.frames, "train")
+    count = min(number_of_videos(training) or _MAX_NEAREST, _MAX_NEAREST)
+    held_out = _real_videos(next(iter(sources.values())), range(len(store)))
+    samples = [with_channels(video, 3) for video in store]
+    distances, _ = nearest(np.stack([*samples, *held_out]), _real_videos(training, range(count)))
+    medians = [float(np.median(part)) for part in np.split(distances, 2)]
+    return {
+        "nearest": medians[0],
+        "nearest_of_held_out": medians[1],
+        "nearest_ratio": medians[0] / max(medians[1], 1e-12),
+    }
 
 
 def _over_repeats(numbers: list[dict[str, float]]) -> dict:

@@ -10,7 +10,7 @@ from vdm.files import AnyPath, make_folder, write_record, write_text
 from vdm.sampling.sample_store import samples_made_by
 
 # Fields of config.eval that determine a result; the others are about speed.
-_SETTINGS = ("protocol", "num_videos", "repeats", "log_snr_bins")
+_SETTINGS = ("protocol", "baseline", "num_videos", "repeats", "log_snr_bins")
 
 
 def evaluate_to_folder(

@@ -44,7 +44,7 @@ def rows_of(table: Table, results: list[dict]) -> list[list[str]]:
     for result in ours:
         settings = [_setting(result, field) for field in table.settings]
         rows.append(
-            [f"this project, {_run(result)}", *settings]
+            [f"{_maker(result)}, {_run(result)}", *settings]
             + [_cell(result, metric) for metric in table.metrics]
         )
     if not ours:
@@ -94,6 +94,11 @@ def _kinds_of_error(result: dict, table: Table) -> list[str]:
     if repeats > 1:
         return [f"+- {over_repeats}"]
     return [f"+- {jackknife}"] if any(name in result for name in errors) else []
+
+
+def _maker(result: dict) -> str:
+    baseline = _value(result, "eval.baseline")
+    return f"baseline {baseline}" if baseline else "this project"
 
 
 def _run(result: dict) -> str:

@@ -64,6 +64,10 @@ def run(flags: argparse.Namespace) -> dict:
       ValueError, OSError: a file or a flag, which the message names, is invalid.
     """
     protocol = PROTOCOLS[flags.protocol]
+    if "nearest" in protocol.metrics:
+        raise ValueError(
+            f"the protocol {protocol.name} needs training videos: it is for --mode=eval of a model"
+        )
     minima = {"batch_size": 1, "frames": 0, "resolution": 0, "frameskip": 1, "clips_per_video": 1}
     for name, minimum in minima.items():
         if (value := getattr(flags, name)) < minimum:

@@ -107,8 +107,8 @@ def summarize(
                 _add_values(summary.values, metric, positions, numbers)
             if not protocol.given_frames_counted:
                 batch = batch[:, protocol.frames_given :]
-            for network, view in sorted(views):
-                out = _outputs(extractors[network], view, batch, batch_size)
+            for network, view, clips in _clips_of_views(views, batch, protocol):
+                out = _outputs(extractors[network], view, clips, batch_size)
                 _add_features(summary.statistics, (network, view), positions, out["features"])
                 if "kvd" in protocol.metrics and METRICS["kvd"] == (network, view):
                     _add_values(summary.values, "kvd", positions, out["features"])
@@ -124,8 +124,7 @@ def summarize(
 def compare(real: Summary, generated: Summary, protocol: Protocol) -> dict[str, float]:
     """Returns the metrics of a protocol by name, with standard errors where available."""
     result: dict[str, float] = {}
-    for metric in protocol.metrics:
-        network, view = METRICS[metric]
+    for metric, network, view in _measured(protocol, real):
         if network == PIXELS or metric == "kvd":
             result |= _of_values(metric, real.values, generated.values, protocol)
             continue
@@ -147,6 +146,34 @@ def compare(real: Summary, generated: Summary, protocol: Protocol) -> dict[str, 
             # Delete-a-group jackknife (Efron and Stein 1981).
             result[f"{metric}_standard_error"] = math.sqrt((_GROUPS - 1) * np.var(leave_one_out))
     return result
+
+
+def _measured(protocol: Protocol, summary: Summary) -> Iterator[tuple[str, str, str]]:
+    """Yields the name, the network and the view of each metric; that of each block."""
+    for metric in protocol.metrics:
+        network, view = METRICS[metric]
+        if view != "blocks":
+            yield metric, network, view
+        else:
+            blocks = [v for n, v in summary.statistics if n == network and v.startswith("block_")]
+            yield from ((f"fvd_{block}", network, block) for block in sorted(blocks, key=_number))
+
+
+def _clips_of_views(
+    views: set[tuple[str, str]], videos: np.ndarray, protocol: Protocol
+) -> Iterator[tuple[str, str, np.ndarray]]:
+    """Yields the network, the view and the clips of each; blocks are views of their own."""
+    for network, view in sorted(views):
+        if view != "blocks":
+            yield network, view, videos
+            continue
+        size = protocol.block_frames
+        for block in range(videos.shape[1] // size):
+            yield network, f"block_{block}", videos[:, block * size : (block + 1) * size]
+
+
+def _number(block: str) -> int:
+    return int(block.rpartition("_")[2])
 
 
 def _of_values(
@@ -199,10 +226,10 @@ def warnings_of(real: Summary, generated: Summary, protocol: Protocol) -> list[s
             )
         for (network, view), groups in sorted(summary.statistics.items()):
             features = len(groups[0].mean)
-            if summary.count <= features and any(
-                METRICS[metric] == (network, view) and not metric.startswith("is_")
-                for metric in protocol.metrics
-            ):
+            distances = [
+                (n, v) for metric, n, v in _measured(protocol, real) if not metric.startswith("is_")
+            ]
+            if summary.count <= features and (network, view) in distances:
                 warnings.append(
                     f"{summary.count} {name} videos are too few for the covariance of {features} "
                     f"features of {network}: the distance is biased, and comparable only with "
@@ -222,7 +249,7 @@ def _outputs(extractor: Network, view: str, videos: np.ndarray, batch_size: int)
     count = len(videos)
     videos = np.resize(videos, (batch_size, *videos.shape[1:])) if count < batch_size else videos
     if view != "avg":
-        inputs = videos if view == "video" else videos[:, 0]
+        inputs = videos[:, 0] if view == "first" else videos
         return {name: values[:count] for name, values in extractor(inputs).items()}
     frames = [extractor(videos[:, frame]) for frame in range(videos.shape[1])]
     out = {"features": np.mean([frame["features"] for frame in frames], axis=0)[:count]}

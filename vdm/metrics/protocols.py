@@ -3,14 +3,17 @@
 import dataclasses
 
 # Network and view of each metric. Views: 'video', the clip; for Inception 'first', the first frame,
-# or 'avg', all frames, whose activations are averaged. PIXELS are compared without a network.
+# or 'avg', all frames, whose activations are averaged; 'blocks', each block of a long clip by
+# itself. PIXELS are compared without a network.
 PIXELS = "pixels"
 METRICS = {
     "fvd": ("i3d", "video"),
     "kvd": ("i3d", "video"),
+    "fvd_by_block": ("i3d", "blocks"),
     "psnr": (PIXELS, "video"),
     "ssim": (PIXELS, "video"),
     "motion": (PIXELS, "video"),
+    "nearest": (PIXELS, "video"),
     "is_i3d": ("i3d", "video"),
     "fid_c3d": ("c3d", "video"),
     "is_c3d": ("c3d", "video"),
@@ -55,6 +58,7 @@ class Protocol:
       compression: compression of the files of real and generated videos.
       inception_splits: numbers of splits, one Inception Score each.
       classes: over which the Inception Score is, '' without one.
+      block_frames: number of frames of a block, for the metric 'fvd_by_block'.
       repeats: number of sets of samples, with seeds `seed` and up; results are means and standard
         deviations.
       seed: seed of the samples.
@@ -82,6 +86,7 @@ class Protocol:
     compression: str = "as found"
     inception_splits: tuple[int, ...] = (1,)
     classes: str = ""
+    block_frames: int = 16
     repeats: int = 1
     seed: int = 0
 
@@ -197,6 +202,8 @@ GENERAL = (
     Protocol("kvd", ("kvd",)),
     Protocol("prediction", ("fvd", "kvd", *PAIRED, "motion")),
     Protocol("similarity", (*PAIRED, "motion")),
+    Protocol("long", ("fvd_by_block", "motion")),
+    Protocol("memorisation", ("nearest",)),
     Protocol("fid", ("fid_avg", "fid_first")),
     Protocol("c3d", ("fid_c3d", "is_c3d"), frames=16, classes=_C3D),
     Protocol(
