@@ -108,6 +108,7 @@ RULES = {
     "training.batch_size": at_least(1),
     "training.accumulate": at_least(1),
     "training.num_steps": at_least(1),
+    "training.init_from": ANY,
     "training.learning_rate": at_least(0),
     "training.warmup_steps": at_least(0),
     "training.decay_steps": at_least(0),

@@ -73,6 +73,8 @@ def default_config() -> ml_collections.ConfigDict:
     training.batch_size = 128  # videos per step, on all devices together
     training.accumulate = 1  # micro-batches per step (gradient accumulation)
     training.num_steps = 200_000  # optimizer steps
+    # Warm start of a new run: exported .safetensors file, or workdir of another run.
+    training.init_from = ""
     # Optimizer.
     training.optimizer = "adam"  # adam | muon; the paper uses Adam
     training.learning_rate = 3e-4  # after the warm-up

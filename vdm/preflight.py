@@ -21,6 +21,7 @@ from vdm.planning.plan import check_steps, plan_file
 from vdm.sampling.conditions import load_observed
 from vdm.sampling.preview import preview_config
 from vdm.training.compatibility import check_same_run, check_weights
+from vdm.training.warm_start import check_warm_start
 
 
 def check(config: ml_collections.ConfigDict, workdir: Path | None, mode: str) -> None:
@@ -127,6 +128,7 @@ def _check_checkpoint(config: ml_collections.ConfigDict, workdir: Path, mode: st
         require(config, "checkpoint", not config.checkpoint, f"empty for --mode={mode}")
     if mode == "train":
         check_same_run(config, workdir)
+        check_warm_start(config, workdir)
     else:
         check_weights(config, workdir)
 

@@ -142,6 +142,21 @@ class Checkpoints:
             raise FileNotFoundError(f"no checkpoint in {self._manager.directory}")
         return restored["ema"], step
 
+    def restore_params(self, abstract_state: TrainState) -> tuple[dict, dict, int]:
+        """Returns the newest readable parameters, their EMA and their step; changes nothing.
+
+        The shapes, dtypes and shardings are of `abstract_on`.
+
+        Raises:
+          FileNotFoundError: the workdir has no checkpoint.
+          OSError: all checkpoints are damaged.
+        """
+        items = {"ema": abstract_state.ema_params, "rest": _without_ema(abstract_state)}
+        restored, step, _ = self._newest_readable(items)
+        if step is None:
+            raise FileNotFoundError(f"no checkpoint in {self._manager.directory}")
+        return restored["rest"]["params"], restored["ema"], step
+
     def close(self) -> None:
         """Waits until all saves are finished.
 

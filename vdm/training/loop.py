@@ -16,7 +16,7 @@ from vdm.build import count_parameters
 from vdm.configuration.stored import save_run_config
 from vdm.data.batches import Batches, DataSet
 from vdm.data.datasets import make_data_set
-from vdm.parallel.mesh import check_divides, make_mesh, param_shardings
+from vdm.parallel.mesh import check_divides, make_mesh
 from vdm.parallel.messages import is_first_process
 from vdm.parallel.preemption import PreemptionNotice
 from vdm.parallel.processes import RESUME_HINT, Preempted
@@ -27,6 +27,7 @@ from vdm.training.lock import RunLock
 from vdm.training.state import TrainState, init_state
 from vdm.training.step import make_train_step
 from vdm.training.trackers import StepTimer, Trackers, progress_line
+from vdm.training.warm_start import make_first_state
 from vdm.video.display import gif_bytes, mp4_bytes
 
 # (EMA parameters) -> uint8 video [frames, height, width, channels], samples in a grid.
@@ -78,12 +79,11 @@ def _train(
     training = config.training
 
     # ---- State: restored, or new.
-    initial = partial(init_state, config)
-    abstract_state = abstract_on(mesh, jax.eval_shape(initial))
+    abstract_state = abstract_on(mesh, jax.eval_shape(partial(init_state, config)))
     checkpoints = Checkpoints(workdir, training.keep_checkpoints)
     state = checkpoints.restore(abstract_state)
     if state is None:
-        state = jax.jit(initial, out_shardings=param_shardings(mesh, abstract_state))()
+        state = make_first_state(config, mesh)
     if is_first_process():
         save_run_config(workdir, config)
     first_step = int(state.step)
