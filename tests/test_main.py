@@ -47,8 +47,10 @@ def test_train_writes_metrics_and_previews(workdir):
     assert [p.name for p in sorted((workdir / "previews").iterdir())] == [
         "step_00000002.gif",
         "step_00000002.mp4",
+        "step_00000002.txt",
         "step_00000003.gif",
         "step_00000003.mp4",
+        "step_00000003.txt",
     ]
     events = next((workdir / "tensorboard").iterdir()).read_bytes()
     assert b"GIF89a" in events and b"grad_norm" in events

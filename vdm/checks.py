@@ -55,6 +55,10 @@ SEED = Rule(lambda value: 0 <= value < 2**32, "from 0 to 4294967295")
 RULES = {
     "seed": SEED,
     "checkpoint": ANY,
+    "step": Rule(
+        lambda value: value in ("", "best") or value.isdecimal(),
+        "'' for the newest checkpoint, 'best', or the number of a step",
+    ),
     "data.name": one_of(DATA_SETS),
     "data.path": ANY,
     "data.test_share": FRACTION,
@@ -122,7 +126,13 @@ RULES = {
     "training.log_every": at_least(1),
     "training.checkpoint_every": at_least(1),
     "training.keep_checkpoints": at_least(1),
+    "training.eval_every": at_least(0),
     "training.sample_every": at_least(0),
+    "training.profile_steps": Rule(
+        lambda value: not value or (len(value) == 2 and 1 <= value[0] <= value[1]),
+        "empty, or the first and the last step to profile",
+    ),
+    "training.wandb_project": ANY,
     "mesh.fsdp": at_least(1),
     "sample.task": one_of(tuple(TASKS)),
     "sample.sampler": one_of(tuple(SAMPLERS)),

@@ -11,7 +11,8 @@ def default_config() -> ml_collections.ConfigDict:
     """Returns the defaults: what the paper's six models share (appendix A)."""
     config = ml_collections.ConfigDict()
     config.seed = 0  # of initialisation, batches, noise and dropout
-    config.checkpoint = ""  # exported .safetensors file for sample and eval; '': WORKDIR's newest
+    config.checkpoint = ""  # exported .safetensors file for sample and eval; '': WORKDIR's
+    config.step = ""  # WORKDIR's checkpoint to use: a step | best (held-out loss) | '' (newest)
 
     config.data = data = ml_collections.ConfigDict()
     # moving_digits | folder | bair_robot_pushing_small | ucf101 | kinetics600 | captioned_videos
@@ -90,7 +91,11 @@ def default_config() -> ml_collections.ConfigDict:
     training.log_every = 100  # steps
     training.checkpoint_every = 5_000  # steps
     training.keep_checkpoints = 2  # newest checkpoints kept
-    training.sample_every = 10_000  # steps between sample videos; 0: none
+    # Steps between held-out losses of the EMA weights, over eval.num_videos videos; 0: none.
+    training.eval_every = 0
+    training.sample_every = 10_000  # steps between sample videos, fewer at first; 0: none
+    training.profile_steps = ()  # (first, last) step to profile for TensorBoard; (): none
+    training.wandb_project = ""  # project of Weights & Biases, an extra; '': only local files
 
     config.mesh = mesh = ml_collections.ConfigDict()
     mesh.fsdp = 1  # devices that share one copy of parameters, optimizer state and EMA

@@ -29,11 +29,14 @@ _MODE = flags.DEFINE_enum(
 
 def train(config, workdir: Path) -> None:
     """Trains, resuming from the newest checkpoint; writes checkpoints, metrics and previews."""
+    from vdm.evaluation.held_out_loss import make_mean_held_out_loss
     from vdm.parallel.mesh import make_mesh
     from vdm.sampling.preview import make_preview
     from vdm.training.loop import train as run
 
-    run(config, workdir, preview=make_preview(config, make_mesh(config)))
+    mesh = make_mesh(config)
+    held_out_loss = make_mean_held_out_loss(config, mesh) if config.training.eval_every else None
+    run(config, workdir, preview=make_preview(config, mesh), held_out_loss=held_out_loss)
     print(f"trained; checkpoints and metrics are in {workdir}")
 
 
@@ -70,6 +73,7 @@ def export(config, workdir: Path) -> None:
     params = jax.tree.map(gathered, params)
     path = workdir / "model.safetensors"
     if is_first_process():
+        config.step = ""  # of the workdir; the file has one state
         write(path, params, config, step)
         print(f"EMA weights of step {step}: {path} ({path.stat().st_size / 1e6:.1f} MB)")
 

@@ -21,6 +21,7 @@ from vdm.planning.plan import check_steps, plan_file
 from vdm.sampling.conditions import load_observed
 from vdm.sampling.preview import preview_config
 from vdm.training.compatibility import check_same_run, check_weights
+from vdm.training.trackers.wandb import check_installed
 from vdm.training.warm_start import check_warm_start
 
 
@@ -52,7 +53,9 @@ def _check_run(config: ml_collections.ConfigDict, workdir: Path, mode: str) -> N
     check_sampling(sampled)
     if mode == "train":
         make_data_set(config, "train")
-    if mode == "eval" or (mode in ("train", "sample") and _needs_held_out(sampled)):
+        check_installed(config.training.wandb_project)
+    is_evaluated = mode == "eval" or (mode == "train" and config.training.eval_every)
+    if is_evaluated or (mode in ("train", "sample") and _needs_held_out(sampled)):
         make_data_set(config, "test")
     if mode == "eval":
         _check_evaluation(config)
@@ -126,6 +129,9 @@ def _check_evaluation(config: ml_collections.ConfigDict) -> None:
 def _check_checkpoint(config: ml_collections.ConfigDict, workdir: Path, mode: str) -> None:
     if mode in ("train", "export"):
         require(config, "checkpoint", not config.checkpoint, f"empty for --mode={mode}")
+    if mode == "train" or config.checkpoint:
+        expected = f"empty for --mode={mode}" if mode == "train" else "empty with config.checkpoint"
+        require(config, "step", not config.step, expected)
     if mode == "train":
         check_same_run(config, workdir)
         check_warm_start(config, workdir)

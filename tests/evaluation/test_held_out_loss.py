@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from tests.compiled import init_params
+from vdm.build import make_schedule
 from vdm.data.moving_digits import MovingDigits
-from vdm.evaluation.held_out_loss import held_out_loss
+from vdm.evaluation.held_out_loss import make_held_out_loss, mean_loss
 from vdm.parallel.mesh import make_mesh
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -17,7 +18,7 @@ def test_zero_prediction_has_the_mean_square_of_the_target(tiny_config, target):
     config.diffusion.target = target
     config.eval.update(num_videos=50, log_snr_bins=8, batch_size=16)
     params = init_params(config)  # the last convolution starts from zeros
-    rows = held_out_loss(config, params, make_mesh(config))
+    rows = make_held_out_loss(config, make_mesh(config))(params)
     videos = MovingDigits("test", frames=4, resolution=8).batch(0, 50)["video"]
     mean_square = float(np.square(videos).mean())
     assert [row["log_snr_from"] for row in rows] == [-20, -15, -10, -5, 0, 5, 10, 15]
@@ -28,3 +29,14 @@ def test_zero_prediction_has_the_mean_square_of_the_target(tiny_config, target):
         expected = 1 if target == "eps" else 1 + sigma_squared * (mean_square - 1)
         assert abs(row["loss"] - expected) < 5 * row["standard_error"]
         assert row["standard_error"] < 0.05
+
+
+def test_the_mean_has_the_weights_of_training(tiny_config):
+    """The mean log-SNR over uniform times, from bins whose loss is the log-SNR in their middle."""
+    tiny_config.diffusion.log_snr_shift = -2.0
+    tiny_config.eval.log_snr_bins = 400
+    edges = np.linspace(-20, 20, 401)
+    rows = [{"loss": float(middle)} for middle in (edges[1:] + edges[:-1]) / 2]
+    times = np.random.default_rng(0).random(100_000).astype(np.float32)
+    expected = np.clip(make_schedule(tiny_config)(times), -20, 20).mean()
+    assert mean_loss(tiny_config, rows) == pytest.approx(float(expected), abs=0.1)

@@ -39,7 +39,7 @@ def _state(workdir, config):
 
 def _logged(workdir):
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    measured = ("steps_per_second", "input_wait_share")
+    measured = ("steps_per_second", "input_wait_share", "process_peak_bytes", "device_peak_bytes")
     return [{k: v for k, v in line.items() if k not in measured} for line in lines]
 
 

@@ -1,36 +1,44 @@
 """The training loss on held-out videos, by log-SNR."""
 
+from collections.abc import Callable
+
 import jax
+import jax.numpy as jnp
 import ml_collections
 import numpy as np
 from jax.sharding import Mesh
 
-from vdm.build import make_model, random_key
+from vdm.build import make_model, make_schedule, random_key
+from vdm.data.batches import Batches
 from vdm.data.datasets import make_data_set
 from vdm.diffusion.loss import loss_at
 from vdm.parallel.mesh import batch_sharding, replicated, rounded_up
 from vdm.parallel.messages import gathered
 from vdm.parallel.rows import local_rows, shard_batch, shard_rows
+from vdm.progress import progress
+
+_NUM_TIMES = 10_000  # of the average over t
+
+# Bins of log-SNR, from noise to data, each with log_snr_from, log_snr_to, loss and standard_error.
+Rows = list[dict[str, float]]
 
 
-def held_out_loss(
-    config: ml_collections.ConfigDict, params: dict, mesh: Mesh
-) -> list[dict[str, float]]:
-    """Returns the mean training loss over test videos in bins of log-SNR of equal width.
+def make_held_out_loss(config: ml_collections.ConfigDict, mesh: Mesh) -> Callable[[dict], Rows]:
+    """Returns a function from parameters to their held-out loss, compiled once.
 
-    Each video counts once per bin, at a log-SNR uniform in the bin; noise and log-SNR are functions
-    of (config.sample.seed, video, bin). Independent images are not evaluated.
+    It is the mean of the training loss, the mean squared error of the training target, over the
+    first config.eval.num_videos test videos, in bins of log-SNR of equal width. Each video counts
+    once per bin, at a log-SNR uniform in the bin; noise and log-SNR are functions of
+    (config.sample.seed, video, bin). Independent images are not evaluated.
 
-    Returns:
-      One dict per bin, from noise to data: log_snr_from, log_snr_to, loss and standard_error. The
-      loss is the mean squared error of the training target.
+    Every process makes every call, and gets the result.
     """
+    config = config.copy_and_resolve_references()
+    config.data.num_images = 0  # which the clips do not depend on
     settings = config.eval
     model = make_model(config)
     source = make_data_set(config, "test")
-    edges = np.linspace(
-        config.diffusion.log_snr_min, config.diffusion.log_snr_max, settings.log_snr_bins + 1
-    )
+    edges = _edges(config)
 
     def loss_of_video(params, index, example, bin_index, low, high):
         key = jax.random.fold_in(random_key(config.sample.seed), index)
@@ -54,21 +62,60 @@ def held_out_loss(
     )
     size = rounded_up(mesh, settings.batch_size)
     rows = local_rows(mesh, size)
-    losses: list[list[np.ndarray]] = [[] for _ in range(settings.log_snr_bins)]
-    for first in range(0, settings.num_videos, size):
-        examples = [source.example(first + row) for row in rows]
-        names = [name for name in examples[0] if not name.startswith("image")]
-        local = {name: np.stack([example[name] for example in examples]) for name in names}
-        batch = shard_batch(mesh, local, size)
-        indices = shard_rows(mesh, first + np.array(rows), size)
-        for index in range(settings.log_snr_bins):
-            low, high = edges[index : index + 2]
-            batch_losses = losses_of_batch(params, indices, batch, index, low, high)
-            losses[index].append(gathered(batch_losses))
-    return [
-        _row(low, high, np.concatenate(parts)[: settings.num_videos])
-        for low, high, parts in zip(edges[:-1], edges[1:], losses, strict=True)
-    ]
+    steps = range(-(-settings.num_videos // size))
+
+    def losses_of(params: dict) -> Rows:
+        losses: list[list[np.ndarray]] = [[] for _ in range(settings.log_snr_bins)]
+        batches = Batches(
+            source,
+            steps,
+            size,
+            rows=rows,
+            place=lambda batch: shard_batch(mesh, batch, size),
+            num_workers=config.data.num_workers,
+            prefetch=config.data.prefetch,
+        )
+        with batches, progress("held-out loss", settings.num_videos, "videos") as bar:
+            for step in steps:
+                batch = batches.next()
+                indices = shard_rows(mesh, step * size + np.array(rows), size)
+                for index in range(settings.log_snr_bins):
+                    low, high = edges[index : index + 2]
+                    batch_losses = losses_of_batch(params, indices, batch, index, low, high)
+                    losses[index].append(gathered(batch_losses))
+                bar.update(min(size, settings.num_videos - step * size))
+        return [
+            _row(low, high, np.concatenate(parts)[: settings.num_videos])
+            for low, high, parts in zip(edges[:-1], edges[1:], losses, strict=True)
+        ]
+
+    return losses_of
+
+
+def mean_loss(config: ml_collections.ConfigDict, rows: Rows) -> float:
+    """Returns the held-out loss as one number, an estimate of the training objective.
+
+    The bins have the weights that training gives them: the fraction of uniform times t whose
+    log-SNR is in the bin. A log-SNR outside all bins counts for the nearest one.
+    """
+    edges = _edges(config)
+    times = (jnp.arange(_NUM_TIMES) + 0.5) / _NUM_TIMES
+    log_snr = np.clip(np.asarray(make_schedule(config)(times)), edges[0], edges[-1])
+    counts, _ = np.histogram(log_snr, edges)
+    return float(np.average([row["loss"] for row in rows], weights=counts))
+
+
+def make_mean_held_out_loss(
+    config: ml_collections.ConfigDict, mesh: Mesh
+) -> Callable[[dict], float]:
+    """Returns a function from parameters to `mean_loss` of their `make_held_out_loss`."""
+    losses_of = make_held_out_loss(config, mesh)
+    return lambda params: mean_loss(config, losses_of(params))
+
+
+def _edges(config: ml_collections.ConfigDict) -> np.ndarray:
+    diffusion = config.diffusion
+    return np.linspace(diffusion.log_snr_min, diffusion.log_snr_max, config.eval.log_snr_bins + 1)
 
 
 def _row(low: float, high: float, losses: np.ndarray) -> dict[str, float]:

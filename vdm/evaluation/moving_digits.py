@@ -8,7 +8,7 @@ import numpy as np
 from vdm import markdown
 from vdm.data.datasets import held_out_videos
 from vdm.evaluation.digit_persistence import persistence_report
-from vdm.evaluation.held_out_loss import held_out_loss
+from vdm.evaluation.held_out_loss import make_held_out_loss, mean_loss
 from vdm.parallel.mesh import make_mesh, sharded_params
 from vdm.parallel.messages import is_first_process
 from vdm.sampling.conditions import conditions
@@ -36,10 +36,11 @@ def evaluate(
     mesh = make_mesh(config)
     params = sharded_params(mesh, params)
     generates = config.sample.task == "generate"
-    loss_rows = []
+    loss: dict = {"target": config.diffusion.target, "bins": []}
     if generates:
         print("held-out loss", flush=True)
-        loss_rows = held_out_loss(config, params, mesh)
+        loss["bins"] = make_held_out_loss(config, mesh)(params)
+        loss["mean"] = mean_loss(config, loss["bins"])
 
     count = config.eval.num_videos
     store = stored_samples(folder, config, params, mesh, count)
@@ -67,7 +68,7 @@ def evaluate(
             "data": config.data.to_dict(),
             "sample": config.sample.to_dict(),
         },
-        "held_out_loss": {"target": config.diffusion.target, "bins": loss_rows},
+        "held_out_loss": loss,
         "digit_persistence": persistence,
     }
 
@@ -100,14 +101,19 @@ def to_markdown(result: dict) -> str:
         ]
     if not result["held_out_loss"]["bins"]:
         return "\n".join(lines) + "\n"
-    target = result["held_out_loss"]["target"]
-    lines += ["", f"Held-out loss: mean squared error of {target}, by log-SNR.", ""]
+    loss = result["held_out_loss"]
+    lines += [
+        "",
+        f"Held-out loss: mean squared error of {loss['target']}, by log-SNR; "
+        f"{loss['mean']:.5f} with the log-SNRs of training.",
+        "",
+    ]
     losses = [
         (
             f"{row['log_snr_from']:g} to {row['log_snr_to']:g}",
             f"{row['loss']:.5f} +- {row['standard_error']:.5f}",
         )
-        for row in result["held_out_loss"]["bins"]
+        for row in loss["bins"]
     ]
     lines += markdown.table(("log-SNR", "loss"), losses)
     return "\n".join(lines) + "\n"

@@ -13,6 +13,7 @@ from vdm.metrics.frechet import frechet_distance
 from vdm.metrics.inception_score import ScoreSums
 from vdm.metrics.protocols import METRICS, Protocol
 from vdm.metrics.statistics import FeatureStatistics
+from vdm.progress import progress
 
 # Groups of the jackknife that estimates the error of a Frechet distance; none above this number of
 # features, since a covariance of 4,096 features takes 134 MB, and its root half a minute.
@@ -68,17 +69,19 @@ def summarize(
     scored = {METRICS[metric] for metric in protocol.metrics if metric.startswith("is_")}
     summary = Summary(0, {}, {})
     own = np.arange(count) if indices is None else np.asarray(indices)
-    for batch in _batches(videos, len(own), batch_size):
-        if not protocol.given_frames_counted:
-            batch = batch[:, protocol.frames_given :]
-        positions = own[summary.count :][: len(batch)]
-        for network, view in sorted(views):
-            out = _outputs(extractors[network], view, batch, batch_size)
-            _add_features(summary.statistics, (network, view), positions, out["features"])
-            if (network, view) in scored:
-                for splits in protocol.inception_splits:
-                    _add_scores(summary.scores, (network, view, splits), positions, out, count)
-        summary.count += len(batch)
+    with progress("features", len(own), "videos") as bar:
+        for batch in _batches(videos, len(own), batch_size):
+            if not protocol.given_frames_counted:
+                batch = batch[:, protocol.frames_given :]
+            positions = own[summary.count :][: len(batch)]
+            for network, view in sorted(views):
+                out = _outputs(extractors[network], view, batch, batch_size)
+                _add_features(summary.statistics, (network, view), positions, out["features"])
+                if (network, view) in scored:
+                    for splits in protocol.inception_splits:
+                        _add_scores(summary.scores, (network, view, splits), positions, out, count)
+            summary.count += len(batch)
+            bar.update(len(batch))
     if summary.count < len(own):
         raise ValueError(f"{len(own)} videos are needed, and there are {summary.count}")
     return summary

@@ -1,13 +1,32 @@
 """The sample videos that training logs."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import ml_collections
 import numpy as np
 from jax.sharding import Mesh
 
+from vdm.data.datasets import held_out_videos
+from vdm.parallel.messages import is_first_process
+from vdm.sampling.conditions import describe_conditions
 from vdm.sampling.generate import make_generator
-from vdm.video.display import video_grid
+from vdm.video.display import captioned_grids
+from vdm.video.pixels import to_uint8
+
+_SMALL = 256  # pixels: the height of samples, in a grid, below which they are enlarged
+
+
+class Preview(NamedTuple):
+    """Samples next to real videos.
+
+    Attributes:
+      video: uint8 [frames, height, width, channels]: a row of real videos, and a grid of samples.
+      text: the condition of each of them.
+    """
+
+    video: np.ndarray
+    text: str
 
 
 def preview_config(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
@@ -18,13 +37,52 @@ def preview_config(config: ml_collections.ConfigDict) -> ml_collections.ConfigDi
     return config
 
 
-def make_preview(config: ml_collections.ConfigDict, mesh: Mesh) -> Callable[[dict], np.ndarray]:
-    """Returns a function from parameters to a grid of the first samples, uint8 [frames, H, W, c].
+def make_preview(config: ml_collections.ConfigDict, mesh: Mesh) -> Callable[[dict], Preview | None]:
+    """Returns a function from parameters to a preview on process 0, and to None on the others.
 
-    It draws one batch: config.sample.num_videos or config.sample.batch_size videos, whichever is
-    less.
+    It draws one batch of the first samples: config.sample.num_videos or config.sample.batch_size,
+    whichever is less. The real videos are the first held-out videos; they are left out where the
+    data set has none, or where they are shorter than the samples. Every process makes every call.
     """
     config = preview_config(config)
     generator = make_generator(config, mesh)
-    indices = range(min(config.sample.num_videos, config.sample.batch_size))
-    return lambda params: video_grid(generator(params, indices))
+    count = min(config.sample.num_videos, config.sample.batch_size)
+    fixed: dict[str, np.ndarray] = {}  # the row of real videos, read once
+
+    def preview(params: dict) -> Preview | None:
+        samples = generator(params, range(count))
+        if not is_first_process():
+            return None
+        columns = int(np.ceil(np.sqrt(count)))
+        if not fixed:
+            fixed["real"] = _real_videos(config, columns, samples.shape[1])
+        groups = {"real": fixed["real"], "samples": samples}
+        groups = {name: videos for name, videos in groups.items() if len(videos)}
+        scale = 4 if samples.shape[2] * columns < _SMALL else 1
+        return Preview(captioned_grids(groups, scale=scale), _text(config, groups))
+
+    return preview
+
+
+def _real_videos(config: ml_collections.ConfigDict, count: int, frames: int) -> np.ndarray:
+    """Returns the first held-out videos, uint8 [count, frames, ...]; none if there are none."""
+    try:
+        return to_uint8(held_out_videos(config, frames).batch(0, count)["video"])
+    except (ValueError, OSError):
+        return np.zeros((0, 0, 0, 0, 0), np.uint8)
+
+
+def _text(config: ml_collections.ConfigDict, groups: dict[str, np.ndarray]) -> str:
+    """Returns one line per video, in the order of the grids: its label or its caption."""
+    lines = []
+    for name, videos in groups.items():
+        described = config.copy_and_resolve_references()
+        if name == "real":  # videos have their own conditions, whatever samples are given
+            described.sample.update(label=-1, caption="", per_example=1)
+        elif not config.sample.guidance_weight:
+            described.data.condition = "none"
+        conditions = describe_conditions(described, range(len(videos)))
+        for index in range(len(videos)):
+            known = [f"{kind} {values[index]}" for kind, values in conditions.items()]
+            lines.append(f"- {name}, video {index}: {known[0] if known else 'no condition'}")
+    return "\n".join(lines) + "\n"

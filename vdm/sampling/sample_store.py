@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 from vdm.files import replacing, write_text
 from vdm.metrics.weights.files import digest_of
 from vdm.parallel.messages import from_first_process, gathered, is_first_process, wait_for_all
+from vdm.progress import progress
 from vdm.sampling.generate import make_generator
 
 
@@ -45,11 +46,14 @@ class SampleStore:
         """The folder of store.json and of samples_00000.npz, ..., with `video` and `index`."""
         return self.parent / hashlib.sha256(self._record().encode()).hexdigest()[:16]
 
-    def complete(self, generate: Callable[[Sequence[int]], np.ndarray]) -> None:
-        """Samples and writes the missing shards.
+    def complete(
+        self, generate: Callable[[Sequence[int]], np.ndarray], *, batch_size: int = 0
+    ) -> None:
+        """Samples and writes the missing shards, and shows the progress.
 
         Args:
           generate: function (indices) -> uint8 [len(indices), frames, height, width, channels].
+          batch_size: maximum number of indices per call of `generate`; 0: a whole shard.
         """
         if is_first_process():
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -57,13 +61,18 @@ class SampleStore:
         shards = self._shards()
         # A network folder may differ between hosts for a while, and all have to agree.
         existing = from_first_process(np.array([path.exists() for path, _ in shards]))
-        for (path, indices), exists in zip(shards, existing, strict=True):
-            if not exists:
-                videos = generate(indices)
+        missing = [shard for shard, exists in zip(shards, existing, strict=True) if not exists]
+        done = self.count - sum(len(indices) for _, indices in missing)
+        with progress("sampling", self.count, "videos", initial=done) as bar:
+            for path, indices in missing:
+                size, parts = batch_size or len(indices), []
+                for first in range(0, len(indices), size):
+                    parts.append(generate(indices[first : first + size]))
+                    bar.update(len(parts[-1]))
                 if _is_mine(path):
+                    videos = np.concatenate(parts)
                     with replacing(path) as temporary, temporary.open("wb") as file:
                         np.savez_compressed(file, video=videos, index=np.array(indices))
-            print(f"sampled {indices[-1] + 1}/{self.count} videos", flush=True)
         wait_for_all("the samples are on disk")
 
     def __len__(self) -> int:
@@ -121,7 +130,7 @@ def _is_mine(path: Path) -> bool:
 def samples_made_by(config: ml_collections.ConfigDict, params: dict) -> dict:
     """Returns everything but the index that determines a sample, as JSON."""
     tensors = jax.tree.map(gathered, flatten_dict(params, sep="/"))
-    excluded = ("training", "eval", "checkpoint", "mesh", "plan")
+    excluded = ("training", "eval", "checkpoint", "step", "mesh", "plan")
     sections = {name: part for name, part in config.to_dict().items() if name not in excluded}
     return {"weights_sha256": digest_of(tensors), **sections}
 
@@ -132,5 +141,6 @@ def stored_samples(
     """Returns a complete store of samples 0 to count - 1 of a configuration."""
     made_by = samples_made_by(config, params)
     store = SampleStore(folder, made_by, count, config.eval.shard_size)
-    store.complete(partial(make_generator(config, mesh), params))
+    generate = partial(make_generator(config, mesh), params)
+    store.complete(generate, batch_size=config.sample.batch_size)
     return store

@@ -1,8 +1,10 @@
 """Checkpoints of a workdir, through Orbax, and the configuration that identifies their model."""
 
 import contextlib
+import dataclasses
 import shutil
 import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,12 +19,14 @@ from vdm.exported import load_exported, load_exported_config
 from vdm.parallel.mesh import make_mesh, param_shardings
 from vdm.parallel.messages import all_processes, is_first_process, wait_for_all
 from vdm.parallel.processes import CheckpointNotSaved, first_line
-from vdm.training.digests import digests_of
+from vdm.training.digests import check_seal, digests_of, sealed
 from vdm.training.state import TrainState
 
+BEST = "best"  # value of config.step
 
-def has_checkpoints(workdir: Path) -> bool:
-    """Returns whether a workdir has a finished checkpoint; writes nothing.
+
+def saved_steps(workdir: Path) -> list[int]:
+    """Returns the steps of the finished checkpoints in a workdir, ascending; writes nothing.
 
     Raises:
       NotADirectoryError: WORKDIR/checkpoints is a file.
@@ -30,18 +34,18 @@ def has_checkpoints(workdir: Path) -> bool:
     folder = workdir / "checkpoints"
     if folder.is_file():
         raise NotADirectoryError(f"{folder} is a file, and must be a folder")
-    return any(path.name.isdecimal() for path in folder.glob("*"))
+    return sorted(int(path.name) for path in folder.glob("*") if path.name.isdecimal())
 
 
 def load_ema(config: ml_collections.ConfigDict, workdir: Path) -> tuple[dict, int]:
-    """Loads EMA parameters from config.checkpoint, or from the workdir's newest checkpoint.
+    """Loads EMA parameters from config.checkpoint, or from the workdir's checkpoint config.step.
 
     Returns:
       (parameters, step).
 
     Raises:
-      FileNotFoundError: the file does not exist, or the workdir has no checkpoint.
-      OSError: all checkpoints of the workdir are damaged.
+      FileNotFoundError: the file, or such a checkpoint, does not exist.
+      OSError: the checkpoint is damaged; all are, where config.step is empty.
       ValueError: config.checkpoint was not written by --mode=export.
     """
     if config.checkpoint:
@@ -50,13 +54,16 @@ def load_ema(config: ml_collections.ConfigDict, workdir: Path) -> tuple[dict, in
     abstract = jax.eval_shape(partial(init_params, config))
     checkpoints = Checkpoints(workdir, read_only=True)
     try:
-        return checkpoints.restore_ema(abstract_on(make_mesh(config), abstract))
+        return checkpoints.restore_ema(abstract_on(make_mesh(config), abstract), config.step)
     finally:
         checkpoints.close()
 
 
 class Checkpoints:
     """The checkpoints of a workdir: 'ema', the 'rest' of the state, and the 'digests' of both.
+
+    The digests also hold the held-out loss, where it was evaluated. The checkpoint with the lowest
+    one is kept beside the newest.
 
     Saving is asynchronous: the state is copied to the host, and written while training continues.
     Unfinished checkpoints of a killed process are ignored. If the newest one is damaged, which its
@@ -69,23 +76,34 @@ class Checkpoints:
 
         Args:
           workdir: folder of the run.
-          keep: number of newest checkpoints that saving keeps.
+          keep: number of newest checkpoints that saving keeps, apart from the best one.
           read_only: whether to change nothing, so that a training may write at the same time;
             otherwise the folder is created, and unfinished checkpoints are deleted.
         """
         sys.unraisablehook = _without_closed_loops
+        self._losses: dict[int, float] = {}  # held-out loss by step
         self._manager = ocp.CheckpointManager(
             (workdir / "checkpoints").absolute(),
             options=ocp.CheckpointManagerOptions(
-                max_to_keep=keep,
+                preservation_policy=_NewestAndBest(keep, self._losses),
                 cleanup_tmp_directories=not read_only,
                 create=not read_only,
                 read_only=read_only,
             ),
         )
+        if not read_only:
+            self._read_losses()
 
-    def save(self, state: TrainState) -> None:
+    def is_best(self, held_out_loss: float) -> bool:
+        """Returns whether a held-out loss is lower than those of all checkpoints."""
+        return all(held_out_loss < loss for loss in self._losses.values())
+
+    def save(self, state: TrainState, held_out_loss: float | None = None) -> None:
         """Starts to save the state as the checkpoint of its step, unless that exists.
+
+        Args:
+          state: the state.
+          held_out_loss: of the state's EMA parameters, None if it was not evaluated.
 
         Raises:
           CheckpointNotSaved: this or an earlier checkpoint cannot be written.
@@ -95,11 +113,14 @@ class Checkpoints:
             return
         items = {"ema": state.ema_params, "rest": _without_ema(state)}
         saved = {name: ocp.args.StandardSave(item) for name, item in items.items()}
-        digests = {name: digests_of(item) for name, item in items.items()}
+        digests: dict = {name: digests_of(item) for name, item in items.items()}
+        digests["held_out_loss"] = held_out_loss
+        if held_out_loss is not None:
+            self._losses[step] = held_out_loss
         with self._as_not_saved():
             self._manager.save(
                 step,
-                args=ocp.args.Composite(**saved, digests=ocp.args.JsonSave(digests)),
+                args=ocp.args.Composite(**saved, digests=ocp.args.JsonSave(sealed(digests))),
                 force=True,  # also where a folder of a later step is in the way
             )
 
@@ -126,17 +147,30 @@ class Checkpoints:
                     _move_aside(Path(self._manager.directory) / str(newer))
             wait_for_all("damaged checkpoints moved aside")
             self._manager.reload()
+            self._read_losses()
         return TrainState(**restored["rest"], ema_params=restored["ema"])
 
-    def restore_ema(self, abstract_params: dict) -> tuple[dict, int]:
-        """Returns the newest readable EMA parameters, and their step.
+    def restore_ema(self, abstract_params: dict, which: str = "") -> tuple[dict, int]:
+        """Returns EMA parameters, and their step.
 
-        The shapes, dtypes and shardings are of `abstract_on`.
+        Args:
+          abstract_params: shapes, dtypes and shardings of `abstract_on`.
+          which: a step; or 'best', that of the lowest held-out loss; or '', the newest readable.
 
         Raises:
-          FileNotFoundError: the workdir has no checkpoint.
-          OSError: all checkpoints are damaged.
+          FileNotFoundError: there is no such checkpoint.
+          OSError: the checkpoint is damaged; all are, where `which` is ''.
         """
+        while which:
+            step = self._best_step() if which == BEST else int(which)
+            if step is None or step not in self._manager.all_steps():
+                raise FileNotFoundError(no_step(which, self._manager.all_steps()))
+            restored, failure = self._try(self._restore, step, {"ema": abstract_params})
+            if failure is None:
+                return restored["ema"], step
+            if self._exists(step):
+                raise OSError(self._damaged(step, failure))
+            self._manager.reload()  # deleted meanwhile, by a training that has a better one
         restored, step, _ = self._newest_readable({"ema": abstract_params})
         if step is None:
             raise FileNotFoundError(f"no checkpoint in {self._manager.directory}")
@@ -171,30 +205,73 @@ class Checkpoints:
         """Returns (restored items, step, newer damaged steps); (None, None, []) if none exists."""
         damaged: list[int] = []
         while remaining := set(self._manager.all_steps()) - set(damaged):
-            step, restored, failure = max(remaining), None, None
-            try:
-                restored = self._restore(step, items)
-            except Exception as error:  # Orbax and TensorStore raise many types on damaged files.
-                failure = error
-            if all_processes(failure is None):
+            step = max(remaining)
+            restored, failure = self._try(self._restore, step, items)
+            if failure is None:
                 return restored, step, damaged
-            if not all_processes((Path(self._manager.directory) / str(step)).exists()):
+            if not self._exists(step):
                 self._manager.reload()  # deleted meanwhile, by a training that has a newer one
                 continue
-            reason = _short(failure) if failure else "another process cannot read it"
-            print(f"the checkpoint of step {step} is damaged: {reason}", flush=True)
+            print(f"the checkpoint of step {step} is damaged: {failure}", flush=True)
             damaged.append(step)
         if damaged:
             raise OSError(f"all checkpoints in {self._manager.directory} are damaged: {damaged}")
         return None, None, damaged
+
+    def _best_step(self) -> int | None:
+        if damaged := self._read_losses():
+            raise OSError(self._damaged(damaged[0], "its held-out loss is unreadable"))
+        return min(self._losses, key=lambda step: (self._losses[step], step), default=None)
+
+    def _read_losses(self) -> list[int]:
+        """Reads the held-out losses of all checkpoints; returns the steps of damaged ones."""
+        self._losses.clear()
+        damaged = []
+        for step in sorted(self._manager.all_steps()):
+            loss, failure = self._try(self._held_out_loss, step)
+            if failure is not None and self._exists(step):
+                damaged.append(step)
+            elif loss is not None:
+                self._losses[step] = loss
+        return damaged
+
+    def _held_out_loss(self, step: int) -> float | None:
+        args = ocp.args.Composite(digests=ocp.args.JsonRestore())
+        try:
+            record = self._manager.restore(step, args=args)["digests"]
+        except (FileNotFoundError, KeyError):  # a kill interrupted the deletion of this one
+            return None
+        return _checked(record).get("held_out_loss")
+
+    def _try(self, read: Callable, *arguments) -> tuple[Any, str | None]:
+        """Returns (result, None), or (None, error message) if any process cannot read."""
+        result, failure = None, None
+        try:
+            result = read(*arguments)
+        except Exception as error:  # Orbax and TensorStore raise many types on damaged files.
+            failure = _short(error)
+        if all_processes(failure is None):
+            return result, None
+        return None, failure or "another process cannot read it"
+
+    def _exists(self, step: int) -> bool:
+        return all_processes((Path(self._manager.directory) / str(step)).exists())
+
+    def _damaged(self, step: int, reason: str) -> str:
+        steps = ", ".join(map(str, sorted(self._manager.all_steps())))
+        return (
+            f"the checkpoint of step {step} is damaged: {reason}; --config.step chooses one of "
+            f"{steps}"
+        )
 
     def _restore(self, step: int, items: dict) -> dict:
         args = {name: ocp.args.StandardRestore(item) for name, item in items.items()}
         restored = self._manager.restore(
             step, args=ocp.args.Composite(**args, digests=ocp.args.JsonRestore())
         )
+        record = _checked(restored["digests"])
         for name in items:
-            found, saved = digests_of(restored[name]), restored["digests"][name]
+            found, saved = digests_of(restored[name]), record[name]
             for path in found.keys() | saved.keys():
                 if found.get(path) != saved.get(path):
                     raise ValueError(f"{name}{path} does not have its digest")
@@ -212,6 +289,43 @@ class Checkpoints:
                 f"a checkpoint cannot be saved in {self._manager.directory}: {_short(error)}; "
                 + (f"that of step {kept[-1]} is kept" if kept else "there is no earlier one")
             ) from error
+
+
+@dataclasses.dataclass
+class _NewestAndBest:
+    """Orbax's policy of which checkpoints to preserve.
+
+    Attributes:
+      keep: number of newest ones.
+      losses: held-out loss by step; the checkpoint with the lowest one is preserved, too.
+    """
+
+    keep: int
+    losses: dict[int, float]
+
+    def should_preserve(self, checkpoints: Sequence, *, context: Any) -> list[bool]:
+        steps = [checkpoint.step for checkpoint in checkpoints]
+        evaluated = [step for step in steps if step in self.losses]
+        best = min(evaluated, key=lambda step: (self.losses[step], step), default=None)
+        return [step == best or step in sorted(steps)[-self.keep :] for step in steps]
+
+
+def no_step(which: str, steps: Iterable[int]) -> str:
+    """Returns the error message for a value of config.step that fits no checkpoint."""
+    saved = ", ".join(map(str, sorted(steps)))
+    if which == BEST:
+        return (
+            "config.step is 'best', and no checkpoint has a held-out loss (training.eval_every): "
+            f"the saved steps are {saved}"
+        )
+    return f"config.step is {which!r}, and the saved steps are {saved}"
+
+
+def _checked(record: Mapping) -> Mapping:
+    """Checks the digest of the digests; checkpoints older than the held-out loss have none."""
+    if record.keys() & {"held_out_loss", "digest"}:
+        check_seal(record)
+    return record
 
 
 def _without_closed_loops(unraisable: Any) -> None:

@@ -8,7 +8,7 @@ import ml_collections
 from vdm.build import parameter_shapes
 from vdm.configuration.stored import fields_of, from_record, load_run_config
 from vdm.exported import load_exported_config
-from vdm.training.checkpoints import has_checkpoints
+from vdm.training.checkpoints import BEST, no_step, saved_steps
 
 # Of the sections below, a run may change these: they change neither the parameters nor the clips.
 _FREE = (
@@ -27,7 +27,7 @@ def check_same_run(config: ml_collections.ConfigDict, workdir: Path) -> None:
         differing fields.
     """
     saved = load_run_config(workdir)
-    if saved is None or not has_checkpoints(workdir):
+    if saved is None or not saved_steps(workdir):
         return
     if differences := differing_fields(config, saved, _OF_RUN):
         raise ValueError(
@@ -61,12 +61,15 @@ def check_weights(config: ml_collections.ConfigDict, workdir: Path) -> None:
 
     Raises:
       FileNotFoundError: the file config.checkpoint does not exist.
-      ValueError: the workdir has no checkpoint, or the weights are of a different model.
+      ValueError: the workdir has no checkpoint config.step, or the weights are of a different
+        model.
     """
     if config.checkpoint:
         saved, _ = load_exported_config(Path(config.checkpoint))
         check_same_model(config, saved, config.checkpoint)
-    elif has_checkpoints(workdir):
+    elif steps := saved_steps(workdir):
+        if config.step not in ("", BEST) and int(config.step) not in steps:
+            raise ValueError(no_step(config.step, steps))
         trained = load_run_config(workdir)
         if trained is None:
             raise ValueError(f"{workdir} has checkpoints, and no config.json that describes them")

@@ -1,4 +1,8 @@
-"""Checksums of arrays, computed where the arrays are."""
+"""Checksums of arrays, computed where the arrays are, and of JSON."""
+
+import json
+import zlib
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
@@ -15,13 +19,30 @@ def digests_of(tree) -> dict[str, int]:
     is the sum modulo 2**32 of a bijective hash of each element's bits and position.
     """
     leaves = jax.tree_util.tree_leaves_with_path(tree)
-    sums = gathered(
-        jax.jit(lambda arrays: jnp.stack([_sum(array) for array in arrays]))(
-            [leaf for _, leaf in leaves]
-        )
-    )
+    sums = gathered(_sums([leaf for _, leaf in leaves]))
     names = [jax.tree_util.keystr(path) for path, _ in leaves]
     return dict(zip(names, map(int, sums), strict=True))
+
+
+def sealed(record: Mapping) -> dict:
+    """Returns a JSON record with 'digest', a checksum of the others; `check_seal` checks it."""
+    return {**record, "digest": _checksum(record)}
+
+
+def check_seal(record: Mapping) -> None:
+    """Raises ValueError if a record has changed since `sealed`."""
+    others = {name: value for name, value in record.items() if name != "digest"}
+    if record.get("digest") != _checksum(others):
+        raise ValueError("its record does not have its digest")
+
+
+def _checksum(record: Mapping) -> int:
+    return zlib.crc32(json.dumps(record, sort_keys=True).encode())
+
+
+@jax.jit
+def _sums(arrays: list[Array]) -> UInt32[Array, " arrays"]:
+    return jnp.stack([_sum(array) for array in arrays])
 
 
 def _sum(array: Array) -> UInt32[Array, ""]:

@@ -10,12 +10,14 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
+from clu.parameter_overview import get_parameter_overview
 from jax.sharding import Mesh
 
 from vdm.build import count_parameters
 from vdm.configuration.stored import save_run_config
 from vdm.data.batches import Batches, DataSet
 from vdm.data.datasets import make_data_set
+from vdm.files import write_text
 from vdm.parallel.mesh import check_divides, make_mesh
 from vdm.parallel.messages import is_first_process
 from vdm.parallel.preemption import PreemptionNotice
@@ -24,21 +26,34 @@ from vdm.parallel.rows import local_rows, shard_batch
 from vdm.training.checkpoints import Checkpoints, abstract_on
 from vdm.training.compatibility import check_same_run
 from vdm.training.lock import RunLock
-from vdm.training.state import TrainState, init_state
+from vdm.training.state import TrainState, init_state, make_learning_rate
 from vdm.training.step import make_train_step
-from vdm.training.trackers import StepTimer, Trackers, progress_line
+from vdm.training.trackers.interface import Clip, Tracker
+from vdm.training.trackers.profile import ProfilerWindow
+from vdm.training.trackers.progress import StepTimer, memory, progress_line
+from vdm.training.trackers.run import open_trackers
 from vdm.training.warm_start import make_first_state
 from vdm.video.display import gif_bytes, mp4_bytes
 
-# (EMA parameters) -> uint8 video [frames, height, width, channels], samples in a grid.
-Preview = Callable[[dict], np.ndarray]
+# (EMA parameters) -> held-out loss.
+HeldOutLoss = Callable[[dict], float]
+# (EMA parameters) -> (uint8 video [frames, height, width, channels], what it shows), or None.
+Preview = Callable[[dict], tuple[np.ndarray, str] | None]
+
+_MIN_PREVIEW_STEP = 10
 
 
 class LossNotFinite(ArithmeticError):
     """Training stops: the loss or the gradient is infinite or NaN."""
 
 
-def train(config: ml_collections.ConfigDict, workdir: Path, *, preview: Preview) -> None:
+def train(
+    config: ml_collections.ConfigDict,
+    workdir: Path,
+    *,
+    preview: Preview | None,
+    held_out_loss: HeldOutLoss | None = None,
+) -> None:
     """Trains up to config.training.num_steps, resuming from the newest checkpoint of the workdir.
 
     A resumed run equals the uninterrupted run bit for bit: step n is a function of the state and of
@@ -46,8 +61,11 @@ def train(config: ml_collections.ConfigDict, workdir: Path, *, preview: Preview)
 
     Args:
       config: a validated configuration.
-      workdir: receives checkpoints/, metrics.jsonl, tensorboard/, previews/ and config.json.
-      preview: draws sample videos, every config.training.sample_every steps.
+      workdir: receives checkpoints/, metrics.jsonl, tensorboard/, previews/, config.json and
+        parameters.txt.
+      preview: draws sample videos, every config.training.sample_every steps, and earlier at
+        halves of it.
+      held_out_loss: evaluates, every config.training.eval_every steps and after the last one.
 
     Raises:
       LossNotFinite: the loss or the gradient is not finite; the last good checkpoint is kept.
@@ -65,7 +83,7 @@ def train(config: ml_collections.ConfigDict, workdir: Path, *, preview: Preview)
     if is_first_process():
         workdir.mkdir(parents=True, exist_ok=True)
     with RunLock(workdir, enabled=is_first_process()) as lock:
-        _train(config, workdir, mesh, source, preview, lock)
+        _train(config, workdir, mesh, source, preview, held_out_loss, lock)
 
 
 def _train(
@@ -73,7 +91,8 @@ def _train(
     workdir: Path,
     mesh: Mesh,
     source: DataSet,
-    preview: Preview,
+    preview: Preview | None,
+    held_out_loss: HeldOutLoss | None,
     lock: RunLock,
 ) -> None:
     training = config.training
@@ -86,6 +105,9 @@ def _train(
         state = make_first_state(config, mesh)
     if is_first_process():
         save_run_config(workdir, config)
+        overview = get_parameter_overview(state.params, include_stats=False)
+        write_text(workdir / "parameters.txt", f"{overview}\n")
+        print(overview)
     first_step = int(state.step)
     print(
         f"{count_parameters(state.params):,} parameters on {mesh.size} "
@@ -99,7 +121,8 @@ def _train(
 
     # ---- Step, trackers and input.
     train_step = make_train_step(config, mesh)
-    trackers = Trackers(workdir, first_step, enabled=is_first_process())
+    learning_rate = jax.jit(make_learning_rate(config))
+    trackers = open_trackers(config, workdir, first_step, enabled=is_first_process())
     batches = Batches(
         source,
         range(first_step, training.num_steps),
@@ -109,18 +132,23 @@ def _train(
         num_workers=config.data.num_workers,
         prefetch=config.data.prefetch,
     )
+    profiler = ProfilerWindow(
+        workdir, training.profile_steps, first_step, enabled=is_first_process()
+    )
     timer = StepTimer(first_step, batches.seconds_waited)
     in_flight: deque[jax.Array] = deque()
 
     # ---- Loop.
     print("compiling the training step", flush=True)
-    with batches, PreemptionNotice() as notice:
+    with trackers, batches, profiler, PreemptionNotice() as notice:
         for step in range(first_step + 1, training.num_steps + 1):
             # -- Step
             batch = batches.next(meanwhile=partial(jax.block_until_ready, state.step))
-            state = train_step(state, batch)
+            profiler.start(step, state.step)
+            with jax.profiler.StepTraceAnnotation("train", step_num=step):
+                state = train_step(state, batch)
             if step == first_step + 1:
-                jax.block_until_ready(state.step)
+                jax.block_until_ready((state.step, learning_rate(first_step)))
                 timer.restart(step, batches.seconds_waited)
                 notice.listen()
             # Two steps ahead keep the devices busy; more would delay the response to a preemption.
@@ -132,34 +160,78 @@ def _train(
             is_logged = step % training.log_every == 0 or is_last
             is_preempted = notice.reached(step)
             is_saved = step % training.checkpoint_every == 0 or is_last or is_preempted
+            is_evaluated = _is_due(step, training.eval_every, is_last)
+            is_previewed = preview is not None and has_preview(
+                step, training.sample_every, is_last=is_last
+            )
+            logged: dict[str, float] = {}
+            loss = None
 
-            # -- Log
-            if is_logged or is_saved:
-                metrics = _mean_metrics(state)
+            # -- Measure
+            if is_logged or is_saved or is_evaluated:
+                means = _mean_metrics(state)
             if is_logged:
                 rates = timer.rates(step, batches.seconds_waited)
-                trackers.write(step, metrics | rates)
+                logged |= means | {"learning_rate": float(learning_rate(step - 1))}
+                logged |= rates | memory()
                 speed = rates.get("steps_per_second")
-                notice.report(progress_line(step, training.num_steps, metrics["loss"], speed))
+                notice.report(progress_line(step, training.num_steps, means["loss"], speed))
                 checkpoints.raise_failures()
+
+            # -- Profile
+            if profiler.stop(step, state.step, early=is_saved or is_evaluated or is_previewed):
+                timer.restart(step, batches.seconds_waited)
+
+            # -- Evaluate
+            if is_evaluated and held_out_loss is not None:
+                loss = held_out_loss(state.ema_params)
+                notice.report(f"held-out loss of step {step}: {loss:.4f}")
+                loss = loss if math.isfinite(loss) else None
+                if loss is not None:
+                    logged["held_out_loss"] = loss
+                    is_saved = is_saved or checkpoints.is_best(loss)
+                timer.restart(step, batches.seconds_waited)
+
+            # -- Log
+            if logged:
+                trackers.scalars(step, logged)
 
             # -- Save
             if is_saved:
                 lock.check()
-                checkpoints.save(state)
+                checkpoints.save(state, loss)
             if is_preempted and not is_last:
                 checkpoints.close()
                 raise Preempted(f"{notice.cause}: step {step} is saved, and {RESUME_HINT}")
 
             # -- Preview
-            if training.sample_every and (step % training.sample_every == 0 or is_last):
+            if preview is not None and is_previewed:
                 try:
                     _write_preview(workdir, trackers, step, preview(state.ema_params))
                 except ArithmeticError as error:  # the loss is finite, and may become lower
                     notice.report(f"no preview of step {step}: {error}")
                 timer.restart(step, batches.seconds_waited)
-    trackers.close()
     checkpoints.close()
+
+
+def _is_due(step: int, every: int, is_last: bool) -> bool:
+    """Returns whether something happens after a step: every so many steps, and after the last one.
+
+    Never with `every` 0.
+    """
+    return every > 0 and (step % every == 0 or is_last)
+
+
+def has_preview(step: int, every: int, *, is_last: bool = False) -> bool:
+    """Returns whether there is a preview after a step.
+
+    Every so many steps, and before that after `every` / 2, / 4, / 8 ... steps, rounded down, if
+    these are 10 steps or more: problems show from the start, and the intervals double.
+    """
+    is_early = step >= _MIN_PREVIEW_STEP and any(
+        step == every >> halvings for halvings in range(1, every.bit_length())
+    )
+    return is_early or _is_due(step, every, is_last)
 
 
 def _mean_metrics(state: TrainState) -> dict[str, float]:
@@ -181,13 +253,15 @@ def _mean_metrics(state: TrainState) -> dict[str, float]:
     return means
 
 
-def _write_preview(workdir: Path, trackers: Trackers, step: int, video: np.ndarray) -> None:
-    if not is_first_process():
+def _write_preview(
+    workdir: Path, trackers: Tracker, step: int, preview: tuple[np.ndarray, str] | None
+) -> None:
+    if preview is None:
         return
-    scale = 4 if video.shape[1] < 256 else 1
-    gif = gif_bytes(video, scale=scale)
+    video, text = preview
+    gif = gif_bytes(video, scale=1)
     (workdir / "previews").mkdir(exist_ok=True)
     (workdir / "previews" / f"step_{step:08}.gif").write_bytes(gif)
-    (workdir / "previews" / f"step_{step:08}.mp4").write_bytes(mp4_bytes(video, scale=scale))
-    height, width = video.shape[1:3]
-    trackers.write_gif(step, "samples", gif, height, width)
+    (workdir / "previews" / f"step_{step:08}.mp4").write_bytes(mp4_bytes(video, scale=1))
+    write_text(workdir / "previews" / f"step_{step:08}.txt", text)
+    trackers.clip(step, "samples", Clip(gif, video.shape[1], video.shape[2], text))

@@ -19,7 +19,7 @@ from vdm.build import parameter_shapes
 from vdm.configuration.stored import from_record, load_run_config
 from vdm.exported import load_exported, load_exported_config
 from vdm.parallel.mesh import param_shardings, sharded_params
-from vdm.training.checkpoints import Checkpoints, abstract_on, has_checkpoints
+from vdm.training.checkpoints import Checkpoints, abstract_on, saved_steps
 from vdm.training.compatibility import differing_fields
 from vdm.training.state import TrainState, init_state
 
@@ -85,7 +85,7 @@ def check_warm_start(config: ml_collections.ConfigDict, workdir: Path) -> None:
       FileNotFoundError: there is no such file or folder.
       ValueError: the source has no parameters, or none that the network could take.
     """
-    if config.training.init_from and not has_checkpoints(workdir):
+    if config.training.init_from and not saved_steps(workdir):
         _match(config, _source_config(config.training.init_from))
 
 
@@ -154,7 +154,7 @@ def _source_config(name: str | Path) -> ml_collections.ConfigDict:
         raise FileNotFoundError(f"{_FIELD} {name} does not exist")
     if not path.is_dir():
         return from_record(load_exported_config(path)[0], path)
-    if not has_checkpoints(path):
+    if not saved_steps(path):
         raise ValueError(
             f"{_FIELD} {name} has no checkpoints, and must be an exported .safetensors file or the "
             "workdir of a run"

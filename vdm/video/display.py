@@ -1,8 +1,9 @@
 """Displays videos as GIFs, MP4s, contact sheets and grids."""
 
 import io
+import math
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from vdm.video.pixels import with_channels
 _MIN_SIDE = 128  # pixels, of an enlarged video
 _TILE_SIDE = 48  # pixels, of an enlarged frame in a contact sheet
 _LEFT_MARGIN, _TOP_MARGIN = 96, 20  # pixels, for the labels of rows and columns
+_CAPTION_HEIGHT = 16  # pixels, of the caption of a grid
 _CRF = "10"  # x264: visually lossless, and smaller than a GIF
 _BT_709 = 1  # code of matrix, primaries and transfer function in ITU-T H.273
 _SEPARATOR = np.array([64, 96, 160], np.uint8)  # blue, as frames are often grey
@@ -162,11 +164,39 @@ def labelled_contact_sheet(
     return out
 
 
-def video_grid(videos: np.ndarray) -> np.ndarray:
-    """Arranges videos in a nearly square grid, row by row; unused cells are black.
+def captioned_grids(groups: Mapping[str, np.ndarray], *, scale: int) -> np.ndarray:
+    """Draws grids of videos below each other, each under its caption.
+
+    Args:
+      groups: {caption: videos}, uint8 [n, frames, height, width, channels] with 1 or 3 channels; n
+        may differ between the groups. The largest group has a nearly square grid, and the others
+        have as many columns.
+      scale: enlargement factor of the videos.
+
+    Returns:
+      uint8 [frames, H, W, channels].
+
+    Raises:
+      ValueError: the videos have another shape or dtype.
+    """
+    columns = _square(max(map(len, groups.values())))
+    parts = []
+    for caption, videos in groups.items():
+        grid = _enlarge(video_grid(videos, columns=columns), scale)
+        frames, _, width, channels = grid.shape
+        band = Image.new("L", (width, _CAPTION_HEIGHT))
+        ImageDraw.Draw(band).text((4, _CAPTION_HEIGHT / 2), caption, fill=255, anchor="lm")
+        pixels = with_channels(np.asarray(band)[..., None], channels)
+        parts += [np.broadcast_to(pixels, (frames, *pixels.shape)), grid]
+    return np.concatenate(parts, axis=1)
+
+
+def video_grid(videos: np.ndarray, *, columns: int | None = None) -> np.ndarray:
+    """Arranges videos in a grid, row by row; unused cells are black.
 
     Args:
       videos: uint8 [n, frames, height, width, channels], 1 or 3 channels.
+      columns: number of columns; default: a nearly square grid.
 
     Returns:
       uint8 [frames, H, W, channels], with lines of 1 pixel around and between the videos.
@@ -176,12 +206,16 @@ def video_grid(videos: np.ndarray) -> np.ndarray:
     """
     _check(videos, "[n, frames, height, width, channels]")
     count, frames = videos.shape[:2]
-    columns = int(np.ceil(np.sqrt(count)))
+    columns = columns or _square(count)
     rows = -(-count // columns)
     cells = np.zeros((rows * columns, *videos.shape[1:]), np.uint8)
     cells[:count] = videos
     cells = cells.reshape(rows, columns, *videos.shape[1:])
     return np.stack([_tile(cells[:, :, frame]) for frame in range(frames)])
+
+
+def _square(count: int) -> int:
+    return math.ceil(math.sqrt(count))
 
 
 def _tile(tiles: np.ndarray) -> np.ndarray:

@@ -1,0 +1,83 @@
+"""Trackers, read back by the readers of each format, after a run that was killed and resumed."""
+
+import json
+
+import numpy as np
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from vdm.training.trackers.interface import Clip, Tracker
+from vdm.training.trackers.run import open_trackers
+from vdm.training.trackers.wandb import check_installed
+from vdm.video.display import gif_bytes
+
+GIF = gif_bytes(np.zeros((2, 4, 6, 1), np.uint8), scale=1)
+CLIP = Clip(GIF, 4, 6, caption="video 0: label 7")
+
+
+def _log(tracker: Tracker, steps):
+    for step in steps:
+        tracker.scalars(step, {"loss": 1 / step, "grad_norm": 2.0 * step})
+    tracker.clip(steps[-1], "samples", CLIP)
+
+
+@pytest.fixture
+def workdir(tmp_path, tiny_config):
+    """A workdir whose first run logged steps 1 to 4, and whose second resumed from step 2."""
+    with open_trackers(tiny_config, tmp_path, 0, enabled=True) as trackers:
+        trackers.text(0, "parameters", "a table")
+        _log(trackers, range(1, 5))
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 5, "lo')  # the first run was killed while it wrote
+    with open_trackers(tiny_config, tmp_path, 2, enabled=True) as trackers:
+        _log(trackers, range(3, 7))
+    return tmp_path
+
+
+def test_metrics_have_each_step_once(workdir):
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    assert lines == [{"step": n, "loss": 1 / n, "grad_norm": 2.0 * n} for n in range(1, 7)]
+
+
+def test_tensorboard_reads_scalars_texts_and_videos(workdir):
+    events = EventAccumulator(str(workdir / "tensorboard")).Reload()
+    scalars = [(event.step, event.value) for event in events.Scalars("grad_norm")]
+    assert scalars == [(n, 2.0 * n) for n in range(1, 7)]
+    image = events.Images("samples")[-1]
+    assert (image.step, image.height, image.width) == (6, 4, 6)
+    assert image.encoded_image_string == GIF
+    texts = {
+        name: [tensor.tensor_proto.string_val[0].decode() for tensor in events.Tensors(name)]
+        for name in events.Tags()["tensors"]
+    }
+    assert texts["samples/text_summary"][-1] == CLIP.caption
+    assert texts["parameters/text_summary"] == ["a table"]
+
+
+def test_other_processes_write_nothing(tmp_path, tiny_config):
+    with open_trackers(tiny_config, tmp_path, 0, enabled=False) as trackers:
+        _log(trackers, range(1, 3))
+    assert not list(tmp_path.iterdir())
+
+
+def test_weights_and_biases_resumes_its_run_without_a_network(tmp_path, tiny_config, monkeypatch):
+    wandb = pytest.importorskip("wandb", reason="wandb, an extra, is not installed")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    tiny_config.training.wandb_project = "tests"
+    for first, steps in ((0, range(1, 5)), (2, range(3, 7))):
+        with open_trackers(tiny_config, tmp_path, first, enabled=True) as trackers:
+            _log(trackers, steps)
+            assert wandb.run.config["training"]["wandb_project"] == "tests"
+    name = (tmp_path / "wandb_id.txt").read_text().strip()
+    folders = list((tmp_path / "wandb").glob("offline-run-*"))
+    assert len(folders) == 2 and all(folder.name.endswith(f"-{name}") for folder in folders)
+    for folder in folders:
+        assert b"grad_norm" in (folder / f"run-{name}.wandb").read_bytes()
+        assert [path.read_bytes() for path in folder.rglob("*.gif")] == [GIF]
+
+
+def test_a_missing_extra_is_one_sentence(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    check_installed("")
+    with pytest.raises(ValueError, match=r"wandb_project is 'p', and needs .* pip install"):
+        check_installed("p")

@@ -1,0 +1,77 @@
+"""A profile of some training steps, for TensorBoard's profile plugin."""
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+
+
+class ProfilerWindow:
+    """Traces the steps of config.training.profile_steps on this process, with jax.profiler.
+
+    Compilation is left out: the trace starts after the first step of this process, and ends early
+    before a save, an evaluation or a preview, which may compile. It is written to
+    WORKDIR/tensorboard/plugins/profile. A context manager, which ends an unfinished trace.
+    """
+
+    def __init__(self, workdir: Path, steps: Sequence[int], first_step: int, *, enabled: bool):
+        """Prepares to trace.
+
+        Args:
+          workdir: folder of the run.
+          steps: first and last step to trace; empty for none.
+          first_step: step of the restored state.
+          enabled: whether this process traces.
+        """
+        first, last = steps if steps and enabled else (0, 0)
+        self._steps = range(max(first, first_step + 2), last + 1)
+        self._target = workdir / "tensorboard"
+        self._folder: tempfile.TemporaryDirectory | None = None
+
+    def start(self, step: int, pending: jax.Array) -> None:
+        """Called before each step; `pending` is an output of the step before, which is waited for.
+
+        In the first step of the window it starts the trace.
+        """
+        if step in self._steps[:1]:
+            jax.block_until_ready(pending)
+            # A local folder: the profiler need not know the file system of the workdir.
+            self._folder = tempfile.TemporaryDirectory()
+            jax.profiler.start_trace(self._folder.name)
+
+    def stop(self, step: int, pending: jax.Array, *, early: bool) -> bool:
+        """Called after each step; `pending` is its output. Ends the trace after the last step.
+
+        Args:
+          step: the step.
+          pending: an output of the step, which is waited for.
+          early: whether to end the trace in any case.
+
+        Returns:
+          Whether a trace was written, which takes seconds.
+        """
+        if self._folder is None or not (early or step == self._steps[-1]):
+            return False
+        jax.block_until_ready(pending)
+        self._write()
+        return True
+
+    def __enter__(self) -> "ProfilerWindow":
+        return self
+
+    def __exit__(self, *_) -> None:
+        if self._folder is not None:
+            self._write()
+
+    def _write(self) -> None:
+        """Ends the trace and copies its files to the workdir."""
+        assert self._folder is not None
+        jax.profiler.stop_trace()
+        with self._folder as name:
+            for path in Path(name).rglob("*"):
+                if path.is_file():
+                    target = self._target / path.relative_to(name)
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    target.write_bytes(path.read_bytes())
+        self._folder = None

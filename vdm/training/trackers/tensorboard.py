@@ -1,0 +1,76 @@
+"""TensorBoard events, without TensorFlow."""
+
+import sys
+import time
+import types
+from collections.abc import Mapping
+from pathlib import Path
+
+from tensorboard.compat.proto import (
+    event_pb2,
+    summary_pb2,
+    tensor_pb2,
+    tensor_shape_pb2,
+    types_pb2,
+)
+from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+from vdm.training.trackers.interface import Clip, Tracker
+
+# TensorBoard skips TensorFlow if a module of this name exists. Importing TensorFlow takes seconds,
+# and may reserve the accelerator's memory.
+sys.modules.setdefault("tensorboard.compat.notf", types.ModuleType("notf"))
+
+
+class TensorBoard(Tracker):
+    """Writes scalars, texts and videos to WORKDIR/tensorboard/."""
+
+    def __init__(self, workdir: Path, first_step: int) -> None:
+        """Resumes the events of an existing workdir."""
+        self._events = EventFileWriter(str(workdir / "tensorboard"))
+        # Makes TensorBoard discard later steps that a killed process wrote.
+        self._add_event(
+            first_step + 1,
+            session_log=event_pb2.SessionLog(status=event_pb2.SessionLog.START),
+        )
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        self._add_values(
+            step,
+            *(
+                summary_pb2.Summary.Value(tag=name, simple_value=value)
+                for name, value in values.items()
+            ),
+        )
+
+    def text(self, step: int, name: str, text: str) -> None:
+        """Logs a text, which TensorBoard reads as Markdown."""
+        shape = tensor_shape_pb2.TensorShapeProto(dim=[{"size": 1}])
+        tensor = tensor_pb2.TensorProto(
+            dtype=types_pb2.DT_STRING, tensor_shape=shape, string_val=[text.encode()]
+        )
+        plugin = summary_pb2.SummaryMetadata.PluginData(plugin_name="text")
+        metadata = summary_pb2.SummaryMetadata(plugin_data=plugin)
+        value = summary_pb2.Summary.Value(
+            tag=f"{name}/text_summary", metadata=metadata, tensor=tensor
+        )
+        self._add_values(step, value)
+
+    def clip(self, step: int, name: str, clip: Clip) -> None:
+        """Logs a video as a GIF image, which TensorBoard plays, and its caption as a text."""
+        image = summary_pb2.Summary.Image(
+            height=clip.height, width=clip.width, colorspace=3, encoded_image_string=clip.gif
+        )
+        self._add_values(step, summary_pb2.Summary.Value(tag=name, image=image))
+        if clip.caption:
+            self.text(step, name, clip.caption)
+
+    def close(self) -> None:
+        self._events.close()
+
+    def _add_values(self, step: int, *values: summary_pb2.Summary.Value) -> None:
+        self._add_event(step, summary=summary_pb2.Summary(value=values))
+
+    def _add_event(self, step: int, **content) -> None:
+        self._events.add_event(event_pb2.Event(wall_time=time.time(), step=step, **content))
+        self._events.flush()

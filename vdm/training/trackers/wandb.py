@@ -1,0 +1,71 @@
+"""Weights & Biases, an optional extra: `pip install "vdm[wandb]"`."""
+
+import importlib.util
+import io
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+
+import ml_collections
+
+from vdm.files import write_text
+from vdm.parallel.processes import first_line
+from vdm.training.trackers.interface import Clip, Tracker
+
+_NAME = "wandb_id.txt"
+
+
+def check_installed(project: str) -> None:
+    """Raises ValueError if a project is set and the package is not installed."""
+    if project and importlib.util.find_spec("wandb") is None:
+        raise ValueError(
+            f"config.training.wandb_project is {project!r}, and needs the package wandb: "
+            'pip install "vdm[wandb]", or leave the field empty'
+        )
+
+
+class WeightsAndBiases(Tracker):
+    """Logs to one run of the project config.training.wandb_project.
+
+    The run's id is in WORKDIR/wandb_id.txt, so that a resumed training continues the same run.
+    Weights & Biases ignores steps that the run has already, which have equal values. Its own
+    environment variables apply: WANDB_MODE=offline needs no network.
+    """
+
+    def __init__(self, workdir: Path, config: ml_collections.ConfigDict) -> None:
+        """Starts or continues the run.
+
+        Raises:
+          OSError: Weights & Biases cannot be reached, or there is no API key.
+        """
+        import wandb  # an extra, which starts a process of its own
+
+        path = workdir / _NAME
+        if not path.exists():
+            write_text(path, uuid.uuid4().hex[:16] + "\n")
+        is_local = "://" not in str(workdir)
+        try:
+            self._run = wandb.init(
+                project=config.training.wandb_project,
+                id=path.read_text().strip(),
+                resume="allow",
+                config=config.to_dict(),
+                dir=str(workdir) if is_local else None,
+            )
+        except wandb.errors.Error as error:
+            raise OSError(
+                f"config.training.wandb_project is {config.training.wandb_project!r}, and Weights "
+                f"& Biases fails: {first_line(error)} (WANDB_MODE=offline needs no network)"
+            ) from error
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        self._run.log(dict(values), step=step)
+
+    def clip(self, step: int, name: str, clip: Clip) -> None:
+        import wandb
+
+        video = wandb.Video(io.BytesIO(clip.gif), caption=clip.caption or None, format="gif")
+        self._run.log({name: video}, step=step)
+
+    def close(self) -> None:
+        self._run.finish()
