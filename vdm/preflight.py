@@ -7,6 +7,7 @@ the file or the folder.
 import tempfile
 from pathlib import Path
 
+import jax
 import ml_collections
 
 from vdm.checks import check_task, require, validate, value_of
@@ -18,6 +19,7 @@ from vdm.exported import load_exported_config
 from vdm.metrics.features import make_extractors
 from vdm.parallel.mesh import check_divides, make_mesh
 from vdm.planning.plan import check_steps, plan_file
+from vdm.rehearse import check_rehearsal_folder, rehearsal_config
 from vdm.sampling.conditions import load_observed
 from vdm.sampling.preview import preview_config
 from vdm.training.compatibility import check_same_run, check_weights
@@ -28,7 +30,8 @@ from vdm.training.warm_start import check_warm_start
 def check(config: ml_collections.ConfigDict, workdir: Path | None, mode: str) -> None:
     """Checks a command of `vdm.main`: one of its modes.
 
-    The mode 'plan' needs no data and no checkpoint, and its workdir may be None.
+    The mode 'plan' needs no data and no checkpoint. The workdir of 'plan' may be None, and that of
+    'rehearse', too, with one process.
 
     Raises:
       ValueError, OSError: the message names the field, the file or the folder.
@@ -37,6 +40,8 @@ def check(config: ml_collections.ConfigDict, workdir: Path | None, mode: str) ->
     check_name(config)
     if mode == "plan":
         _check_plan(config, workdir)
+    elif mode == "rehearse":
+        _check_rehearsal(config, workdir)
     elif workdir is None:
         raise ValueError(f"--workdir is required for --mode={mode}")
     else:
@@ -61,6 +66,27 @@ def _check_run(config: ml_collections.ConfigDict, workdir: Path, mode: str) -> N
         _check_evaluation(config)
     _check_checkpoint(config, workdir, mode)
     _check_writable(workdir)
+
+
+def _check_rehearsal(config: ml_collections.ConfigDict, workdir: Path | None) -> None:
+    mesh, training = make_mesh(config), config.training
+    check_divides(mesh, training.batch_size, "training.batch_size", training.accumulate)
+    require(config, "checkpoint", not config.checkpoint, "empty for --mode=rehearse")
+    rehearsed = rehearsal_config(config)
+    check_sampling(rehearsed)
+    try:
+        for split in ("train", "test"):
+            make_data_set(rehearsed, split)
+    except (ValueError, OSError) as error:
+        hint = "--config.rehearse.data=zeros rehearses without data"
+        raise ValueError(f"{error}; {hint}") from error
+    if workdir is not None:
+        check_same_run(config, workdir)
+        check_rehearsal_folder(workdir)
+        _check_writable(workdir)
+    elif jax.process_count() > 1:
+        raise ValueError("--workdir is required to rehearse with several processes")
+    check_warm_start(config, workdir)
 
 
 def _check_plan(config: ml_collections.ConfigDict, workdir: Path | None) -> None:

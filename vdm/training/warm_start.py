@@ -78,14 +78,15 @@ def merge(params: dict, source: dict) -> dict:
     return unflatten_dict(flat | {name: new[name] for name in taken}, sep="/")
 
 
-def check_warm_start(config: ml_collections.ConfigDict, workdir: Path) -> None:
+def check_warm_start(config: ml_collections.ConfigDict, workdir: Path | None) -> None:
     """Checks the source of a warm start, unless the workdir has checkpoints, which then win.
 
     Raises:
       FileNotFoundError: there is no such file or folder.
       ValueError: the source has no parameters, or none that the network could take.
     """
-    if config.training.init_from and not saved_steps(workdir):
+    resumes = workdir is not None and saved_steps(workdir)
+    if config.training.init_from and not resumes:
         _match(config, _source_config(config.training.init_from))
 
 
