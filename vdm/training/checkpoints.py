@@ -18,7 +18,7 @@ from vdm.build import init_params
 from vdm.exported import load_exported, load_exported_config
 from vdm.parallel.mesh import make_mesh, param_shardings
 from vdm.parallel.messages import all_processes, is_first_process, wait_for_all
-from vdm.parallel.processes import CheckpointNotSaved, first_line
+from vdm.parallel.processes import CheckpointNotSaved, first_line, is_out_of_memory
 from vdm.training.digests import check_seal, digests_of, sealed
 from vdm.training.state import TrainState
 
@@ -249,6 +249,8 @@ class Checkpoints:
         try:
             result = read(*arguments)
         except Exception as error:  # Orbax and TensorStore raise many types on damaged files.
+            if is_out_of_memory(error):
+                raise
             failure = _short(error)
         if all_processes(failure is None):
             return result, None
