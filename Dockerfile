@@ -17,7 +17,7 @@ WORKDIR /vdm
 COPY setup.py pyproject.toml LICENSE ./
 COPY vdm/__init__.py vdm/
 COPY configs/ configs/
-RUN uv pip install --requirements setup.py --extra "$EXTRA"
+RUN uv pip install --requirements setup.py --extra "$EXTRA" --extra gcs
 
 COPY . .
 RUN uv pip install --no-deps --editable . && useradd --create-home --uid 1000 vdm

@@ -75,7 +75,7 @@ def test_hosts_get_a_recent_python_and_the_arguments(tmp_path):
         *("gcloud", "gcloud", "python3", "uv", "uv", "gcloud")
     ]
     assert all("pod" in line and "--worker=all" in line for line in calls[:2])
-    assert "--python 3.12" in calls[3] and "--editable .[tpu]" in calls[4]
+    assert "--python 3.12" in calls[3] and "--editable .[tpu,gcs]" in calls[4]
     assert (host / "vdm" / "vdm" / "main.py").exists()
 
 
