@@ -1,4 +1,4 @@
-"""Installs vdm. `pip install -e .` to run it, `-e ".[test]"` to work on it, `.[gpu]`, `.[tpu]`.
+"""Installs vdm. `pip install -e .` to run it, `-e ".[test]"` to work on it, `.[cuda13]`, `.[tpu]`.
 
 Ranges, not pins: the oldest versions allowed here are what the tests ran with on Python 3.11, and
 an upper bound is the next release that may break its users. jax 0.11 and flax 0.12.9 left Python
@@ -94,6 +94,9 @@ setup(
         "gcs": ["gcsfs>=2025.3"],
         "s3": ["s3fs>=2025.3"],
         "docs": ["matplotlib>=3.9,<4"],
+        # NVIDIA GPUs, with the oldest driver of each: 525 for CUDA 12, 580 for CUDA 13.
+        "cuda12": ["jax[cuda12]" + JAX_VERSIONS],
+        "cuda13": ["jax[cuda13]" + JAX_VERSIONS],
         "gpu": ["jax[cuda13]" + JAX_VERSIONS],
         "tpu": ["jax[tpu]" + JAX_VERSIONS],
     },

@@ -4,10 +4,10 @@
 # Needs gcloud, logged in with a project; a slice, created by
 #   gcloud compute tpus tpu-vm create NAME --zone=ZONE --accelerator-type=v4-128 \
 #       --version=tpu-ubuntu2204-base
-# and a workdir that all hosts share: a mounted bucket (gcsfuse) or Filestore. Copies this checkout
-# to every host, installs it, and runs the same command on all; JAX connects them. Ctrl-C here does
-# not stop them. To save and stop: `gcloud compute tpus tpu-vm ssh NAME --zone=ZONE --worker=all
-# --command='pkill -TERM -f vdm.main'`.
+# and a workdir that all hosts share: --workdir=gs://BUCKET/PATH, or Filestore. Copies this checkout
+# to every host, installs it with Python 3.12 (the image has 3.10) from uv, and runs the same
+# command on all; JAX connects them. Ctrl-C here does not stop them. To save and stop:
+#   gcloud compute tpus tpu-vm ssh NAME --zone=ZONE --worker=all --command='pkill -TERM -f vdm.main'
 set -euo pipefail
 [ $# -ge 3 ] || {
   sed -n '2p' "$0" | cut -c3- >&2
@@ -24,8 +24,10 @@ on_all() {
 archive=$(mktemp --suffix=.tar.gz)
 trap 'rm -f "$archive"' EXIT
 git archive --format=tar.gz --output="$archive" HEAD
-gcloud compute tpus tpu-vm scp "$archive" "$name:/tmp/vdm.tar.gz" --zone="$zone" --worker=all
-on_all 'mkdir -p ~/vdm && tar -xzf /tmp/vdm.tar.gz -C ~/vdm && cd ~/vdm &&
-  { [ -x .venv/bin/python ] || python3 -m venv .venv; } &&
-  .venv/bin/pip install --quiet -e ".[tpu]"'
+gcloud compute tpus tpu-vm scp "$archive" "$name:vdm.tar.gz" --zone="$zone" --worker=all
+on_all 'set -e
+  mkdir -p ~/vdm && tar -xzf ~/vdm.tar.gz -C ~/vdm && cd ~/vdm
+  python3 -m pip install --quiet --user --upgrade uv
+  ~/.local/bin/uv venv --quiet --clear --python 3.12 .venv
+  ~/.local/bin/uv pip install --quiet --python .venv/bin/python --editable ".[tpu,gcs]"'
 on_all "cd ~/vdm && .venv/bin/python -m vdm.main --connect_timeout=300 $(printf '%q ' "$@")"

@@ -83,6 +83,15 @@ def test_overrides_as_people_type_them():
     assert config.data.augment_flip is True and config.diffusion.clip is False
 
 
+def test_an_argument_of_a_configuration_follows_a_colon():
+    low, high = (resolve(f"moving_digits_cascade{name}", None, {}) for name in (":low", ""))
+    assert (low.data.resolution, high.data.resolution) == (6, 12)
+    with pytest.raises(ValueError, match="the stage after the colon is 'lo', and must be low or"):
+        resolve("configs/moving_digits_cascade.py:lo", None, {})
+    with pytest.raises(FileNotFoundError, match=r"no configuration file bair\.json; configs/ has"):
+        resolve("bair.json", None, {})
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

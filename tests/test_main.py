@@ -149,6 +149,8 @@ def test_sample_reads_an_exported_file(workdir, tiny_overrides, tmp_path):
                 ("eval", "mesh.fsdp=3", "config.mesh.fsdp is 3, and must be a divisor"),
                 ("sample", "sample.task=dream", "config.sample.task is 'dream'"),
                 ("train", "data.name=ucf102", "config.data.name is 'ucf102'"),
+                ("train", "training.init_from=gone", "config.training.init_from gone does not"),
+                ("rehearse", "rehearse.data=none", "config.rehearse.data is 'none'"),
             )
         ),
     ],

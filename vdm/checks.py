@@ -11,7 +11,7 @@ import ml_collections
 
 from vdm.data.batches import CONDITIONS
 from vdm.data.clips import STARTS
-from vdm.data.datasets import DATA_SETS
+from vdm.data.datasets import DATA_SETS, ZEROS
 from vdm.data.moving_digits import MOTIONS
 from vdm.data.tfds.registry import CAMERAS
 from vdm.diffusion.conditioning import DOWNSAMPLINGS
@@ -113,6 +113,7 @@ RULES = {
     "training.batch_size": at_least(1),
     "training.accumulate": at_least(1),
     "training.num_steps": at_least(1),
+    "training.init_from": ANY,
     "training.learning_rate": at_least(0),
     "training.warmup_steps": at_least(0),
     "training.decay_steps": at_least(0),
@@ -177,6 +178,7 @@ RULES = {
     "eval.log_snr_bins": at_least(1),
     "eval.batch_size": at_least(1),
     "eval.shard_size": at_least(1),
+    "rehearse.data": one_of(("real", ZEROS)),
     "plan.topology": ANY,
     "plan.devices": at_least(0),
     "plan.hardware": one_of(("", *HARDWARE)),

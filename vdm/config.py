@@ -15,7 +15,8 @@ def default_config() -> ml_collections.ConfigDict:
     config.step = ""  # WORKDIR's checkpoint to use: a step | best (held-out loss) | '' (newest)
 
     config.data = data = ml_collections.ConfigDict()
-    # moving_digits | folder | bair_robot_pushing_small | ucf101 | kinetics600 | captioned_videos
+    # moving_digits | folder | bair_robot_pushing_small | ucf101 | kinetics600 | captioned_videos |
+    # zeros (no data)
     data.name = "moving_digits"
     data.path = ""  # folder of video files, for 'folder'
     data.test_share = 0.1  # fraction of videos held out, for 'folder' without given splits
@@ -74,6 +75,8 @@ def default_config() -> ml_collections.ConfigDict:
     training.batch_size = 128  # videos per step, on all devices together
     training.accumulate = 1  # micro-batches per step (gradient accumulation)
     training.num_steps = 200_000  # optimizer steps
+    # Warm start of a new run: exported .safetensors file, or workdir of another run.
+    training.init_from = ""
     # Optimizer.
     training.optimizer = "adam"  # adam | muon; the paper uses Adam
     training.learning_rate = 3e-4  # after the warm-up
@@ -166,6 +169,9 @@ def default_config() -> ml_collections.ConfigDict:
     evaluation.batch_size = 16  # videos per call of the loss and of the feature networks
     evaluation.log_snr_bins = 10  # bins of the held-out loss
     evaluation.shard_size = 64  # samples per file on disk
+
+    config.rehearse = rehearsal = ml_collections.ConfigDict()
+    rehearsal.data = "real"  # real | zeros, in the shapes of config.data
 
     config.plan = plan = ml_collections.ConfigDict()
     plan.topology = ""  # unattached TPU slice in chips, such as v4:4x4x8; '': attached devices

@@ -11,7 +11,7 @@ from vdm.files import AnyPath
 from vdm.parallel import connect_flags
 from vdm.parallel.processes import Processes
 
-MODES = ("train", "sample", "eval", "export", "plan", "config")
+MODES = ("train", "sample", "eval", "export", "rehearse", "plan", "config")
 
 flags.adopt_module_key_flags(command_line)
 flags.adopt_module_key_flags(connect_flags)
@@ -21,8 +21,9 @@ _MODE = flags.DEFINE_enum(
     MODES,
     "train: trains, resuming from the newest checkpoint in WORKDIR. sample: writes videos, arrays "
     "and a contact sheet to WORKDIR/samples. eval: writes a report to WORKDIR/eval. export: writes "
-    "the EMA weights and the configuration to WORKDIR/model.safetensors. plan: compiles the steps "
-    "for attached or unattached devices, and reports memory, FLOPs, communication and time. "
+    "the EMA weights and the configuration to WORKDIR/model.safetensors. rehearse: takes each "
+    "phase of a run once, and prints their seconds; keeps no file. plan: compiles the steps for "
+    "attached or unattached devices, and reports memory, FLOPs, communication and time. "
     "config: prints all fields of the configuration, their values and what they mean.",
 )
 
@@ -80,6 +81,13 @@ def export(config, workdir: AnyPath) -> None:
         print(f"EMA weights of step {step}: {path} ({size / 1e6:.1f} MB)")
 
 
+def rehearse(config, workdir: AnyPath | None) -> None:
+    """Takes each phase of a run once, prints their seconds, and keeps no file."""
+    from vdm.rehearse import rehearse as run
+
+    run(config, workdir)
+
+
 def plan(config, workdir: AnyPath | None) -> None:
     """Compiles the steps for given devices; prints memory, FLOPs, communication and time."""
     from vdm.planning.plan import make_plan, plan_file
@@ -107,7 +115,8 @@ def main(config) -> None:
     except (ValueError, TypeError, OSError) as error:
         processes.fail(str(error), 1)
     modes: dict[str, Callable[..., None]]
-    modes = {"train": train, "sample": sample, "eval": evaluate, "export": export, "plan": plan}
+    modes = {"train": train, "sample": sample, "eval": evaluate, "export": export}
+    modes |= {"rehearse": rehearse, "plan": plan}
     processes.run(partial(modes[mode], config, workdir))
 
 

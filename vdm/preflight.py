@@ -7,6 +7,7 @@ the file or the folder.
 import tempfile
 import uuid
 
+import jax
 import ml_collections
 
 from vdm.checks import check_task, require, validate, value_of
@@ -20,16 +21,19 @@ from vdm.metrics.features import make_extractors, measurable
 from vdm.parallel.mesh import check_divides, make_mesh
 from vdm.parallel.processes import first_line
 from vdm.planning.plan import check_steps, plan_file
+from vdm.rehearse import check_rehearsal_folder, rehearsal_config
 from vdm.sampling.conditions import load_observed
 from vdm.sampling.preview import preview_config
 from vdm.training.compatibility import check_same_run, check_weights
 from vdm.training.trackers.wandb import check_installed
+from vdm.training.warm_start import check_warm_start
 
 
 def check(config: ml_collections.ConfigDict, workdir: AnyPath | None, mode: str) -> None:
     """Checks a command of `vdm.main`: one of its modes.
 
-    The mode 'plan' needs no data and no checkpoint, and its workdir may be None.
+    The mode 'plan' needs no data and no checkpoint. The workdir of 'plan' may be None, and that of
+    'rehearse', too, with one process.
 
     Raises:
       ValueError, OSError: the message names the field, the file or the folder.
@@ -38,6 +42,8 @@ def check(config: ml_collections.ConfigDict, workdir: AnyPath | None, mode: str)
     check_name(config)
     if mode == "plan":
         _check_plan(config, workdir)
+    elif mode == "rehearse":
+        _check_rehearsal(config, workdir)
     elif workdir is None:
         raise ValueError(f"--workdir is required for --mode={mode}")
     else:
@@ -62,6 +68,27 @@ def _check_run(config: ml_collections.ConfigDict, workdir: AnyPath, mode: str) -
         _check_evaluation(config)
     _check_checkpoint(config, workdir, mode)
     _check_writable(workdir)
+
+
+def _check_rehearsal(config: ml_collections.ConfigDict, workdir: AnyPath | None) -> None:
+    mesh, training = make_mesh(config), config.training
+    check_divides(mesh, training.batch_size, "training.batch_size", training.accumulate)
+    require(config, "checkpoint", not config.checkpoint, "empty for --mode=rehearse")
+    rehearsed = rehearsal_config(config)
+    check_sampling(rehearsed)
+    try:
+        for split in ("train", "test"):
+            make_data_set(rehearsed, split)
+    except (ValueError, OSError) as error:
+        hint = "--config.rehearse.data=zeros rehearses without data"
+        raise ValueError(f"{error}; {hint}") from error
+    if workdir is not None:
+        check_same_run(config, workdir)
+        check_rehearsal_folder(workdir)
+        _check_writable(workdir)
+    elif jax.process_count() > 1:
+        raise ValueError("--workdir is required to rehearse with several processes")
+    check_warm_start(config, workdir)
 
 
 def _check_plan(config: ml_collections.ConfigDict, workdir: AnyPath | None) -> None:
@@ -141,6 +168,7 @@ def _check_checkpoint(config: ml_collections.ConfigDict, workdir: AnyPath, mode:
         require(config, "step", not config.step, expected)
     if mode == "train":
         check_same_run(config, workdir)
+        check_warm_start(config, workdir)
     elif mode != "eval" or not config.eval.baseline:
         check_weights(config, workdir)
 

@@ -17,6 +17,7 @@ from vdm import main
 from vdm.checks import validate
 from vdm.exported import load_exported
 from vdm.parallel.processes import Processes
+from vdm.training.checkpoints import saved_steps
 
 # One launch for all modes: these tests spend their time on start-up and compilation.
 ALL_MODES = """
@@ -84,6 +85,7 @@ def _steps(workdir):
 def config(tiny_config_of_module):
     config = tiny_config_of_module
     config.training.update(num_steps=20, log_every=1, checkpoint_every=10, optimizer="adam")
+    config.training.update(eval_every=10, sample_every=20)
     config.eval.update(log_snr_bins=1, num_videos=4, shard_size=2)
     validate(config)
     return config
@@ -114,15 +116,19 @@ def by_two(tmp_path_factory, config):
     return workdir
 
 
-def _logged(workdir):
+def _logged(workdir, name="loss"):
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == list(range(1, 21))
-    return [line["loss"] for line in lines]
+    return [line[name] for line in lines if name in line]
 
 
 @pytest.mark.slow
 def test_losses_equal_those_of_one_process(by_one, by_two):
     np.testing.assert_allclose(_logged(by_two), _logged(by_one), rtol=1e-5)
+    held_out = [_logged(workdir, "held_out_loss") for workdir in (by_one, by_two)]
+    assert len(held_out[0]) == 2
+    np.testing.assert_allclose(*held_out, rtol=1e-4)
+    assert saved_steps(by_one) == saved_steps(by_two)
 
 
 @pytest.mark.slow

@@ -1,6 +1,5 @@
 """One training per workdir, and takeover when the owner is gone."""
 
-import json
 import os
 import signal
 import subprocess
@@ -8,6 +7,7 @@ import sys
 
 import pytest
 
+from vdm.files import read_record, write_record
 from vdm.training import lock
 from vdm.training.lock import RunLock, WorkdirInUse
 
@@ -40,7 +40,7 @@ def owner(tmp_path):
 
 def _edit(tmp_path, **fields):
     path = tmp_path / "train.lock"
-    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+    write_record(path, read_record(path) | fields)
 
 
 def test_a_second_training_is_refused_and_the_first_goes_on(tmp_path, owner):

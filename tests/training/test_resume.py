@@ -16,7 +16,7 @@ from etils import epath
 from vdm.exported import load_exported
 from vdm.files import read_record
 from vdm.parallel.mesh import make_mesh
-from vdm.training.checkpoints import Checkpoints, abstract_on, has_checkpoints
+from vdm.training.checkpoints import Checkpoints, abstract_on, has_checkpoints, saved_steps
 from vdm.training.loop import train
 from vdm.training.state import init_state
 
@@ -58,6 +58,7 @@ def test_sigkill_and_resume_changes_no_bit(place, request, tmp_path, tiny_config
         "--config.training.num_steps=40",
         "--config.training.log_every=7",
         "--config.training.checkpoint_every=10",
+        "--config.training.eval_every=8",
         "--config.model.dropout=0.1",
     ]
     whole = _train(tmp_path / "whole", overrides)
@@ -86,7 +87,8 @@ def test_sigkill_and_resume_changes_no_bit(place, request, tmp_path, tiny_config
     assert int(first.step) == 40
     jax.tree.map(np.testing.assert_array_equal, first, second)
     assert _logged(tmp_path / "whole") == _logged(killed)
-    assert [line["step"] for line in _logged(killed)] == [7, 14, 21, 28, 35, 40]
+    assert [line["step"] for line in _logged(killed)] == [7, 8, 14, 16, 21, 24, 28, 32, 35, 40]
+    assert saved_steps(tmp_path / "whole") == saved_steps(killed)
 
     if place == "gs":
         for mode in ("export", "sample", "eval"):
@@ -102,6 +104,8 @@ def test_sigkill_and_resume_changes_no_bit(place, request, tmp_path, tiny_config
         assert sheets[0] == sheets[1]
         reports = [read_record(next((w / "eval").glob("*.json"))) for w in map(epath.Path, both)]
         assert reports[0] == reports[1]
+        held_out_loss = pytest.approx(_logged(killed)[-1]["held_out_loss"], rel=1e-6)
+        assert reports[0]["held_out_loss"]["mean"] == held_out_loss
 
 
 @pytest.mark.slow

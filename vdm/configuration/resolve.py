@@ -59,7 +59,8 @@ def resolve(
     or else from the run in the workdir. Overrides are put on top. '~' in paths is expanded.
 
     Args:
-      name: path of a file, or the name of a configuration in configs/; None if not given.
+      name: path of a file, or the name of a configuration in configs/, and after a colon the
+        argument of its `get_config`; None if not given.
       workdir: folder of the run, None if not given.
       overrides: {'section.field': text}.
 
@@ -68,7 +69,8 @@ def resolve(
     """
     saved = None if workdir is None else load_run_config(workdir)
     if name is not None:
-        config = load_file(find_file(name))
+        file, _, argument = name.partition(":")
+        config = load_file(find_file(file), argument)
     elif "checkpoint" in overrides:
         path = as_path(overrides["checkpoint"])
         config = from_record(load_exported_config(path)[0], path)
@@ -89,15 +91,15 @@ def find_file(name: str) -> Path:
     path = Path(name).expanduser()
     if path.is_file():
         return path
-    if str(path.parent) in (".", "configs"):
+    if str(path.parent) in (".", "configs") and path.suffix in ("", ".py"):
         for folder in _FOLDERS:
             if (folder / f"{path.stem}.py").is_file():
                 return folder / f"{path.stem}.py"
     raise FileNotFoundError(f"no configuration file {name}; configs/ has {_listed()}")
 
 
-def load_file(path: Path) -> ml_collections.ConfigDict:
-    """Returns the result of `get_config` in a Python file.
+def load_file(path: Path, argument: str = "") -> ml_collections.ConfigDict:
+    """Returns the result of `get_config` in a Python file, called with an argument if there is one.
 
     Raises:
       ValueError: the file or its function raises an error, or returns other fields than
@@ -109,7 +111,7 @@ def load_file(path: Path) -> ml_collections.ConfigDict:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-        config = module.get_config()
+        config = module.get_config(*([argument] if argument else []))
     except Exception as error:  # It may raise any exception.
         raise ValueError(f"{_place(error, path)}: {type(error).__name__}: {error}") from error
     if not isinstance(config, ml_collections.ConfigDict):

@@ -11,9 +11,11 @@ from vdm.data.clips import ClipDataSet, VideoReader
 from vdm.data.folder.videos import FolderVideos, open_folder
 from vdm.data.moving_digits import MovingDigits
 from vdm.data.tfds.registry import TFDS_DATA_SETS, open_tfds
+from vdm.data.zeros import Zeros
 
 # Values of config.data.name.
-DATA_SETS = ("moving_digits", "folder", *TFDS_DATA_SETS)
+ZEROS = "zeros"
+DATA_SETS = ("moving_digits", "folder", *TFDS_DATA_SETS, ZEROS)
 
 
 def make_data_set(config: ml_collections.ConfigDict, split: str) -> DataSet:
@@ -27,6 +29,9 @@ def make_data_set(config: ml_collections.ConfigDict, split: str) -> DataSet:
     """
     check_name(config)
     data, is_training = config.data, split == "train"
+    if data.name == ZEROS:
+        names = ("frames", "resolution", "channels", "num_images", "condition", "text_tokens")
+        return Zeros(text_width=config.model.text_width, **{name: data[name] for name in names})
     shared = ("frames", "resolution", "frameskip", "num_images", "condition")
     fields = {"seed": config.seed} | {name: data[name] for name in shared}
     if data.name == "moving_digits":

@@ -18,9 +18,10 @@ from vdm.parallel.watchdog import Watchdog
 # Seconds. The first process to finish waits for the last, which may write an evaluation's report.
 _SHUTDOWN_TIMEOUT = 24 * 3600
 _MEMORY_HINT = (
-    "--mode=plan with the same options compiles the step, and suggests a change that fits, of "
-    "config.training.accumulate, config.mesh.fsdp or config.model.remat; config.sample.batch_size "
-    "and config.sample.reconstruction_micro_batch are for sampling"
+    "--mode=plan with the same options compiles the steps of training and sampling, and prints a "
+    "suggestion with which they fit, of config.training.accumulate, config.sample.batch_size, "
+    "config.mesh.fsdp and config.model.remat; config.sample.reconstruction_micro_batch is for "
+    "guided sampling, and config.eval.batch_size for evaluation"
 )
 RESUME_HINT = "the same command resumes from the newest checkpoint"
 

@@ -129,7 +129,7 @@ def _is_mine(path: AnyPath) -> bool:
 def samples_made_by(config: ml_collections.ConfigDict, params: dict) -> dict:
     """Returns everything but the index that determines a sample, as JSON."""
     tensors = jax.tree.map(gathered, flatten_dict(params, sep="/"))
-    excluded = ("training", "eval", "checkpoint", "step", "mesh", "plan")
+    excluded = ("training", "eval", "checkpoint", "step", "mesh", "plan", "rehearse")
     sections = {name: part for name, part in config.to_dict().items() if name not in excluded}
     return {"weights_sha256": digest_of(tensors), **sections}
 

@@ -18,7 +18,7 @@ from vdm.exported import load_exported, load_exported_config
 from vdm.files import AnyPath, as_path, is_remote
 from vdm.parallel.mesh import make_mesh, param_shardings
 from vdm.parallel.messages import all_processes, is_first_process, wait_for_all
-from vdm.parallel.processes import CheckpointNotSaved, first_line
+from vdm.parallel.processes import CheckpointNotSaved, first_line, is_out_of_memory
 from vdm.training.digests import digests_of, sealed, unsealed
 from vdm.training.state import TrainState
 
@@ -191,6 +191,21 @@ class Checkpoints:
             raise FileNotFoundError(f"no checkpoint in {self._manager.directory}")
         return restored["ema"], step
 
+    def restore_params(self, abstract_state: TrainState) -> tuple[dict, dict, int]:
+        """Returns the newest readable parameters, their EMA and their step; changes nothing.
+
+        The shapes, dtypes and shardings are of `abstract_on`.
+
+        Raises:
+          FileNotFoundError: the workdir has no checkpoint.
+          OSError: all checkpoints are damaged.
+        """
+        items = {"ema": abstract_state.ema_params, "rest": _without_ema(abstract_state)}
+        restored, step, _ = self._newest_readable(items)
+        if step is None:
+            raise FileNotFoundError(f"no checkpoint in {self._manager.directory}")
+        return restored["rest"]["params"], restored["ema"], step
+
     def close(self) -> None:
         """Waits until all saves are finished.
 
@@ -249,6 +264,8 @@ class Checkpoints:
         try:
             result = read(*arguments)
         except Exception as error:  # Orbax and TensorStore raise many types on damaged files.
+            if is_out_of_memory(error):
+                raise
             failure = _short(error)
         if all_processes(failure is None):
             return result, None

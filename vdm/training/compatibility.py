@@ -29,7 +29,7 @@ def check_same_run(config: ml_collections.ConfigDict, workdir: AnyPath) -> None:
     saved = load_run_config(workdir)
     if saved is None or not saved_steps(workdir):
         return
-    if differences := _differences(config, saved, _OF_RUN):
+    if differences := differing_fields(config, saved, _OF_RUN):
         raise ValueError(
             f"the run in {workdir} was trained with other settings: {'; '.join(differences)}. "
             "Resume it without --config, or choose another --workdir"
@@ -50,10 +50,10 @@ def check_same_model(
       ValueError: the model differs; the message has all differing fields.
     """
     trained = from_record(saved, name)
-    differences = _differences(config, trained, _OF_MODEL)
+    differences = differing_fields(config, trained, _OF_MODEL)
     if not differences and parameter_shapes(config) != parameter_shapes(trained):
         # The resolution decides at which levels there is attention.
-        differences = _differences(config, trained, ("data",))
+        differences = differing_fields(config, trained, ("data",))
     if differences:
         raise ValueError(f"{name} was trained with a different model: {'; '.join(differences)}")
 
@@ -82,10 +82,16 @@ def check_weights(config: ml_collections.ConfigDict, workdir: AnyPath) -> None:
         )
 
 
-def _differences(
+def differing_fields(
     config: ml_collections.ConfigDict, trained: ml_collections.ConfigDict, parts: tuple[str, ...]
 ) -> list[str]:
-    """Returns the differing fields of sections or fields, with both values, in words."""
+    """Returns the differing fields of sections or fields, with both values, in words.
+
+    Args:
+      config: the configuration of this command.
+      trained: the configuration of a run.
+      parts: sections or fields, 'section' or 'section.name'.
+    """
     ours, theirs = fields_of(config), fields_of(trained)
     return [
         f"its config.{field} is {theirs[field]!r}, and this configuration has {value!r}"

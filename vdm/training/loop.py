@@ -17,7 +17,7 @@ from vdm.configuration.stored import save_run_config
 from vdm.data.batches import Batches, DataSet
 from vdm.data.datasets import make_data_set
 from vdm.files import AnyPath, make_folder, write_text
-from vdm.parallel.mesh import check_divides, make_mesh, param_shardings
+from vdm.parallel.mesh import check_divides, make_mesh
 from vdm.parallel.messages import is_first_process
 from vdm.parallel.preemption import PreemptionNotice
 from vdm.parallel.processes import RESUME_HINT, Preempted
@@ -31,6 +31,7 @@ from vdm.training.trackers.interface import Clip, Tracker
 from vdm.training.trackers.profile import ProfilerWindow
 from vdm.training.trackers.progress import StepTimer, memory, progress_line
 from vdm.training.trackers.run import open_trackers
+from vdm.training.warm_start import make_first_state
 from vdm.video.display import gif_bytes, mp4_bytes
 
 # (EMA parameters) -> held-out loss.
@@ -96,12 +97,11 @@ def _train(
     training = config.training
 
     # ---- State: restored, or new.
-    initial = partial(init_state, config)
-    abstract_state = abstract_on(mesh, jax.eval_shape(initial))
+    abstract_state = abstract_on(mesh, jax.eval_shape(partial(init_state, config)))
     checkpoints = Checkpoints(workdir, training.keep_checkpoints)
     state = checkpoints.restore(abstract_state)
     if state is None:
-        state = jax.jit(initial, out_shardings=param_shardings(mesh, abstract_state))()
+        state = make_first_state(config, mesh)
     if is_first_process():
         save_run_config(workdir, config)
         overview = get_parameter_overview(state.params, include_stats=False)

@@ -1,0 +1,169 @@
+"""Warm start (fine-tuning): initial parameters from an exported file or from another run.
+
+Parameters are taken by name and shape. All others keep their initial values, as for a condition or
+a resolution that the source does not have. The optimizer is new, and training starts at step 0.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+from flax.traverse_util import flatten_dict, unflatten_dict
+from jax.sharding import Mesh
+
+from vdm.build import parameter_shapes
+from vdm.configuration.stored import from_record, load_run_config
+from vdm.exported import load_exported, load_exported_config
+from vdm.files import AnyPath, as_path
+from vdm.parallel.mesh import param_shardings, sharded_params
+from vdm.training.checkpoints import Checkpoints, abstract_on, saved_steps
+from vdm.training.compatibility import differing_fields
+from vdm.training.state import TrainState, init_state
+
+Shapes = Mapping[str, tuple[int, ...]]  # by name, as of `vdm.build.parameter_shapes`
+_FIELD = "config.training.init_from"
+
+
+@dataclasses.dataclass(frozen=True)
+class Match:
+    """Which parameters a warm start takes, by name.
+
+    Attributes:
+      taken: those that the source has in the same shape.
+      missing: those that the source does not have.
+      reshaped: those that the source has in another shape, with both shapes.
+      unused: those of the source alone.
+    """
+
+    taken: tuple[str, ...]
+    missing: tuple[str, ...]
+    reshaped: tuple[str, ...]
+    unused: tuple[str, ...]
+
+    def lines(self) -> Iterator[str]:
+        """Yields a report: one line, and one for each kind of parameter that was not taken."""
+        total = len(self.taken) + len(self.missing) + len(self.reshaped)
+        yield f"{len(self.taken)} of {total} parameter arrays"
+        for kind, names in (
+            ("initial values, missing in the source", self.missing),
+            ("initial values, of another shape in the source", self.reshaped),
+            ("not used, of the source alone", self.unused),
+        ):
+            if names:
+                yield f"{kind}: {', '.join(names)}"
+
+
+def match(shapes: Shapes, source: Shapes) -> Match:
+    """Compares the parameters of a network with those of a source."""
+    common = sorted(shapes.keys() & source.keys())
+    return Match(
+        taken=tuple(name for name in common if shapes[name] == source[name]),
+        missing=tuple(sorted(shapes.keys() - source.keys())),
+        reshaped=tuple(
+            f"{name} {shapes[name]} (source {source[name]})"
+            for name in common
+            if shapes[name] != source[name]
+        ),
+        unused=tuple(sorted(source.keys() - shapes.keys())),
+    )
+
+
+def merge(params: dict, source: dict) -> dict:
+    """Returns parameters in which those of the same name and shape are those of the source."""
+    flat, new = flatten_dict(params, sep="/"), flatten_dict(source, sep="/")
+    taken = match(_shapes(flat), _shapes(new)).taken
+    return unflatten_dict(flat | {name: new[name] for name in taken}, sep="/")
+
+
+def check_warm_start(config: ml_collections.ConfigDict, workdir: AnyPath | None) -> None:
+    """Checks the source of a warm start, unless the workdir has checkpoints, which then win.
+
+    Raises:
+      FileNotFoundError: there is no such file or folder.
+      ValueError: the source has no parameters, or none that the network could take.
+    """
+    resumes = workdir is not None and saved_steps(workdir)
+    if config.training.init_from and not resumes:
+        _match(config, _source_config(config.training.init_from))
+
+
+def make_first_state(config: ml_collections.ConfigDict, mesh: Mesh) -> TrainState:
+    """Returns the sharded state before the first step: initial, or of config.training.init_from.
+
+    From an exported file, the parameters and their EMA are the EMA weights in it; from a workdir,
+    each is its own. Prints what was taken.
+
+    Raises:
+      OSError, ValueError: as `check_warm_start`, or the source is damaged.
+    """
+    # First, while the moments of a source's optimizer have the memory to themselves.
+    source = _load(config, mesh) if config.training.init_from else None
+    initial = partial(init_state, config)
+    shardings = param_shardings(mesh, jax.eval_shape(initial))
+    state = jax.jit(initial, out_shardings=shardings)()
+    if source is None:
+        return state
+    params, ema_params = source
+    return state.replace(
+        params=merge(state.params, params), ema_params=merge(state.ema_params, ema_params)
+    )
+
+
+def _load(config: ml_collections.ConfigDict, mesh: Mesh) -> tuple[dict, dict]:
+    """Returns the parameters and the EMA of a source, on the mesh, and prints the match."""
+    path = as_path(config.training.init_from)
+    source = _source_config(path)
+    matched = _match(config, source)
+    if path.is_dir():
+        abstract_state = jax.eval_shape(partial(init_state, source))
+        checkpoints = Checkpoints(path, read_only=True)
+        try:
+            params, ema, step = checkpoints.restore_params(abstract_on(mesh, abstract_state))
+        finally:
+            checkpoints.close()
+    else:
+        step = load_exported_config(path)[1]
+        params = sharded_params(mesh, load_exported(path))
+        ema = jax.tree.map(jnp.copy, params)  # a step donates both
+    first, *others = matched.lines()
+    print(f"warm start from step {step} of {path}: {first}", flush=True)
+    differences = differing_fields(config, source, ("diffusion",))
+    if differences:
+        others.append(f"note: {'; '.join(differences)}")
+    for line in others:
+        print(f"  {line}", flush=True)
+    return params, ema
+
+
+def _match(config: ml_collections.ConfigDict, source: ml_collections.ConfigDict) -> Match:
+    matched = match(parameter_shapes(config), parameter_shapes(source))
+    if not matched.taken:
+        raise ValueError(
+            f"{_FIELD} {config.training.init_from} has no parameter with the name and shape of one "
+            "of this configuration's network"
+        )
+    return matched
+
+
+def _source_config(name: str | AnyPath) -> ml_collections.ConfigDict:
+    """Returns the configuration of a source."""
+    path = as_path(str(name))
+    if not path.exists():
+        raise FileNotFoundError(f"{_FIELD} {name} does not exist")
+    if not path.is_dir():
+        return from_record(load_exported_config(path)[0], path)
+    if not saved_steps(path):
+        raise ValueError(
+            f"{_FIELD} {name} has no checkpoints, and must be an exported .safetensors file or the "
+            "workdir of a run"
+        )
+    if (source := load_run_config(path)) is None:
+        raise ValueError(f"{_FIELD} {name} has checkpoints, and no config.json that describes them")
+    return source
+
+
+def _shapes(flat: Mapping[str, jax.Array]) -> Shapes:
+    return {name: tuple(array.shape) for name, array in flat.items()}
