@@ -25,7 +25,7 @@ from vdm.data.datasets import ZEROS, held_out_videos, make_data_set
 from vdm.evaluation.held_out_loss import make_held_out_loss
 from vdm.evaluation.protocol import protocol_of
 from vdm.files import AnyPath, is_remote, make_folder
-from vdm.metrics.features import make_extractors
+from vdm.metrics.features import make_extractors, measurable
 from vdm.metrics.measure import summarize
 from vdm.parallel.mesh import make_mesh, rounded_up
 from vdm.parallel.messages import all_processes, is_first_process, wait_for_all
@@ -209,13 +209,15 @@ def _evaluate(
     try:
         with phases(f"evaluation: a batch of features of {config.eval.protocol}"):
             protocol, count = protocol_of(asked), config.eval.batch_size
+            extractors = make_extractors(protocol)
+            protocol, _ = measurable(protocol, extractors)
             source = held_out_videos(config, protocol.frames)
             videos = (to_uint8(source.example(index)["video"]) for index in range(count))
             summarize(
                 (with_channels(video, 3) for video in videos),
                 count,
                 protocol,
-                make_extractors(protocol),
+                extractors,
                 batch_size=count,
             )
     except (ValueError, OSError) as error:  # a training does not need them
