@@ -38,6 +38,47 @@ def test_classifier_free_guidance_calls_a_shared_network_once():
     )
 
 
+def test_classifier_free_guidance_is_guidance_by_the_implicit_classifier():
+    """Its score is grad log p(z | c) + w grad log p(c | z), where weight = 1 + w (section 3.1).
+
+    Classes are Gaussians with means of their own, so that p(c | z) is a softmax in closed form.
+    """
+    means, deviation, weight = jnp.array([[-1.0, 0.5], [0.7, 0.2], [0.1, -1.2]]), 0.4, 3.0
+    z = jnp.array([[0.3, -0.6], [-1.5, 0.2], [0.9, 0.9], [0.0, 0.1]])
+    classes, log_snr = jnp.array([0, 1, 2, 1]), jnp.array([-2.0, 0.0, 1.5, 4.0])
+
+    def parts(log_snr):
+        alpha, sigma = jnp.sqrt(jax.nn.sigmoid(log_snr)), jnp.sqrt(jax.nn.sigmoid(-log_snr))
+        return alpha, sigma, (alpha * deviation) ** 2 + sigma**2
+
+    def log_densities(z, log_snr):  # log p(z | c), up to a constant, of every class
+        alpha, _, variance = parts(log_snr)
+        return -0.5 * jnp.square(z - alpha * means).sum(-1) / variance
+
+    def log_class(z, log_snr, label):
+        return jax.nn.log_softmax(log_densities(z, log_snr))[label]
+
+    def of_class(z, log_snr, mean):  # E[x | z, c]
+        alpha, _, variance = parts(log_snr)
+        return mean + alpha * deviation**2 / variance * (z - alpha * mean)
+
+    def conditional(z, log_snr):
+        return jax.vmap(of_class)(z, log_snr, means[classes])
+
+    def unconditional(z, log_snr):  # the mean over classes, weighted by p(c | z)
+        posterior = jax.vmap(lambda z, s: jax.nn.softmax(log_densities(z, s)))(z, log_snr)
+        every = jax.vmap(lambda z, s: jax.vmap(of_class, (None, None, 0))(z, s, means))(z, log_snr)
+        return jnp.einsum("bc,bcd->bd", posterior, every)
+
+    guided = classifier_free_guidance(conditional, unconditional, weight)(z, log_snr)
+    alpha, sigma, variance = (part[:, None] for part in parts(log_snr))
+    score = (alpha * guided - z) / sigma**2
+    of_data = (alpha * means[classes] - z) / variance
+    of_classifier = jax.vmap(jax.grad(log_class))(z, log_snr, classes)
+    expected = of_data + (weight - 1) * of_classifier
+    np.testing.assert_allclose(score, expected, rtol=2e-4, atol=2e-4)
+
+
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
