@@ -27,7 +27,7 @@ class Baseline:
     Attributes:
       config: the configuration.
       protocol: a protocol of `vdm.evaluation.protocol.protocol_of`.
-      real: the real videos, which samples are given frames of.
+      real: the real videos, whose first frames samples observe.
     """
 
     config: ml_collections.ConfigDict

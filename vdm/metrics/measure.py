@@ -21,6 +21,7 @@ from vdm.progress import progress
 # features, since a covariance of 4,096 features takes 134 MB, and its root half a minute.
 _GROUPS = 10
 _MAX_GROUPED_FEATURES = 512
+_VIDEOS_PER_CLASS = 10  # with fewer, the Inception Score depends on the number of videos
 
 # For example a `vdm.metrics.features.Extractor`.
 Network = Callable[[np.ndarray], Features]
@@ -235,6 +236,14 @@ def warnings_of(real: Summary, generated: Summary, protocol: Protocol) -> list[s
                     f"features of {network}: the distance is biased, and comparable only with "
                     "distances of as many videos"
                 )
+    for (network, _, splits), parts in sorted(generated.scores.items()):
+        classes = len(parts[0].probabilities)
+        if generated.count / splits < _VIDEOS_PER_CLASS * classes:
+            warnings.append(
+                f"{generated.count / splits:g} videos per split are few for the Inception Score of "
+                f"{network}, over {classes} classes: it is biased towards 1, and comparable only "
+                "with scores of as many videos"
+            )
     return warnings
 
 
