@@ -52,7 +52,7 @@ OPTIONS = [
     *("--config.sample.num_steps=2", "--config.sample.num_videos=4"),
     *("--config.eval.batch_size=4", "--config.eval.num_videos=6"),
 ]
-KILLED_STEPS, KILLED_EVERY = 200, 10  # steps of a run, and between its checkpoints
+KILLED_STEPS, KILLED_EVERY = 40, 4  # steps of a run, and between its checkpoints
 DAMAGED_STEPS, DAMAGED_EVERY, RESUMED_STEPS = 20, 10, 30
 
 

@@ -50,6 +50,18 @@ def compiled_once(tmp_path_factory, quick_compilation):
     compilation_cache.reset_cache()
 
 
+def _copy(whole, killed):
+    """Copies what SIGKILL would leave, with the lock of a process that is gone."""
+    while True:
+        while len(names := os.listdir(whole / "checkpoints")) > 2 or "tmp" in str(names):
+            time.sleep(0.01)  # saves and deletions in the background
+        try:
+            shutil.copytree(whole, killed, ignore=shutil.ignore_patterns("train.lock"))
+            return
+        except shutil.Error:  # a checkpoint that was deleted meanwhile
+            shutil.rmtree(killed)
+
+
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory, config):
     """The workdirs of a whole run, and of one that was killed in its evaluation of step 8."""
@@ -58,10 +70,7 @@ def runs(tmp_path_factory, config):
 
     def evaluate(params):
         if next(calls) == 4:
-            while len(names := os.listdir(whole / "checkpoints")) > 2 or "tmp" in str(names):
-                time.sleep(0.01)  # saves and deletions in the background
-            # What SIGKILL would leave, with the lock of a process that is gone.
-            shutil.copytree(whole, killed, ignore=shutil.ignore_patterns("train.lock"))
+            _copy(whole, killed)
         return held_out_loss(params)
 
     train(config, whole, preview=None, held_out_loss=evaluate)

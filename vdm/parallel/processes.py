@@ -125,6 +125,8 @@ class Processes:
         except Preempted as notice:
             self._exit("" if self._index else str(notice), Preempted.STATUS)
         except CheckpointNotSaved as error:  # at once: Orbax's threads would print more errors
+            if self._is_loss(error):
+                self.fail(f"another process was lost: {first_line(error)}; {RESUME_HINT}", 1)
             self._exit(self._error(str(error)), 1, at_once=True)
         except BrokenPipeError:  # nobody reads the output any more
             self._exit("", 128 + signal.SIGPIPE)
@@ -174,7 +176,7 @@ class Processes:
 
     def _is_loss(self, error: Exception) -> bool:
         """Returns whether a collective operation failed because another process was lost."""
-        words = ("Gloo", "NCCL", "UNAVAILABLE", "DEADLINE_EXCEEDED", "heartbeat")
+        words = ("Gloo", "gloo", "NCCL", "UNAVAILABLE", "DEADLINE_EXCEEDED", "heartbeat")
         return self._index is not None and any(word in str(error) for word in words)
 
 
