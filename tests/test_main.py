@@ -115,7 +115,7 @@ def test_eval_reports_loss_and_persistence(workdir, tiny_overrides):
     assert done.returncode == 0, done.stderr
     result = json.loads(next((workdir / "eval").glob("moving_digits_*.json")).read_text())
     bins = result["held_out_loss"]["bins"]
-    assert len(bins) == 10 and bins[0]["log_snr_from"] == -20 and bins[-1]["log_snr_to"] == 20
+    assert len(bins) == 10 and bins[0]["log_snr_from"] == -22 and bins[-1]["log_snr_to"] == 18
     persistence = result["digit_persistence"]
     assert persistence["noise"]["persistence"] == 0 and persistence["real"]["persistence"] > 0.7
     assert "| real |" in next((workdir / "eval").glob("moving_digits_*.md")).read_text()
