@@ -106,7 +106,7 @@ def _miniature(config):
     config.model.update(num_classes=0, dtype="float32")
     config.training.update(num_steps=1, warmup_steps=0, batch_size=2, sample_every=0)
     config.training.update(checkpoint_every=1, log_every=1)
-    config.sample.update(num_steps=1, batch_size=4)
+    config.sample.update(num_steps=1, batch_size=10)
     config.predict.num_given = min(config.predict.num_given, 2)
     config.extend.update(num_frames=6, overlap=2, stride=2)
     config.eval.update(batch_size=4)
@@ -122,7 +122,7 @@ def test_the_commands_run_at_miniature_size(script, tmp_path, monkeypatch):
     )
     for name, full in list(PROTOCOLS.items()):
         given = min(full.frames_given, 2)
-        small = {"num_real": 4, "num_generated": 4, "resolution": 8, "frames_given": given}
+        small = {"num_real": 10, "num_generated": 10, "resolution": 8, "frames_given": given}
         if full.table:
             frames = {64: 6, 16: 4}[full.frames]
             small |= {"frames": frames, "samples_per_given": 1, "dataset": "moving_digits"}

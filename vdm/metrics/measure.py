@@ -94,10 +94,16 @@ def summarize(
       batch_size: number of videos per call of a network.
 
     Raises:
-      ValueError: there are too few videos, or too few frames for a network.
+      ValueError: there are too few videos, or too few frames for a network; fewer videos than
+        splits of an Inception Score.
     """
     views = {METRICS[metric] for metric in protocol.metrics if METRICS[metric][0] != PIXELS}
     scored = {METRICS[metric] for metric in protocol.metrics if metric.startswith("is_")}
+    if scored and count < max(protocol.inception_splits):
+        raise ValueError(
+            f"an Inception Score over {max(protocol.inception_splits)} splits needs as many videos, "
+            f"and there are {count}"
+        )
     summary = Summary(0, {}, {})
     own = np.arange(count) if indices is None else np.asarray(indices)
     real = iter(()) if references is None else _batches(references, len(own), batch_size)
