@@ -101,8 +101,8 @@ def summarize(
     scored = {METRICS[metric] for metric in protocol.metrics if metric.startswith("is_")}
     if scored and count < max(protocol.inception_splits):
         raise ValueError(
-            f"an Inception Score over {max(protocol.inception_splits)} splits needs as many videos, "
-            f"and there are {count}"
+            f"an Inception Score over {max(protocol.inception_splits)} splits needs as many "
+            f"videos, and there are {count}"
         )
     summary = Summary(0, {}, {})
     own = np.arange(count) if indices is None else np.asarray(indices)
