@@ -180,10 +180,8 @@ def _wait_until_it_trains(training: subprocess.Popen) -> None:
 
 def damage(commands, folder, trials, draw) -> dict:
     """Returns the counts of outcomes by command, and the wrong results."""
-    whole, training = (
-        folder / "whole",
-        ["train", f"--config.training.checkpoint_every={DAMAGED_EVERY}"],
-    )
+    whole = folder / "whole"
+    training = ["train", f"--config.training.checkpoint_every={DAMAGED_EVERY}"]
     steps = "--config.training.num_steps={}".format
     for arguments in (
         [*training, steps(DAMAGED_EVERY), "--config=moving_digits", *OPTIONS],
