@@ -122,10 +122,12 @@ def kills(commands, folder, root, trials, draw) -> dict:
     options = [*OPTIONS, f"--config.training.num_steps={KILLED_STEPS}"]
     options += [f"--config.training.checkpoint_every={KILLED_EVERY}", "--config=moving_digits"]
     for name in ("compiled", "reference"):
+        training = commands.start(root / name, "train", *options)
+        _wait_until_it_trains(training)
         start = time.monotonic()
-        status, output = commands.run(root / name, "train", *options)
-        assert status == 0, output
-    longest = time.monotonic() - start  # seconds of a whole run
+        output, _ = training.communicate()
+        assert training.returncode == 0, output
+    whole_seconds = time.monotonic() - start
     reference = _state(root / "reference")
     result = {"kills": 0, "runs": 0, "samplers": 0, "samplers_that_sampled": 0, "wrong": []}
     workdir, newest = root / "run_0", -1
@@ -133,12 +135,13 @@ def kills(commands, folder, root, trials, draw) -> dict:
         is_last = result["kills"] >= trials
         training = commands.start(workdir, "train", *options)
         sampler, start = None, time.monotonic()
-        seconds = 3600.0 if is_last else draw.uniform(0, longest)
+        seconds = 3600.0 if is_last else draw.uniform(0, whole_seconds)
         if newest >= 0 and draw.random() < 0.5:
             sampler = commands.start(workdir, "sample")
+        if draw.random() < 0.9:
+            _wait_until_it_trains(training)
         try:
             output, _ = training.communicate(timeout=seconds)
-            longest = min(longest, time.monotonic() - start)
             if training.returncode:
                 result["wrong"].append({"training": output[-500:]})
         except subprocess.TimeoutExpired:
@@ -167,12 +170,18 @@ def kills(commands, folder, root, trials, draw) -> dict:
     return result
 
 
+def _wait_until_it_trains(training: subprocess.Popen) -> None:
+    """Reads the output until the compilation of the step, which follows the start-up."""
+    assert training.stdout is not None
+    for line in training.stdout:
+        if line.startswith("compiling"):
+            return
+
+
 def damage(commands, folder, trials, draw) -> dict:
     """Returns the counts of outcomes by command, and the wrong results."""
-    whole, training = (
-        folder / "whole",
-        ["train", f"--config.training.checkpoint_every={DAMAGED_EVERY}"],
-    )
+    whole = folder / "whole"
+    training = ["train", f"--config.training.checkpoint_every={DAMAGED_EVERY}"]
     steps = "--config.training.num_steps={}".format
     for arguments in (
         [*training, steps(DAMAGED_EVERY), "--config=moving_digits", *OPTIONS],

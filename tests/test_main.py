@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -15,9 +16,12 @@ from vdm.video import open_video
 CONFIG = "--config=configs/moving_digits.py"
 
 
-def _run(*arguments, module="vdm.main"):
+def _run(*arguments, module="vdm.main", platforms="cpu", max_file_bytes=None):
+    def limit():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (max_file_bytes, max_file_bytes))
+
     environment = os.environ | {
-        "JAX_PLATFORMS": "cpu",
+        "JAX_PLATFORMS": platforms,
         "JAX_NUM_CPU_DEVICES": "2",
         "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # compiles faster
     }
@@ -27,6 +31,7 @@ def _run(*arguments, module="vdm.main"):
         capture_output=True,
         text=True,
         check=False,
+        preexec_fn=limit if max_file_bytes else None,
     )
 
 
@@ -164,6 +169,26 @@ def test_prints_a_one_line_error_and_writes_nothing(arguments, message, tmp_path
     assert message in done.stderr.strip().splitlines()[-1]
     assert not path.exists()
     print(f"{time.monotonic() - start:.1f} s")
+
+
+def test_a_missing_accelerator_is_one_sentence(tmp_path):
+    done = _run("--config=moving_digits", f"--workdir={tmp_path / 'run'}", platforms="nobodys")
+    assert done.returncode == 1 and not (tmp_path / "run").exists()
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("error: JAX has no devices of JAX_PLATFORMS='nobodys'")
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_one_sentence(tmp_path, tiny_overrides):
+    """A limit on file sizes stands for the full disk."""
+    steps = ["--config.training.num_steps=20", "--config.training.checkpoint_every=10"]
+    options = [f"--workdir={tmp_path}", *tiny_overrides, *steps]
+    done = _run("--config=moving_digits", *options, max_file_bytes=30_000)
+    assert done.returncode == 1
+    (line,) = done.stderr.strip().splitlines()
+    assert line.startswith(f"error: a checkpoint cannot be saved in {tmp_path}/checkpoints: ")
+    assert line.endswith("there is no earlier one")
 
 
 def test_plan_needs_no_workdir(tiny_overrides, tmp_path):

@@ -43,13 +43,7 @@ def load_exported_config(path: AnyPath) -> tuple[dict, int]:
       ValueError: `export` did not write the file.
     """
     with _open(path) as file:
-        metadata = file.metadata() or {}
-    try:
-        return json.loads(metadata["config"]), int(metadata["step"])
-    except KeyError as error:
-        raise ValueError(f"{path} has no configuration: --mode=export did not write it") from error
-    except ValueError as error:
-        raise DamagedFile(f"{path} is damaged: its configuration or step is no JSON") from error
+        return _config_and_step(file, path)
 
 
 def load_exported(path: AnyPath) -> dict:
@@ -60,9 +54,9 @@ def load_exported(path: AnyPath) -> dict:
       DamagedFile: the file is damaged, or its tensors are not those of its configuration; the
         message names the first such tensor.
     """
-    record, _ = load_exported_config(path)
-    expected = parameter_shapes(from_record(record, path))
     with _open(path) as file:
+        record, _ = _config_and_step(file, path)
+        expected = parameter_shapes(from_record(record, path))
         metadata, names = file.metadata(), set(file.keys())
         for name in sorted(expected.keys() | names):
             if name not in names:
@@ -79,6 +73,16 @@ def load_exported(path: AnyPath) -> dict:
     if metadata.get("digest", digest := _digest(metadata, tensors)) != digest:
         raise DamagedFile(f"{path} is damaged: its tensors do not have the digest that it states")
     return unflatten_dict(tensors, sep=_SEPARATOR)
+
+
+def _config_and_step(file: safe_open, path: AnyPath) -> tuple[dict, int]:
+    metadata = file.metadata() or {}
+    try:
+        return json.loads(metadata["config"]), int(metadata["step"])
+    except KeyError as error:
+        raise ValueError(f"{path} has no configuration: --mode=export did not write it") from error
+    except ValueError as error:
+        raise DamagedFile(f"{path} is damaged: its configuration or step is no JSON") from error
 
 
 def _digest(metadata: dict[str, str], tensors: dict[str, np.ndarray]) -> str:

@@ -7,7 +7,7 @@ import json
 import os
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TypeAlias
 
@@ -104,10 +104,8 @@ def write_text(path: AnyPath, text: str) -> None:
 
 
 def write_record(path: AnyPath, record: dict) -> None:
-    """Writes a dict as JSON atomically, with a SHA-256 of its content as the last entry."""
-    record = json.loads(json.dumps(record))  # as it will be read
-    record = {**record, _DIGEST: _digest(record)}
-    write_text(path, json.dumps(record, indent=2) + "\n")
+    """Writes a dict as JSON atomically, `sealed`."""
+    write_text(path, json.dumps(sealed(record), indent=2) + "\n")
 
 
 def read_record(path: AnyPath) -> dict:
@@ -125,11 +123,28 @@ def read_record(path: AnyPath) -> dict:
         raise DamagedFile(f"{path} is damaged: {error}") from error
     if not isinstance(record, dict):
         raise DamagedFile(f"{path} is damaged: it is no JSON object")
-    if (stated := record.pop(_DIGEST, None)) is not None and stated != _digest(record):
-        raise DamagedFile(
-            f"{path} is damaged or was edited: its content does not have its {_DIGEST}"
-        )
-    return record
+    try:
+        return unsealed(record, required=False)
+    except ValueError as error:
+        raise DamagedFile(f"{path} is damaged or was edited: {error}") from error
+
+
+def sealed(record: Mapping) -> dict:
+    """Returns a record as JSON stores it, with a SHA-256 of its content as the last entry."""
+    stored = json.loads(json.dumps(record))
+    return {**stored, _DIGEST: _digest(stored)}
+
+
+def unsealed(record: Mapping, *, required: bool) -> dict:
+    """Returns the content of a record of `sealed`; without a checksum only if none is required.
+
+    Raises:
+      ValueError: the record has changed since it was sealed.
+    """
+    content = {name: value for name, value in record.items() if name != _DIGEST}
+    if (required or _DIGEST in record) and record.get(_DIGEST) != _digest(content):
+        raise ValueError(f"its content does not have its {_DIGEST}")
+    return content
 
 
 def _digest(record: dict) -> str:

@@ -1,22 +1,18 @@
 """Damaged checkpoints, and checkpoints that cannot be written."""
 
+import functools
 import os
 import resource
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.training.random_state import random_state
 from vdm.parallel.mesh import make_mesh
 from vdm.training.checkpoints import Checkpoints, abstract_on
-from vdm.training.state import TrainState
 
-
-def _state(step):
-    """A state with enough random numbers that its files are large."""
-    params = {"kernel": jax.random.normal(jax.random.key(step), (256, 256))}
-    return TrainState(jnp.int32(step), params, params, (params,), {"loss": jnp.zeros(())})
+_state = functools.partial(random_state, size=256)  # its files are large
 
 
 @pytest.fixture

@@ -67,14 +67,13 @@ def resolve(
     Raises:
       ValueError, OSError: the message names the file or the field.
     """
-    saved = None if workdir is None else load_run_config(workdir)
     if name is not None:
         file, _, argument = name.partition(":")
         config = load_file(find_file(file), argument)
     elif "checkpoint" in overrides:
         path = as_path(overrides["checkpoint"])
         config = from_record(load_exported_config(path)[0], path)
-    elif saved is not None:
+    elif workdir is not None and (saved := load_run_config(workdir)) is not None:
         config = saved
     else:
         where = f"{workdir} holds no run" if workdir else "there is no --workdir of a run"

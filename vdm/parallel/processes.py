@@ -125,8 +125,7 @@ class Processes:
         except Preempted as notice:
             self._exit("" if self._index else str(notice), Preempted.STATUS)
         except CheckpointNotSaved as error:  # at once: Orbax's threads would print more errors
-            if self._is_loss(error):
-                self.fail(f"another process was lost: {first_line(error)}; {RESUME_HINT}", 1)
+            self._fail_if_lost(error)
             self._exit(self._error(str(error)), 1, at_once=True)
         except BrokenPipeError:  # nobody reads the output any more
             self._exit("", 128 + signal.SIGPIPE)
@@ -135,8 +134,7 @@ class Processes:
         except Exception as error:
             if is_out_of_memory(error):
                 self.fail(f"out of memory: {first_line(error)}. {_MEMORY_HINT}", 1)
-            if self._is_loss(error):
-                self.fail(f"another process was lost: {first_line(error)}; {RESUME_HINT}", 1)
+            self._fail_if_lost(error)
             traceback.print_exc()
             self.fail(f"{type(error).__name__}: {error}", 1)
 
@@ -174,10 +172,11 @@ class Processes:
             time.sleep(2)  # The others end with the coordinator: they print their messages first.
         os._exit(status)  # sys.exit would wait for the other processes.
 
-    def _is_loss(self, error: Exception) -> bool:
-        """Returns whether a collective operation failed because another process was lost."""
+    def _fail_if_lost(self, error: Exception) -> None:
+        """Fails if a collective operation failed because another process was lost."""
         words = ("Gloo", "gloo", "NCCL", "UNAVAILABLE", "DEADLINE_EXCEEDED", "heartbeat")
-        return self._index is not None and any(word in str(error) for word in words)
+        if self._index is not None and any(word in str(error) for word in words):
+            self.fail(f"another process was lost: {first_line(error)}; {RESUME_HINT}", 1)
 
 
 def _check(options: ConnectOptions) -> None:

@@ -15,11 +15,11 @@ from jax.sharding import Mesh
 
 from vdm.build import init_params
 from vdm.exported import load_exported, load_exported_config
-from vdm.files import AnyPath, as_path, is_remote
+from vdm.files import AnyPath, as_path, is_remote, sealed, unsealed
 from vdm.parallel.mesh import make_mesh, param_shardings
 from vdm.parallel.messages import all_processes, is_first_process, wait_for_all
 from vdm.parallel.processes import CheckpointNotSaved, first_line, is_out_of_memory
-from vdm.training.digests import digests_of, sealed, unsealed
+from vdm.training.digests import digests_of
 from vdm.training.state import TrainState
 
 BEST = "best"  # value of config.step
@@ -256,7 +256,7 @@ class Checkpoints:
             record = self._manager.restore(step, args=args)["digests"]
         except (FileNotFoundError, KeyError):  # a kill interrupted the deletion of this one
             return None
-        return unsealed(record).get("held_out_loss")
+        return _unsealed(record).get("held_out_loss")
 
     def _try(self, read: Callable, *arguments) -> tuple[Any, str | None]:
         """Returns (result, None), or (None, error message) if any process cannot read."""
@@ -283,7 +283,7 @@ class Checkpoints:
         restored = self._manager.restore(
             step, args=ocp.args.Composite(**args, digests=ocp.args.JsonRestore())
         )
-        record = unsealed(restored["digests"])
+        record = _unsealed(restored["digests"])
         for name in items:
             found, saved = digests_of(restored[name]), record[name]
             for path in found.keys() | saved.keys():
@@ -351,6 +351,11 @@ def _move_aside(folder: epath.Path) -> None:
     if aside.exists():
         aside.rmtree()
     folder.rename(aside)
+
+
+def _unsealed(record: dict) -> dict:
+    """Returns the content of a record of digests; those without a loss are from before the seal."""
+    return unsealed(record, required="held_out_loss" in record)
 
 
 def _without_ema(state: TrainState) -> dict:

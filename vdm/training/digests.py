@@ -1,8 +1,4 @@
-"""Checksums of arrays, computed where the arrays are, and of JSON."""
-
-import json
-import zlib
-from collections.abc import Mapping
+"""Checksums of arrays, computed where the arrays are."""
 
 import jax
 import jax.numpy as jnp
@@ -22,28 +18,6 @@ def digests_of(tree) -> dict[str, int]:
     sums = gathered(_sums([leaf for _, leaf in leaves]))
     names = [jax.tree_util.keystr(path) for path, _ in leaves]
     return dict(zip(names, map(int, sums), strict=True))
-
-
-def sealed(record: Mapping) -> dict:
-    """Returns a JSON record with 'digest', a checksum of the others, for `unsealed`."""
-    return {**record, "digest": _checksum(record)}
-
-
-def unsealed(record: Mapping) -> Mapping:
-    """Returns a record of `sealed`, or one of a checkpoint older than the held-out loss.
-
-    Raises:
-      ValueError: the record has changed since it was sealed.
-    """
-    others = {name: value for name, value in record.items() if name != "digest"}
-    is_sealed = bool(record.keys() & {"held_out_loss", "digest"})
-    if is_sealed and record.get("digest") != _checksum(others):
-        raise ValueError("its record does not have its digest")
-    return others
-
-
-def _checksum(record: Mapping) -> int:
-    return zlib.crc32(json.dumps(record, sort_keys=True).encode())
 
 
 @jax.jit
