@@ -7,6 +7,7 @@
     python -m vdm.main --config=configs/bair.py --workdir=DIR --mode=eval
     python -m vdm.evaluation.tables DIR
 
+Parameters: 139,253,635.
 Hardware: the paper trains 660,000 steps of 128 videos on 128 TPU v4 chips. Memory per device
 and hours of training by --mode=plan, an estimate that no device has confirmed (docs/plan.md):
 
@@ -26,7 +27,10 @@ Expected: FVD of 100 samples for each of the 256 test videos, against these.
 The second row takes --config.sample.sampler=ancestral --config.sample.num_steps=512.
 
 Differs from the paper: nothing.
-Fields that the paper does not fix are marked in vdm/config.py. docs/data.md describes the data.
+Choices that the paper leaves open are marked in vdm/config.py. Those of the network and of training
+follow the authors' released diffusion code (channels kept by upsampling, biases of all projections,
+independent times, 32 groups per norm, warm-up, EMA), except for bfloat16 activations.
+docs/data.md describes the data.
 """
 
 from vdm.config import default_config

@@ -23,7 +23,8 @@ Classes are the sub-folders of VIDEOS, or the column `label` of its manifest.csv
 Joint training on independent images: --config.data.num_images=4.
 
 Differs from the paper's models: 64 base channels instead of 128 or more, one block per resolution,
-batches of 16, gradient checkpointing, warm-up.
+upsampling that narrows the channels, attention without biases, batches of 16, stratified times and
+gradient checkpointing.
 """
 
 from vdm.config import default_config
@@ -42,11 +43,14 @@ def get_config():
     config.model.blocks_per_resolution = 1
     config.model.attention_resolutions = (8, 16, 32)
     config.model.head_dim = 64
+    config.model.attention_bias = False
+    config.model.narrow_upsampling = True
     config.model.embedding_dim = 512
     config.model.embedding_layers = 2
     config.model.remat = "blocks"
 
     config.diffusion.target = "v"
+    config.diffusion.time_sampling = "stratified"
 
     config.training.batch_size = 16
     config.training.num_steps = 200_000

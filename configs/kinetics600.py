@@ -7,6 +7,7 @@
     python -m vdm.main --config=configs/kinetics600.py --workdir=DIR --mode=eval
     python -m vdm.evaluation.tables DIR
 
+Parameters: 1,142,622,723.
 Hardware: the paper trains 220,000 steps of 256 videos on 256 TPU v4 chips. Memory per device
 and hours of training by --mode=plan, an estimate that no device has confirmed (docs/plan.md):
 
@@ -27,7 +28,10 @@ Expected: one sample for each of 50,000 test videos, against these, by I3D.
 The second row takes --config.sample.sampler=ancestral --config.sample.num_steps=256.
 
 Differs from the paper: nothing.
-Fields that the paper does not fix are marked in vdm/config.py. docs/data.md describes the data.
+Choices that the paper leaves open are marked in vdm/config.py. Those of the network and of training
+follow the authors' released diffusion code (channels kept by upsampling, biases of all projections,
+independent times, 32 groups per norm, warm-up, EMA), except for bfloat16 activations.
+docs/data.md describes the data.
 """
 
 from vdm.config import default_config

@@ -54,9 +54,12 @@ def get_config(stage="high"):
     config.model.embedding_layers = 2
     config.model.num_classes = 10
     config.model.max_relative_distance = 15
+    config.model.attention_bias = False
+    config.model.narrow_upsampling = True
     config.model.dtype = "float32"
 
     config.diffusion.target = "v"
+    config.diffusion.time_sampling = "stratified"
     config.diffusion.log_snr_shift = -2.0  # as in configs/moving_digits.py
 
     config.training.batch_size = 8

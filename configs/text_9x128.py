@@ -9,6 +9,7 @@
     python -m vdm.main --config=configs/text_9x128.py --workdir=DIR --mode=eval
     python -m vdm.evaluation.tables DIR
 
+Parameters: 1,150,987,523.
 Hardware: the paper trains 800,000 steps of 128 videos on 128 TPU v4 chips. Memory per device
 and hours of training by --mode=plan, an estimate that no device has confirmed (docs/plan.md):
 
@@ -25,7 +26,10 @@ video and the last frames of the block before: --config.sample.task=cascade
 Expected: no number. The paper shows samples and has no table for it; ours: not run.
 
 Differs from the paper: nothing but the data. The paper's 10 million captioned videos are private.
-Fields that the paper does not fix are marked in vdm/config.py. docs/data.md describes the data.
+Choices that the paper leaves open are marked in vdm/config.py. Those of the network and of training
+follow the authors' released diffusion code (channels kept by upsampling, biases of all projections,
+independent times, 32 groups per norm, warm-up, EMA), except for bfloat16 activations.
+docs/data.md describes the data.
 """
 
 from vdm.config import default_config

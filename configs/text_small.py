@@ -8,6 +8,7 @@
     python -m vdm.main --config=configs/text_small.py --workdir=DIR --mode=eval
     python -m vdm.evaluation.tables DIR
 
+Parameters: 298,659,075.
 Hardware: the paper trains 200,000 steps of 128 videos on 64 TPU v4 chips. Memory per device
 and hours of training by --mode=plan, an estimate that no device has confirmed (docs/plan.md):
 
@@ -29,7 +30,10 @@ Expected: 4,096 samples; FVD and FID against the training / validation set, IS o
     any      not run         not run      not run    not run      not run      ours
 
 Differs from the paper: nothing but the data. The paper's 10 million captioned videos are private.
-Fields that the paper does not fix are marked in vdm/config.py. docs/data.md describes the data.
+Choices that the paper leaves open are marked in vdm/config.py. Those of the network and of training
+follow the authors' released diffusion code (channels kept by upsampling, biases of all projections,
+independent times, 32 groups per norm, warm-up, EMA), except for bfloat16 activations.
+docs/data.md describes the data.
 """
 
 from vdm.config import default_config

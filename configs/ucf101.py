@@ -7,6 +7,7 @@
     python -m vdm.main --config=configs/ucf101.py --workdir=DIR --mode=eval
     python -m vdm.evaluation.tables DIR
 
+Parameters: 1,144,721,923.
 Hardware: the paper trains 60,000 steps of 128 videos on 128 TPU v4 chips. Memory per device
 and hours of training by --mode=plan, an estimate that no device has confirmed (docs/plan.md):
 
@@ -25,7 +26,11 @@ Expected: 10,000 samples against all 13,320 videos, by C3D, whose weights you br
     ours       not run    not run
 
 Differs from the paper: nothing.
-Fields that the paper does not fix are marked in vdm/config.py. docs/data.md describes the data.
+Choices that the paper leaves open are marked in vdm/config.py. Those of the network and of training
+follow the authors' released diffusion code (channels kept by upsampling, biases of all projections,
+independent times, 32 groups per norm, warm-up, EMA), except for bfloat16 activations.
+The paper does not say how frames of 320x240 become 64x64: the central square, resized by area.
+docs/data.md describes the data.
 """
 
 from vdm.config import default_config

@@ -47,12 +47,13 @@ def test_fills_a_table(benchmark, tmp_path, monkeypatch):
         assert fill_tables.filled(page % before) == page % f"\n{table}\n{source}"
 
 
-@pytest.mark.parametrize("film", [False, True])
-def test_torch_unet_agrees_with_ours(benchmark, tiny_config, film):
+@pytest.mark.parametrize("authors_layout", [False, True])
+def test_torch_unet_agrees_with_ours(benchmark, tiny_config, authors_layout):
     torch = pytest.importorskip("torch")
     torch_unet = benchmark("torch_unet")
     config = tiny_config
-    config.model.update(patch_size=1, channel_multipliers=(1, 2), film=film)
+    config.model.update(patch_size=1, channel_multipliers=(1, 2), film=authors_layout)
+    config.model.update(attention_bias=authors_layout, narrow_upsampling=not authors_layout)
     keys = iter(jax.random.split(jax.random.key(0), 200))
     params = jax.tree.map(  # random, since a new network's output is zero
         lambda leaf: 0.2 * jax.random.normal(next(keys), leaf.shape), init_params(config)

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import math
 import pathlib
 import re
 
@@ -9,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from vdm.build import parameter_shapes
 from vdm.checks import RULES, validate
 from vdm.config import default_config
 from vdm.models.unet import SpaceTimeUNet
@@ -170,6 +172,61 @@ def test_header_has_the_memory_and_the_hours_of_the_plan(name):
     assert memory == pytest.approx(step["memory"]["total_bytes"] / 2**30, abs=0.05)
     hours = [step["seconds"][kind] * num_steps / 3600 for kind in ("overlapped", "in_turn")]
     assert [first, last] == pytest.approx(hours, abs=0.5)
+
+
+def _parameters_of_the_authors_layout(model, side):
+    """Counts by the layout of the authors' released U-Net, and temporal after spatial attention."""
+    width, head = model.embedding_dim, model.head_dim
+    relative = 2 * (2 * model.max_relative_distance + 1) * head
+    levels = [model.base_channels * multiplier for multiplier in model.channel_multipliers]
+    finest_with_attention = int(math.log2(side // 32))
+
+    def dense(before, after):
+        return before * after + after
+
+    def conv(before, after):
+        return 9 * before * after + after
+
+    def residual(before, after):
+        skip = 0 if before == after else dense(before, after)
+        norms = 2 * before + 2 * after
+        return norms + conv(before, after) + conv(after, after) + dense(width, after) + skip
+
+    def attention(level):
+        c = levels[level]
+        return 2 * (2 * c + 4 * dense(c, c)) + relative if level >= finest_with_attention else 0
+
+    last, blocks = len(levels) - 1, model.blocks_per_resolution
+    total = model.embedding_layers * dense(width, width) + conv(3, levels[0])
+    h, skips = levels[0], [levels[0]]
+    for level, c in enumerate(levels):
+        for _ in range(blocks):
+            total += residual(h, c) + attention(level)
+            h = c
+            skips.append(h)
+        if level < last:
+            total += conv(h, h)
+            skips.append(h)
+    total += 2 * residual(h, h) + attention(last)
+    for level in range(last, -1, -1):
+        for _ in range(blocks + 1):
+            total += residual(h + skips.pop(), levels[level]) + attention(level)
+            h = levels[level]
+        if level:
+            total += conv(h, h)
+    return total + 2 * h + conv(h, 3)
+
+
+@pytest.mark.parametrize("name", PAPER_CONFIGS)
+def test_parameters_are_those_of_the_authors_layout_and_of_the_header(name):
+    module = load(name)
+    config = module.get_config()
+    shapes = parameter_shapes(config)
+    counts = {path: math.prod(shape) for path, shape in shapes.items()}
+    text = sum(count for path, count in counts.items() if path.startswith("conditioning/text"))
+    expected = _parameters_of_the_authors_layout(config.model, config.data.resolution)
+    assert sum(counts.values()) - text == expected
+    assert f"Parameters: {sum(counts.values()):,}.\n" in module.__doc__
 
 
 @pytest.mark.parametrize("name", PAPER_CONFIGS)

@@ -16,7 +16,9 @@ from vdm.configuration.resolve import (
     split_overrides,
 )
 from vdm.configuration.stored import fields_of, from_record, load_run_config, save_run_config
-from vdm.exported import export
+from vdm.exported import export, load_exported_config
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture
@@ -65,6 +67,14 @@ def test_a_record_of_another_version(tiny_config):
     config = from_record(record, "an old file")
     assert (config.data.frame_rate, config.model.head_dim) == (0.0, 2)
     assert "folding" not in config.model
+
+
+def test_the_shipped_file_keeps_the_choices_of_its_time():
+    record, _ = load_exported_config(ROOT / "checkpoints/moving_digits.safetensors")
+    assert "ema_ramp" not in record["training"] and "attention_bias" not in record["model"]
+    config = from_record(record, "the file")
+    assert config.training.ema_ramp and config.diffusion.time_sampling == "stratified"
+    assert config.model.narrow_upsampling and not config.model.attention_bias
 
 
 def test_overrides_as_people_type_them():

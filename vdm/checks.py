@@ -16,6 +16,7 @@ from vdm.data.moving_digits import MOTIONS
 from vdm.data.tfds.registry import CAMERAS
 from vdm.diffusion.conditioning import DOWNSAMPLINGS
 from vdm.diffusion.guidance import NORMALIZATIONS
+from vdm.diffusion.loss import TIME_SAMPLINGS
 from vdm.diffusion.process import TARGETS
 from vdm.diffusion.samplers import CONDITIONINGS, SAMPLERS
 from vdm.evaluation.baselines import BASELINES
@@ -102,6 +103,10 @@ RULES = {
     "model.condition_dropout": FRACTION,
     "model.film": ANY,
     "model.max_relative_distance": at_least(0),
+    "model.relative_position_scale": at_least(0),
+    "model.attention_bias": ANY,
+    "model.narrow_upsampling": ANY,
+    "model.float32_ends": ANY,
     "model.patch_size": at_least(1),
     "model.remat": one_of(REMAT),
     "model.dtype": one_of(DTYPES),
@@ -109,6 +114,7 @@ RULES = {
     "diffusion.log_snr_min": FINITE,
     "diffusion.log_snr_max": FINITE,
     "diffusion.log_snr_shift": FINITE,
+    "diffusion.time_sampling": one_of(TIME_SAMPLINGS),
     "diffusion.clip": ANY,
     "training.batch_size": at_least(1),
     "training.accumulate": at_least(1),

@@ -52,6 +52,14 @@ def default_config() -> ml_collections.ConfigDict:
     model.attention_resolutions = (8, 16, 32)  # heights at which attention follows a block
     model.head_dim = 64  # channels per attention head
     model.max_relative_distance = 32  # frames; larger distances are clipped; not fixed by the paper
+    # Standard deviation of relative position embeddings at initialisation; not fixed by the paper.
+    model.relative_position_scale = 1.0
+    # Biases of the query, key and value projections; not fixed by the paper, True in the authors'
+    # released diffusion code.
+    model.attention_bias = True
+    # True: the convolution after each upsampling has the channels of the finer resolution; False:
+    # of the coarser one, as in the authors' released diffusion code. Not fixed by the paper.
+    model.narrow_upsampling = False
     model.embedding_dim = 1024  # width of the conditioning embedding; a multiple of 4
     model.embedding_layers = 4  # layers of the conditioning MLP
     model.film = False  # True: the embedding scales and shifts; False: it is added
@@ -61,13 +69,22 @@ def default_config() -> ml_collections.ConfigDict:
     model.condition_dropout = 0.1  # probability of no condition in training; not fixed by the paper
     model.patch_size = 1  # pixels per side of a patch; not in the paper
     model.remat = "none"  # rematerialisation in the backward pass: none | activations | blocks
-    model.dtype = "bfloat16"  # of activations: float32 | bfloat16; parameters are float32
+    # Of activations, and of gradients when devices sum them: float32 | bfloat16. Parameters,
+    # optimizer, norms and softmax are float32. Not fixed by the paper; the authors' released
+    # diffusion code computes in float32.
+    model.dtype = "bfloat16"
+    # First and last convolution in float32, whatever model.dtype is; not fixed by the paper, True
+    # in the authors' released diffusion code.
+    model.float32_ends = True
 
     config.diffusion = diffusion = ml_collections.ConfigDict()
     diffusion.target = "eps"  # what the network predicts: eps | x | v
     diffusion.log_snr_min = -20.0  # at t = 1, before the shift
     diffusion.log_snr_max = 20.0  # at t = 0, before the shift
     diffusion.log_snr_shift = 0.0  # added to the cosine schedule; not in the paper
+    # Times of a training batch: independent (uniform, as in the authors' released diffusion code) |
+    # stratified (evenly spaced from a uniform offset: less variance). Not fixed by the paper.
+    diffusion.time_sampling = "independent"
     diffusion.clip = True  # clips x_hat to [-1, 1] in sampling; not fixed by the paper
 
     config.training = training = ml_collections.ConfigDict()

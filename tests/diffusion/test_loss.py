@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vdm.diffusion.loss import diffusion_loss, loss_at
+from vdm.diffusion.loss import TIME_SAMPLINGS, diffusion_loss, loss_at
 from vdm.diffusion.process import TARGETS, predict_eps, target_value
 from vdm.diffusion.schedule import cosine_log_snr
 
@@ -64,7 +64,8 @@ def test_expected_loss_at_a_log_snr(target, log_snr):
     _assert_mean(losses, _expected(target, np.sqrt(1 / (1 + np.exp(-log_snr)))))
 
 
-def test_times_cover_the_unit_interval_independently():
+@pytest.mark.parametrize("time_sampling", TIME_SAMPLINGS)
+def test_times_cover_the_unit_interval_independently(time_sampling):
     seen = []
 
     def network(z, log_snr):
@@ -75,11 +76,18 @@ def test_times_cover_the_unit_interval_independently():
         seen.append(t)
         return cosine_log_snr(t)
 
-    diffusion_loss(jax.random.key(3), network, jnp.zeros((4096, 1)), schedule=schedule)
+    x = jnp.zeros((4096, 1))
+    key = jax.random.key(3)
+    diffusion_loss(key, network, x, schedule=schedule, time_sampling=time_sampling)
     t, log_snr = seen
     np.testing.assert_array_equal(log_snr, cosine_log_snr(t))
     # Kolmogorov-Smirnov at a level of one in a thousand.
     assert np.abs(np.sort(t) - (np.arange(4096) + 0.5) / 4096).max() < 1.95 / np.sqrt(4096)
+    # Gaps of independent times are exponential: as large in mean as in standard deviation.
+    gaps = 4096 * np.diff(np.sort(t))
+    assert gaps.std() == pytest.approx(
+        {"independent": 1.0, "stratified": 0.0}[time_sampling], abs=0.1
+    )
 
 
 def test_is_float32_for_a_half_precision_network_and_differentiable():

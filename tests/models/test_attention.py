@@ -28,7 +28,7 @@ def _normalise(h, group_norm):
 def _attend_one(tokens, params, mask, positions=None):
     """Tokens [n, channels], one query, head and key at a time."""
     n, channels = tokens.shape
-    query, key, value = np.split(tokens @ params["qkv"]["projection"]["kernel"], 3, axis=-1)
+    query, key, value = np.split(_dense(tokens, params["qkv"]), 3, axis=-1)
     out = np.zeros((n, channels))
     for head in range(HEADS):
         part = slice(head * HEAD_DIM, (head + 1) * HEAD_DIM)
@@ -44,8 +44,11 @@ def _attend_one(tokens, params, mask, positions=None):
                 values.append(v)
             weights = np.exp(np.array(logits) - max(logits))
             out[i, part] = (weights / weights.sum()) @ np.array(values)
-    projection = params["out"]["projection"]
-    return out @ projection["kernel"] + projection["bias"]
+    return _dense(out, params["out"])
+
+
+def _dense(h, params):
+    return h @ params["projection"]["kernel"] + params["projection"]["bias"]
 
 
 def test_temporal_attention_is_equations_3_and_4_of_shaw():

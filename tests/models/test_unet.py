@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 
 from vdm.config import default_config
 from vdm.models.blocks import ResidualBlock
@@ -187,6 +188,32 @@ def test_bfloat16_computes_near_float32_with_float32_parameters():
     assert half_out.dtype == jnp.float32
     assert np.abs(half_out - full_out).max() < 0.1 * np.abs(full_out).max()
     assert np.abs(half_out - full_out).max() > 0
+
+
+@pytest.mark.parametrize("float32_ends", [False, True])
+def test_the_last_convolution_can_keep_float32_of_a_bfloat16_network(float32_ends):
+    z = _latent(FRAMES)
+    model, variables = _model_and_params(z, dtype="bfloat16", float32_ends=float32_ends)
+    output = jax.jit(lambda z: model.apply(variables, z, LOG_SNR))(z)
+    is_bfloat16 = output == output.astype(jnp.bfloat16).astype(jnp.float32)
+    assert is_bfloat16.mean() < 0.1 if float32_ends else is_bfloat16.all()
+
+
+def test_choices_of_the_layout_are_in_its_parameters():
+    z = _latent(FRAMES)
+
+    def initial(**fields):
+        model = SpaceTimeUNet(**FIELDS | fields)
+        return flatten_dict(model.init(jax.random.key(0), z, LOG_SNR)["params"], sep="/")
+
+    params = initial(relative_position_scale=0.25)
+    assert params["upsample_1/conv/conv/kernel"].shape == (3, 3, 16, 16)
+    assert params["middle_0/temporal_attention/qkv/projection/bias"].shape == (48,)
+    relative = params["middle_0/temporal_attention/relative_key"]
+    assert relative.std() == pytest.approx(0.25, rel=0.2)
+    narrow = initial(narrow_upsampling=True, attention_bias=False)
+    assert narrow["upsample_1/conv/conv/kernel"].shape == (3, 3, 16, 8)
+    assert not any("qkv/projection/bias" in name for name in narrow)
 
 
 def test_film_is_a_scale_and_a_shift_of_the_second_norm():

@@ -35,7 +35,7 @@ def _run(config, devices, steps):
 @pytest.fixture(scope="module")
 def adam_config(tiny_config_of_module):
     config = tiny_config_of_module.copy_and_resolve_references()
-    config.training.optimizer = "adam"
+    config.training.update(optimizer="adam", ema_ramp=False)
     return config
 
 
@@ -107,7 +107,8 @@ def test_adam_and_ema_equal_their_definitions(adam_config, two_device_states):
 def test_ema_weights_its_parameters_as_its_decay_says(tiny_config, ramp):
     """The average of a sequence is sum_n w_n p_n, with w_n = (1 - d_n) d_(n+1) d_(n+2) ..."""
     tiny_config.training.update(optimizer="adam", ema_decay=0.8, ema_ramp=ramp)
-    states = _run(tiny_config, jax.devices()[:1], 4)
+    initial = jax.jit(partial(init_state, tiny_config))()
+    states = [initial, *_run(tiny_config, jax.devices()[:1], 4)]
     params = [np.asarray(state.params["conv_in"]["conv"]["kernel"]) for state in states]
     decays = [0.1, 2 / 11, 3 / 12, 4 / 13] if ramp else [0.0, 0.8, 0.8, 0.8]
     weights = [float(np.prod(decays))]

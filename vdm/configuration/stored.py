@@ -11,6 +11,14 @@ from vdm.files import AnyPath, read_record, write_record
 _NAME = "config.json"
 _SECTION = (Mapping, ml_collections.ConfigDict)
 _REMEDY = "move it away, and give --config"
+# Values before the field existed, where they differ from today's defaults.
+_BEFORE_THE_FIELD = {
+    "model.attention_bias": False,
+    "model.narrow_upsampling": True,
+    "model.float32_ends": False,
+    "diffusion.time_sampling": "stratified",
+    "training.ema_ramp": True,
+}
 
 
 def load_run_config(workdir: AnyPath) -> ml_collections.ConfigDict | None:
@@ -36,8 +44,8 @@ def save_run_config(workdir: AnyPath, config: ml_collections.ConfigDict) -> None
 def from_record(record: object, source: str | AnyPath) -> ml_collections.ConfigDict:
     """Converts a configuration that was stored as JSON.
 
-    Fields that are newer than the record have their defaults, and fields that no longer exist are
-    ignored.
+    Fields that are newer than the record have their defaults, or, if those changed the model or its
+    training, the values of that time. Fields that no longer exist are ignored.
 
     Raises:
       ValueError: the record is not a configuration, or a value has the wrong type; the message
@@ -46,7 +54,7 @@ def from_record(record: object, source: str | AnyPath) -> ml_collections.ConfigD
     config = default_config()
     if not isinstance(record, _SECTION) or not isinstance(record.get("model"), _SECTION):
         raise ValueError(f"{source} holds no configuration")
-    stored = fields_of(record)
+    stored = _BEFORE_THE_FIELD | fields_of(record)
     for field in fields_of(config).keys() & stored.keys():
         value = stored[field]
         try:

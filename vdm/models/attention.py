@@ -17,6 +17,7 @@ class _QueryKeyValue(nn.Module):
     """Projects tokens to queries (scaled by head_dim ** -0.5), keys and values, heads first."""
 
     head_dim: int
+    use_bias: bool
     dtype: DTypeLike
 
     @nn.compact
@@ -27,7 +28,7 @@ class _QueryKeyValue(nn.Module):
         # several times slower on CPUs.
         projected = nn.Dense(
             3 * tokens.shape[-1],
-            use_bias=False,
+            use_bias=self.use_bias,
             dtype=self.dtype,
             name="projection",
         )(tokens)
@@ -134,10 +135,12 @@ def _transposed(weights):
 class SpatialAttention(nn.Module):
     """Spatial self-attention: pixels attend within their frame (section 3).
 
-    The head width head_dim divides the channels.
+    The head width head_dim divides the channels. `use_bias` is for the projections of queries, keys
+    and values.
     """
 
     head_dim: int
+    use_bias: bool = True
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
@@ -147,9 +150,9 @@ class SpatialAttention(nn.Module):
         batch, frames, height, width, channels = h.shape
         tokens = FrameGroupNorm(dtype=self.dtype, name="norm")(h)
         tokens = tokens.reshape(batch * frames, height * width, channels)
-        query, key, value = _QueryKeyValue(head_dim=self.head_dim, dtype=self.dtype, name="qkv")(
-            tokens
-        )
+        query, key, value = _QueryKeyValue(
+            head_dim=self.head_dim, use_bias=self.use_bias, dtype=self.dtype, name="qkv"
+        )(tokens)
         attended = combine(softmax(compare(query, key)), value)
         return h + _Output(dtype=self.dtype, name="out")(attended).reshape(h.shape)
 
@@ -163,12 +166,15 @@ class TemporalAttention(nn.Module):
         out_i = sum_j weight_ij (v_j + a^V_(j-i))
 
     Distances j - i, in frames, are clipped to +-max_relative_distance. Attention depends on the
-    distance between frames and not on their absolute time. The head width head_dim divides the
-    channels.
+    distance between frames and not on their absolute time. a^K and a^V start as normal variables
+    of standard deviation relative_position_scale. The head width head_dim divides the channels.
+    `use_bias` is for the projections of queries, keys and values.
     """
 
     head_dim: int
     max_relative_distance: int
+    relative_position_scale: float = 1.0
+    use_bias: bool = True
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
@@ -187,16 +193,16 @@ class TemporalAttention(nn.Module):
         tokens = FrameGroupNorm(dtype=self.dtype, name="norm")(h)
         tokens = tokens.reshape(batch, frames, height * width, channels).swapaxes(1, 2)
         tokens = tokens.reshape(batch * height * width, frames, channels)
-        query, key, value = _QueryKeyValue(head_dim=self.head_dim, dtype=self.dtype, name="qkv")(
-            tokens
-        )
+        query, key, value = _QueryKeyValue(
+            head_dim=self.head_dim, use_bias=self.use_bias, dtype=self.dtype, name="qkv"
+        )(tokens)
 
         limit = self.max_relative_distance
         distance = jnp.clip(frame_positions[None, :] - frame_positions[:, None], -limit, limit)
         relative_key, relative_value = (
             self.param(
                 name,
-                nn.initializers.normal(1.0),
+                nn.initializers.normal(self.relative_position_scale),
                 (2 * limit + 1, self.head_dim),
             )[distance + limit].astype(self.dtype)
             for name in ("relative_key", "relative_value")

@@ -23,11 +23,7 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Doubles height and width by nearest-neighbour upsampling, then convolves.
-
-    The convolution has the channels of the finer resolution, because those of the coarser one would
-    make it the most expensive of the network.
-    """
+    """Doubles height and width by nearest-neighbour upsampling, then convolves."""
 
     features: int
     dtype: DTypeLike = jnp.float32
@@ -83,6 +79,8 @@ class SpaceTimeBlock(nn.Module):
     attention: bool
     head_dim: int
     max_relative_distance: int
+    relative_position_scale: float
+    attention_bias: bool
     dropout: float
     film: bool
     deterministic: bool
@@ -106,11 +104,16 @@ class SpaceTimeBlock(nn.Module):
         )(h, embedding)
         if self.attention:
             h = SpatialAttention(
-                head_dim=self.head_dim, dtype=self.dtype, name="spatial_attention"
+                head_dim=self.head_dim,
+                use_bias=self.attention_bias,
+                dtype=self.dtype,
+                name="spatial_attention",
             )(h)
             h = TemporalAttention(
                 head_dim=self.head_dim,
                 max_relative_distance=self.max_relative_distance,
+                relative_position_scale=self.relative_position_scale,
+                use_bias=self.attention_bias,
                 dtype=self.dtype,
                 name="temporal_attention",
             )(h, frame_positions, mask)

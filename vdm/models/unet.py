@@ -45,12 +45,18 @@ class SpaceTimeUNet(nn.Module):
       film: whether the embedding scales and shifts (FiLM) instead of being added.
       max_relative_distance: largest distance with its own embedding in temporal attention, in
         frames.
+      relative_position_scale: standard deviation of relative position embeddings at
+        initialisation.
+      attention_bias: whether the projections of queries, keys and values have biases.
+      narrow_upsampling: whether the convolution after an upsampling has the channels of the finer
+        resolution, which is cheaper, instead of those of the coarser one.
       patch_size: side of the patches that become channels before the first convolution and pixels
         after the last. 1 is the paper's network; 2 makes a small model several times cheaper.
       remat: rematerialisation (gradient checkpointing). 'none'; 'activations' saves the results of
         convolutions, and recomputes 10 to 20 % of the forward pass; 'blocks' saves the inputs of
         blocks. XLA on CPU ignores both.
       dtype: dtype of the computation, 'float32' or 'bfloat16'; parameters are float32.
+      float32_ends: whether the first and the last convolution are in float32.
     """
 
     base_channels: int
@@ -66,9 +72,13 @@ class SpaceTimeUNet(nn.Module):
     condition_dropout: float
     film: bool
     max_relative_distance: int
+    relative_position_scale: float
+    attention_bias: bool
+    narrow_upsampling: bool
     patch_size: int
     remat: str
     dtype: str
+    float32_ends: bool
 
     @nn.compact
     def __call__(
@@ -105,6 +115,7 @@ class SpaceTimeUNet(nn.Module):
                 "the product of the patch size and all downsampling"
             )
         dtype = jnp.dtype(self.dtype)
+        end_dtype = jnp.dtype(jnp.float32) if self.float32_ends else dtype
         total_frames = z.shape[1]
         num_frames = total_frames - num_images
         if frame_positions is None:
@@ -130,6 +141,8 @@ class SpaceTimeUNet(nn.Module):
                 attention=attend and h.shape[2] in self.attention_resolutions,
                 head_dim=self.head_dim,
                 max_relative_distance=self.max_relative_distance,
+                relative_position_scale=self.relative_position_scale,
+                attention_bias=self.attention_bias,
                 dropout=self.dropout,
                 film=self.film,
                 deterministic=not train,
@@ -139,9 +152,9 @@ class SpaceTimeUNet(nn.Module):
             return module(h, embedding, frame_positions, mask)
 
         channels = [self.base_channels * multiplier for multiplier in self.channel_multipliers]
-        h = FrameConv(self.base_channels, dtype=dtype, name="conv_in")(
+        h = FrameConv(self.base_channels, dtype=end_dtype, name="conv_in")(
             space_to_depth(z, self.patch_size)
-        )
+        ).astype(dtype)
         skips = [h]
         for level, features in enumerate(channels):
             for index in range(self.blocks_per_resolution):
@@ -160,11 +173,12 @@ class SpaceTimeUNet(nn.Module):
                     jnp.concatenate([h, skips.pop()], axis=-1), features, f"up_{level}_{index}"
                 )
             if level:
-                h = Upsample(features=channels[level - 1], dtype=dtype, name=f"upsample_{level}")(h)
+                kept = channels[level - 1 if self.narrow_upsampling else level]
+                h = Upsample(features=kept, dtype=dtype, name=f"upsample_{level}")(h)
 
-        h = FrameGroupNorm(swish=True, dtype=dtype, name="norm_out")(h)
+        h = FrameGroupNorm(swish=True, dtype=end_dtype, name="norm_out")(h)
         out_features = z.shape[-1] * self.patch_size**2
-        h = FrameConv(out_features, zero_init=True, dtype=dtype, name="conv_out")(h)
+        h = FrameConv(out_features, zero_init=True, dtype=end_dtype, name="conv_out")(h)
         return depth_to_space(h.astype(jnp.float32), self.patch_size)
 
 

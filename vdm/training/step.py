@@ -35,7 +35,7 @@ def make_train_step(
     """
     model, optimizer = make_model(config), make_optimizer(config)
     training = config.training
-    schedule = make_schedule(config)
+    schedule, time_sampling = make_schedule(config), config.diffusion.time_sampling
 
     def loss(params, batch, x, noise, log_snr, dropout_key):
         params = with_sharded_gradient(mesh, params)
@@ -56,7 +56,8 @@ def make_train_step(
     def loss_and_gradient(params, batch, key):
         loss_key, dropout_key = jax.random.split(key)
         x = join_images(batch)
-        rows = (batch, x, *draw_noise(loss_key, x.shape, schedule=schedule))
+        noise = draw_noise(loss_key, x.shape, schedule=schedule, time_sampling=time_sampling)
+        rows = (batch, x, *noise)
         if training.accumulate == 1:
             return jax.value_and_grad(loss)(params, *rows, dropout_key)
 
