@@ -11,7 +11,7 @@ Parameters: 139,253,635.
 Hardware: the paper trains 660,000 steps of 128 videos on 128 TPU v4 chips. Memory per device
 and hours of training by --mode=plan, an estimate that no device has confirmed (docs/plan.md):
 
-    128 TPU v4 chips   7.4 of 32 GiB   14.9 to 15.3 hours
+    128 TPU v4 chips   7.9 of 32 GiB   13.8 to 14.3 hours
     8 GPUs of 80 GB    24.1 of 80 GiB   80 to 81 hours
     16 GPUs of 80 GB   21.6 of 80 GiB   39 to 44 hours
 

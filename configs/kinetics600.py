@@ -11,7 +11,7 @@ Parameters: 1,142,622,723.
 Hardware: the paper trains 220,000 steps of 256 videos on 256 TPU v4 chips. Memory per device
 and hours of training by --mode=plan, an estimate that no device has confirmed (docs/plan.md):
 
-    256 TPU v4 chips   25.3 of 32 GiB   11.7 to 12.8 hours
+    256 TPU v4 chips   26.1 of 32 GiB   13.1 to 14.3 hours
     8 GPUs of 80 GB    61.5 of 80 GiB   104 to 105 hours
     16 GPUs of 80 GB   42.9 of 80 GiB   52 to 66 hours
 

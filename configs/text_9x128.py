@@ -13,7 +13,7 @@ Parameters: 1,150,987,523.
 Hardware: the paper trains 800,000 steps of 128 videos on 128 TPU v4 chips. Memory per device
 and hours of training by --mode=plan, an estimate that no device has confirmed (docs/plan.md):
 
-    128 TPU v4 chips   22.8 of 32 GiB   34 to 38 hours
+    128 TPU v4 chips   24.6 of 32 GiB   38 to 43 hours
     8 GPUs of 80 GB    54.6 of 80 GiB   151 to 155 hours
     16 GPUs of 80 GB   31.7 of 80 GiB   75 to 125 hours
 

@@ -12,7 +12,7 @@ Parameters: 1,147,873,795.
 Hardware: the paper trains 700,000 steps of 128 videos on 128 TPU v4 chips. Memory per device
 and hours of training by --mode=plan, an estimate that no device has confirmed (docs/plan.md):
 
-    128 TPU v4 chips   26.1 of 32 GiB   37 to 41 hours
+    128 TPU v4 chips   26.0 of 32 GiB   42 to 45 hours
     8 GPUs of 80 GB    60.0 of 80 GiB   165 to 169 hours
     16 GPUs of 80 GB   38.7 of 80 GiB   83 to 126 hours
 

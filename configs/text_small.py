@@ -12,7 +12,7 @@ Parameters: 298,659,075.
 Hardware: the paper trains 200,000 steps of 128 videos on 64 TPU v4 chips. Memory per device
 and hours of training by --mode=plan, an estimate that no device has confirmed (docs/plan.md):
 
-    64 TPU v4 chips   13.1 of 32 GiB   8.2 to 8.5 hours
+    64 TPU v4 chips   13.4 of 32 GiB   7.9 to 8.1 hours
     8 GPUs of 80 GB    23.8 of 80 GiB   20 to 21 hours
     16 GPUs of 80 GB   18.5 of 80 GiB   9.6 to 12.8 hours
 

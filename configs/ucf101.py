@@ -11,7 +11,7 @@ Parameters: 1,144,721,923.
 Hardware: the paper trains 60,000 steps of 128 videos on 128 TPU v4 chips. Memory per device
 and hours of training by --mode=plan, an estimate that no device has confirmed (docs/plan.md):
 
-    128 TPU v4 chips   25.3 of 32 GiB   3.2 to 3.5 hours
+    128 TPU v4 chips   26.1 of 32 GiB   3.6 to 3.9 hours
     8 GPUs of 80 GB    61.4 of 80 GiB   14.2 to 14.6 hours
     16 GPUs of 80 GB   42.8 of 80 GiB   7.1 to 10.8 hours
 
