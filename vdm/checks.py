@@ -21,7 +21,7 @@ from vdm.diffusion.process import TARGETS
 from vdm.diffusion.samplers import CONDITIONINGS, SAMPLERS
 from vdm.evaluation.baselines import BASELINES
 from vdm.metrics.protocols import PROTOCOLS
-from vdm.models.unet import DTYPES, REMAT
+from vdm.models.unet import DTYPES, REMAT, SPATIAL_ATTENTION
 from vdm.planning.hardware.peaks import HARDWARE
 from vdm.sampling.tasks import TASKS
 from vdm.training.state import OPTIMIZERS
@@ -105,6 +105,7 @@ RULES = {
     "model.max_relative_distance": at_least(0),
     "model.relative_position_scale": at_least(0),
     "model.attention_bias": ANY,
+    "model.spatial_attention": one_of(SPATIAL_ATTENTION),
     "model.narrow_upsampling": ANY,
     "model.float32_ends": ANY,
     "model.patch_size": at_least(1),

@@ -57,6 +57,8 @@ def default_config() -> ml_collections.ConfigDict:
     # Biases of the query, key and value projections; not fixed by the paper, True in the authors'
     # released diffusion code.
     model.attention_bias = True
+    # whole (saves the weights) | tiles (recomputes them, faster on CPUs) | auto (tiles on CPUs).
+    model.spatial_attention = "auto"
     # True: the convolution after each upsampling has the channels of the finer resolution; False:
     # of the coarser one, as in the authors' released diffusion code. Not fixed by the paper.
     model.narrow_upsampling = False

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from vdm.models.attention import SpatialAttention, TemporalAttention, independent_images_mask
 
@@ -68,9 +69,10 @@ def test_temporal_attention_is_equations_3_and_4_of_shaw():
     np.testing.assert_allclose(module.apply(variables, *inputs), expected, rtol=1e-3, atol=1e-3)
 
 
-def test_spatial_attention_is_softmax_attention_within_each_frame():
+@pytest.mark.parametrize("in_tiles", [False, True])
+def test_spatial_attention_is_softmax_attention_within_each_frame(in_tiles):
     h = np.random.default_rng(1).normal(size=(2, 3, 2, 3, HEADS * HEAD_DIM))
-    module = SpatialAttention(HEAD_DIM)
+    module = SpatialAttention(HEAD_DIM, in_tiles=in_tiles)
     variables = _params(module, jnp.array(h, jnp.float32))
     params = variables["params"]
     expected = h.copy()

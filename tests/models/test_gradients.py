@@ -1,12 +1,15 @@
 """The layers whose gradients are written out agree with libraries that derive theirs."""
 
+from functools import partial
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import pytest
 
+from vdm.models import blocked_attention
 from vdm.models.attention import combine, compare, softmax
-from vdm.models.convolution import convolve
+from vdm.models.convolution import PointwiseDense, convolve
 from vdm.models.norm import FrameGroupNorm
 
 
@@ -112,5 +115,42 @@ def test_products_of_attention_are_those_of_jax():
     assert_close(
         jax.jit(lambda *a: value_and_gradients(ours, cotangent, *a))(query, key, value),
         value_and_gradients(theirs, cotangent, query, key, value),
+        1e-6,
+    )
+
+
+@pytest.mark.parametrize("tile_bytes", [2**22, 2**10, 1])
+def test_attention_in_tiles_is_that_of_jax(tile_bytes, monkeypatch):
+    """Everything in one tile; four rows of an item; one row of an item."""
+    monkeypatch.setattr(blocked_attention, "_TILE_BYTES", tile_bytes)
+    query, key, value = (normal(seed, 4, 6, 16, 8) * 2 for seed in range(3))
+
+    def theirs(*arrays):
+        batch, items, *rest = query.shape
+        arrays = (array.reshape(batch * items, *rest)[:, :, None] for array in arrays)
+        attended = jax.nn.dot_product_attention(*arrays, scale=1.0)
+        return attended.reshape(query.shape)
+
+    def cotangent(shape):
+        return normal(3, *shape)
+
+    ours = jax.jit(partial(value_and_gradients, blocked_attention.attend_in_tiles, cotangent))
+    assert_close(
+        ours(query, key, value), value_and_gradients(theirs, cotangent, query, key, value), 2e-6
+    )
+
+
+def test_dense_is_that_of_flax():
+    h = normal(0, 2, 3, 4, 5)
+    params = nn.Dense(7).init(jax.random.key(1), h)
+
+    def cotangent(shape):
+        return normal(2, *shape)
+
+    assert_close(
+        *(
+            jax.jit(partial(value_and_gradients, layer(7).apply, cotangent))(params, h)
+            for layer in (PointwiseDense, nn.Dense)
+        ),
         1e-6,
     )

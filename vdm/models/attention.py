@@ -10,6 +10,8 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
+from vdm.models.blocked_attention import attend_in_tiles
+from vdm.models.convolution import PointwiseDense, transposed_in_memory
 from vdm.models.norm import FrameGroupNorm
 
 
@@ -26,7 +28,7 @@ class _QueryKeyValue(nn.Module):
     ) -> tuple[Float[Array, "groups heads tokens head_dim"], ...]:
         # One matrix product for all heads: the gradient of a kernel with an axis for heads is
         # several times slower on CPUs.
-        projected = nn.Dense(
+        projected = PointwiseDense(
             3 * tokens.shape[-1],
             use_bias=self.use_bias,
             dtype=self.dtype,
@@ -50,7 +52,7 @@ class _Output(nn.Module):
     ) -> Float[Array, "groups tokens channels"]:
         tokens = attended.swapaxes(-2, -3)
         tokens = tokens.reshape(*tokens.shape[:-2], -1)
-        return nn.Dense(
+        return PointwiseDense(
             tokens.shape[-1],
             kernel_init=nn.initializers.zeros,
             dtype=self.dtype,
@@ -100,7 +102,7 @@ def _compare_forward(query, key):
 
 def _compare_backward(saved, gradient):
     query, key = saved
-    return combine(gradient, key), combine(_transposed(gradient), query)
+    return combine(gradient, key), combine(transposed_in_memory(gradient), query)
 
 
 @jax.custom_vjp
@@ -118,29 +120,23 @@ def _combine_forward(weights, value):
 
 def _combine_backward(saved, gradient):
     weights, value = saved
-    return compare(gradient, value), combine(_transposed(weights), gradient)
+    return compare(gradient, value), combine(transposed_in_memory(weights), gradient)
 
 
 compare.defvjp(_compare_forward, _compare_backward)
 combine.defvjp(_combine_forward, _combine_backward)
 
 
-def _transposed(weights):
-    """Exchanges queries and keys. The barrier makes XLA on CPU transpose in memory as well."""
-    return jax.lax.platform_dependent(
-        weights.swapaxes(-1, -2), cpu=jax.lax.optimization_barrier, default=lambda w: w
-    )
-
-
 class SpatialAttention(nn.Module):
     """Spatial self-attention: pixels attend within their frame (section 3).
 
     The head width head_dim divides the channels. `use_bias` is for the projections of queries, keys
-    and values.
+    and values; `in_tiles` for weights that are recomputed in the backward pass instead of saved.
     """
 
     head_dim: int
     use_bias: bool = True
+    in_tiles: bool = False
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
@@ -153,7 +149,12 @@ class SpatialAttention(nn.Module):
         query, key, value = _QueryKeyValue(
             head_dim=self.head_dim, use_bias=self.use_bias, dtype=self.dtype, name="qkv"
         )(tokens)
-        attended = combine(softmax(compare(query, key)), value)
+        if self.in_tiles:
+            items = (batch, -1, height * width, self.head_dim)
+            attended = attend_in_tiles(*(part.reshape(items) for part in (query, key, value)))
+            attended = attended.reshape(query.shape)
+        else:
+            attended = combine(softmax(compare(query, key)), value)
         return h + _Output(dtype=self.dtype, name="out")(attended).reshape(h.shape)
 
 

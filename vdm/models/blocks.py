@@ -6,7 +6,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
 from vdm.models.attention import SpatialAttention, TemporalAttention
-from vdm.models.convolution import FrameConv
+from vdm.models.convolution import FrameConv, PointwiseDense
 from vdm.models.norm import FrameGroupNorm
 
 
@@ -56,10 +56,10 @@ class ResidualBlock(nn.Module):
     ) -> Float[Array, "batch frames height width features"]:
         skip = h
         if h.shape[-1] != self.features:
-            skip = nn.Dense(self.features, dtype=self.dtype, name="skip")(h)
+            skip = PointwiseDense(self.features, dtype=self.dtype, name="skip")(h)
         h = FrameGroupNorm(swish=True, dtype=self.dtype, name="norm_1")(h)
         h = FrameConv(self.features, dtype=self.dtype, name="conv_1")(h)
-        embedded = nn.Dense(
+        embedded = PointwiseDense(
             2 * self.features if self.film else self.features, dtype=self.dtype, name="embedding"
         )(embedding)
         norm_2 = FrameGroupNorm(swish=True, dtype=self.dtype, name="norm_2")
@@ -81,6 +81,7 @@ class SpaceTimeBlock(nn.Module):
     max_relative_distance: int
     relative_position_scale: float
     attention_bias: bool
+    attention_in_tiles: bool
     dropout: float
     film: bool
     deterministic: bool
@@ -106,6 +107,7 @@ class SpaceTimeBlock(nn.Module):
             h = SpatialAttention(
                 head_dim=self.head_dim,
                 use_bias=self.attention_bias,
+                in_tiles=self.attention_in_tiles,
                 dtype=self.dtype,
                 name="spatial_attention",
             )(h)

@@ -13,7 +13,7 @@ from vdm.training.checkpoints import BEST, no_step, saved_steps
 # Of the sections below, a run may change these: they change neither the parameters nor the clips.
 _FREE = (
     *("model.dropout", "model.condition_dropout", "model.remat", "model.dtype"),
-    *("model.float32_ends", "model.relative_position_scale"),
+    *("model.float32_ends", "model.spatial_attention", "model.relative_position_scale"),
     *("data.path", "data.tfds_dir", "data.num_workers", "data.prefetch"),
 )
 _OF_MODEL = ("model", "diffusion.target", "data.channels", "data.condition")
