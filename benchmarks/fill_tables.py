@@ -1,4 +1,4 @@
-"""Fills the tables of docs/speed.md and docs/plan.md from benchmarks/results.
+"""Fills the tables of docs/{speed,plan,tables}.md from benchmarks/results.
 
     python benchmarks/fill_tables.py
 
@@ -24,7 +24,7 @@ import string
 from vdm.markdown import table
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-PAGES = (ROOT / "docs/speed.md", ROOT / "docs/plan.md")
+PAGES = tuple(ROOT / "docs" / name for name in ("speed.md", "plan.md", "tables.md"))
 _TABLE = re.compile(
     r"(?P<marker><!-- table: (?P<file>\S+) (?P<paths>.+)\n(?P<columns>(?:.+\n)+?)-->\n)"
     r"(?:.*\n)*?(?P<end><!-- end of table -->)"

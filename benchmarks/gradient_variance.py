@@ -104,17 +104,17 @@ def main() -> None:
     config = load_file(ROOT / "configs" / "moving_digits.py")
     config.data.num_images = max(arguments.images)
     params = trained_parameters(config, arguments.steps)
-    rows = []
+    rows = {}
     for images in arguments.images:
         config.data.num_images = images
         vectors = np.stack(list(gradients(config, params, arguments.batches)))
         values, errors = variances(vectors)
         cost = 1 + images / config.data.frames
-        row: dict[str, float] = {"images": images, "cost": cost}
+        row: dict[str, float] = {"cost": cost}
         for name, value, error in zip(("variance", "relative"), values, errors, strict=True):
             row |= {name: value, f"{name}_error": error, f"{name}_at_equal_cost": value * cost}
-        rows.append(row)
-        print(row, flush=True)
+        rows[str(images)] = row
+        print(images, row, flush=True)
     settings = {"batches": arguments.batches, "steps": arguments.steps}
     write_result("gradient_variance", settings | {"rows": rows})
 

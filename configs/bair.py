@@ -15,8 +15,9 @@ and hours of training by --mode=plan, an estimate that no device has confirmed (
     8 GPUs of 80 GB    24.1 of 80 GiB   80 to 81 hours
     16 GPUs of 80 GB   21.6 of 80 GiB   39 to 44 hours
 
-The GPU rows are compiled for TPU v5p chips, with an H100's memory and peaks. 8 GPUs take
---config.training.accumulate=4; 16 take --config.training.accumulate=2 --config.mesh.fsdp=8.
+The GPU rows are compiled for TPU v5p chips, with an H100's memory and peaks, and for 2 to 4 % fewer
+parameters (config.model.narrow_upsampling=True). 8 GPUs take --config.training.accumulate=4; 16
+take --config.training.accumulate=2 --config.mesh.fsdp=8.
 
 Expected: FVD of 100 samples for each of the 256 test videos, against these.
 

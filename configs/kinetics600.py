@@ -15,8 +15,9 @@ and hours of training by --mode=plan, an estimate that no device has confirmed (
     8 GPUs of 80 GB    61.5 of 80 GiB   104 to 105 hours
     16 GPUs of 80 GB   42.9 of 80 GiB   52 to 66 hours
 
-The GPU rows are compiled for TPU v5p chips, with an H100's memory and peaks. 8 GPUs take
---config.training.accumulate=8; 16 take --config.training.accumulate=4 --config.mesh.fsdp=8.
+The GPU rows are compiled for TPU v5p chips, with an H100's memory and peaks, and for 2 to 4 % fewer
+parameters (config.model.narrow_upsampling=True). 8 GPUs take --config.training.accumulate=8; 16
+take --config.training.accumulate=4 --config.mesh.fsdp=8.
 
 Expected: one sample for each of 50,000 test videos, against these, by I3D.
 

@@ -17,8 +17,9 @@ and hours of training by --mode=plan, an estimate that no device has confirmed (
     8 GPUs of 80 GB    54.6 of 80 GiB   151 to 155 hours
     16 GPUs of 80 GB   31.7 of 80 GiB   75 to 125 hours
 
-The GPU rows are compiled for TPU v5p chips, with an H100's memory and peaks. 8 GPUs take
---config.training.accumulate=4; 16 take --config.training.accumulate=2 --config.mesh.fsdp=8.
+The GPU rows are compiled for TPU v5p chips, with an H100's memory and peaks, and for 2 to 4 % fewer
+parameters (config.model.narrow_upsampling=True). 8 GPUs take --config.training.accumulate=4; 16
+take --config.training.accumulate=2 --config.mesh.fsdp=8.
 
 The paper extends a 16x64x64 video of frameskip 4 with it to 64x128x128 of frameskip 1, given that
 video and the last frames of the block before: --config.sample.task=cascade

@@ -16,8 +16,9 @@ and hours of training by --mode=plan, an estimate that no device has confirmed (
     8 GPUs of 80 GB    60.0 of 80 GiB   165 to 169 hours
     16 GPUs of 80 GB   38.7 of 80 GiB   83 to 126 hours
 
-The GPU rows are compiled for TPU v5p chips, with an H100's memory and peaks. 8 GPUs take
---config.training.accumulate=4; 16 take --config.training.accumulate=2 --config.mesh.fsdp=8.
+The GPU rows are compiled for TPU v5p chips, with an H100's memory and peaks, and for 2 to 4 % fewer
+parameters (config.model.narrow_upsampling=True). 8 GPUs take --config.training.accumulate=4; 16
+take --config.training.accumulate=2 --config.mesh.fsdp=8.
 
 The paper trains it twice: on every frame (here) and on every fourth (--config.data.frameskip=4
 --config.eval.protocol=text_16x64x64_frameskip4).

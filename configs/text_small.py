@@ -16,8 +16,9 @@ and hours of training by --mode=plan, an estimate that no device has confirmed (
     8 GPUs of 80 GB    23.8 of 80 GiB   20 to 21 hours
     16 GPUs of 80 GB   18.5 of 80 GiB   9.6 to 12.8 hours
 
-The GPU rows are compiled for TPU v5p chips, with an H100's memory and peaks. 8 GPUs take
---config.training.accumulate=4; 16 take --config.training.accumulate=2 --config.mesh.fsdp=8.
+The GPU rows are compiled for TPU v5p chips, with an H100's memory and peaks, and for 2 to 4 % fewer
+parameters (config.model.narrow_upsampling=True). 8 GPUs take --config.training.accumulate=4; 16
+take --config.training.accumulate=2 --config.mesh.fsdp=8.
 
 The paper trains it three times: with 8 independent images per video (here), with 4
 (--config.data.num_images=4) and with none (--config.data.num_images=0).

@@ -15,8 +15,9 @@ and hours of training by --mode=plan, an estimate that no device has confirmed (
     8 GPUs of 80 GB    61.4 of 80 GiB   14.2 to 14.6 hours
     16 GPUs of 80 GB   42.8 of 80 GiB   7.1 to 10.8 hours
 
-The GPU rows are compiled for TPU v5p chips, with an H100's memory and peaks. 8 GPUs take
---config.training.accumulate=4; 16 take --config.training.accumulate=2 --config.mesh.fsdp=8.
+The GPU rows are compiled for TPU v5p chips, with an H100's memory and peaks, and for 2 to 4 % fewer
+parameters (config.model.narrow_upsampling=True). 8 GPUs take --config.training.accumulate=4; 16
+take --config.training.accumulate=2 --config.mesh.fsdp=8.
 
 Expected: 10,000 samples against all 13,320 videos, by C3D, whose weights you bring
 (docs/evaluation.md).

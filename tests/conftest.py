@@ -1,10 +1,18 @@
 """Fixtures, and the setup of every test: checked shape annotations and two devices."""
 
+import atexit
 import contextlib
 import functools
 import os
 import pathlib
+import shutil
 import sys
+import tempfile
+
+# Has to precede the import of jax. The processes of a session share their compiled programs.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="vdm-compiled-")
+    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
 import jax
 import jaxtyping

@@ -1,5 +1,6 @@
 """Command line: python -m vdm.main --workdir=DIR --mode=MODE [--config=NAME --config.a.b=value]."""
 
+import os
 from collections.abc import Callable
 from functools import partial
 
@@ -98,6 +99,15 @@ def plan(config, workdir: AnyPath | None) -> None:
         print(f"plan: {output}")
 
 
+def keep_compiled_programs() -> None:
+    """Keeps compiled programs in ~/.cache/vdm, unless JAX_COMPILATION_CACHE_DIR says otherwise."""
+    import jax
+
+    caches = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ and os.path.isabs(caches):
+        jax.config.update("jax_compilation_cache_dir", f"{caches}/vdm/compiled")
+
+
 def main(config) -> None:
     # Orbax logs every file that it writes, and the traceback of each error that we report.
     logging.set_verbosity(logging.FATAL)
@@ -105,6 +115,7 @@ def main(config) -> None:
     if mode == "config":
         Processes().run(partial(print, page(config), flush=True))
         return
+    keep_compiled_programs()
     processes = Processes()
     try:
         if mode != "plan":  # planning needs one process alone
