@@ -1,16 +1,18 @@
 """The network against the same network in PyTorch: a training step and an evaluation.
 
     pip install -e . torch
-    python benchmarks/own_speed.py [--config=FILE] [--batch=4] [--rounds=7] [--compile]
+    python benchmarks/own_speed.py [--resolution=32] [--batch=4] [--rounds=7] [--compile]
+    python benchmarks/own_speed.py --config=FILE [--batch=4] [--rounds=7] [--compile]
 
-By default an unconditional network of 32 base channels on 4 videos of 16x32x32. Both sides have the
-same architecture (benchmarks/torch_unet.py), dtype and cores, PyTorch as threads and JAX as
-devices, and run alternately. Evaluations with the same weights are compared before the timing. The
-training step has the loss, gradients, clipping, Adam and the EMA. --compile adds torch.compile.
+By default an unconditional network of 32 base channels on 4 videos of 16x32x32, or with
+--resolution=64 --batch=2 on 2 of 16x64x64. Both sides have the same architecture
+(benchmarks/torch_unet.py), dtype and cores, PyTorch as threads and JAX as devices, and run
+alternately. Evaluations with the same weights are compared before the timing. The training step has
+the loss, gradients, clipping, Adam and the EMA. --compile adds torch.compile.
 --config takes any unconditional configuration, on a GPU for example configs/ucf101.py. Huge pages
 (GLIBC_TUNABLES=glibc.malloc.hugetlb=1) favour PyTorch, which allocates each result anew.
 
-Prints and writes benchmarks/results/own_speed[_CONFIG][_compile][_huge_pages][_gpu].json. A few
+Prints and writes benchmarks/results/own_speed_LAYOUT[_compile][_huge_pages][_gpu].json. A few
 minutes on two cores without other load.
 """
 
@@ -31,12 +33,13 @@ from vdm.config import default_config
 from vdm.parallel.mesh import batch_sharding, make_mesh
 
 
-def small_config():
-    """Returns the default layout: 32 base channels, three resolutions, no independent images."""
+def small_config(resolution):
+    """Returns a layout of 32 base channels, down to 8x8 pixels, without independent images."""
     config = default_config()
-    config.data.update(frames=16, resolution=32, channels=3, num_images=0, condition="none")
-    config.model.update(base_channels=32, channel_multipliers=(1, 2, 4), blocks_per_resolution=2)
-    config.model.update(attention_resolutions=(8, 16, 32), head_dim=32, dtype="float32")
+    multipliers = tuple(2**level for level in range(int(math.log2(resolution // 4))))
+    config.data.update(frames=16, resolution=resolution, num_images=0, condition="none")
+    config.model.update(base_channels=32, channel_multipliers=multipliers, head_dim=32)
+    config.model.update(attention_resolutions=(8, 16, 32), dtype="float32")
     return config
 
 
@@ -81,6 +84,7 @@ def torch_steps(config, network, z, log_snr):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--config", help="a file in configs/; by default the small layout")
+    parser.add_argument("--resolution", type=int, default=32, help="of the small layout")
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--compile", action="store_true")
@@ -89,7 +93,7 @@ def main():
     torch.set_num_threads(cores)
     torch.set_float32_matmul_precision("high")  # JAX's default on GPUs
     jax.config.update("jax_num_cpu_devices", math.gcd(cores, flags.batch))
-    config = measuring.load_config(flags.config) if flags.config else small_config()
+    config = measuring.load_config(flags.config) if flags.config else small_config(flags.resolution)
     config.training.batch_size = flags.batch
     data, on_gpu = config.data, jax.default_backend() == "gpu"
 
@@ -120,7 +124,10 @@ def main():
         steps = {name: pair[index] for name, pair in pairs.items()}
         result[kind] = measuring.compared(measuring.interleaved(steps, flags.rounds), "pytorch")
     suffixes = {"compile": flags.compile, "huge_pages": measuring.has_huge_pages(), "gpu": on_gpu}
-    names = ["own_speed", *([pathlib.Path(flags.config).stem] if flags.config else [])]
+    layout = (
+        pathlib.Path(flags.config).stem if flags.config else f"{data.resolution}x{data.resolution}"
+    )
+    names = ["own_speed", layout]
     names += [suffix for suffix, applies in suffixes.items() if applies]
     measuring.write_result("_".join(names), result, "flax", "torch")
 
