@@ -15,10 +15,11 @@ def default_config() -> ml_collections.ConfigDict:
     config.step = ""  # WORKDIR's checkpoint to use: a step | best (held-out loss) | '' (newest)
 
     config.data = data = ml_collections.ConfigDict()
-    # moving_digits | folder | bair_robot_pushing_small | ucf101 | kinetics600 | captioned_videos |
-    # zeros (no data)
+    # moving_digits | folder | pusht | bair_robot_pushing_small | ucf101 | kinetics600 |
+    # captioned_videos | zeros (no data)
     data.name = "moving_digits"
-    data.path = ""  # folder of video files, for 'folder'
+    # Folder of video files, for 'folder'; of prepared clips, for 'pusht' ('': the default).
+    data.path = ""
     data.test_share = 0.1  # fraction of videos held out, for 'folder' without given splits
     data.tfds_dir = ""  # folder of TensorFlow Datasets; '': TFDS's default
     data.tfds_config = ""  # builder config, for TFDS builders with several

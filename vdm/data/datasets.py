@@ -10,12 +10,13 @@ from vdm.data.captions.encoded import WORDS, make_encode
 from vdm.data.clips import ClipDataSet, VideoReader
 from vdm.data.folder.videos import FolderVideos, open_folder
 from vdm.data.moving_digits import MovingDigits
+from vdm.data.pusht.videos import open_pusht
 from vdm.data.tfds.registry import TFDS_DATA_SETS, open_tfds
 from vdm.data.zeros import Zeros
 
 # Values of config.data.name.
 ZEROS = "zeros"
-DATA_SETS = ("moving_digits", "folder", *TFDS_DATA_SETS, ZEROS)
+DATA_SETS = ("moving_digits", "folder", "pusht", *TFDS_DATA_SETS, ZEROS)
 
 
 def make_data_set(config: ml_collections.ConfigDict, split: str) -> DataSet:
@@ -96,7 +97,9 @@ def open_reader(config: ml_collections.ConfigDict, split: str) -> VideoReader:
     Raises:
       ValueError: as `make_data_set`.
     """
-    return _folder(config, split) if config.data.name == "folder" else open_tfds(config, split)
+    if config.data.name == "folder":
+        return _folder(config, split)
+    return open_pusht(config, split) if config.data.name == "pusht" else open_tfds(config, split)
 
 
 def check_name(config: ml_collections.ConfigDict) -> None:
