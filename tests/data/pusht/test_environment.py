@@ -31,7 +31,8 @@ def test_the_stored_clips_are_those_of_the_environment(tmp_path):
         clip = draw_clip(independent, 5, "train", index, 20)
         np.testing.assert_array_equal(shard[f"video_{index:04}"], clip.video)
         # The stored states and actions alone reproduce the motion of the disc and the block.
-        independent.reset()
+        # Apart, so that no contact of a random start remains.
+        independent.reset(options={"reset_to_state": [50.0, 50.0, 256.0, 256.0, 0.0]})
         independent.agent.position = tuple(state[0, :2].astype(float))
         independent.block.angle = float(state[0, 4])
         independent.block.position = tuple(state[0, 2:4].astype(float))
@@ -86,3 +87,9 @@ def test_the_first_pushes_start_at_the_centre_of_the_block(environment):
         block = environment.block
         centre = np.array(block.local_to_world(block.center_of_gravity))
         assert (np.abs(centre - 256) <= 106 + 1e-6).all()
+
+
+def test_processes_draw_the_clips_of_one(tmp_path):
+    settings = {"seed": 1, "train": 2, "test": 2, "frames": 3}
+    records = [prepare_pusht(tmp_path / str(n), **settings, workers=n) for n in (1, 2)]
+    assert records[0]["shards"] == records[1]["shards"]
