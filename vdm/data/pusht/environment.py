@@ -16,7 +16,7 @@ SPLITS = ("train", "test")
 RESOLUTION = 64  # height and width of a frame, pixels
 ACTION_WIDTH = 2
 # An action of length 1: the distance between the disc and the position that it is pulled to. In a
-# frame (0.1 s) at constant speed the disc moves by half of it, 4 of 64 pixels.
+# frame (0.1 s) at constant speed the disc moves by two fifths of it, 3.2 of 64 pixels.
 ACTION_UNIT = 64.0
 
 _SIDE = 512.0
