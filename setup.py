@@ -79,6 +79,8 @@ setup(
             f"tensorflow{TENSORFLOW_VERSIONS}; {NOT_LINUX}",
             "tensorflow-datasets>=4.9.10,<4.10",
         ],
+        # To draw the data set PushT; it brings OpenCV (docs/data.md).
+        "pusht": ["gym-pusht>=0.1.8,<0.2"],
         # Captions through a language model.
         "text": ["torch>=2.6,<3", "transformers>=4.50,<6"],
         # Weights of the feature networks; vdm/metrics/weights/files.py has a lighter way to

@@ -46,11 +46,15 @@ def test_a_run_beside_it_is_unchanged(tiny_config, tmp_path, capsys):
     assert "note:" not in table and "its files are removed" in table
 
 
-@pytest.mark.parametrize(("condition", "num_images"), [("label", 0), ("text", 3)])
+@pytest.mark.parametrize(
+    ("condition", "num_images"), [("label", 0), ("text", 3), ("action", 0), ("action", 2)]
+)
 def test_zeros_have_the_shapes_of_the_planned_batch(tiny_config, condition, num_images):
     tiny_config.data.update(condition=condition, num_images=num_images, name="zeros", channels=3)
     tiny_config.model.update(
-        num_classes=10 * (condition == "label"), text_width=8 * (condition == "text")
+        num_classes=10 * (condition == "label"),
+        text_width=8 * (condition == "text"),
+        action_width=3 * (condition == "action"),
     )
     validate(tiny_config)
     batch = make_data_set(tiny_config, "train").batch(0, 4)

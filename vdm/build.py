@@ -55,7 +55,7 @@ def make_denoiser(
 
 
 def empty_condition(condition: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-    """Returns 'no condition' in the shape of a condition: label -1, or a text without tokens."""
+    """Returns 'no condition' in the shape of a condition: label -1, text or actions all masked."""
     return {
         name: jnp.full_like(value, -1 if name == "label" else 0)
         for name, value in condition.items()
@@ -75,6 +75,11 @@ def init_params(config: ml_collections.ConfigDict) -> dict:
         condition = {
             "text": jnp.zeros((1, data.text_tokens, model.text_width)),
             "text_mask": jnp.ones((1, data.text_tokens), bool),
+        }
+    elif data.condition == "action":
+        condition = {
+            "action": jnp.zeros((1, data.frames, model.action_width)),
+            "action_mask": jnp.ones((1, data.frames), bool),
         }
     variables = make_model(config).init(
         random_key(config.seed), z, jnp.zeros(1), condition, num_images=data.num_images

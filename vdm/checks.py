@@ -100,6 +100,7 @@ RULES = {
     "model.dropout": FRACTION,
     "model.num_classes": at_least(0),
     "model.text_width": at_least(0),
+    "model.action_width": at_least(0),
     "model.condition_dropout": FRACTION,
     "model.film": ANY,
     "model.max_relative_distance": at_least(0),
@@ -151,6 +152,10 @@ RULES = {
     "sample.seed": SEED,
     "sample.label": at_least(-1),
     "sample.caption": ANY,
+    "sample.action": Rule(
+        lambda value: all(isinstance(x, int | float) and math.isfinite(x) for x in value),
+        "empty, or finite numbers",
+    ),
     "sample.guidance_weight": at_least(0),
     "sample.observed": ANY,
     "sample.conditioning": one_of(CONDITIONINGS),
@@ -236,6 +241,12 @@ def check_task(config: ml_collections.ConfigDict) -> None:
     elif sample.task == "upsample":
         expected = f"a divisor of config.data.resolution, {resolution}"
         require(config, "upsample.factor", resolution % config.upsample.factor == 0, expected)
+    if config.data.condition == "action":
+        # The actions of a held-out video are those of one block.
+        allowed = sample.task != "cascade" and (sample.task != "extend" or sample.action)
+        expected = "generate, predict, interpolate or upsample, or extend with config.sample.action"
+        where = "where config.data.condition is 'action'"
+        require(config, "sample.task", allowed, f"{expected}, {where}")
     if sample.task in ("upsample", "cascade"):
         expected = f"'reconstruction' for the task {sample.task!r}, which observes a low resolution"
         require(config, "sample.conditioning", sample.conditioning == "reconstruction", expected)
@@ -282,7 +293,8 @@ def _check_model(config: ml_collections.ConfigDict) -> None:
 
 def _check_condition(config: ml_collections.ConfigDict) -> None:
     condition, model, sample = config.data.condition, config.model, config.sample
-    for field, kind in (("num_classes", "label"), ("text_width", "text")):
+    widths = (("num_classes", "label"), ("text_width", "text"), ("action_width", "action"))
+    for field, kind in widths:
         agrees = (model[field] > 0) == (condition == kind)
         sign = "positive" if condition == kind else "0"
         require(config, f"model.{field}", agrees, f"{sign} where data.condition is {condition!r}")
@@ -290,6 +302,13 @@ def _check_condition(config: ml_collections.ConfigDict) -> None:
     require(config, "sample.label", sample.label < model.num_classes, expected)
     expected = "empty where config.data.condition is not 'text'"
     require(config, "sample.caption", not sample.caption or condition == "text", expected)
+    width = model.action_width
+    expected = f"empty, or {width} numbers, config.model.action_width" if width else "empty"
+    require(config, "sample.action", len(sample.action) in (0, width), expected)
+    if condition == "action":
+        where = "where config.data.condition is 'action'"
+        require(config, "data.augment_flip", not config.data.augment_flip, f"False {where}")
+        require(config, "data.frameskip", config.data.frameskip == 1, f"1 {where}")
 
 
 def _in_range(config: ml_collections.ConfigDict, field: str, first: int, last: int) -> None:

@@ -15,10 +15,11 @@ def default_config() -> ml_collections.ConfigDict:
     config.step = ""  # WORKDIR's checkpoint to use: a step | best (held-out loss) | '' (newest)
 
     config.data = data = ml_collections.ConfigDict()
-    # moving_digits | folder | bair_robot_pushing_small | ucf101 | kinetics600 | captioned_videos |
-    # zeros (no data)
+    # moving_digits | folder | pusht | bair_robot_pushing_small | ucf101 | kinetics600 |
+    # captioned_videos | zeros (no data)
     data.name = "moving_digits"
-    data.path = ""  # folder of video files, for 'folder'
+    # Folder of video files, for 'folder'; of prepared clips, for 'pusht' ('': the default).
+    data.path = ""
     data.test_share = 0.1  # fraction of videos held out, for 'folder' without given splits
     data.tfds_dir = ""  # folder of TensorFlow Datasets; '': TFDS's default
     data.tfds_config = ""  # builder config, for TFDS builders with several
@@ -37,7 +38,7 @@ def default_config() -> ml_collections.ConfigDict:
     data.augment_flip = False  # mirrors half of the training clips left to right
     data.num_images = 8  # independent images per video, for joint training
     # Conditioning.
-    data.condition = "none"  # none | label | text
+    data.condition = "none"  # none | label | text | action (of each frame)
     data.text_tokens = 128  # max tokens per caption; longer captions are cut
     # 'words' (random word vectors), or a Hugging Face model by name or folder (encode_text first).
     data.text_encoder = "words"
@@ -68,6 +69,7 @@ def default_config() -> ml_collections.ConfigDict:
     model.dropout = 0.0  # probability
     model.num_classes = 0  # classes, for data.condition 'label'
     model.text_width = 0  # channels of a token vector, for data.condition 'text'
+    model.action_width = 0  # numbers per action, for data.condition 'action'
     model.condition_dropout = 0.1  # probability of no condition in training; not fixed by the paper
     model.patch_size = 1  # pixels per side of a patch; not in the paper
     model.remat = "none"  # rematerialisation in the backward pass: none | activations | blocks
@@ -139,6 +141,7 @@ def default_config() -> ml_collections.ConfigDict:
     # Condition.
     sample.label = -1  # class of all samples; -1: the label of held-out example i
     sample.caption = ""  # caption of all samples; '': the caption of held-out example i
+    sample.action = ()  # action of all frames of all samples; (): those of held-out example i
     sample.guidance_weight = 1.0  # classifier-free guidance, 1 + w of eq 6; 1: off
     # Observed frames.
     sample.observed = ""  # your video, folder or .npz; '': held-out videos

@@ -132,10 +132,10 @@ def _check_base_model(config: ml_collections.ConfigDict) -> None:
 
 
 def _needs_held_out(config: ml_collections.ConfigDict) -> bool:
-    """Returns whether samples observe held-out videos, or use their labels or captions."""
+    """Returns whether samples observe held-out videos, or use their conditions."""
     data, sample = config.data, config.sample
     observes = sample.task not in ("generate", "cascade") and not sample.observed
-    is_given = sample.label >= 0 if data.condition == "label" else bool(sample.caption)
+    is_given = sample.label >= 0 if data.condition == "label" else sample.caption or sample.action
     return observes or (data.condition != "none" and not is_given)
 
 

@@ -36,12 +36,17 @@ def prepare_bair(folder: Path, videos: Mapping[str, np.ndarray], file_format: st
                 for time, frame in enumerate(frames):
                     feature[f"{time}/{camera}/encoded"].bytes_list.value.append(frame.tobytes())
             for time in range(30):
-                feature[f"{time}/action"].float_list.value.extend([0.0] * 4)
+                feature[f"{time}/action"].float_list.value.extend(bair_action(number, time))
                 feature[f"{time}/endeffector_pos"].float_list.value.extend([0.0] * 3)
             path = raw / split / f"traj_{number}_to_{number}.tfrecords"
             with tf.io.TFRecordWriter(str(path)) as writer:
                 writer.write(example.SerializeToString())
     builder.download_and_prepare()
+
+
+def bair_action(number: int, time: int | np.ndarray) -> np.ndarray:
+    """Returns the 4 numbers of the action of a frame of a video of a split."""
+    return np.array([1.0, 2.0, 3.0, 4.0]) + number / 10 + time / 100
 
 
 def prepare_ucf101(

@@ -47,6 +47,14 @@ class Numbered:
         return f"number {index}"
 
 
+class Driven(Numbered):
+    """`Numbered` videos whose frame t of video i has the action (i, t)."""
+
+    def actions(self, index):
+        times = np.arange(self._shape[1])
+        return np.stack([np.full_like(times, index), times], axis=1)
+
+
 def _source(count=11, frames=4, **settings):
     return ClipDataSet(Numbered(count), seed=3, frames=frames, resolution=2, **settings)
 
@@ -225,3 +233,17 @@ def test_invalid_attributes_are_errors(settings):
 def test_a_short_video_is_an_error_with_its_name():
     with pytest.raises(ValueError, match=r"video_\d+ has 20 frames, and 21 are needed"):
         _source(frames=6, frameskip=4).example(0)
+
+
+def test_actions_are_those_of_the_frames_of_the_clip():
+    source = ClipDataSet(
+        Driven(5), seed=3, frames=4, resolution=2, condition="action", num_images=2
+    )
+    for index in range(20):
+        example = source.example(index)
+        videos, frames, _ = _contents(example["video"])
+        np.testing.assert_array_equal(example["action"], np.stack([videos, frames], axis=1))
+        assert example["action"].dtype == np.float32 and example["action_mask"].all()
+        assert example.keys() == {"video", "images", "action", "action_mask"}
+    with pytest.raises(ValueError, match="the videos of the reader have no actions"):
+        _source(condition="action")

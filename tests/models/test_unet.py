@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
+from vdm.build import empty_condition
 from vdm.config import default_config
 from vdm.models.blocks import ResidualBlock
 from vdm.models.unet import SpaceTimeUNet, depth_to_space, space_to_depth
@@ -136,6 +137,68 @@ def test_conditions_reach_what_they_describe_and_nothing_else(kind):
         empty = condition | {"text_mask": jnp.zeros((2, 3), bool)}
         without = {name: value for name, value in condition.items() if "image" in name}
         np.testing.assert_allclose(apply(z, empty), apply(z, without), atol=1e-5)
+
+
+def test_an_action_reaches_the_output_of_its_frame_through_the_embedding():
+    z = _latent(FRAMES + IMAGES)
+    action = jax.random.normal(jax.random.key(3), (2, FRAMES, 2))
+    condition = {"action": action, "action_mask": jnp.ones((2, FRAMES), bool)}
+    # Without attention no frame knows of another.
+    model, variables = _model_and_params(
+        z, condition, IMAGES, action_width=2, attention_resolutions=()
+    )
+    apply = jax.jit(lambda z, c: model.apply(variables, z, LOG_SNR, c, num_images=IMAGES))
+    before = apply(z, condition)
+    for frame in range(FRAMES):
+        after = apply(z, condition | {"action": action.at[1, frame].add(1.0)})
+        changed = np.abs(after - before).max(axis=(2, 3, 4)) > 1e-4
+        expected = np.zeros((2, FRAMES + IMAGES), bool)
+        expected[1, frame] = True
+        np.testing.assert_array_equal(changed, expected)
+
+        mask = condition["action_mask"].at[1, frame].set(False)
+        masked = apply(z, condition | {"action_mask": mask})
+        assert (np.abs(masked - before).max(axis=(2, 3, 4)) > 1e-4).sum() == 1
+        unread = {"action": action.at[1, frame].set(99.0), "action_mask": mask}
+        np.testing.assert_array_equal(apply(z, unread), masked)
+
+
+def test_masked_actions_are_no_actions():
+    z = _latent(FRAMES)
+    condition = {"action": jnp.ones((2, FRAMES, 3)), "action_mask": jnp.ones((2, FRAMES), bool)}
+    model, variables = _model_and_params(z, condition, action_width=3)
+    apply = jax.jit(lambda c: model.apply(variables, z, LOG_SNR, c))
+    without = apply({})
+    assert np.abs(apply(condition) - without).max() > 1e-2
+    np.testing.assert_array_equal(apply(empty_condition(condition)), without)
+
+
+def test_without_actions_there_are_no_parameters_for_them():
+    z = _latent(FRAMES)
+    names = {
+        width: set(flatten_dict(_model_and_params(z, action_width=width)[1], sep="/"))
+        for width in (0, 2)
+    }
+    assert {name.split("/", 1)[1] for name in names[2] - names[0]} == {
+        "conditioning/action/kernel",
+        "conditioning/action/bias",
+    }
+
+
+def test_all_actions_of_a_clip_are_dropped_together():
+    batch = 200
+    z, log_snr = jnp.zeros((batch, 3, 2, 2, 1)), jnp.zeros(batch)
+    condition = {"action": jnp.ones((batch, 3, 2)), "action_mask": jnp.ones((batch, 3), bool)}
+    model, variables = _model_and_params(
+        z, condition, action_width=2, condition_dropout=0.25, attention_resolutions=()
+    )
+    out = jax.jit(
+        lambda key: model.apply(variables, z, log_snr, condition, train=True, rngs={"dropout": key})
+    )(jax.random.key(1))
+    without = jax.jit(lambda: model.apply(variables, z, log_snr, {}))()
+    is_dropped = np.abs(out - without).max(axis=(2, 3, 4)) < 1e-5
+    assert (is_dropped.all(1) == is_dropped.any(1)).all()
+    assert abs(is_dropped.mean() - 0.25) < 4 * np.sqrt(0.25 * 0.75 / batch)
 
 
 def test_condition_dropout_drops_whole_conditions_at_its_rate():

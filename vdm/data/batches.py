@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-CONDITIONS = ("none", "label", "text")
+CONDITIONS = ("none", "label", "text", "action")
 
 
 class DataSet(abc.ABC):
@@ -25,6 +25,8 @@ class DataSet(abc.ABC):
           label: int32 [], and image_label [num_images], with condition 'label'.
           text: float32 [text_tokens, text_width] and text_mask bool [text_tokens], and image_text
             and image_text_mask with a leading [num_images], with condition 'text'.
+          action: float32 [frames, action_width], applied between each frame and the next, and
+            action_mask bool [frames], with condition 'action'. Images have no actions.
         """
 
     @abc.abstractmethod

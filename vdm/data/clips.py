@@ -8,7 +8,7 @@ import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -55,6 +55,14 @@ class VideoReader(Protocol):
         """Returns the caption of video `index`, if the data set has captions."""
 
 
+@runtime_checkable
+class ActionReader(Protocol):
+    """A `VideoReader` whose videos have actions."""
+
+    def actions(self, index: int) -> np.ndarray:
+        """Returns the action of each frame of video `index`, float32 [num_frames, width]."""
+
+
 @dataclasses.dataclass(frozen=True)
 class ClipDataSet(DataSet):
     """Clips [frames, resolution, resolution, channels] of a data set of videos.
@@ -76,7 +84,7 @@ class ClipDataSet(DataSet):
       augment_flip: whether half of the shuffled clips, and of the images independently, are flipped
         horizontally.
       num_images: number of independent frames of other videos per clip, for joint training.
-      condition: 'none', 'label' or 'text'.
+      condition: 'none', 'label', 'text' or 'action'.
       encode: function caption -> (text [tokens, width], text_mask [tokens]), with condition 'text'.
 
     Raises:
@@ -110,6 +118,8 @@ class ClipDataSet(DataSet):
             )
         if (self.condition == "text") != (self.encode is not None):
             raise ValueError("encode is required with condition 'text', and must be None otherwise")
+        if self.condition == "action" and not isinstance(self.reader, ActionReader):
+            raise ValueError("condition is 'action', and the videos of the reader have no actions")
 
     def __len__(self) -> int:
         return len(self.reader)
@@ -140,7 +150,7 @@ class ClipDataSet(DataSet):
                 video = self.reader.open(other)
                 images.append(self._pixels(video, [int(draw * video.num_frames)], flip)[0])
             out["images"] = np.stack(images)
-        return out | self._conditions(chosen, others)
+        return out | self._conditions(chosen, others, window)
 
     def caption(self, index: int) -> str:
         return self.reader.caption(self.video_index(index))
@@ -178,14 +188,19 @@ class ClipDataSet(DataSet):
         pixels = pixels[:, :, ::-1] if flip else pixels
         return from_uint8(with_channels(pixels, self.channels))
 
-    def _conditions(self, chosen: int, others: list[int]) -> dict[str, np.ndarray]:
-        """Returns the labels or the encoded captions of the clip and its images."""
+    def _conditions(
+        self, chosen: int, others: list[int], window: list[int]
+    ) -> dict[str, np.ndarray]:
+        """Returns the labels or captions of the clip and its images, or the clip's actions."""
         if self.condition == "label":
             label, *labels = np.array([self.reader.label(i) for i in (chosen, *others)], np.int32)
             return {"label": label} | ({"image_label": np.stack(labels)} if labels else {})
         if self.encode is not None:
             captions = [self.reader.caption(i) for i in (chosen, *others)]
             return text_arrays([self.encode(caption) for caption in captions])
+        if self.condition == "action" and isinstance(self.reader, ActionReader):
+            actions = np.asarray(self.reader.actions(chosen)[window], np.float32)
+            return {"action": actions, "action_mask": np.ones(len(window), bool)}
         return {}
 
 

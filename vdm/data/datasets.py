@@ -10,12 +10,15 @@ from vdm.data.captions.encoded import WORDS, make_encode
 from vdm.data.clips import ClipDataSet, VideoReader
 from vdm.data.folder.videos import FolderVideos, open_folder
 from vdm.data.moving_digits import MovingDigits
+from vdm.data.pusht.environment import ACTION_WIDTH
+from vdm.data.pusht.videos import open_pusht
 from vdm.data.tfds.registry import TFDS_DATA_SETS, open_tfds
 from vdm.data.zeros import Zeros
 
 # Values of config.data.name.
 ZEROS = "zeros"
-DATA_SETS = ("moving_digits", "folder", *TFDS_DATA_SETS, ZEROS)
+_ACTION_WIDTHS = {"pusht": ACTION_WIDTH, "bair_robot_pushing_small": 4}
+DATA_SETS = ("moving_digits", "folder", "pusht", *TFDS_DATA_SETS, ZEROS)
 
 
 def make_data_set(config: ml_collections.ConfigDict, split: str) -> DataSet:
@@ -31,7 +34,8 @@ def make_data_set(config: ml_collections.ConfigDict, split: str) -> DataSet:
     data, is_training = config.data, split == "train"
     if data.name == ZEROS:
         names = ("frames", "resolution", "channels", "num_images", "condition", "text_tokens")
-        return Zeros(text_width=config.model.text_width, **{name: data[name] for name in names})
+        widths = {name: config.model[name] for name in ("text_width", "action_width")}
+        return Zeros(**widths, **{name: data[name] for name in names})
     shared = ("frames", "resolution", "frameskip", "num_images", "condition")
     fields = {"seed": config.seed} | {name: data[name] for name in shared}
     if data.name == "moving_digits":
@@ -96,11 +100,13 @@ def open_reader(config: ml_collections.ConfigDict, split: str) -> VideoReader:
     Raises:
       ValueError: as `make_data_set`.
     """
-    return _folder(config, split) if config.data.name == "folder" else open_tfds(config, split)
+    if config.data.name == "folder":
+        return _folder(config, split)
+    return open_pusht(config, split) if config.data.name == "pusht" else open_tfds(config, split)
 
 
 def check_name(config: ml_collections.ConfigDict) -> None:
-    """Raises ValueError if the data set is unknown, or has a frame rate but no timestamps."""
+    """Raises ValueError if the data set is unknown, or has no timestamps or actions to use."""
     if config.data.name not in DATA_SETS:
         raise ValueError(
             f"config.data.name is {config.data.name!r}, and must be one of "
@@ -111,6 +117,16 @@ def check_name(config: ml_collections.ConfigDict) -> None:
             f"config.data.frame_rate is {config.data.frame_rate}, and must be 0 for "
             f"{config.data.name!r}, whose frames have no timestamps"
         )
+    if config.data.condition == "action" and config.data.name != ZEROS:
+        if config.data.name not in _ACTION_WIDTHS:
+            raise ValueError(
+                f"config.data.condition is 'action', and {config.data.name!r} has no actions"
+            )
+        if config.model.action_width != (width := _ACTION_WIDTHS[config.data.name]):
+            raise ValueError(
+                f"config.model.action_width is {config.model.action_width}, and must be {width} "
+                f"for the actions of {config.data.name!r}"
+            )
 
 
 def _held_out_start(name: str) -> str:

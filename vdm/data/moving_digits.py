@@ -10,7 +10,7 @@ import functools
 
 import numpy as np
 
-from vdm.data.batches import CONDITIONS, DataSet, example_generator, text_arrays
+from vdm.data.batches import DataSet, example_generator, text_arrays
 from vdm.data.captions.word_vectors import encode_caption
 
 DIGIT_SIZE = 8  # height and width of a digit in pixels
@@ -24,6 +24,7 @@ MOTIONS = {  # velocities (y, x) in units of the speed
 # three writers for the test set; a shuffled split would test on the writers of the training set.
 _FIRST_TEST_IMAGE = 1415
 
+_CONDITIONS = ("none", "label", "text")
 _WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 _VERTICAL = {-1: "up", 1: "down"}
 _HORIZONTAL = {-1: "left", 1: "right"}
@@ -81,7 +82,7 @@ class MovingDigits(DataSet):
 
     def __post_init__(self):
         self.check_attributes(
-            choices={"split": SPLITS, "condition": CONDITIONS, "motion": tuple(MOTIONS)},
+            choices={"split": SPLITS, "condition": _CONDITIONS, "motion": tuple(MOTIONS)},
             minima={"seed": 0, "frames": 1, "frameskip": 1, "downsample": 1, "num_images": 0},
         )
         if self._side < DIGIT_SIZE:

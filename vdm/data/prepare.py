@@ -1,6 +1,7 @@
-"""Prepares a data set of TensorFlow Datasets: python -m vdm.data.prepare NAME [--data_dir=DIR].
+"""Prepares a data set: python -m vdm.data.prepare NAME [--data_dir=DIR].
 
-The result is that of `tfds build`. Unlike `tfds build` of TFDS 4.9.10, this command starts without
+NAME is pusht, which gym-pusht draws, or a data set of TensorFlow Datasets. The result of the
+latter is that of `tfds build`. Unlike `tfds build` of TFDS 4.9.10, this command starts without
 Apache Beam.
 """
 
@@ -15,9 +16,15 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from vdm.data.pusht.shards import default_folder
+from vdm.data.pusht.write import prepare_pusht
 from vdm.data.tfds.registry import TFDS_DATA_SETS
 
 FILE_FORMATS = ("array_record", "tfrecord")
+_PUSHT = (
+    "Draws clips of a disc that pushes a T-shaped block, 64x64 RGB, with the disc's actions. An "
+    "interrupted command resumes; train with --config.data.name=pusht (docs/data.md)."
+)
 
 
 def prepare(
@@ -91,23 +98,57 @@ def _ffmpeg_on_path() -> Iterator[None]:
 
 def main(argv: list[str] | None = None) -> None:
     """Prepares a data set and prints its folder."""
-    parser = argparse.ArgumentParser(prog="python -m vdm.data.prepare", description=__doc__)
-    parser.add_argument("name", choices=sorted(TFDS_DATA_SETS))
-    parser.add_argument("--config", default="", help="builder configuration: name or JSON object")
-    parser.add_argument("--data_dir", default="", help="output folder; default: TFDS's default")
-    parser.add_argument("--manual_dir", default="", help="folder of files not downloaded")
-    parser.add_argument("--file_format", default=FILE_FORMATS[0], choices=FILE_FORMATS)
-    parser.add_argument(
-        "--no_verify_ssl", action="store_true", help="accept servers without a valid certificate"
-    )
-    flags = vars(parser.parse_args(argv))
-    verify_ssl = not flags.pop("no_verify_ssl")
+    flags = vars(_parser().parse_args(argv))
     try:
-        folder = prepare(**flags, verify_ssl=verify_ssl)
+        folder = flags.pop("run")(flags)
     except (ValueError, TypeError, OSError, AssertionError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
     print(f"prepared: {folder}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    program = "python -m vdm.data.prepare"
+    parser = argparse.ArgumentParser(prog=program, description=__doc__)
+    names = parser.add_subparsers(dest="name", required=True, metavar="NAME")
+    pusht = names.add_parser("pusht", help="drawn by gym-pusht", description=_PUSHT)
+    pusht.set_defaults(run=_run_pusht)
+    pusht.add_argument("--data_dir", default="", help=f"output folder; default: {default_folder()}")
+    pusht.add_argument("--seed", type=int, default=0, help="seed of the clips")
+    pusht.add_argument("--train", type=int, default=5_000, help="number of clips for training")
+    pusht.add_argument("--test", type=int, default=512, help="number of held-out clips")
+    pusht.add_argument("--frames", type=int, default=32, help="number of frames per clip")
+    pusht.add_argument("--workers", type=int, default=0, help="processes; default: one per core")
+    for name in sorted(TFDS_DATA_SETS):
+        tfds = names.add_parser(name, help="of TensorFlow Datasets")
+        tfds.set_defaults(run=_run_tfds)
+        tfds.add_argument("--config", default="", help="builder configuration: name or JSON object")
+        tfds.add_argument("--data_dir", default="", help="output folder; default: TFDS's default")
+        tfds.add_argument("--manual_dir", default="", help="folder of files not downloaded")
+        tfds.add_argument("--file_format", default=FILE_FORMATS[0], choices=FILE_FORMATS)
+        tfds.add_argument(
+            "--no_verify_ssl",
+            action="store_true",
+            help="accept servers without a valid certificate",
+        )
+    return parser
+
+
+def _run_tfds(flags: dict) -> Path:
+    verify_ssl = not flags.pop("no_verify_ssl")
+    return prepare(**flags, verify_ssl=verify_ssl)
+
+
+def _run_pusht(flags: dict) -> Path:
+    flags.pop("name")
+    folder = Path(flags.pop("data_dir") or default_folder()).expanduser()
+    record = prepare_pusht(folder, **flags)
+    settings = record["settings"]
+    print(
+        f"{settings['train']} + {settings['test']} clips of {settings['frames']} frames; the block "
+        f"moves in {record['moving']:.1%} of all windows of 16 frames"
+    )
+    return folder
 
 
 if __name__ == "__main__":

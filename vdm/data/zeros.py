@@ -9,7 +9,7 @@ from vdm.data.batches import DataSet
 
 @dataclasses.dataclass(frozen=True)
 class Zeros(DataSet):
-    """Examples of zeros, with the label 0 or a caption of zero vectors.
+    """Examples of zeros, with the label 0, a caption of zero vectors or actions of zeros.
 
     The fields are those of config.data and config.model. All tokens of a caption count.
     """
@@ -21,16 +21,20 @@ class Zeros(DataSet):
     condition: str
     text_tokens: int
     text_width: int
+    action_width: int
 
     def example(self, index: int) -> dict[str, np.ndarray]:
         frame = (self.resolution, self.resolution, self.channels)
-        out = {"video": np.zeros((self.frames, *frame), np.float32)}
+        out: dict[str, np.ndarray] = {"video": np.zeros((self.frames, *frame), np.float32)}
         condition: dict[str, np.ndarray] = {}
         if self.condition == "label":
             condition = {"label": np.zeros((), np.int32)}
         elif self.condition == "text":
             text = np.zeros((self.text_tokens, self.text_width), np.float32)
             condition = {"text": text, "text_mask": np.ones(self.text_tokens, bool)}
+        if self.condition == "action":
+            action = np.zeros((self.frames, self.action_width), np.float32)
+            out |= {"action": action, "action_mask": np.ones(self.frames, bool)}
         if self.num_images:
             out["images"] = np.zeros((self.num_images, *frame), np.float32)
             out |= {

@@ -1,4 +1,4 @@
-"""Embeddings of the log-SNR, and of the class label or the caption."""
+"""Embeddings of the log-SNR, and of the class label, the caption or the actions."""
 
 from collections.abc import Mapping
 
@@ -61,15 +61,16 @@ class TextPooling(nn.Module):
 class ConditioningEmbedding(nn.Module):
     """An MLP of the embedded log-SNR and condition c, with one output vector per frame.
 
-    num_classes and text_width are 0 without such a condition. With probability condition_dropout,
-    training replaces a condition with zeros, which trains the unconditional model of
-    classifier-free guidance.
+    num_classes, text_width and action_width are 0 without such a condition. With probability
+    condition_dropout, training replaces a condition with zeros, which trains the unconditional
+    model of classifier-free guidance. All actions of a clip are replaced together.
     """
 
     features: int
     num_layers: int
     num_classes: int
     text_width: int
+    action_width: int
     condition_dropout: float
     dtype: DTypeLike
 
@@ -86,20 +87,23 @@ class ConditioningEmbedding(nn.Module):
         """Embeds the condition of the video for its frames, and that of each image for the image.
 
         The condition has `label` [batch], or `text` [batch, tokens, width] and `text_mask`
-        [batch, tokens]. Independent images have `image_label` [batch, images], or `image_text` and
-        `image_text_mask`. A missing entry, a label of -1 and a text whose tokens are all masked are
-        embedded as zeros. `train` applies condition_dropout.
+        [batch, tokens], or `action` [batch, frames, width] and `action_mask` [batch, frames].
+        Independent images have `image_label` [batch, images], or `image_text` and
+        `image_text_mask`, and no actions. A missing entry, a label of -1, a text whose tokens are
+        all masked and a masked action are embedded as zeros. `train` applies condition_dropout.
         """
         embedding = sinusoidal_log_snr(log_snr, self.features)[:, None]
         if self.num_classes or self.text_width:
             embedding += self._embed_conditions(log_snr.shape[0], condition, num_images, train)
+        if self.action_width:
+            actions = self._embed_actions((log_snr.shape[0], num_frames), condition, train)
+            images = jnp.zeros((len(actions), num_images, self.features), actions.dtype)
+            embedding = _per_frame(embedding, num_frames)
+            embedding += jnp.concatenate([actions, images], axis=1)
         for layer in range(self.num_layers):
             embedding = nn.Dense(self.features, dtype=self.dtype, name=f"dense_{layer}")(embedding)
             embedding = nn.swish(embedding)
-        if embedding.shape[1] == 1:
-            return embedding
-        video, images = embedding[:, :1], embedding[:, 1:]
-        return jnp.concatenate([jnp.repeat(video, num_frames, axis=1), images], axis=1)
+        return embedding if self.action_width else _per_frame(embedding, num_frames)
 
     def _embed_conditions(
         self, batch: int, condition: Mapping[str, Array], num_images: int, train: bool
@@ -109,12 +113,24 @@ class ConditioningEmbedding(nn.Module):
         if num_images:
             items.append(embed(condition, prefix="image_", shape=(batch, num_images)))
         embedded = jnp.concatenate(items, axis=1)
-        if train and self.condition_dropout:
-            keep = jax.random.bernoulli(
-                self.make_rng("dropout"), 1.0 - self.condition_dropout, embedded.shape[:2]
-            )
-            embedded = jnp.where(keep[..., None], embedded, 0)
-        return embedded
+        return self._dropped(embedded, embedded.shape[:2], train)
+
+    def _embed_actions(
+        self, shape: tuple[int, int], condition: Mapping[str, Array], train: bool
+    ) -> Float[Array, "batch frames features"]:
+        action, action_mask = jnp.zeros((*shape, self.action_width)), jnp.zeros(shape, bool)
+        if "action" in condition:
+            action, action_mask = condition["action"], condition["action_mask"]
+        embedded = nn.Dense(self.features, dtype=self.dtype, name="action")(action)
+        embedded = jnp.where(action_mask[..., None], embedded, 0)
+        return self._dropped(embedded, (shape[0], 1), train)
+
+    def _dropped(self, embedded: Array, shape: tuple[int, ...], train: bool) -> Array:
+        """Applies condition_dropout, with one random number per element of `shape`."""
+        if not (train and self.condition_dropout):
+            return embedded
+        keep = jax.random.bernoulli(self.make_rng("dropout"), 1.0 - self.condition_dropout, shape)
+        return jnp.where(keep[..., None], embedded, 0)
 
     def _label_embedding(self):
         table = nn.Embed(self.num_classes, self.features, dtype=self.dtype, name="label")
@@ -140,3 +156,11 @@ class ConditioningEmbedding(nn.Module):
             )
 
         return embed
+
+
+def _per_frame(embedding: Array, num_frames: int) -> Array:
+    """Repeats the vector of the video, the first, for each frame; a single one stays single."""
+    if embedding.shape[1] == 1:
+        return embedding
+    video, images = embedding[:, :1], embedding[:, 1:]
+    return jnp.concatenate([jnp.repeat(video, num_frames, axis=1), images], axis=1)

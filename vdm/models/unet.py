@@ -42,6 +42,7 @@ class SpaceTimeUNet(nn.Module):
       dropout: dropout rate of residual blocks.
       num_classes: number of labels; 0 for no label condition.
       text_width: width of a token vector; 0 for no text condition.
+      action_width: numbers per action of a frame; 0 for no actions.
       condition_dropout: rate at which training drops the condition.
       film: whether the embedding scales and shifts (FiLM) instead of being added.
       max_relative_distance: largest distance with its own embedding in temporal attention, in
@@ -72,6 +73,7 @@ class SpaceTimeUNet(nn.Module):
     dropout: float
     num_classes: int
     text_width: int
+    action_width: int
     condition_dropout: float
     film: bool
     max_relative_distance: int
@@ -130,6 +132,7 @@ class SpaceTimeUNet(nn.Module):
             num_layers=self.embedding_layers,
             num_classes=self.num_classes,
             text_width=self.text_width,
+            action_width=self.action_width,
             condition_dropout=self.condition_dropout,
             dtype=dtype,
             name="conditioning",

@@ -123,10 +123,11 @@ def _batch(config: ml_collections.ConfigDict, size: int) -> dict[str, jax.ShapeD
     condition = _condition(config, size)
     if data.num_images:
         images = (size, data.num_images)
+        described = {} if data.condition == "action" else condition
         batch["images"] = jax.ShapeDtypeStruct((*images, *frame), jnp.float32)
         condition |= {
             f"image_{name}": jax.ShapeDtypeStruct((*images, *leaf.shape[1:]), leaf.dtype)
-            for name, leaf in condition.items()
+            for name, leaf in described.items()
         }
     return batch | condition
 
@@ -140,6 +141,12 @@ def _condition(config: ml_collections.ConfigDict, size: int) -> dict[str, jax.Sh
         return {
             "text": jax.ShapeDtypeStruct((*tokens, config.model.text_width), jnp.float32),
             "text_mask": jax.ShapeDtypeStruct(tokens, jnp.bool_),
+        }
+    if data.condition == "action":
+        frames = (size, data.frames)
+        return {
+            "action": jax.ShapeDtypeStruct((*frames, config.model.action_width), jnp.float32),
+            "action_mask": jax.ShapeDtypeStruct(frames, jnp.bool_),
         }
     return {}
 

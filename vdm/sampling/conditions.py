@@ -1,7 +1,7 @@
 """The conditions and the observed videos of sample i, functions of the configuration and i alone.
 
 Both come from held-out example i // config.sample.per_example, unless config.sample sets one label,
-one caption or a path for all samples.
+one caption, one action or a path for all samples.
 """
 
 from collections.abc import Callable, Sequence
@@ -28,13 +28,13 @@ def conditions(config: ml_collections.ConfigDict, indices: Indices) -> dict[str,
     """Returns the conditions of samples, as `vdm.models.embeddings` reads them.
 
     Args:
-      config: the configuration; config.sample.label and config.sample.caption replace the labels
-        and captions of the held-out examples.
+      config: the configuration; config.sample.label, .caption and .action replace the labels,
+        captions and actions of the held-out examples.
       indices: indices of the samples.
 
     Returns:
-      'label' int32 [n]; or 'text' [n, tokens, width] and 'text_mask' [n, tokens]; or nothing for an
-      unconditional model.
+      'label' int32 [n]; or 'text' [n, tokens, width] and 'text_mask' [n, tokens]; or 'action'
+      [n, frames, width] and 'action_mask' [n, frames]; or nothing for an unconditional model.
 
     Raises:
       ValueError: config.sample.caption has too many words.
@@ -49,6 +49,12 @@ def conditions(config: ml_collections.ConfigDict, indices: Indices) -> dict[str,
             "text": np.tile(text, (count, 1, 1)),
             "text_mask": np.tile(text_mask, (count, 1)),
         }
+    if data.condition == "action" and settings.action:
+        action = np.array(settings.action, np.float32)
+        return {
+            "action": np.tile(action, (count, data.frames, 1)),
+            "action_mask": np.ones((count, data.frames), bool),
+        }
     if data.condition == "none":
         return {}
     source = make_data_set(config, "test")
@@ -56,18 +62,20 @@ def conditions(config: ml_collections.ConfigDict, indices: Indices) -> dict[str,
     if data.condition == "label":  # without decoding the videos
         return {"label": np.array([source.label(i) for i in held_out], np.int32)}
     examples = [source.example(i) for i in held_out]
-    return {
-        name: np.stack([example[name] for example in examples]) for name in ("text", "text_mask")
-    }
+    names = (data.condition, f"{data.condition}_mask")
+    return {name: np.stack([example[name] for example in examples]) for name in names}
 
 
 def describe_conditions(
     config: ml_collections.ConfigDict, indices: Indices
 ) -> dict[str, np.ndarray]:
-    """Returns the conditions of samples in readable form: 'label' int [n], or 'caption' str [n]."""
+    """Returns the conditions of samples in readable form.
+
+    They are 'label' int [n], 'caption' str [n], or 'action' float32 [n, frames, width].
+    """
     data, settings = config.data, config.sample
-    if data.condition == "label":
-        return {"label": conditions(config, indices)["label"]}
+    if data.condition in ("label", "action"):
+        return {data.condition: conditions(config, indices)[data.condition]}
     if data.condition == "text":
         source = make_data_set(config, "test")
         captions = [

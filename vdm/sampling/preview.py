@@ -73,15 +73,17 @@ def _real_videos(config: ml_collections.ConfigDict, count: int, frames: int) -> 
 
 
 def _text(config: ml_collections.ConfigDict, groups: dict[str, np.ndarray]) -> str:
-    """Returns one line per video, in the order of the grids: its label or its caption."""
+    """Returns one line per video, in the order of the grids: its condition."""
     lines = []
     for name, videos in groups.items():
         described = config.copy_and_resolve_references()
         if name == "real":  # videos have their own conditions, whatever samples are given
-            described.sample.update(label=-1, caption="", per_example=1)
+            described.sample.update(label=-1, caption="", action=(), per_example=1)
         elif not config.sample.guidance_weight:
             described.data.condition = "none"
         conditions = describe_conditions(described, range(len(videos)))
+        if "action" in conditions:  # of all frames
+            conditions = {"mean action": conditions["action"].mean(1).round(2)}
         for index in range(len(videos)):
             known = [f"{kind} {values[index]}" for kind, values in conditions.items()]
             lines.append(f"- {name}, video {index}: {known[0] if known else 'no condition'}")

@@ -12,7 +12,7 @@ import pytest
 from configs.moving_digits import get_config
 from tests.compiled import init_params
 from tests.data.names import clip_names
-from tests.data.official_layout import link_ffmpeg, prepare_bair, prepare_ucf101
+from tests.data.official_layout import bair_action, link_ffmpeg, prepare_bair, prepare_ucf101
 from vdm.data.datasets import held_out_videos, make_data_set
 from vdm.data.tfds.videos import EncodedVideo, TfdsVideos, prepared_folder
 from vdm.evaluation import protocol
@@ -265,6 +265,29 @@ def test_table_2_uses_the_first_frames_of_all_test_videos(
     assert order[::2] == order[1::2] and sorted(order[::2]) == [0, 1, 2]
     for sample, number in zip(samples, order, strict=True):
         np.testing.assert_allclose(sample[0], firsts[number], atol=0.51)
+
+
+def test_bair_has_the_action_of_each_frame(data_dirs, bair_videos):
+    config = _config("bair_robot_pushing_small", data_dirs["tfrecord"])
+    config.data.condition, config.model.num_classes = "action", 0
+    with pytest.raises(ValueError, match=r"action_width is 0, and must be 4 for the actions of 'b"):
+        make_data_set(config, "train")
+    config.model.action_width = 4
+    source = make_data_set(config, "train")
+    for index in range(6):
+        example = source.example(index)
+        clip = np.round((example["video"] + 1) * 127.5)
+        number, first = next(
+            (number, first)
+            for number, video in enumerate(bair_videos["train"][:, 0])
+            for first in range(15)
+            if (clip == video[first : first + 16]).all()
+        )
+        expected = bair_action(number, np.arange(first, first + 16)[:, None])
+        np.testing.assert_allclose(example["action"], expected, rtol=1e-6)
+    config.data.name, config.data.tfds_config = "ucf101", "ucf101_1"
+    with pytest.raises(ValueError, match="'action', and 'ucf101' has no actions"):
+        make_data_set(config, "train")
 
 
 def test_too_many_frames_are_an_error(data_dirs):

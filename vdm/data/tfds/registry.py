@@ -79,6 +79,7 @@ def open_tfds(config: ml_collections.ConfigDict, split: str) -> TfdsVideos:
     features = dict(chosen.features)
     if data.name == "bair_robot_pushing_small":
         features["frames"] = data.camera
+        features |= {"action": "action"} if data.condition == "action" else {}
     videos = _open(folder, chosen.splits[split], **features)
     shortest = chosen.num_frames or int(videos.metadata.get("min_frames", 0))
     needed = (data.frames - 1) * data.frameskip + 1

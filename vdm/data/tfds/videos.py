@@ -61,12 +61,14 @@ class TfdsVideos:
         frames: str = "video",
         label: str = "",
         caption: str = "",
+        action: str = "",
         name: str = "",
     ):
         """Opens a split in TFDS's syntax, for instance 'train+test'.
 
-        Further arguments are the features with the encoded frames, class, caption and name of a
-        video, '' for none. TFDS's own name of a video is the file and the record's number in it.
+        Further arguments are the features with the encoded frames, class, caption, actions and
+        name of a video, '' for none. TFDS's own name of a video is the file and the record's number
+        in it.
 
         Raises:
           ValueError: a package is missing; or the data set has no such split or feature, has
@@ -74,7 +76,7 @@ class TfdsVideos:
         """
         builder = _open_builder(folder)
         features, splits = builder.info.features, builder.info.splits
-        for feature in filter(None, (frames, label, caption, name)):
+        for feature in filter(None, (frames, label, caption, action, name)):
             if feature not in features:
                 raise ValueError(f"the data set in {folder} has no feature {feature!r}")
         try:
@@ -88,6 +90,7 @@ class TfdsVideos:
         self.num_classes = features[label].num_classes if label else 0
         self.metadata = dict(builder.info.metadata or {})
         self._frames, self._label, self._caption, self._name = frames, label, caption, name
+        self._action = action
         self._ends = list(itertools.accumulate(file.take for file in self._files))
         self._record = _open_records(builder.info.file_format.value, self._files)
         self._example = functools.lru_cache(maxsize=_CACHED_RECORDS)(self._read_example)
@@ -114,6 +117,11 @@ class TfdsVideos:
 
     def caption(self, index: int) -> str:
         return self._text(index, self._caption)
+
+    def actions(self, index: int) -> np.ndarray:
+        example = self._example(index)
+        values = np.array(example[self._action].float_list.value, np.float32)
+        return values.reshape(len(example[self._frames].bytes_list.value), -1)
 
     def _text(self, index: int, feature: str) -> str:
         return self._example(index)[feature].bytes_list.value[0].decode("utf-8")

@@ -1,0 +1,1 @@
+"""PushT: a disc that pushes a T-shaped block, drawn by gym-pusht."""

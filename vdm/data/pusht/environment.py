@@ -1,0 +1,145 @@
+"""Clips of PushT: a disc that pushes a T-shaped block with random, smooth motions.
+
+gym-pusht simulates and draws them. A clip is a function of (seed, split, index) alone. Lengths
+below are in units of the environment, whose square has a side of 512.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from vdm.data.batches import example_generator
+from vdm.video.pixels import resize_by_area
+
+SPLITS = ("train", "test")
+RESOLUTION = 64  # height and width of a frame, pixels
+ACTION_WIDTH = 2
+# An action of length 1: the distance between the disc and the position that it is pulled to. In a
+# frame (0.1 s) at constant speed the disc moves by two fifths of it, 3.2 of 64 pixels.
+ACTION_UNIT = 64.0
+
+_SIDE = 512.0
+_CENTRE = np.array([0.0, 45.0])  # of gravity of the upright block
+_WALL = 24.0  # distance between the centre of the disc and the edges of the picture
+_MARGIN = 135.0  # distance between the centre of the block and the edges, after a planned push
+_ORBIT = 112.0  # radius of the disc's path around the block, which it does not touch there
+_ARC = 0.4  # radians between the points of that path
+_TURN = 2.2  # radians: largest angle of that path
+_REACHED = 26.0  # distance from a point at which the disc turns to the next
+
+
+class Clip(NamedTuple):
+    """A clip, with its actions and states.
+
+    Attributes:
+      video: uint8 [frames, 64, 64, 3].
+      action: float32 [frames, 2] (x, y), of length 1 at most: action i is applied between the
+        frames i and i + 1. x points right, and y down.
+      state: float32 [frames, 5]: x and y of the disc; x, y and angle of the block.
+      corners: float32 [frames, 8, 2]: x and y of the corners of the block's two bars, in pixels of
+        a frame.
+    """
+
+    video: np.ndarray
+    action: np.ndarray
+    state: np.ndarray
+    corners: np.ndarray
+
+
+def make_environment():
+    """Returns gym-pusht's environment, which draws frames of 512x512 pixels.
+
+    Raises:
+      ValueError: gym-pusht is not installed.
+    """
+    try:
+        from gym_pusht.envs.pusht import PushTEnv
+    except ImportError as error:
+        raise ValueError(f'PushT requires pip install "vdm[pusht]": {error}') from error
+    side = int(_SIDE)
+    return PushTEnv(obs_type="pixels", observation_width=side, observation_height=side)
+
+
+def draw_clip(environment, seed: int, split: str, index: int, frames: int) -> Clip:
+    """Draws clip `index` of a split. The first n frames do not depend on `frames`.
+
+    The splits 'train' and 'test' have separate streams of random numbers of a seed.
+    """
+    rng = example_generator(seed, SPLITS.index(split), index)
+    centre = _uniform(rng, 150.0, _SIDE - 150.0, 2)
+    angle = _uniform(rng, -np.pi, np.pi)
+    side = _next_angle(rng, 0.0, np.pi, centre)
+    start = centre + _polar(_uniform(rng, _ORBIT, 1.3 * _ORBIT), side)
+    # The environment places the block upright and rotates it around its centre of gravity.
+    environment.reset(options={"reset_to_state": [*_inside(start), *(centre - _CENTRE), angle]})
+    # The target of the game would be drawn as a second T, and end the clip where it is reached.
+    environment.goal_pose = np.array([-10 * _SIDE, -10 * _SIDE, 0.0])
+
+    frame, path = environment.get_obs(), _path(rng, environment)
+    point, speed = next(path)
+    video, actions, states, corners = [], [], [], []
+    for _ in range(frames):
+        disc, block = np.array(environment.agent.position), environment.block
+        while np.linalg.norm(point - disc) < _REACHED:
+            point, speed = next(path)
+        pull = point - disc
+        pull *= min(1.0, speed * ACTION_UNIT / np.linalg.norm(pull))
+        pull = _inside(disc + pull) - disc
+        video.append(frame)
+        actions.append(pull / ACTION_UNIT)
+        states.append([*disc, *block.position, block.angle])
+        corners.append([block.local_to_world(v) for s in block.shapes for v in s.get_vertices()])
+        frame = environment.step(disc + pull)[0]
+    return Clip(
+        # Means of 8x8 pixels: the edges of the environment's own small frames are jagged.
+        resize_by_area(np.stack(video), RESOLUTION),
+        np.array(actions, np.float32),
+        np.array(states, np.float32),
+        np.array(corners, np.float32) * np.float32(RESOLUTION / _SIDE),
+    )
+
+
+def _path(rng: np.random.Generator, environment) -> Iterator[tuple[np.ndarray, float]]:
+    """Yields points that the disc moves to, and its speed as the length of an action.
+
+    The disc pushes through the block, moves around it on a circle, and pushes again, in directions
+    that keep the block away from the walls.
+    """
+    turn = 0.0  # largest angle between two pushes; the first is straight ahead
+    while True:
+        disc, block = np.array(environment.agent.position), environment.block
+        centre = np.array(block.local_to_world(block.center_of_gravity))
+        now = np.arctan2(*(disc - centre)[::-1])
+        angle = _next_angle(rng, now, turn, centre)
+        speed = _uniform(rng, 0.75, 1.0)
+        if turn:
+            arc = np.arange(_ARC, abs(angle - now), _ARC)
+            for between in (*(now + np.sign(angle - now) * arc), angle):
+                yield _inside(centre + _polar(_ORBIT, between)), speed
+        turn = _TURN
+
+        depth = _uniform(rng, 30.0, 100.0)
+        end = np.clip(centre - _polar(depth, angle), _MARGIN, _SIDE - _MARGIN)
+        side = _polar(_uniform(rng, -36.0, 36.0), angle + np.pi / 2)
+        yield _inside(end + side), _uniform(rng, 0.6, 1.0)
+
+
+def _next_angle(rng: np.random.Generator, now: float, turn: float, centre: np.ndarray) -> float:
+    """Returns the angle from which to push next, such that the block stays near the middle."""
+    angles = now + _uniform(rng, -turn, turn, 8)
+    ends = centre - np.stack([_polar(90.0, angle) for angle in angles])
+    outside = np.maximum(np.abs(ends - _SIDE / 2) - (_SIDE / 2 - _MARGIN), 0).sum(1)
+    return float(angles[np.argmin(outside)])
+
+
+def _uniform(rng: np.random.Generator, low: float, high: float, *shape: int):
+    return low + (high - low) * rng.random(shape or None)
+
+
+def _polar(radius: float, angle: float) -> np.ndarray:
+    return radius * np.array([np.cos(angle), np.sin(angle)])
+
+
+def _inside(point: np.ndarray) -> np.ndarray:
+    return np.clip(point, _WALL, _SIDE - _WALL)

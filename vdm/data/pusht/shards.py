@@ -1,0 +1,46 @@
+"""The files of a prepared PushT: shards of clips, and pusht.json, which describes them.
+
+A shard is an .npz file with the clips video_0000, ..., uint8 [frames, 64, 64, 3], and `action`
+[n, frames, 2] and `state` [n, frames, 5] of all its clips. pusht.json has the settings, the
+versions of packages and the SHA-256 of each shard, or no shards as long as some are missing.
+"""
+
+import hashlib
+import os
+from pathlib import Path
+
+from vdm.data.pusht.environment import SPLITS
+
+RECORD = "pusht.json"
+FORMAT = 1  # of the shards, and of the disc's motions
+SHARD_SIZE = 128  # clips
+
+
+def default_folder() -> Path:
+    """Returns ~/.cache/vdm/pusht, or $XDG_CACHE_HOME/vdm/pusht if that variable is set."""
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache) / "vdm" / "pusht"
+
+
+def shards_of(settings: dict) -> dict[str, range]:
+    """Returns the indices of the clips of each shard, by its name."""
+    return {
+        shard_name(split, first): range(first, min(first + SHARD_SIZE, settings[split]))
+        for split in SPLITS
+        for first in range(0, settings[split], SHARD_SIZE)
+    }
+
+
+def shard_name(split: str, index: int) -> str:
+    """Returns the name of the shard of clip `index` of a split."""
+    return f"{split}_{index // SHARD_SIZE:05}.npz"
+
+
+def clip_name(index: int) -> str:
+    """Returns the name of the array of clip `index` in its shard."""
+    return f"video_{index % SHARD_SIZE:04}"
+
+
+def digest_of(path: Path) -> str:
+    """Returns the SHA-256 of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
