@@ -1,4 +1,4 @@
-"""The network against the same network in PyTorch: a training step and an evaluation.
+"""The network against the same in PyTorch: training step, evaluation and guided evaluation.
 
     pip install -e . torch
     python benchmarks/own_speed.py [--resolution=32] [--batch=4] [--rounds=7] [--compile]
@@ -8,9 +8,11 @@ By default an unconditional network of 32 base channels on 4 videos of 16x32x32,
 --resolution=64 --batch=2 on 2 of 16x64x64. Both sides have the same architecture
 (benchmarks/torch_unet.py), dtype and cores, PyTorch as threads and JAX as devices, and run
 alternately. Evaluations with the same weights are compared before the timing. The training step has
-the loss, gradients, clipping, Adam and the EMA. --compile adds torch.compile.
---config takes any unconditional configuration, on a GPU for example configs/ucf101.py. Huge pages
-(GLIBC_TUNABLES=glibc.malloc.hugetlb=1) favour PyTorch, which allocates each result anew.
+the loss, gradients, clipping, Adam and the EMA. The guided evaluation has the gradient of the first
+frame's squares with respect to the input, as reconstruction guidance needs. --compile adds
+torch.compile. --config takes any unconditional configuration, on a GPU for example
+configs/ucf101.py. Huge pages (GLIBC_TUNABLES=glibc.malloc.hugetlb=1) favour PyTorch, which
+allocates each result anew.
 
 Prints and writes benchmarks/results/own_speed_LAYOUT[_compile][_huge_pages][_gpu].json. A few
 minutes on two cores without other load.
@@ -20,8 +22,12 @@ import argparse
 import math
 import os
 import pathlib
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import measuring
 import numpy as np
 import torch
@@ -43,8 +49,38 @@ def small_config(resolution):
     return config
 
 
-def torch_steps(config, network, z, log_snr):
-    """Returns the training step and the evaluation of a PyTorch network."""
+class Steps(NamedTuple):
+    """The timed functions of one network."""
+
+    training_step: Callable[[], object]
+    evaluation: Callable[[], np.ndarray]
+    guided: Callable[[], np.ndarray]
+
+
+def our_steps(config, params, z, log_snr) -> Steps:
+    """Returns the steps of the Flax network on all devices."""
+    num_images = config.data.num_images
+    apply = partial(make_model(config).apply, num_images=num_images)
+    z, log_snr = jax.device_put((z, log_snr), batch_sharding(make_mesh(config)))
+
+    @jax.jit
+    def evaluate(params, z, log_snr):
+        return apply({"params": params}, z, log_snr)
+
+    @jax.jit
+    @partial(jax.grad, argnums=1)
+    def guide(params, z, log_snr):
+        return jnp.square(apply({"params": params}, z, log_snr)[:, 0]).sum()
+
+    return Steps(
+        measuring.training_step(config).run,
+        lambda: np.asarray(evaluate(params, z, log_snr)),
+        lambda: np.asarray(guide(params, z, log_snr)),
+    )
+
+
+def torch_steps(config, network, z, log_snr) -> Steps:
+    """Returns the steps of a PyTorch network."""
     device, training = z.device.type, config.training
     dtype = getattr(torch, config.model.dtype)
     ema = [value.detach().clone() for value in network.parameters()]
@@ -78,7 +114,42 @@ def torch_steps(config, network, z, log_snr):
         network.eval()
         return predict(z, log_snr).cpu().numpy()
 
-    return train, evaluate
+    def guide():
+        network.eval().requires_grad_(False)
+        observed = z.clone().requires_grad_()
+        error = predict(observed, log_snr)[:, 0].square().sum()
+        (gradient,) = torch.autograd.grad(error, observed)
+        network.requires_grad_(True)
+        return gradient.cpu().numpy()
+
+    return Steps(train, evaluate, guide)
+
+
+def compare(steps: Mapping[str, Steps], rounds: int) -> dict[str, dict]:
+    """Returns the times of each kind of step, run alternately, over those of 'pytorch'."""
+    return {
+        kind: measuring.compared(
+            measuring.interleaved({name: getattr(s, kind) for name, s in steps.items()}, rounds),
+            "pytorch",
+        )
+        for kind in Steps._fields
+    }
+
+
+def make_inputs(config, batch: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns random latents and log-SNRs."""
+    data, rng = config.data, np.random.default_rng(0)
+    shape = (batch, data.frames + data.num_images, data.resolution, data.resolution)
+    z = rng.normal(size=(*shape, data.channels)).astype(np.float32)
+    return z, rng.uniform(-20, 20, batch).astype(np.float32)
+
+
+def use_all_cores(batch: int) -> None:
+    """Gives each library all cores: threads of PyTorch, devices of JAX."""
+    cores = len(os.sched_getaffinity(0))
+    torch.set_num_threads(cores)
+    torch.set_float32_matmul_precision("high")  # JAX's default on GPUs
+    jax.config.update("jax_num_cpu_devices", math.gcd(cores, batch))
 
 
 def main():
@@ -89,40 +160,28 @@ def main():
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--compile", action="store_true")
     flags = parser.parse_args()
-    cores = len(os.sched_getaffinity(0))
-    torch.set_num_threads(cores)
-    torch.set_float32_matmul_precision("high")  # JAX's default on GPUs
-    jax.config.update("jax_num_cpu_devices", math.gcd(cores, flags.batch))
+    use_all_cores(flags.batch)
     config = measuring.load_config(flags.config) if flags.config else small_config(flags.resolution)
     config.training.batch_size = flags.batch
     data, on_gpu = config.data, jax.default_backend() == "gpu"
 
     params = jax.jit(lambda: measuring.nonzero_params(config))()
-    rng = np.random.default_rng(0)
-    shape = (flags.batch, data.frames + data.num_images, data.resolution, data.resolution)
-    z = rng.normal(size=(*shape, data.channels)).astype(np.float32)
-    log_snr = rng.uniform(-20, 20, flags.batch).astype(np.float32)
-    sharded = jax.device_put((z, log_snr), batch_sharding(make_mesh(config)))
-    apply = jax.jit(make_model(config).apply, static_argnames="num_images")
-
-    def evaluate():
-        return np.asarray(apply({"params": params}, *sharded, num_images=data.num_images))
-
-    pairs = {"vdm": (measuring.training_step(config).run, evaluate)}
+    z, log_snr = make_inputs(config, flags.batch)
+    steps = {"vdm": our_steps(config, params, z, log_snr)}
     inputs = [torch.tensor(value, device="cuda" if on_gpu else "cpu") for value in (z, log_snr)]
     for name in ("pytorch", "torch.compile")[: 1 + flags.compile]:
         network = TorchSpaceTimeUNet(config.model, flatten_dict(jax.device_get(params), sep="/"))
         network = network.to(inputs[0].device)
         network = torch.compile(network) if name == "torch.compile" else network
-        pairs[name] = torch_steps(config, network, *inputs)
-    ours, theirs = (pairs[name][1]() for name in ("vdm", "pytorch"))
-    difference = float(np.abs(ours - theirs).max() / np.abs(theirs).max())
+        steps[name] = torch_steps(config, network, *inputs)
+    difference = 0.0
+    for kind in ("evaluation", "guided"):
+        ours, theirs = (getattr(steps[name], kind)() for name in ("vdm", "pytorch"))
+        difference = max(difference, float(np.abs(ours - theirs).max() / np.abs(theirs).max()))
     if difference > (5e-2 if on_gpu or config.model.dtype == "bfloat16" else 1e-4):
         raise SystemExit(f"the two networks differ by {difference:.1e}; nothing was timed")
     result = {"rounds": flags.rounds, "videos": flags.batch, "relative_difference": difference}
-    for index, kind in enumerate(("training_step", "evaluation")):
-        steps = {name: pair[index] for name, pair in pairs.items()}
-        result[kind] = measuring.compared(measuring.interleaved(steps, flags.rounds), "pytorch")
+    result |= compare(steps, flags.rounds)
     suffixes = {"compile": flags.compile, "huge_pages": measuring.has_huge_pages(), "gpu": on_gpu}
     layout = (
         pathlib.Path(flags.config).stem if flags.config else f"{data.resolution}x{data.resolution}"

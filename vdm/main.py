@@ -1,6 +1,7 @@
 """Command line: python -m vdm.main --workdir=DIR --mode=MODE [--config=NAME --config.a.b=value]."""
 
 import os
+import warnings
 from collections.abc import Callable
 from functools import partial
 
@@ -106,6 +107,8 @@ def keep_compiled_programs() -> None:
     caches = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ and os.path.isabs(caches):
         jax.config.update("jax_compilation_cache_dir", f"{caches}/vdm/compiled")
+    # A full or damaged cache costs time, and nothing else.
+    warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache entry")
 
 
 def main(config) -> None:

@@ -106,7 +106,10 @@ def test_fine_tuning_the_shipped_model_on_another_motion_starts_far_below_random
     def losses(params, batch, key):
         x = batch["video"]
         target = config.diffusion.target
-        noise, log_snr = draw_noise(key, x.shape, schedule=make_schedule(config))
+        times = config.diffusion.time_sampling
+        noise, log_snr = draw_noise(
+            key, x.shape, schedule=make_schedule(config), time_sampling=times
+        )
 
         def network(z, log_snr):
             return model.apply({"params": params}, z, log_snr, batch)

@@ -171,6 +171,7 @@ TINY = [
     "--config.model.embedding_layers=1",
     "--config.training.batch_size=2",
     "--config.training.num_steps=3",
+    "--config.training.warmup_steps=0",
     "--config.training.sample_every=0",
     "--config.sample.num_steps=2",
 ]
