@@ -18,6 +18,7 @@ from vdm.evaluation.protocol import protocol_of, real_sources
 from vdm.exported import load_exported_config
 from vdm.files import AnyPath, as_path, is_remote
 from vdm.metrics.features import make_extractors, measurable
+from vdm.metrics.pairwise.similarity import SSIM_WINDOW
 from vdm.parallel.mesh import check_divides, make_mesh
 from vdm.parallel.processes import first_line
 from vdm.planning.plan import check_steps, plan_file
@@ -147,6 +148,10 @@ def _check_evaluation(config: ml_collections.ConfigDict) -> None:
         require(config, "data.name", config.data.name == "moving_digits", expected)
         return
     protocol = protocol_of(config)
+    if "ssim" in protocol.metrics:
+        name = f"config.eval.protocol {protocol.name!r}, which has SSIM"
+        fits = config.data.resolution >= SSIM_WINDOW
+        require(config, "data.resolution", fits, f"at least {SSIM_WINDOW} for {name}")
     real_sources(config, protocol)
     extractors = make_extractors(protocol)
     _, missing = measurable(protocol, extractors)

@@ -9,6 +9,7 @@ from vdm.evaluation import protocol
 from vdm.metrics.measure import compare, summarize
 from vdm.metrics.pairwise.similarity import psnr
 from vdm.metrics.protocols import Protocol
+from vdm.preflight import check
 from vdm.video.pixels import to_uint8
 
 
@@ -93,3 +94,11 @@ def test_models_of_a_cascade_have_their_own_noise():
     keys = [jax.random.key_data(_key(3, stage)).tolist() for stage in (0, 1, 2)]
     samples = [jax.random.key_data(jax.random.fold_in(_key(3, 0), i)).tolist() for i in range(100)]
     assert len({map_key for map_key in map(tuple, [*keys, *samples])}) == 103
+
+
+def test_frames_smaller_than_the_window_of_ssim_are_refused_before_any_work(tiny_config, tmp_path):
+    tiny_config.eval.update(protocol="similarity", baseline="repeat_first_frame")
+    tiny_config.sample.task = "predict"
+    message = r"config\.data\.resolution is 8, and must be at least 11 for config\.eval\.protocol"
+    with pytest.raises(ValueError, match=message):
+        check(tiny_config, tmp_path, "eval")

@@ -6,7 +6,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 MAX_PSNR = 100.0  # dB, of equal frames, whose ratio is infinite
-_TAPS, _SIGMA = 11, 1.5  # of the window of SSIM
+SSIM_WINDOW = 11  # pixels per side
+_SIGMA = 1.5  # of the window of SSIM, in pixels
 _C1, _C2 = 0.01**2, 0.03**2
 
 
@@ -31,9 +32,9 @@ def ssim(real: np.ndarray, generated: np.ndarray) -> np.ndarray:
     Raises:
       ValueError: frames are smaller than the window.
     """
-    if min(real.shape[2:4]) < _TAPS:
+    if min(real.shape[2:4]) < SSIM_WINDOW:
         raise ValueError(
-            f"frames have {real.shape[2]}x{real.shape[3]} pixels, and SSIM needs {_TAPS}x{_TAPS}"
+            f"frames have {real.shape[2]}x{real.shape[3]} pixels, and SSIM needs {SSIM_WINDOW} a side"
         )
     return np.asarray(_ssim(real, generated), np.float64)
 
@@ -54,11 +55,11 @@ def _windowed(
     videos: Float[Array, "n frames height width channels"],
 ) -> Float[Array, "n frames out_height out_width channels"]:
     """Returns Gaussian means, where the window lies inside the frame."""
-    distance = np.arange(_TAPS) - _TAPS // 2
+    distance = np.arange(SSIM_WINDOW) - SSIM_WINDOW // 2
     window = np.exp(-0.5 * (distance / _SIGMA) ** 2)
     window = (window / window.sum()).astype(np.float32)
     for axis in (2, 3):
-        size = videos.shape[axis] - _TAPS + 1
+        size = videos.shape[axis] - SSIM_WINDOW + 1
         parts = (
             tap * jax.lax.slice_in_dim(videos, i, i + size, axis=axis)
             for i, tap in enumerate(window)
