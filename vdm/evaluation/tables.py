@@ -70,11 +70,29 @@ def _other_results(results: list[dict]) -> list[str]:
     lines = ["## Other results", ""]
     lines += ["Their protocols or settings are those of no table above.", ""]
     rows = [
-        [_run(result), str(result["protocol"].get("name")), metric, _cell(result, metric)]
+        [
+            _run(result),
+            str(result["protocol"].get("name")),
+            _settings(result),
+            metric,
+            _cell(result, metric),
+        ]
         for result in results
         for metric in result["protocol"].get("metrics", ())
     ]
-    return [*lines, *markdown.table(("result", "protocol", "metric", "value"), rows), ""]
+    return [*lines, *markdown.table(("result", "protocol", "samples", "metric", "value"), rows), ""]
+
+
+def _settings(result: dict) -> str:
+    """Returns where the generated videos of a result are from, in words."""
+    config = result.get("config", {})
+    sample = config.get("sample", {})
+    if baseline := config.get("eval", {}).get("baseline"):
+        return str(baseline)
+    fields = ["task", "sampler", "num_steps", "guidance_weight"]
+    if sample.get("task") != "generate":
+        fields += ["conditioning", "reconstruction_weight"]
+    return ", ".join(f"{field} {sample[field]}" for field in fields if field in sample)
 
 
 def _notes(table: Table, ours: list[dict]) -> list[str]:

@@ -32,10 +32,10 @@ def ssim(real: np.ndarray, generated: np.ndarray) -> np.ndarray:
     Raises:
       ValueError: frames are smaller than the window.
     """
-    if min(real.shape[2:4]) < SSIM_WINDOW:
-        raise ValueError(
-            f"frames have {real.shape[2]}x{real.shape[3]} pixels, and SSIM needs {SSIM_WINDOW} a side"
-        )
+    height, width = real.shape[2:4]
+    if min(height, width) < SSIM_WINDOW:
+        window = f"{SSIM_WINDOW}x{SSIM_WINDOW}"
+        raise ValueError(f"frames have {height}x{width} pixels, and SSIM needs {window}")
     return np.asarray(_ssim(real, generated), np.float64)
 
 
