@@ -29,6 +29,15 @@ class DamagedFile(OSError, ValueError):
     """The content of a file is not what was written."""
 
 
+def user_cache() -> Path:
+    """Returns ~/.cache/vdm, or $XDG_CACHE_HOME/vdm if that variable is set.
+
+    Raises:
+      RuntimeError: there is neither the variable nor a home folder.
+    """
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vdm"
+
+
 def as_path(text: str) -> epath.Path:
     """Returns the path of a local file or folder, '~' expanded, or of one in an object store.
 

@@ -1,5 +1,6 @@
 """Command line: python -m vdm.main --workdir=DIR --mode=MODE [--config=NAME --config.a.b=value]."""
 
+import contextlib
 import os
 import warnings
 from collections.abc import Callable
@@ -9,7 +10,7 @@ from absl import app, flags, logging
 
 from vdm.configuration import command_line
 from vdm.configuration.resolve import page
-from vdm.files import AnyPath
+from vdm.files import AnyPath, user_cache
 from vdm.parallel import connect_flags
 from vdm.parallel.processes import Processes
 
@@ -104,9 +105,9 @@ def keep_compiled_programs() -> None:
     """Keeps compiled programs in ~/.cache/vdm, unless JAX_COMPILATION_CACHE_DIR says otherwise."""
     import jax
 
-    caches = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ and os.path.isabs(caches):
-        jax.config.update("jax_compilation_cache_dir", f"{caches}/vdm/compiled")
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        with contextlib.suppress(RuntimeError):  # there is no home folder
+            jax.config.update("jax_compilation_cache_dir", str(user_cache() / "compiled"))
     # A full or damaged cache costs time, and nothing else.
     warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache entry")
 

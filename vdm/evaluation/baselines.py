@@ -54,13 +54,14 @@ class Baseline:
     def _videos(self, indices: Sequence[int]) -> Iterator[np.ndarray]:
         if self.config.eval.baseline == "train_videos":
             training = held_out_videos(self.config, self.protocol.frames, "train")
-            yield from (_pixels(training, index) for index in indices)
+            yield from (pixels_of(training, index) for index in indices)
             return
         given = max(1, self.protocol.frames_given)
         for index in indices:
-            video = _pixels(self.real, index // self.protocol.samples_per_given)
+            video = pixels_of(self.real, index // self.protocol.samples_per_given)
             yield video[np.minimum(np.arange(len(video)), given - 1)]
 
 
-def _pixels(source: DataSet, index: int) -> np.ndarray:
+def pixels_of(source: DataSet, index: int) -> np.ndarray:
+    """Returns the video of an example, uint8 [frames, height, width, 3]."""
     return with_channels(to_uint8(source.example(index)["video"]), 3)

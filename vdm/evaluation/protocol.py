@@ -11,7 +11,7 @@ import numpy as np
 
 from vdm import markdown
 from vdm.data.datasets import DataSet, held_out_clips, held_out_videos, number_of_videos, split_name
-from vdm.evaluation.baselines import Baseline
+from vdm.evaluation.baselines import Baseline, pixels_of
 from vdm.evaluation.paper_tables import TABLES
 from vdm.evaluation.shares import merged
 from vdm.files import AnyPath
@@ -21,7 +21,7 @@ from vdm.metrics.pairwise.nearest import nearest
 from vdm.metrics.protocols import PAIRED, PROTOCOLS, Protocol
 from vdm.parallel.mesh import make_mesh, sharded_params
 from vdm.sampling.sample_store import SampleStore, stored_samples
-from vdm.video.pixels import to_uint8, with_channels
+from vdm.video.pixels import with_channels
 
 # Tables of public data sets; the others may be run on other data than the paper's.
 _PUBLIC = ("Table 1", "Table 2", "Table 3")
@@ -239,7 +239,7 @@ def _with_split(metric: str, split: str) -> str:
 
 def _real_videos(source: DataSet, indices: Sequence[int] | np.ndarray) -> Iterator[np.ndarray]:
     for index, repeated in itertools.groupby(indices):
-        video = with_channels(to_uint8(source.example(int(index))["video"]), 3)
+        video = pixels_of(source, int(index))
         yield from (video for _ in repeated)
 
 

@@ -108,10 +108,10 @@ def _kinds_of_error(result: dict, table: Table) -> list[str]:
     repeats = result["protocol"].get("repeats", 1)
     over_repeats = f"is the standard deviation over {repeats} sets of samples, with other seeds"
     jackknife = "is the standard error by the jackknife over 10 groups of samples"
-    errors = [name for metric in table.metrics for name in (f"{metric}_standard_error",)]
+    has_error = any(f"{metric}_standard_error" in result for metric in table.metrics)
     if repeats > 1:
         return [f"+- {over_repeats}"]
-    return [f"+- {jackknife}"] if any(name in result for name in errors) else []
+    return [f"+- {jackknife}"] if has_error else []
 
 
 def _maker(result: dict) -> str:

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from vdm.files import write_text
+from vdm.files import user_cache, write_text
 from vdm.video.errors import UnreadableVideoError
 from vdm.video.folders import INDEX_NAMES, Found, find_videos
 from vdm.video.formats import arrays, images
@@ -187,9 +187,8 @@ def _index_path(folder: Path) -> Path:
         and _is_ours(report, REPORT_START)
     ):
         return path
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     digest = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
-    return cache / "vdm" / digest / INDEX_NAME
+    return user_cache() / digest / INDEX_NAME
 
 
 def _is_ours(path: Path, start: str) -> bool:

@@ -5,11 +5,10 @@ A shard is an .npz file with the clips video_0000, ..., uint8 [frames, 64, 64, 3
 versions of packages and the SHA-256 of each shard, or no shards as long as some are missing.
 """
 
-import hashlib
-import os
 from pathlib import Path
 
 from vdm.data.pusht.environment import SPLITS
+from vdm.files import user_cache
 
 RECORD = "pusht.json"
 FORMAT = 1  # of the shards, and of the disc's motions
@@ -18,8 +17,7 @@ SHARD_SIZE = 128  # clips
 
 def default_folder() -> Path:
     """Returns ~/.cache/vdm/pusht, or $XDG_CACHE_HOME/vdm/pusht if that variable is set."""
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "vdm" / "pusht"
+    return user_cache() / "pusht"
 
 
 def shards_of(settings: dict) -> dict[str, range]:
@@ -39,8 +37,3 @@ def shard_name(split: str, index: int) -> str:
 def clip_name(index: int) -> str:
     """Returns the name of the array of clip `index` in its shard."""
     return f"video_{index % SHARD_SIZE:04}"
-
-
-def digest_of(path: Path) -> str:
-    """Returns the SHA-256 of a file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()

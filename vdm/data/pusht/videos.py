@@ -14,11 +14,11 @@ from vdm.data.pusht.shards import (
     SHARD_SIZE,
     clip_name,
     default_folder,
-    digest_of,
     shard_name,
     shards_of,
 )
 from vdm.files import DamagedFile, read_record
+from vdm.metrics.weights.files import sha256_of
 from vdm.video.pixels import central_square
 
 
@@ -124,7 +124,7 @@ def _open(folder: Path, split: str, modified: int, command: str) -> PushtVideos:
     for name in shards_of(record["settings"]):
         path = folder / name
         if name.startswith(split) and (
-            not path.is_file() or digest_of(path) != record["shards"][name]
+            not path.is_file() or sha256_of(path) != record["shards"][name]
         ):
             raise ValueError(f"{path} is missing or damaged: draw it again with {command}")
     return PushtVideos(folder, split, record["settings"])

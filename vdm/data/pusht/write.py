@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from vdm.data.pusht.environment import draw_clip, make_environment
-from vdm.data.pusht.shards import FORMAT, RECORD, clip_name, digest_of, shards_of
+from vdm.data.pusht.shards import FORMAT, RECORD, clip_name, shards_of
 from vdm.files import read_record, replacing, write_record
+from vdm.metrics.weights.files import sha256_of
 from vdm.progress import progress
 
 # They decide the pixels.
@@ -105,7 +106,7 @@ def _completed(folder: Path, record: dict) -> dict:
         with np.load(folder / name) as shard:
             moving.append(shard["moving"])
     return record | {
-        "shards": {name: digest_of(folder / name) for name in names},
+        "shards": {name: sha256_of(folder / name) for name in names},
         "moving": round(float(np.concatenate(moving).mean()), 4),
     }
 
@@ -115,7 +116,7 @@ def _is_whole(path: Path, digest: str) -> bool:
     if not path.exists():
         return False
     if digest:
-        return digest_of(path) == digest
+        return sha256_of(path) == digest
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.testzip() is None
