@@ -8,12 +8,14 @@ import re
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from vdm.build import parameter_shapes
 from vdm.checks import RULES, validate
 from vdm.config import default_config
 from vdm.models.unet import SpaceTimeUNet
+from vdm.training.state import make_learning_rate
 
 ROOT = pathlib.Path(__file__).parents[1]
 PAPER = ROOT.parent / "shared" / "paper.md"
@@ -227,6 +229,31 @@ def test_parameters_are_those_of_the_authors_layout_and_of_the_header(name):
     expected = _parameters_of_the_authors_layout(config.model, config.data.resolution)
     assert sum(counts.values()) - text == expected
     assert f"Parameters: {sum(counts.values()):,}.\n" in module.__doc__
+
+
+@pytest.mark.parametrize("name", PAPER_CONFIGS)
+def test_choices_of_the_authors_code_are_set_and_in_the_header(name):
+    module = load(name)
+    config = module.get_config()
+    fields = flatten(config)
+    expected = {
+        "diffusion.time_sampling": "independent",
+        "model.attention_bias": True,
+        "model.narrow_upsampling": False,
+        "training.ema_ramp": False,
+        "training.warmup_steps": 1_000,
+    }
+    assert {field: fields[field] for field in expected} == expected
+    learning_rate = make_learning_rate(config)
+    rates = [float(learning_rate(step)) for step in (0, 500, 1_000, 50_000)]
+    assert rates == pytest.approx(config.training.learning_rate * np.array([0, 0.5, 1, 1]))
+    header = " ".join(module.__doc__.split())
+    assert (
+        "(channels kept by upsampling, biases of all projections, independent times, 32 groups per "
+        "norm, warm-up, EMA)"
+    ) in header
+    if name == "ucf101":
+        assert "64x64: the central square, resized by area." in header
 
 
 @pytest.mark.parametrize("name", PAPER_CONFIGS)

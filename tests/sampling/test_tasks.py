@@ -228,6 +228,28 @@ def test_cascade_runs_two_models(tiny_config, params, tmp_path):
         check_sampling(config)
 
 
+def test_models_of_a_cascade_draw_different_noise(tiny_config, params, tmp_path, monkeypatch):
+    """With each sample replaced by a number from its key, minus the number that it observes."""
+
+    def number(keys, denoiser, shape, *, observation=None, **options):
+        numbers = jax.vmap(jax.random.uniform)(keys)
+        if observation is not None:
+            numbers -= observation[1].values[:, 0, 0, 0, 0]
+        return jnp.broadcast_to(numbers.reshape(-1, 1, 1, 1, 1), shape)
+
+    monkeypatch.setattr("vdm.sampling.generate.sample", number)
+    base = tiny_config.copy_and_resolve_references()
+    base.data.update(frameskip=2, resolution=4, downsample=2)
+    base.model.attention_resolutions = (2,)
+    export(tmp_path / "base.safetensors", params, base, 0)
+    tiny_config.sample.update(task="cascade", batch_size=4)
+    tiny_config.cascade.update(
+        base_checkpoint=str(tmp_path / "base.safetensors"), num_frames=4, frameskip=2
+    )
+    videos = make_generator(tiny_config, make_mesh(tiny_config))(params, range(4))
+    assert np.abs(from_uint8(videos)).max(axis=(1, 2, 3, 4)).min() > 0.02  # 8 bits resolve 0.008
+
+
 @pytest.mark.slow
 def test_cascade_gives_its_low_resolution_model_the_same_label(tiny_config, tmp_path):
     """The high-resolution model is unconditional here, so only the other can differ."""
