@@ -5,15 +5,16 @@ import functools
 import importlib.util
 import json
 import pathlib
+import re
 
 import jax
 import numpy as np
 import pytest
 
 from tests.compiled import init_params
+from vdm import preflight
 from vdm.checks import validate
-from vdm.configuration.resolve import find_file, load_file
-from vdm.configuration.stored import set_field
+from vdm.configuration.resolve import find_file, resolve
 from vdm.data.datasets import make_data_set
 from vdm.evaluation import protocol
 from vdm.evaluation.paper_tables import TABLES
@@ -21,7 +22,7 @@ from vdm.evaluation.report import evaluate_to_folder
 from vdm.evaluation.tables import main as write_tables
 from vdm.evaluation.tables import rows_of, to_markdown
 from vdm.metrics.frechet import frechet_distance
-from vdm.metrics.protocols import PROTOCOLS
+from vdm.metrics.protocols import PROTOCOLS, Protocol
 from vdm.sampling.conditions import examples_of
 from vdm.video.pixels import from_uint8, to_uint8
 
@@ -119,6 +120,28 @@ def test_compares_text_to_video_with_training_and_held_out_videos(config, tmp_pa
     assert f"{result['fvd']:.2f} / {result['fvd_test']:.2f}" in row
 
 
+def test_without_a_classifier_the_other_metrics_are_reported(config, tmp_path, monkeypatch, capsys):
+    class WithoutClassifier(MeanOfQuarters):
+        has_classes = False
+
+    def make_extractors(_):
+        return {"i3d": WithoutClassifier()}
+
+    monkeypatch.setitem(PROTOCOLS, "fvd", Protocol("fvd", ("fvd", "is_i3d")))
+    monkeypatch.setattr(protocol, "make_extractors", make_extractors)
+    config.eval.num_videos = 8
+    result = protocol.evaluate(config, init_params(config), 0, tmp_path)
+    warning = "is_i3d left out: the Inception Score needs the last layer of i3d"
+    assert result["fvd"] > 0 and "is_i3d" not in result
+    assert any(sentence.startswith(warning) for sentence in result["warnings"])
+
+    monkeypatch.setattr(preflight, "make_extractors", make_extractors)
+    config.eval.baseline = "train_videos"  # needs no weights
+    capsys.readouterr()
+    preflight.check(config, tmp_path, "eval")  # before any work
+    assert f"warning: {warning}" in capsys.readouterr().out
+
+
 def test_consecutive_samples_share_an_example(tiny_config):
     tiny_config.sample.per_example = 100
     assert examples_of(tiny_config, [0, 99, 100, 25_599]).tolist() == [0, 0, 1, 255]
@@ -161,6 +184,36 @@ def test_tables_have_the_papers_numbers_ours_and_not_run(tmp_path, capsys):
     with pytest.raises(SystemExit):
         write_tables([str(tmp_path / "runs"), f"--output={tmp_path}"])
     assert "bad.json cannot be read" in capsys.readouterr().err
+
+
+def test_notes_say_what_error_bars_are_and_what_the_paper_leaves_open(tmp_path):
+    bair = PROTOCOLS["bair"]
+    results = [
+        {
+            "fvd": 7.0,
+            f"fvd_standard_{error}": 0.5,
+            "protocol": dataclasses.replace(bair, repeats=repeats).to_dict(),
+            "path": tmp_path / f"{repeats}.json",
+        }
+        for repeats, error in ((1, "error"), (3, "deviation"))
+    ]
+    page = to_markdown(results)
+    assert page.count("| 7.00 +- 0.50 |") == 2
+    assert f"{tmp_path}/1: +- is the standard error by the jackknife over 10 groups" in page
+    assert f"{tmp_path}/3: +- is the standard deviation over 3 sets of samples" in page
+    _, table_1, _, table_3, *text_tables = page.split("## Table ")
+    assert "The paper says neither which real videos FID compares with, nor of what" in table_1
+    assert "one window of each of the 13,320 videos, which is our reading" in table_1
+    assert "IS is over the 400 classes of Kinetics-400" in table_3
+    assert "does not say of what its +- is" in " ".join(table_3.split())
+    assert all("IS is over 1 / 10 splits" in table for table in text_tables)
+
+
+def test_protocols_name_the_classes_of_their_inception_score():
+    for name, found in PROTOCOLS.items():
+        has_score = any(metric.startswith("is_") for metric in found.metrics)
+        assert bool(found.classes) == has_score, name
+    assert PROTOCOLS["kinetics600"].classes == "400 of Kinetics-400, by the I3D of FVD"
 
 
 def _text_result(tmp_path, name, **changes):
@@ -229,19 +282,24 @@ def test_no_result_overwrites_another(config, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "options",
+    ("sentence", "name"),
     [
-        {"data.frameskip": 4, "eval.protocol": "text_16x64x64_frameskip4"},
-        {"sample.task": "extend", "eval.protocol": "text_64x64x64"},
-        {"sample.task": "extend", "eval.protocol": "text_64x64x64", "sample.guidance_weight": 2.0},
+        (r"on every fourth \((.*?)\)", "text_16x64x64_frameskip4"),
+        (r"Table 6 extends videos to 64 frames: (.*?);", "text_64x64x64"),
     ],
 )
-def test_the_commands_of_the_large_text_model_fit_their_protocols(options):
-    config = load_file(find_file("text_large"))
-    for field, value in options.items():
-        set_field(config, field, value)
+@pytest.mark.parametrize("weight", ["1.0", "5.0"])
+def test_the_options_in_the_header_of_the_large_text_model_fit_their_protocols(
+    sentence, name, weight
+):
+    path = find_file("text_large")
+    header = " ".join(path.read_text().split('"""')[1].split())
+    options = re.findall(r"--config\.(\S+)=(\S+)", re.search(sentence, header)[1])
+    assert len(options) == 2
+    overrides = {**dict(options), "sample.guidance_weight": weight}
+    config = resolve(str(path), None, overrides)
     validate(config)
-    assert protocol.protocol_of(config).name == options["eval.protocol"]
+    assert protocol.protocol_of(config).name == name
 
 
 def test_real_windows_of_a_protocol():

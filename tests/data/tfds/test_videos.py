@@ -4,6 +4,7 @@ import dataclasses
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -156,6 +157,18 @@ def test_ucf101_trains_and_evaluates_on_all_videos(data_dirs):
         assert len(set(names)) == 6
         assert sorted(source.label(index) for index in range(6)) == [2] * 3 + [100] * 3
         assert source.example(0)["video"].shape == (16, 64, 64, 3)
+
+
+def test_ten_windows_of_each_training_video_of_ucf101(data_dirs):
+    config = _config("ucf101", data_dirs["tfrecord"], tfds_config="ucf101_1")
+    config.eval.protocol = "ucf101_train"
+    fitted = protocol.protocol_of(config)
+    [(name, source)] = protocol.real_sources(config, fitted).items()
+    assert name == "train" and fitted.num_real == 10 * 9_537
+    names = clip_names(source, range(40))
+    assert list(Counter(names).values()) == [10] * (len(UCF101_NAMES) - len(UCF101_TEST))
+    windows = {source.example(index)["video"].tobytes() for index in range(0, 40, 4)}
+    assert len(windows) > 2
 
 
 TINY = [
