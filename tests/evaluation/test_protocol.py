@@ -179,7 +179,7 @@ def test_tables_have_the_papers_numbers_ours_and_not_run(tmp_path, capsys):
     assert f"| this project, {tmp_path}/runs/bair | ? | ? | ? | 123.46 +- 1.50 |" in page
     assert page.count("| this project | not run |") == len(TABLES) - 1
     assert "| langevin | 256 + 256 | reconstruction | 66.92 |" in page
-    assert f"{tmp_path}/runs/bair: +- is the standard error by the jackknife" in page
+    assert f"{tmp_path}/runs/bair: +- of fvd is the standard error by the jackknife" in page
     (tmp_path / "runs" / "bad.json").write_text("{")
     with pytest.raises(SystemExit):
         write_tables([str(tmp_path / "runs"), f"--output={tmp_path}"])
@@ -199,7 +199,7 @@ def test_notes_say_what_error_bars_are_and_what_the_paper_leaves_open(tmp_path):
     ]
     page = to_markdown(results)
     assert page.count("| 7.00 +- 0.50 |") == 2
-    assert f"{tmp_path}/1: +- is the standard error by the jackknife over 10 groups" in page
+    assert f"{tmp_path}/1: +- of fvd is the standard error by the jackknife over 10 groups" in page
     assert f"{tmp_path}/3: +- is the standard deviation over 3 sets of samples" in page
     _, table_1, _, table_3, *text_tables = page.split("## Table ")
     assert "The paper says neither which real videos FID compares with, nor of what" in table_1

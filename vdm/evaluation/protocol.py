@@ -14,6 +14,7 @@ from vdm.data.datasets import DataSet, held_out_clips, held_out_videos, number_o
 from vdm.evaluation.baselines import Baseline, pixels_of
 from vdm.evaluation.paper_tables import TABLES
 from vdm.evaluation.shares import merged
+from vdm.evaluation.tables import kinds_of_error
 from vdm.files import AnyPath
 from vdm.metrics.features import make_extractors, measurable
 from vdm.metrics.measure import Summary, compare, summarize, warnings_of
@@ -252,8 +253,8 @@ def to_markdown(result: dict) -> str:
             error = result.get(f"{name}_standard_error", result.get(f"{name}_standard_deviation"))
             metrics.append((name, f"{value:.3f}" + ("" if error is None else f" +- {error:.3f}")))
     lines = [f"# {protocol['name']}", "", *markdown.table(("metric", "value"), metrics)]
-    for warning in result["warnings"]:
-        lines += ["", f"Note: {warning}."]
+    for note in [*kinds_of_error(result, [name for name, _ in metrics]), *result["warnings"]]:
+        lines += ["", f"Note: {note}."]
     settings = [item for item in protocol.items() if item[1] not in ("", ())]
     lines += ["", *markdown.table(("protocol", ""), settings)]
     for table in TABLES:

@@ -3,11 +3,20 @@
 import argparse
 import json
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from vdm import markdown
 from vdm.evaluation.paper_tables import NOT_RUN, TABLES, Table
 from vdm.files import read_record, write_text
+
+# What the +- of one set of samples is, by the starts of the metrics' names.
+_KINDS_OF_ERROR = {
+    ("fvd", "fid_"): "the standard error by the jackknife over 10 groups of samples",
+    ("kvd",): "the standard error by the bootstrap",
+    ("psnr", "ssim", "motion", "block_shape"): "the standard error over videos",
+    ("is_",): "the standard deviation over splits",
+}
 
 
 def load_results(folders: list[Path]) -> list[dict]:
@@ -98,20 +107,22 @@ def _settings(result: dict) -> str:
 def _notes(table: Table, ours: list[dict]) -> list[str]:
     notes = [table.note, ""] if table.note else []
     for result in ours:
-        for note in [*_kinds_of_error(result, table), *result.get("warnings", [])]:
+        for note in [*kinds_of_error(result, table.metrics), *result.get("warnings", [])]:
             notes += [f"{_run(result)}: {note}.", ""]
     return notes
 
 
-def _kinds_of_error(result: dict, table: Table) -> list[str]:
-    """Returns what the +- of a result's cells are, one sentence each."""
+def kinds_of_error(result: dict, metrics: Iterable[str]) -> list[str]:
+    """Returns what the +- of a result's metrics are, one sentence each, without a full stop."""
     repeats = result["protocol"].get("repeats", 1)
-    over_repeats = f"is the standard deviation over {repeats} sets of samples, with other seeds"
-    jackknife = "is the standard error by the jackknife over 10 groups of samples"
-    has_error = any(f"{metric}_standard_error" in result for metric in table.metrics)
     if repeats > 1:
-        return [f"+- {over_repeats}"]
-    return [f"+- {jackknife}"] if has_error else []
+        return [f"+- is the standard deviation over {repeats} sets of samples, with other seeds"]
+    notes = []
+    for starts, kind in _KINDS_OF_ERROR.items():
+        names = [name for name in metrics if name.startswith(starts) and _error(result, name)]
+        if names:
+            notes.append(f"+- of {', '.join(names)} is {kind}")
+    return notes
 
 
 def _maker(result: dict) -> str:
@@ -148,8 +159,12 @@ def _cell(result: dict, metric: str) -> str:
 
 
 def _number(result: dict, name: str) -> str:
-    error = result.get(f"{name}_standard_deviation", result.get(f"{name}_standard_error"))
+    error = _error(result, name)
     return f"{result[name]:.2f}" + (f" +- {error:.2f}" if error is not None else "")
+
+
+def _error(result: dict, name: str) -> float | None:
+    return result.get(f"{name}_standard_deviation", result.get(f"{name}_standard_error"))
 
 
 def main(argv: list[str] | None = None) -> None:
