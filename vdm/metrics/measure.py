@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
+from vdm.metrics.block_shape import block_shape
 from vdm.metrics.features import Features
 from vdm.metrics.frechet import frechet_distance
 from vdm.metrics.inception_score import ScoreSums
@@ -201,6 +202,8 @@ def _of_values(
             _with_error(f"{metric}_best", of_video.max(1)) if protocol.samples_per_given > 1 else {}
         )
     of_real = real[metric,][0].ordered
+    if metric == "block_shape":
+        return _with_error(metric, numbers[:, 0]) | _with_error(f"{metric}_of_real", of_real[:, 0])
     if metric == "kvd":
         distance, error, low, high = kernel_distance(of_real, numbers)
         return {"kvd": distance, "kvd_standard_error": error, "kvd_low": low, "kvd_high": high}
@@ -285,6 +288,8 @@ def _of_pixels(
     result = {}
     if "motion" in protocol.metrics:
         result["motion"] = motion(videos)
+    if "block_shape" in protocol.metrics:
+        result["block_shape"] = block_shape(videos[:, protocol.frames_given :])
     if references is not None:
         predicted = [v[:, protocol.frames_given :] for v in (references, videos)]
         functions = {"psnr": psnr, "ssim": ssim}
