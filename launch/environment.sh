@@ -1,10 +1,12 @@
 # Sourced by launch/test and launch/quickstart: changes to the repository root, creates .venv there
-# and installs vdm into it, editable.
+# and installs vdm into it, editable. In an installed package it does neither: the scripts use the
+# `python` of PATH.
 #
 # Needs Python 3.11 or newer and a package registry. Takes 15 s with uv on PATH, a minute with pip,
 # and seconds if everything is installed. PYTHON selects the interpreter.
 
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+[ ! -f "$root/setup.py" ] || cd "$root"
 
 is_recent() {
   "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1
@@ -28,6 +30,7 @@ has_uv() {
 }
 
 make_environment() { # argument: the package to install, . or .[test]
+  [ -f "$root/setup.py" ] || return 0
   if ! is_recent .venv/bin/python; then
     local python
     python=$(find_python)

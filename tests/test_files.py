@@ -65,7 +65,9 @@ def test_a_path_of_an_object_store_says_what_it_needs(monkeypatch):
     with pytest.raises(ValueError, match="http://x is not a path: object stores are gs://"):
         as_path("http://x")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(ValueError, match=r"gs://b/run needs gcsfs: pip install 'vdm\[gcs\]'"):
+    with pytest.raises(
+        ValueError, match=r"gs://b/run needs gcsfs: pip install 'video-diffusion-jax\[gcs\]'"
+    ):
         as_path("gs://b/run")
 
 

@@ -87,7 +87,7 @@ def init_params(config: ml_collections.ConfigDict) -> dict:
     return variables["params"]
 
 
-def random_key(seed: int) -> jax.Array:
+def random_key(seed: int | jax.Array) -> jax.Array:
     """Returns the key of a seed, whatever JAX's default generator is: results depend on it."""
     return jax.random.key(seed, impl="threefry2x32")
 

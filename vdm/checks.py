@@ -69,7 +69,7 @@ RULES = {
     "data.camera": one_of(CAMERAS),
     "data.frames": at_least(1),
     "data.resolution": at_least(1),
-    "data.channels": at_least(1),
+    "data.channels": Rule(lambda value: value in (1, 3), "1 (grey) or 3 (RGB)"),
     "data.frame_rate": Rule(
         lambda value: 0 <= value <= MAX_FRAME_RATE,
         f"0 for frames as stored, or positive and at most {MAX_FRAME_RATE} frames per second",
@@ -226,12 +226,13 @@ def check_task(config: ml_collections.ConfigDict) -> None:
       ValueError: the message names the field, its value and what is allowed.
     """
     frames, resolution, sample = config.data.frames, config.data.resolution, config.sample
-    if sample.task == "generate":
-        require(config, "sample.observed", not sample.observed, "empty to generate")
-    elif sample.task == "predict":
+    if sample.task in ("generate", "cascade"):
+        expected = f"empty for config.sample.task {sample.task!r}, which observes no videos"
+        require(config, "sample.observed", not sample.observed, expected)
+    if sample.task == "predict":
         _in_range(config, "predict.num_given", 1, frames - 1)
     elif sample.task == "extend":
-        _in_range(config, "extend.num_given", 0, frames)
+        _in_range(config, "extend.num_given", 1 if sample.observed else 0, frames)
         _in_range(config, "extend.overlap", 1, frames - 1)
         _in_range(config, "extend.stride", 1, frames - config.extend.overlap)
     elif sample.task == "cascade":
@@ -273,15 +274,20 @@ def _check_schedules(config: ml_collections.ConfigDict) -> None:
     limit = diffusion.log_snr_max
     expected = f"less than diffusion.log_snr_max, {limit}"
     require(config, "diffusion.log_snr_min", diffusion.log_snr_min < limit, expected)
-    _in_range(config, "training.warmup_steps", 0, training.num_steps)
-    _in_range(config, "training.decay_steps", 0, training.num_steps - training.warmup_steps)
+    steps = training.num_steps
+    expected = f"at most config.training.num_steps, {steps}"
+    require(config, "training.warmup_steps", training.warmup_steps <= steps, expected)
+    steps -= training.warmup_steps
+    expected = f"at most {steps}, config.training.num_steps less config.training.warmup_steps"
+    require(config, "training.decay_steps", training.decay_steps <= steps, expected)
 
 
 def _check_model(config: ml_collections.ConfigDict) -> None:
     model, resolution = config.model, config.data.resolution
     stride = model.patch_size * 2 ** (len(model.channel_multipliers) - 1)
     factors = "model.patch_size times the stride of model.channel_multipliers"
-    expected = f"divisible by {stride}, {factors}"
+    nearest = max(1, round(resolution / stride)) * stride
+    expected = f"divisible by {stride}, {factors}, such as {nearest}"
     require(config, "data.resolution", resolution % stride == 0, expected)
     for level, multiplier in enumerate(model.channel_multipliers):
         size = resolution // model.patch_size // 2**level
@@ -299,11 +305,15 @@ def _check_condition(config: ml_collections.ConfigDict) -> None:
         sign = "positive" if condition == kind else "0"
         require(config, f"model.{field}", agrees, f"{sign} where data.condition is {condition!r}")
     expected = f"less than config.model.num_classes, {model.num_classes}"
+    if condition != "label":
+        expected = f"-1, since the model has no labels: config.data.condition is {condition!r}"
     require(config, "sample.label", sample.label < model.num_classes, expected)
-    expected = "empty where config.data.condition is not 'text'"
+    expected = f"empty, since the model has no captions: config.data.condition is {condition!r}"
     require(config, "sample.caption", not sample.caption or condition == "text", expected)
     width = model.action_width
-    expected = f"empty, or {width} numbers, config.model.action_width" if width else "empty"
+    expected = f"empty, or {width} numbers, config.model.action_width"
+    if not width:
+        expected = f"empty, since the model has no actions: config.data.condition is {condition!r}"
     require(config, "sample.action", len(sample.action) in (0, width), expected)
     if condition == "action":
         where = "where config.data.condition is 'action'"

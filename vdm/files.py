@@ -51,7 +51,7 @@ def as_path(text: str) -> epath.Path:
         raise ValueError(f"{text} is not a path: object stores are gs://BUCKET/PATH and s3://")
     package, extra = _STORES[scheme]
     if importlib.util.find_spec(package) is None:
-        raise ValueError(f"{text} needs {package}: pip install 'vdm[{extra}]'")
+        raise ValueError(f"{text} needs {package}: pip install 'video-diffusion-jax[{extra}]'")
     # Other processes write there, too, so that a cached list of files would be wrong.
     fsspec.config.conf.setdefault(scheme, {})["use_listings_cache"] = False
     return epath.Path(text)

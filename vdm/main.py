@@ -80,8 +80,19 @@ def export(config, workdir: AnyPath) -> None:
     path = workdir / "model.safetensors"
     if is_first_process():
         config.step = ""  # of the workdir; the file has one state
+        replaced = f", replaces the file of step {before}" if (before := _step_of(path)) else ""
         write(path, params, config, step)
-        print(f"EMA weights of step {step}: {path} ({size / 1e6:.1f} MB)")
+        print(f"EMA weights of step {step}: {path} ({size / 1e6:.1f} MB){replaced}")
+
+
+def _step_of(path: AnyPath) -> int | None:
+    """Returns the training step of an exported file, None if there is none that can be read."""
+    from vdm.exported import load_exported_config
+
+    try:
+        return load_exported_config(path)[1]
+    except (OSError, ValueError):
+        return None
 
 
 def rehearse(config, workdir: AnyPath | None) -> None:

@@ -46,7 +46,9 @@ def check(config: ml_collections.ConfigDict, workdir: AnyPath | None, mode: str)
     elif mode == "rehearse":
         _check_rehearsal(config, workdir)
     elif workdir is None:
-        raise ValueError(f"--workdir is required for --mode={mode}")
+        raise ValueError(
+            f"--workdir is required for --mode={mode}: the folder of a run, or a new one to train"
+        )
     else:
         _check_run(config, workdir, mode)
 
@@ -144,7 +146,10 @@ def _check_evaluation(config: ml_collections.ConfigDict) -> None:
     if config.eval.protocol == "moving_digits":
         expected = "empty for config.eval.protocol 'moving_digits', which has real videos beside"
         require(config, "eval.baseline", not config.eval.baseline, expected)
-        expected = "'moving_digits' for config.eval.protocol 'moving_digits'"
+        expected = (
+            "'moving_digits' for config.eval.protocol 'moving_digits': videos of any data set have "
+            "--config.eval.protocol=fvd"
+        )
         require(config, "data.name", config.data.name == "moving_digits", expected)
         return
     protocol = protocol_of(config)
@@ -167,7 +172,10 @@ def _check_evaluation(config: ml_collections.ConfigDict) -> None:
 
 def _check_checkpoint(config: ml_collections.ConfigDict, workdir: AnyPath, mode: str) -> None:
     if mode in ("train", "export"):
-        require(config, "checkpoint", not config.checkpoint, f"empty for --mode={mode}")
+        expected = f"empty for --mode={mode}"
+        if mode == "train":
+            expected += ": --config.training.init_from=FILE starts from its weights"
+        require(config, "checkpoint", not config.checkpoint, expected)
     if mode == "train" or config.checkpoint:
         expected = f"empty for --mode={mode}" if mode == "train" else "empty with config.checkpoint"
         require(config, "step", not config.step, expected)

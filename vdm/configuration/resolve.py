@@ -17,8 +17,17 @@ from vdm.config import default_config
 from vdm.configuration.stored import fields_of, from_record, load_run_config, set_field
 from vdm.exported import load_exported_config
 from vdm.files import AnyPath, as_path
+from vdm.shipped import check_exists, find_checkpoint
 
 _OVERRIDE = re.compile(r"--?(no)?config\.([^=]+)(=.*)?", re.DOTALL)
+# Fields that may have the name of a checkpoint that comes with the package.
+_CHECKPOINTS = ("checkpoint", "training.init_from", "cascade.base_checkpoint")
+_KINDS = {
+    bool: "true or false",
+    int: "an integer",
+    float: "a number",
+    tuple: "a tuple, such as '(1, 2)'",
+}
 # The folder of the repository, or of an installed package.
 _FOLDERS = [Path(vdm.__file__).parent / "configs", Path(vdm.__file__).parents[1] / "configs"]
 
@@ -56,7 +65,8 @@ def resolve(
     """Returns the configuration of a command.
 
     It comes from the file `name`; or else from the exported file that config.checkpoint is set to;
-    or else from the run in the workdir. Overrides are put on top. '~' in paths is expanded.
+    or else from the run in the workdir. Overrides are put on top. '~' in paths is expanded, and the
+    name of a checkpoint that comes with the package is replaced by its path.
 
     Args:
       name: path of a file, or the name of a configuration in configs/, and after a colon the
@@ -67,18 +77,39 @@ def resolve(
     Raises:
       ValueError, OSError: the message names the file or the field.
     """
+    overrides = {
+        field: str(find_checkpoint(text) or text) if field in _CHECKPOINTS else text
+        for field, text in overrides.items()
+    }
     if name is not None:
         file, _, argument = name.partition(":")
         config = load_file(find_file(file), argument)
     elif "checkpoint" in overrides:
         path = as_path(overrides["checkpoint"])
+        check_exists(path)
         config = from_record(load_exported_config(path)[0], path)
     elif workdir is not None and (saved := load_run_config(workdir)) is not None:
         config = saved
     else:
         where = f"{workdir} holds no run" if workdir else "there is no --workdir of a run"
-        raise ValueError(f"--config is required, since {where}; configs/ has {_listed()}")
-    return _expanded(override(config, overrides))
+        raise ValueError(
+            f"--config is required, since {where}: check --workdir, or start a run with "
+            f"--config=NAME; configs/ has {_listed()}"
+        )
+    config = _expanded(override(config, overrides))
+    _check_guidance(config, overrides)
+    return config
+
+
+def _check_guidance(config: ml_collections.ConfigDict, overrides: Mapping[str, str]) -> None:
+    # Only on request: an unconditional variant of a configuration keeps its weight, and ignores it.
+    weight = config.sample.guidance_weight
+    is_set = "sample.guidance_weight" in overrides
+    if is_set and config.data.condition == "none" and weight not in (0, 1):
+        raise ValueError(
+            f"config.sample.guidance_weight is {weight}, and must be 1 where "
+            "config.data.condition is 'none': classifier-free guidance needs a condition"
+        )
 
 
 def find_file(name: str) -> Path:
@@ -94,7 +125,9 @@ def find_file(name: str) -> Path:
         for folder in _FOLDERS:
             if (folder / f"{path.stem}.py").is_file():
                 return folder / f"{path.stem}.py"
-    raise FileNotFoundError(f"no configuration file {name}; configs/ has {_listed()}")
+    close = difflib.get_close_matches(path.stem, available(), 1)
+    hint = f"did you mean {close[0]}? " if close else ""
+    raise FileNotFoundError(f"no configuration file {name}; {hint}configs/ has {_listed()}")
 
 
 def load_file(path: Path, argument: str = "") -> ml_collections.ConfigDict:
@@ -136,13 +169,19 @@ def override(
             close = difflib.get_close_matches(field, fields, 1, cutoff=0.8)
             hint = f"did you mean config.{close[0]}?" if close else "vdm/config.py lists all fields"
             raise ValueError(f"config.{field} does not exist: {hint}")
-    values = flags.FlagValues()
+    defaults, values = fields_of(config), flags.FlagValues()
     argv = [f"--config.{field}={text}" for field, text in overrides.items()]
     config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=argv)
     try:
         values(["", *argv])
     except flags.Error as error:
-        raise ValueError(str(error).strip().splitlines()[0]) from error
+        reason = str(error).strip().splitlines()[0]
+        field, _, text = reason.removeprefix("flag --config.").partition("=")
+        kind = _KINDS.get(type(defaults.get(field)))
+        if kind is None:
+            raise ValueError(reason) from error
+        text = text.partition(": ")[0]
+        raise ValueError(f"config.{field} is {text!r}, and must be {kind}") from error
     return values["config"].value
 
 

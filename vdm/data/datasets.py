@@ -137,8 +137,13 @@ def _folder(config: ml_collections.ConfigDict, split: str) -> FolderVideos:
     data = config.data
     if not data.path:
         raise ValueError("config.data.path is empty, and must be a folder of videos")
+    path = Path(data.path).expanduser()
+    if not path.exists():
+        raise FileNotFoundError(
+            f"config.data.path is {data.path!r}, and must be a folder of videos: it does not exist"
+        )
     videos = open_folder(
-        Path(data.path).expanduser(),
+        path,
         needed_frames=(data.frames - 1) * data.frameskip + 1,
         frame_rate=data.frame_rate,
         condition=data.condition,
@@ -152,7 +157,7 @@ def _folder(config: ml_collections.ConfigDict, split: str) -> FolderVideos:
     if data.condition == "label" and config.model.num_classes != len(videos.classes):
         raise ValueError(
             f"config.model.num_classes is {config.model.num_classes}, and the videos of "
-            f"{data.path} have {len(videos.classes)} classes"
+            f"{data.path} have {len(videos.classes)} classes: set it to {len(videos.classes)}"
         )
     return videos
 

@@ -48,7 +48,9 @@ def prepare(
         import tensorflow as tf
         import tensorflow_datasets as tfds
     except ImportError as error:
-        raise ValueError(f'preparing requires pip install "vdm[tfds]": {error}') from error
+        raise ValueError(
+            f'preparing requires pip install "video-diffusion-jax[tfds]": {error}'
+        ) from error
     for kind in ("GPU", "TPU"):
         tf.config.set_visible_devices([], kind)
     builder_class = _builder_class(name, tfds)

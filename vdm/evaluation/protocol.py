@@ -19,7 +19,7 @@ from vdm.files import AnyPath
 from vdm.metrics.features import make_extractors, measurable
 from vdm.metrics.measure import Summary, compare, summarize, warnings_of
 from vdm.metrics.pairwise.nearest import nearest
-from vdm.metrics.protocols import PAIRED, PROTOCOLS, Protocol
+from vdm.metrics.protocols import GENERAL, PAIRED, PROTOCOLS, Protocol
 from vdm.parallel.mesh import make_mesh, sharded_params
 from vdm.sampling.sample_store import SampleStore, stored_samples
 from vdm.video.pixels import with_channels
@@ -49,7 +49,8 @@ def protocol_of(config: ml_collections.ConfigDict) -> Protocol:
         if required and required != found:
             raise ValueError(
                 f"config.eval.protocol {protocol.name!r} needs {name} {required!r}, and this "
-                f"configuration makes {found!r}"
+                f"configuration makes {found!r}; {', '.join(p.name for p in GENERAL)} are for "
+                "videos of any data set"
             )
     if any(metric in PAIRED for metric in protocol.metrics) and config.sample.task == "generate":
         raise ValueError(

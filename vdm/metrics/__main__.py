@@ -1,15 +1,15 @@
 """FVD, FID and IS of any two sets of videos: python -m vdm.metrics --real=PATH --generated=PATH."""
 
 import argparse
-import dataclasses
 import json
 import math
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
-from vdm.metrics.protocols import PAIRED, PROTOCOLS, Protocol
-from vdm.video.video_sets import VideoSet, open_videos
+from vdm.metrics.protocols import PROTOCOLS
+from vdm.metrics.sets import measure_sets, open_sets
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
@@ -63,126 +63,28 @@ def run(flags: argparse.Namespace) -> dict:
     Raises:
       ValueError, OSError: a file or a flag, which the message names, is invalid.
     """
-    protocol = PROTOCOLS[flags.protocol]
-    if "nearest" in protocol.metrics:
-        raise ValueError(
-            f"the protocol {protocol.name} needs training videos: it is for --mode=eval of a model"
-        )
-    minima = {"batch_size": 1, "frames": 0, "resolution": 0, "frameskip": 1, "clips_per_video": 1}
-    for name, minimum in minima.items():
-        if (value := getattr(flags, name)) < minimum:
-            raise ValueError(f"--{name} is {value}, and must be at least {minimum}")
-    if flags.frames and protocol.frames:
-        raise ValueError(
-            f"--frames is {flags.frames}, and must not be set: the protocol {protocol.name} has "
-            f"{protocol.frames}"
-        )
-    frames = protocol.frames or flags.frames
-    options = {
-        "frame_rate": flags.frame_rate,
-        "frameskip": flags.frameskip,
-        "clips_per_video": flags.clips_per_video,
-        "resolution": flags.resolution,
-    }
-    real = open_videos(flags.real.expanduser(), frames, **options)
-    generated = open_videos(flags.generated.expanduser(), real.frames, **options)
-    for videos in (real, generated):
-        _check(videos, protocol)
-    if generated.size != real.size:
-        raise ValueError(
-            f"{flags.generated} has videos of {generated.size[0]} x {generated.size[1]} pixels "
-            f"(height x width), and {flags.real} of {real.size[0]} x {real.size[1]}"
-        )
     if flags.output and not flags.output.absolute().parent.is_dir():
         raise FileNotFoundError(f"there is no folder {flags.output.absolute().parent}")
+    if flags.batch_size < 1:
+        raise ValueError(f"batch_size is {flags.batch_size}, and must be at least 1")
+    real, generated = open_sets(
+        flags.real,
+        flags.generated,
+        flags.protocol,
+        frames=flags.frames,
+        resolution=flags.resolution,
+        frame_rate=flags.frame_rate,
+        frameskip=flags.frameskip,
+        clips_per_video=flags.clips_per_video,
+    )
 
     import jax
-
-    from vdm.metrics.features import make_extractors, measurable
-    from vdm.metrics.measure import compare, summarize, warnings_of
 
     # XLA's convolutions use little more than one core, so on CPU each core is a device.
     if "JAX_NUM_CPU_DEVICES" not in os.environ:
         jax.config.update("jax_num_cpu_devices", math.gcd(os.cpu_count() or 1, flags.batch_size))
-    extractors = make_extractors(protocol)
-    protocol, missing = measurable(protocol, extractors)
-    for sentence in missing:
-        print(f"warning: {sentence}", file=sys.stderr, flush=True)
-    for extractor in extractors.values():
-        if real.frames < extractor.min_frames:
-            raise ValueError(
-                f"{flags.real} has videos of {real.frames} frames, and {extractor.name} needs "
-                f"{extractor.min_frames}"
-            )
-    protocol = _paired(protocol, real, generated)
-    summaries = {}
-    for name, videos in (("real", real), ("generated", generated)):
-        print(f"{name}: {len(videos)} videos of {videos.path}", file=sys.stderr, flush=True)
-        pairs = (video for video in real for _ in range(protocol.samples_per_given))
-        summaries[name] = summarize(
-            videos,
-            len(videos),
-            protocol,
-            extractors,
-            references=pairs if videos is generated else None,
-            batch_size=flags.batch_size,
-        )
-    numbers = compare(summaries["real"], summaries["generated"], protocol)
-    measured = dataclasses.replace(
-        protocol,
-        frames=real.frames,
-        frame_rate=flags.frame_rate,
-        frameskip=flags.frameskip,
-    )
-    return {
-        **numbers,
-        "warnings": [
-            *missing,
-            *real.warnings,
-            *generated.warnings,
-            *warnings_of(summaries["real"], summaries["generated"], protocol),
-        ],
-        "protocol": measured.to_dict(),
-        "real": _described(real),
-        "generated": _described(generated),
-        "networks": {name: {"weights_sha256": e.digest} for name, e in extractors.items()},
-    }
-
-
-def _paired(protocol: Protocol, real: VideoSet, generated: VideoSet) -> Protocol:
-    """Returns a protocol with the number of generated videos per real one, for metrics of pairs."""
-    if not any(metric in PAIRED for metric in protocol.metrics):
-        return protocol
-    samples, rest = divmod(len(generated), len(real))
-    if rest or not samples:
-        raise ValueError(
-            f"{generated.path} has {len(generated)} videos, and must have a multiple of "
-            f"{len(real)}, the number of videos of {real.path}: those of one real video follow "
-            "each other"
-        )
-    return dataclasses.replace(protocol, samples_per_given=samples)
-
-
-def _check(videos: VideoSet, protocol: Protocol) -> None:
-    if len(videos) < 2 and any(not metric.startswith("is_") for metric in protocol.metrics):
-        raise ValueError(f"{videos.path} has {len(videos)} video, and a covariance needs 2")
-    side = protocol.resolution
-    if side and videos.size != (side, side):
-        raise ValueError(
-            f"{videos.path} has videos of {videos.size[0]} x {videos.size[1]} pixels (height x "
-            f"width), and the protocol {protocol.name} has {side} x {side}"
-        )
-
-
-def _described(videos: VideoSet) -> dict:
-    return {
-        "path": str(videos.path),
-        "videos": len(videos.videos),
-        "clips_per_video": videos.clips_per_video,
-        "frames": videos.frames,
-        "height": videos.size[0],
-        "width": videos.size[1],
-    }
+    log = partial(print, file=sys.stderr, flush=True)
+    return measure_sets(real, generated, flags.protocol, batch_size=flags.batch_size, log=log)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -96,6 +96,7 @@ def _draw(config: ml_collections.ConfigDict, mesh: Mesh, name: str, observation)
     size = rounded_up(mesh, settings.batch_size)
     params = abstract_on(mesh, jax.eval_shape(partial(init_params, config)))
     indices = _split(mesh, jax.ShapeDtypeStruct((size,), jnp.int32))
+    seed = jax.ShapeDtypeStruct((), jnp.uint32, sharding=replicated(mesh))
     block = jax.ShapeDtypeStruct((), jnp.int32, sharding=replicated(mesh))
     condition = _split(mesh, _condition(config, size))
     parts = 1 if observation is None else micro_batches(config, mesh, size)
@@ -109,7 +110,7 @@ def _draw(config: ml_collections.ConfigDict, mesh: Mesh, name: str, observation)
         description,
         size,
         cast(jax.stages.Wrapped, make_draw(config, mesh)),
-        (params, indices, block, condition, _split(mesh, observation)),
+        (params, seed, indices, block, condition, _split(mesh, observation)),
         repeats=settings.num_steps * parts,
         steps=settings.num_steps,
     )

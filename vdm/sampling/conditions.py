@@ -15,6 +15,7 @@ from vdm.data.datasets import make_data_set
 from vdm.data.folder.user_videos import load_videos
 from vdm.sampling.tasks import frames_needed
 from vdm.video.pixels import from_uint8
+from vdm.video.video_sets import Videos
 
 Indices = Sequence[int] | np.ndarray
 
@@ -85,26 +86,33 @@ def describe_conditions(
     return {}
 
 
-def make_observed(config: ml_collections.ConfigDict) -> Callable[[Indices], np.ndarray]:
+def make_observed(
+    config: ml_collections.ConfigDict, videos: np.ndarray | None = None
+) -> Callable[[Indices], np.ndarray]:
     """Returns a function from indices of samples to the videos that their task observes.
 
-    The videos are float32 [len(indices), frames, height, width, channels] in [-1, 1]: those of
-    config.sample.observed, repeated cyclically, or held-out videos.
+    The videos are float32 [len(indices), frames, height, width, channels] in [-1, 1]: `videos`, as
+    `load_observed` returns them, or those of config.sample.observed, both repeated cyclically; or
+    else held-out videos.
 
     Raises:
       ValueError, OSError: as of `load_observed` and `make_data_set`.
     """
-    if config.sample.observed:
-        videos = from_uint8(load_observed(config))
-        return lambda indices: videos[examples_of(config, indices) % len(videos)]
+    if videos is None and config.sample.observed:
+        videos = load_observed(config)
+    if videos is not None:
+        pixels = from_uint8(videos)
+        return lambda indices: pixels[examples_of(config, indices) % len(pixels)]
     source = make_data_set(config, "test")
     return lambda indices: np.stack(
         [source.example(int(i))["video"] for i in examples_of(config, indices)]
     )
 
 
-def load_observed(config: ml_collections.ConfigDict) -> np.ndarray:
-    """Returns the user's videos in config.sample.observed at the task's size.
+def load_observed(config: ml_collections.ConfigDict, source: Videos | None = None) -> np.ndarray:
+    """Returns the user's videos at the task's size: `source`, or config.sample.observed.
+
+    Files are read at config.data.frame_rate; arrays in memory have that rate.
 
     Returns:
       uint8 [n, config.data.frames, height, width, channels]; frames that the task does not observe
@@ -113,16 +121,23 @@ def load_observed(config: ml_collections.ConfigDict) -> np.ndarray:
     Raises:
       ValueError, OSError: a file is missing or unreadable, or a video has too few frames.
     """
+    if source is None:
+        source = Path(config.sample.observed).expanduser()
+        if not source.exists():
+            raise FileNotFoundError(
+                f"config.sample.observed is {config.sample.observed!r}, and must be a video file, "
+                "a .npz file or a folder: it does not exist"
+            )
     side = config.data.resolution
     if config.sample.task == "upsample":
         side //= config.upsample.factor
     needed = frames_needed(config)
     videos = load_videos(
-        Path(config.sample.observed).expanduser(),
+        source,
         num_frames=needed,
         resolution=side,
         channels=config.data.channels,
-        frame_rate=config.data.frame_rate,
+        frame_rate=config.data.frame_rate if isinstance(source, str | Path) else 0.0,
     )
     # All blocks need the same shape, or the sampler compiles again.
     missing = max(0, config.data.frames - needed)

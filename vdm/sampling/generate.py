@@ -35,17 +35,33 @@ class SamplesNotFinite(ArithmeticError):
     """Sampled pixels are infinite or NaN."""
 
 
-def make_generator(config: ml_collections.ConfigDict, mesh: Mesh, *, stage: int = 0) -> Generator:
+def make_generator(
+    config: ml_collections.ConfigDict,
+    mesh: Mesh,
+    *,
+    stage: int = 0,
+    draw: Callable[..., jax.Array] | None = None,
+    condition_of: Callable[[Indices], dict[str, np.ndarray]] | None = None,
+    videos: np.ndarray | None = None,
+) -> Generator:
     """Returns a function that samples videos by config.sample.task, compiled once.
-
-    Models of a cascade have different stages, and thereby independent noise.
 
     Every process makes every call, and gets all videos. A call raises SamplesNotFinite if a pixel
     is infinite or NaN.
+
+    Args:
+      config: the configuration.
+      mesh: the devices.
+      stage: models of a cascade have different stages, and thereby independent noise.
+      draw: the sampler, which may be compiled already; default `make_draw`.
+      condition_of: indices -> conditions of these samples; default `conditions`.
+      videos: the videos that the task observes, as `load_observed` returns them; default those of
+        `make_observed`.
     """
     settings = config.sample
-    task, jitted = TASKS[settings.task], make_draw(config, mesh, stage=stage)
-    observed = _make_observed_rows(config, mesh)
+    task, jitted = TASKS[settings.task], draw or make_draw(config, mesh, stage=stage)
+    condition_of = condition_of or partial(conditions, config)
+    observed = _make_observed_rows(config, mesh, videos)
 
     def generate_batch(params: dict, indices: Indices) -> np.ndarray:
         # Padded to one shape, which compiles once and divides over the devices.
@@ -54,13 +70,14 @@ def make_generator(config: ml_collections.ConfigDict, mesh: Mesh, *, stage: int 
         padded = np.resize(np.asarray(indices, np.int32), size)
         local = padded[rows]
         on_mesh = partial(shard_rows, mesh, batch_size=size)
-        condition = jax.tree.map(on_mesh, conditions(config, local))
+        condition = jax.tree.map(on_mesh, condition_of(local))
 
-        def draw(block, observation):
+        def draw_block(block, observation):
             observation = jax.tree.map(on_mesh, observation)
-            return rows_of(jitted(params, on_mesh(local), block, condition, observation))
+            seed, on_devices = np.uint32(settings.seed), on_mesh(local)
+            return rows_of(jitted(params, seed, on_devices, block, condition, observation))
 
-        sampled = task(config, draw, observed(padded, rows))
+        sampled = task(config, draw_block, observed(padded, rows))
         if not all_processes(bool(np.isfinite(sampled).all())):
             raise SamplesNotFinite(
                 f"samples {indices[0]} to {indices[-1]} have infinite or NaN pixels, and are not "
@@ -79,14 +96,18 @@ def make_generator(config: ml_collections.ConfigDict, mesh: Mesh, *, stage: int 
 def make_draw(
     config: ml_collections.ConfigDict, mesh: Mesh, *, stage: int = 0
 ) -> Callable[..., jax.Array]:
-    """The jitted sampler: (params, indices, block, condition, observation) -> x."""
+    """Returns the jitted sampler: (params, seed, indices, block, condition, observation) -> x.
+
+    It depends on all of config.sample but the task, the seed, the condition and the observed
+    videos, which are arguments.
+    """
     settings, data = config.sample, config.data
     frame_shape = (data.resolution, data.resolution, data.channels)
     on_all, split = replicated(mesh), batch_sharding(mesh)
     clips_after = config.diffusion.clip and settings.reconstruction_clip == "after"
 
-    def draw(params, indices, block, condition, observation):
-        of_sample = jax.vmap(jax.random.fold_in, (None, 0))(_key(settings.seed, stage), indices)
+    def draw(params, seed, indices, block, condition, observation):
+        of_sample = jax.vmap(jax.random.fold_in, (None, 0))(_key(seed, stage), indices)
         guided = observation is not None and settings.conditioning == "reconstruction"
         clip = False if guided and clips_after else None
 
@@ -117,11 +138,11 @@ def make_draw(
             return_observed=settings.return_observed,
         )
 
-    shardings = (None, split, on_all, split, split)  # parameters as they are
+    shardings = (None, on_all, split, on_all, split, split)  # parameters as they are
     return jax.jit(draw, in_shardings=shardings, out_shardings=split)
 
 
-def _key(seed: int, stage: int) -> jax.Array:
+def _key(seed: jax.Array, stage: int) -> jax.Array:
     # Folded numbers from the end: those from 0 are the indices of samples.
     key = random_key(seed)
     return jax.random.fold_in(key, 2**32 - stage) if stage else key
@@ -141,7 +162,7 @@ def micro_batches(config: ml_collections.ConfigDict, mesh: Mesh, batch_size: int
 
 
 def _make_observed_rows(
-    config: ml_collections.ConfigDict, mesh: Mesh
+    config: ml_collections.ConfigDict, mesh: Mesh, videos: np.ndarray | None
 ) -> Callable[[np.ndarray, list[int]], np.ndarray | None]:
     """Returns (indices of a batch, this process's rows of it) -> observed videos [rows, ...]."""
     if config.sample.task == "generate":
@@ -149,7 +170,7 @@ def _make_observed_rows(
     if config.sample.task == "cascade":
         base = _make_base_generator(config, mesh)
         return lambda indices, rows: from_uint8(base(indices)[rows])
-    observed = make_observed(config)
+    observed = make_observed(config, videos)
     return lambda indices, rows: observed(indices[rows])
 
 

@@ -8,6 +8,7 @@ from vdm.build import parameter_shapes
 from vdm.configuration.stored import fields_of, from_record, load_run_config
 from vdm.exported import load_exported_config
 from vdm.files import AnyPath, as_path
+from vdm.shipped import check_exists
 from vdm.training.checkpoints import BEST, no_step, saved_steps
 
 # Of the sections below, a run may change these: they change neither the parameters nor the clips.
@@ -56,7 +57,10 @@ def check_same_model(
         # The resolution decides at which levels there is attention.
         differences = differing_fields(config, trained, ("data",))
     if differences:
-        raise ValueError(f"{name} was trained with a different model: {'; '.join(differences)}")
+        raise ValueError(
+            f"{name} was trained with a different model: {'; '.join(differences)}. "
+            "Without --config and these options, it has its own configuration"
+        )
 
 
 def check_weights(config: ml_collections.ConfigDict, workdir: AnyPath) -> None:
@@ -68,7 +72,9 @@ def check_weights(config: ml_collections.ConfigDict, workdir: AnyPath) -> None:
         model.
     """
     if config.checkpoint:
-        saved, _ = load_exported_config(as_path(config.checkpoint))
+        path = as_path(config.checkpoint)
+        check_exists(path)
+        saved, _ = load_exported_config(path)
         check_same_model(config, saved, config.checkpoint)
     elif steps := saved_steps(workdir):
         if config.step not in ("", BEST) and int(config.step) not in steps:

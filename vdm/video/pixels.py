@@ -60,7 +60,8 @@ def resize_by_area(frames: np.ndarray, side: int) -> np.ndarray:
         import cv2
     except ImportError as error:
         raise ValueError(
-            'resizing videos needs OpenCV: pip install "vdm[data]", or opencv-python-headless'
+            'resizing videos needs OpenCV: pip install "video-diffusion-jax[data]", or '
+            "opencv-python-headless"
         ) from error
     out = np.empty((len(frames), side, side, frames.shape[-1]), np.uint8)
     for frame, small in zip(frames, out, strict=True):

@@ -1,14 +1,20 @@
-"""Reads clips of all videos under a path, for the metrics and the user's observed videos."""
+"""Reads clips of a set of videos, for the metrics and the user's observed videos."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 
+from vdm.video.formats.memory import videos_in_memory
 from vdm.video.index import index_folder
 from vdm.video.read import Video
-from vdm.video.timing import describe_length
+from vdm.video.timing import at_rate, describe_length
+
+# A path as `vdm.video.folders.find_videos` takes it, an array, or a list of arrays of any sizes
+# (`vdm.video.formats.memory.videos_in_memory`).
+Videos: TypeAlias = str | Path | np.ndarray | Sequence[np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,7 +22,7 @@ class VideoSet:
     """An iterable of clips of equal shape, read lazily.
 
     Attributes:
-      path: folder, video or array file, as `vdm.video.folders.find_videos` takes it.
+      path: folder, video or array file, or the name of an array in memory.
       videos: all videos by name, at `frame_rate`.
       frames: number of frames per clip.
       size: height and width of a clip in pixels.
@@ -27,7 +33,7 @@ class VideoSet:
     """
 
     path: Path
-    videos: dict[str, Video]
+    videos: Mapping[str, Video]
     frames: int
     size: tuple[int, int]
     frameskip: int = 1
@@ -69,41 +75,52 @@ class VideoSet:
 
 
 def open_videos(
-    path: Path,
+    source: Videos,
     frames: int,
     *,
     frameskip: int = 1,
     clips_per_video: int = 1,
     resolution: int = 0,
     frame_rate: float = 0.0,
+    name: str = "videos",
 ) -> VideoSet:
-    """Opens all videos under a path. Decodes each of them once to count its frames.
+    """Opens all videos under a path, or in memory. Decodes each file once to count its frames.
 
-    The arguments are those of `VideoSet`. By `frames` 0, a clip has as many as the first video.
+    By `frames` 0, a clip has as many as the first video. `name` names arrays in error messages.
+    The other arguments are those of `VideoSet`.
 
     Raises:
       FileNotFoundError: there is no such path.
       ValueError: there are no videos; or one is unreadable or too short, has another size than the
         first, or lacks the timestamps that a frame rate needs.
     """
-    index = index_folder(path, save=False, frame_rate=frame_rate)
-    index.check_readable()
-    first = next(iter(index.videos.values()))
+    path, videos = _opened(source, name, frame_rate)
+    first = next(iter(videos.values()))
     frames = frames or (first.num_frames - 1) // frameskip + 1
     needed = _length(frames, frameskip)
-    for name, video in index.videos.items():
-        where = path / name if path.is_dir() else path
+    for key, video in videos.items():
+        where = key if not isinstance(source, str | Path) else path / key if path.is_dir() else path
         if video.num_frames < needed:
             raise ValueError(f"{where} has {describe_length(video)}, and {needed} are needed")
         if not resolution and (video.height, video.width) != (first.height, first.width):
             raise ValueError(
                 f"{where} is {video.height} x {video.width} pixels (height x width), and the first "
-                f"video is {first.height} x {first.width}: --resolution resizes all"
+                f"video is {first.height} x {first.width}: resolution=N (--resolution=N) crops and "
+                "resizes all"
             )
     size = (resolution, resolution) if resolution else (first.height, first.width)
-    return VideoSet(
-        path, index.videos, frames, size, frameskip, clips_per_video, resolution, frame_rate
-    )
+    return VideoSet(path, videos, frames, size, frameskip, clips_per_video, resolution, frame_rate)
+
+
+def _opened(source: Videos, name: str, frame_rate: float) -> tuple[Path, Mapping[str, Video]]:
+    """Returns the path, or the name of an array, and all videos by name."""
+    if isinstance(source, str | Path):
+        path = Path(source).expanduser()
+        index = index_folder(path, save=False, frame_rate=frame_rate)
+        index.check_readable()
+        return path, index.videos
+    videos = videos_in_memory(source, name)
+    return Path(name), {key: at_rate(video, frame_rate) for key, video in videos.items()}
 
 
 def _length(frames: int, frameskip: int) -> int:

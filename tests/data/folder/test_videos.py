@@ -139,9 +139,9 @@ def test_a_folder_without_usable_videos_is_an_error_with_the_reasons(videos):
         make_data_set(_config(videos), "train")
     empty = videos / "empty"
     empty.mkdir()
-    with pytest.raises(ValueError, match=r"has no video that can be used$"):
+    with pytest.raises(ValueError, match=r"can be used; docs/data\.md lists the kinds"):
         make_data_set(_config(empty), "train")
-    with pytest.raises(FileNotFoundError, match="nowhere does not exist"):
+    with pytest.raises(FileNotFoundError, match="nowhere', and must be a folder of videos"):
         make_data_set(_config(videos / "nowhere"), "train")
     with pytest.raises(NotADirectoryError, match="is a file"):
         make_data_set(_config(videos / "notes.txt"), "train")

@@ -105,7 +105,7 @@ def test_the_missing_package_is_named_and_nothing_written(tmp_path, monkeypatch,
     monkeypatch.setitem(sys.modules, "gym_pusht.envs.pusht", None)
     with pytest.raises(SystemExit):
         main(["pusht", f"--data_dir={tmp_path / 'out'}"])
-    assert 'pip install "vdm[pusht]"' in capsys.readouterr().err
+    assert 'pip install "video-diffusion-jax[pusht]"' in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 

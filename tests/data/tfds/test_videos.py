@@ -364,5 +364,5 @@ def test_reading_needs_no_tensorflow(data_dirs):
 def test_a_missing_package_is_an_error_with_its_name(data_dirs, monkeypatch):
     folder = data_dirs["tfrecord"] / "bair_robot_pushing_small" / "2.0.0"
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
-    with pytest.raises(ValueError, match=r'pip install "vdm\[tfds\]"'):
+    with pytest.raises(ValueError, match=r'pip install "video-diffusion-jax\[tfds\]"'):
         TfdsVideos(folder, "test", frames="image_main")

@@ -42,7 +42,8 @@ class TextEncoder:
             from transformers import AutoModel, AutoTokenizer
         except ImportError as error:
             raise ValueError(
-                f'encoding captions with {name!r} requires pip install "vdm[text]": {error}'
+                f"encoding captions with {name!r} requires "
+                f'pip install "video-diffusion-jax[text]": {error}'
             ) from error
         try:
             self._tokenizer = AutoTokenizer.from_pretrained(name)

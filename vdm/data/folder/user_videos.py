@@ -1,17 +1,15 @@
 """Loads the user's observed videos (`config.sample.observed`), preprocessed like training data."""
 
-from pathlib import Path
-
 import numpy as np
 
 from vdm.video.pixels import with_channels
-from vdm.video.video_sets import open_videos
+from vdm.video.video_sets import Videos, open_videos
 
 
 def load_videos(
-    path: Path, *, num_frames: int, resolution: int, channels: int, frame_rate: float = 0.0
+    source: Videos, *, num_frames: int, resolution: int, channels: int, frame_rate: float = 0.0
 ) -> np.ndarray:
-    """Returns the first frames of each video under a path, cropped and resized as `VideoSet` does.
+    """Returns the first frames of each video, cropped and resized as `VideoSet` does.
 
     Pillow's mode 'L' converts colour to grey.
 
@@ -23,5 +21,5 @@ def load_videos(
     """
     if channels not in (1, 3):
         raise ValueError(f"channels is {channels}, and must be 1 or 3")
-    videos = open_videos(path, num_frames, resolution=resolution, frame_rate=frame_rate)
+    videos = open_videos(source, num_frames, resolution=resolution, frame_rate=frame_rate)
     return np.stack([with_channels(video, channels) for video in videos])

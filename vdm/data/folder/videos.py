@@ -102,6 +102,7 @@ def open_folder(
         raise ValueError(
             f"{path} has no video that can be used"
             + (f": {some} ({len(left_out)} left out, listed in {report})" if left_out else "")
+            + f"; {_remedy(index, needed_frames, condition)}"
         )
     classes = _classes(index, entries, by_folder) if condition == "label" else {}
     by_split = _split(used, test_share)
@@ -116,6 +117,20 @@ def open_folder(
         )
         for split, names in by_split.items()
     }
+
+
+def _remedy(index: FolderIndex, needed_frames: int, condition: str) -> str:
+    """Returns what makes videos of a folder usable that has none."""
+    if not index.videos:
+        return "docs/data.md lists the kinds of files that are read"
+    most = max(video.num_frames for video in index.videos.values())
+    if most < needed_frames:
+        return f"the longest has {most} frames, which config.data.frames has to fit"
+    if condition == "text":
+        return "manifest.csv in the folder, with the columns file and caption, adds captions"
+    if condition == "label":
+        return "sub-folders, or manifest.csv with the columns file and label, add labels"
+    return "docs/data.md describes the manifest and the splits"
 
 
 def _manifest_entries(folder: Path) -> dict[str, Entry]:

@@ -56,7 +56,9 @@ def make_environment():
     try:
         from gym_pusht.envs.pusht import PushTEnv
     except ImportError as error:
-        raise ValueError(f'PushT requires pip install "vdm[pusht]": {error}') from error
+        raise ValueError(
+            f'PushT requires pip install "video-diffusion-jax[pusht]": {error}'
+        ) from error
     side = int(_SIDE)
     return PushTEnv(obs_type="pixels", observation_width=side, observation_height=side)
 

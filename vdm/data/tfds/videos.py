@@ -197,4 +197,4 @@ def _open_records(file_format: str, files: Sequence) -> Callable[[int], bytes]:
 
 
 def _missing_package(error: ImportError) -> ValueError:
-    return ValueError(f'data sets of TFDS require pip install "vdm[tfds]": {error}')
+    return ValueError(f'data sets of TFDS require pip install "video-diffusion-jax[tfds]": {error}')

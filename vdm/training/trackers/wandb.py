@@ -1,4 +1,4 @@
-"""Weights & Biases, an optional extra: `pip install "vdm[wandb]"`."""
+"""Weights & Biases, an optional extra: `pip install "video-diffusion-jax[wandb]"`."""
 
 import importlib.util
 import io
@@ -20,7 +20,7 @@ def check_installed(project: str) -> None:
     if project and importlib.util.find_spec("wandb") is None:
         raise ValueError(
             f"config.training.wandb_project is {project!r}, and needs the package wandb: "
-            'pip install "vdm[wandb]", or leave the field empty'
+            'pip install "video-diffusion-jax[wandb]", or leave the field empty'
         )
 
 

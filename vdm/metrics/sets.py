@@ -1,0 +1,239 @@
+"""FVD, KVD and FID of two sets of videos: arrays, .npz files, video files or folders of these."""
+
+import dataclasses
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+from vdm.metrics.protocols import PAIRED, PROTOCOLS, Protocol
+from vdm.video.video_sets import Videos, VideoSet, open_videos
+
+
+def fvd(real: Videos, generated: Videos, **options) -> float:
+    """Returns the Frechet Video Distance (Unterthiner et al. 2018); options as `compare_sets`."""
+    return _number("fvd", real, generated, options)
+
+
+def kvd(real: Videos, generated: Videos, **options) -> float:
+    """Returns the Kernel Video Distance, by the features of FVD; options as `compare_sets`."""
+    return _number("kvd", real, generated, options)
+
+
+def fid(real: Videos, generated: Videos, *, view: str = "avg", **options) -> float:
+    """Returns the Frechet Inception Distance of frames.
+
+    Args:
+      real: real videos.
+      generated: generated videos.
+      view: 'avg' for the features of all frames, averaged; 'first' for the first frames.
+      **options: as `compare_sets`.
+    """
+    if view not in ("avg", "first"):
+        raise ValueError(f"view is {view!r}, and must be one of 'avg', 'first'")
+    return _number("fid", real, generated, options, metric=f"fid_{view}")
+
+
+def _number(
+    protocol: str, real: Videos, generated: Videos, options: dict, *, metric: str = ""
+) -> float:
+    if "protocol" in options:
+        raise ValueError(
+            f"protocol is {options['protocol']!r}, and must not be set: "
+            f"vdm.metrics.compare_sets takes it, and {protocol} is one"
+        )
+    result = compare_sets(real, generated, protocol=protocol, **options)
+    for sentence in result["warnings"]:
+        warnings.warn(sentence, stacklevel=3)
+    return result[metric or protocol]
+
+
+def compare_sets(
+    real: Videos, generated: Videos, *, protocol: str = "fvd", batch_size: int = 8, **clips
+) -> dict:
+    """Measures two sets of videos by a protocol; returns what `python -m vdm.metrics` prints.
+
+    Each set is an array uint8 [n, frames, height, width, channels] with 1 or 3 channels; or a list
+    of arrays [frames, height, width, channels] of any sizes; or the path of a video file, an .npz
+    file, or a folder of these.
+
+    Args:
+      real: real videos.
+      generated: generated videos.
+      protocol: name in `vdm.metrics.protocols.PROTOCOLS`.
+      batch_size: videos per call of a network; bounds memory.
+      **clips: as `open_sets`: `resolution`, `frames`, `frame_rate`, `frameskip`, `clips_per_video`.
+
+    Returns:
+      The metrics by name, with standard errors; 'warnings', sentences; and descriptions of
+      'protocol', 'real', 'generated' and 'networks'.
+
+    Raises:
+      ValueError, OSError: a set or an option, which the message names, is invalid.
+    """
+    return measure_sets(
+        *open_sets(real, generated, protocol, **clips), protocol, batch_size=batch_size
+    )
+
+
+def open_sets(
+    real: Videos,
+    generated: Videos,
+    protocol: str,
+    *,
+    frames: int = 0,
+    resolution: int = 0,
+    frame_rate: float = 0.0,
+    frameskip: int = 1,
+    clips_per_video: int = 1,
+) -> tuple[VideoSet, VideoSet]:
+    """Opens both sets of `compare_sets` and checks that they fit the protocol.
+
+    Args:
+      real: real videos.
+      generated: generated videos.
+      protocol: name in `vdm.metrics.protocols.PROTOCOLS`.
+      frames: frames per clip, if the protocol does not fix them; 0: those of the first real video.
+      resolution: height and width in pixels, to which the central square is resized by area, as in
+        training; 0: no crop and no resize. Videos of mixed sizes need it.
+      frame_rate: frames per second at which videos are sampled by presentation time, before
+        `frameskip`; 0: frames as stored.
+      frameskip: uses every k-th frame.
+      clips_per_video: evenly spaced clips per video; 1: the first frames.
+
+    Raises:
+      ValueError, OSError: a set or an option, which the message names, is invalid.
+    """
+    if protocol not in PROTOCOLS:
+        raise ValueError(f"protocol is {protocol!r}, and must be one of {', '.join(PROTOCOLS)}")
+    chosen = PROTOCOLS[protocol]
+    if "nearest" in chosen.metrics:
+        raise ValueError(
+            f"the protocol {protocol} needs training videos: it is for --mode=eval of a model"
+        )
+    _check_at_least("frames", frames, 0)
+    _check_at_least("resolution", resolution, 0)
+    _check_at_least("frameskip", frameskip, 1)
+    _check_at_least("clips_per_video", clips_per_video, 1)
+    if frames and chosen.frames:
+        raise ValueError(
+            f"frames is {frames}, and must not be set: the protocol {protocol} has {chosen.frames}"
+        )
+    options: dict[str, Any] = {
+        "frame_rate": frame_rate,
+        "frameskip": frameskip,
+        "clips_per_video": clips_per_video,
+        "resolution": resolution,
+    }
+    of_real = open_videos(real, chosen.frames or frames, name="real", **options)
+    of_generated = open_videos(generated, of_real.frames, name="generated", **options)
+    for videos in (of_real, of_generated):
+        _check(videos, chosen)
+    if of_generated.size != of_real.size:
+        raise ValueError(
+            f"{of_generated.path} has videos of {of_generated.size[0]} x {of_generated.size[1]} "
+            f"pixels (height x width), and {of_real.path} of {of_real.size[0]} x "
+            f"{of_real.size[1]}: resolution=N (--resolution=N) crops and resizes all"
+        )
+    return of_real, of_generated
+
+
+def _check_at_least(name: str, value: int, minimum: int) -> None:
+    if value < minimum:
+        raise ValueError(f"{name} is {value}, and must be at least {minimum}")
+
+
+def measure_sets(
+    real: VideoSet,
+    generated: VideoSet,
+    protocol: str,
+    *,
+    batch_size: int = 8,
+    log: Callable[[str], None] = lambda line: None,
+) -> dict:
+    """Measures sets of `open_sets`; returns the result of `compare_sets`.
+
+    `log` gets a line per set, and the warnings about missing weights before the work.
+    """
+    from vdm.metrics.features import make_extractors, measurable  # imports JAX
+    from vdm.metrics.measure import compare, summarize, warnings_of
+
+    _check_at_least("batch_size", batch_size, 1)
+    extractors = make_extractors(PROTOCOLS[protocol])
+    chosen, missing = measurable(PROTOCOLS[protocol], extractors)
+    for sentence in missing:
+        log(f"warning: {sentence}")
+    for extractor in extractors.values():
+        if real.frames < extractor.min_frames:
+            raise ValueError(
+                f"{real.path} has videos of {real.frames} frames, and {extractor.name} needs "
+                f"{extractor.min_frames}"
+            )
+    chosen = _paired(chosen, real, generated)
+    summaries = {}
+    for name, videos in (("real", real), ("generated", generated)):
+        log(f"{name}: {len(videos)} videos of {videos.path}")
+        pairs = (video for video in real for _ in range(chosen.samples_per_given))
+        summaries[name] = summarize(
+            videos,
+            len(videos),
+            chosen,
+            extractors,
+            references=pairs if videos is generated else None,
+            batch_size=batch_size,
+        )
+    numbers = compare(summaries["real"], summaries["generated"], chosen)
+    measured = dataclasses.replace(
+        chosen,
+        frames=real.frames,
+        frame_rate=real.frame_rate,
+        frameskip=real.frameskip,
+    )
+    return {
+        **numbers,
+        "warnings": [
+            *missing,
+            *real.warnings,
+            *generated.warnings,
+            *warnings_of(summaries["real"], summaries["generated"], chosen),
+        ],
+        "protocol": measured.to_dict(),
+        "real": _described(real),
+        "generated": _described(generated),
+        "networks": {name: {"weights_sha256": e.digest} for name, e in extractors.items()},
+    }
+
+
+def _paired(protocol: Protocol, real: VideoSet, generated: VideoSet) -> Protocol:
+    """Returns a protocol with the number of generated videos per real one, for metrics of pairs."""
+    if not any(metric in PAIRED for metric in protocol.metrics):
+        return protocol
+    samples, rest = divmod(len(generated), len(real))
+    if rest or not samples:
+        raise ValueError(
+            f"{generated.path} has {len(generated)} videos, and must have a multiple of "
+            f"{len(real)}, the number of videos of {real.path}: those of one real video follow "
+            "each other"
+        )
+    return dataclasses.replace(protocol, samples_per_given=samples)
+
+
+def _check(videos: VideoSet, protocol: Protocol) -> None:
+    if len(videos) < 2 and any(not metric.startswith("is_") for metric in protocol.metrics):
+        raise ValueError(f"{videos.path} has {len(videos)} video, and a covariance needs 2")
+    side = protocol.resolution
+    if side and videos.size != (side, side):
+        raise ValueError(
+            f"{videos.path} has videos of {videos.size[0]} x {videos.size[1]} pixels (height x "
+            f"width), and the protocol {protocol.name} has {side} x {side}"
+        )
+
+
+def _described(videos: VideoSet) -> dict:
+    return {
+        "path": str(videos.path),
+        "videos": len(videos.videos),
+        "clips_per_video": videos.clips_per_video,
+        "frames": videos.frames,
+        "height": videos.size[0],
+        "width": videos.size[1],
+    }

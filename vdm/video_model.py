@@ -1,0 +1,386 @@
+"""A trained model from Python: `vdm.load(path)` samples, predicts and extends NumPy videos."""
+
+import difflib
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, TypedDict, Unpack
+
+import jax
+import ml_collections
+import numpy as np
+
+from vdm.build import count_parameters
+from vdm.checks import check_task, validate
+from vdm.configuration.stored import from_record, load_run_config
+from vdm.data.datasets import make_data_set
+from vdm.exported import load_exported, load_exported_config
+from vdm.files import AnyPath, as_path
+from vdm.parallel.mesh import make_mesh, sharded_params
+from vdm.sampling.conditions import Indices, conditions, load_observed
+from vdm.sampling.generate import make_draw, make_generator
+from vdm.shipped import checkpoint_names, find_checkpoint
+from vdm.training.checkpoints import load_ema, saved_steps
+from vdm.video.video_sets import Videos, open_videos
+
+# Of config.sample, on which the compiled sampler does not depend.
+_ARGUMENTS = ("task", "num_videos", "seed", "label", "caption", "action", "observed")
+_NOT_DRAWN = (*_ARGUMENTS, "per_example", "max_video_files")
+
+
+class SampleSettings(TypedDict, total=False):
+    """Fields of config.sample, which vdm/config.py describes; default those of the model.
+
+    `label`, `caption` and `action` may be one for all samples, or a list of one per sample.
+    """
+
+    batch_size: int
+    seed: int
+    sampler: str
+    num_steps: int
+    gamma: float
+    langevin_step_size: float
+    label: int | Sequence[int]
+    caption: str | Sequence[str]
+    action: Sequence[float] | Sequence[Sequence[float]]
+    guidance_weight: float
+    per_example: int
+    return_observed: bool
+    conditioning: str
+    reconstruction_weight: float
+    reconstruction_clip: str
+    reconstruction_normalization: str
+    reconstruction_data_variance: float
+    reconstruction_micro_batch: int
+    repaint_jump_length: int
+    repaint_repeats: int
+
+
+def load(path: str | Path, *, step: int | str = "") -> "VideoModel":
+    """Loads the EMA weights of a trained model.
+
+    Args:
+      path: an exported .safetensors file; the workdir of a run; a folder with model.safetensors,
+        as on the Hugging Face Hub; or the name of a checkpoint that comes with the package.
+      step: of a workdir, the step of a checkpoint, or 'best' for that of the lowest held-out loss;
+        default the newest.
+
+    Raises:
+      FileNotFoundError: there is no such file or folder.
+      ValueError, OSError: it holds no model, or is damaged.
+    """
+    source = find_checkpoint(str(path)) or as_path(str(path))
+    if source.is_dir() and saved_steps(source):
+        config = load_run_config(source)
+        if config is None:
+            raise ValueError(f"{source} has checkpoints, and no config.json that describes them")
+        config.step, config.checkpoint = str(step), ""
+        _fit_devices(config)
+        return VideoModel(config, *load_ema(config, source))
+    file = _exported_file(source)
+    if step != "":
+        raise ValueError(f"step is {step!r}, and must be empty: {file} has one state")
+    config = from_record(load_exported_config(file)[0], file)
+    _fit_devices(config)
+    return VideoModel(config, load_exported(file), load_exported_config(file)[1])
+
+
+def _exported_file(source: AnyPath) -> AnyPath:
+    if not source.exists():
+        raise FileNotFoundError(
+            f"{source} does not exist, and must be an exported .safetensors file, a workdir, a "
+            f"folder with model.safetensors, or one of {', '.join(checkpoint_names())}"
+        )
+    if not source.is_dir():
+        return source
+    if not (source / "model.safetensors").exists():
+        raise ValueError(
+            f"{source} has no checkpoint and no model.safetensors: train with "
+            f"`python -m vdm.main --config=NAME --workdir={source}`, or give another path"
+        )
+    return source / "model.safetensors"
+
+
+def _fit_devices(config: ml_collections.ConfigDict) -> None:
+    """Replaces a mesh of other devices, those of training, by data parallelism."""
+    if jax.device_count() % config.mesh.fsdp:
+        config.mesh.fsdp = 1
+
+
+class VideoModel:
+    """A trained model. Videos are uint8 [n, frames, height, width, channels].
+
+    Sample i is a function of (seed, i), and equals that of `--mode=sample` with the same settings.
+    Programs are compiled at first use, once per sampler and its settings.
+
+    Attributes:
+      config: the configuration of training and sampling.
+      params: the EMA parameters.
+      step: number of training steps.
+    """
+
+    def __init__(self, config: ml_collections.ConfigDict, params: dict, step: int) -> None:
+        self.config = config
+        self.step = step
+        self._mesh = make_mesh(config)
+        self.params = sharded_params(self._mesh, params)
+        self._draws: dict[str, Callable[..., jax.Array]] = {}
+
+    def __repr__(self) -> str:
+        data = self.config.data
+        shape = [data.frames, data.resolution, data.resolution, data.channels]
+        millions = count_parameters(self.params) / 1e6
+        return (
+            f"VideoModel({shape}, condition={data.condition!r}, {millions:.2f} M parameters, "
+            f"step {self.step})"
+        )
+
+    def sample(
+        self, n: int, *, num_frames: int = 0, **settings: Unpack[SampleSettings]
+    ) -> np.ndarray:
+        """Samples new videos.
+
+        Args:
+          n: number of videos.
+          num_frames: frames per video, if more than those of the model: by autoregressive
+            extension, as `extend`.
+          **settings: fields of config.sample.
+
+        Returns:
+          uint8 [n, frames, height, width, channels].
+        """
+        frames = self.config.data.frames
+        if not num_frames or num_frames == frames:
+            return self._run("generate", n, settings)
+        if num_frames < frames:
+            raise ValueError(f"num_frames is {num_frames}, and must be at least {frames}")
+        fields = {"num_frames": num_frames, "num_given": 0, **self._blocks(None, None)}
+        return self._run("extend", n, settings, {"extend": fields}, self._no_videos())
+
+    def predict(
+        self, videos: Videos, *, num_given: int | None = None, **settings: Unpack[SampleSettings]
+    ) -> np.ndarray:
+        """Predicts videos from their first frames.
+
+        Args:
+          videos: array, list of arrays or path, cropped and resized as training data are.
+          num_given: number of observed frames; default config.predict.num_given.
+          **settings: fields of config.sample; `per_example` samples of each video follow each
+            other.
+
+        Returns:
+          uint8 [n, frames, height, width, channels], with the observed frames.
+        """
+        return self._of_videos("predict", videos, settings, num_given=num_given)
+
+    def interpolate(
+        self, videos: Videos, *, every: int | None = None, **settings: Unpack[SampleSettings]
+    ) -> np.ndarray:
+        """Interpolates videos in time from one of `every` frames; arguments as `predict`."""
+        return self._of_videos("interpolate", videos, settings, every=every)
+
+    def upsample(
+        self,
+        videos: Videos,
+        *,
+        factor: int | None = None,
+        downsampling: str | None = None,
+        **settings: Unpack[SampleSettings],
+    ) -> np.ndarray:
+        """Upsamples videos in space by a factor, to the resolution of the model.
+
+        The videos are cropped and resized to the low resolution; other arguments as `predict`.
+        """
+        values = {"factor": factor, "downsampling": downsampling}
+        return self._of_videos("upsample", videos, settings, **values)
+
+    def extend(
+        self,
+        videos: Videos,
+        *,
+        num_frames: int,
+        overlap: int | None = None,
+        stride: int | None = None,
+        **settings: Unpack[SampleSettings],
+    ) -> np.ndarray:
+        """Extends videos block by block (autoregressively) to `num_frames` frames.
+
+        Args:
+          videos: as of `predict`, of equally many frames, all of which are kept.
+          num_frames: frames of the result.
+          overlap: observed frames of each further block; default config.extend.overlap, or half a
+            block, where that does not fit.
+          stride: new frames per block; default config.extend.stride, or the rest of a block.
+          **settings: as of `predict`.
+
+        Returns:
+          uint8 [n, num_frames, height, width, channels].
+        """
+        is_path = isinstance(videos, str | Path)
+        rate = self.config.data.frame_rate if is_path else 0.0
+        found = open_videos(videos, 0, resolution=1, frame_rate=rate)  # of any sizes
+        for name, video in found.videos.items():
+            if video.num_frames != found.frames:
+                raise ValueError(
+                    f"{name} has {video.num_frames} frames, and the first video {found.frames}: "
+                    "videos to extend need equally many"
+                )
+        if num_frames <= found.frames:
+            raise ValueError(
+                f"num_frames is {num_frames}, and must be more than {found.frames}, the number of "
+                "frames of the videos"
+            )
+        # The model sees the last block, and the frames before it are kept.
+        given = min(found.frames, self.config.data.frames)
+        config = self._configured("predict", settings, {"predict": {"num_given": found.frames}})
+        known = load_observed(config, videos)[:, : found.frames]
+        before, block = np.split(known, [found.frames - given], axis=1)
+        padding = self.config.data.frames - given
+        block = np.pad(block, ((0, 0), (0, padding), (0, 0), (0, 0), (0, 0)))
+        values = {"num_frames": num_frames - before.shape[1], "num_given": given}
+        values |= self._blocks(overlap, stride)
+        n = len(known) * config.sample.per_example
+        extended = self._run("extend", n, settings, {"extend": values}, block)
+        before = before.repeat(config.sample.per_example, axis=0)
+        return np.concatenate([before, extended], axis=1)
+
+    def _of_videos(
+        self, task: str, videos: Videos, settings: SampleSettings, **values: object
+    ) -> np.ndarray:
+        config = self._configured(task, settings, {task: values})
+        check_task(config)
+        observed = load_observed(config, videos)
+        n = len(observed) * config.sample.per_example
+        return self._run(task, n, settings, {task: values}, observed)
+
+    def _blocks(self, overlap: int | None, stride: int | None) -> dict[str, int]:
+        """Returns config.extend.overlap and .stride; the defaults are for blocks of 16 frames."""
+        frames, default = self.config.data.frames, self.config.extend
+        if overlap is None:
+            overlap = default.overlap if default.overlap < frames else frames // 2
+        return {
+            "overlap": overlap,
+            "stride": min(default.stride, frames - overlap) if stride is None else stride,
+        }
+
+    def _no_videos(self) -> np.ndarray:
+        data = self.config.data
+        size = (data.resolution, data.resolution, data.channels)
+        return np.zeros((1, data.frames, *size), np.uint8)
+
+    def _run(
+        self,
+        task: str,
+        n: int,
+        settings: SampleSettings,
+        sections: Mapping[str, Mapping[str, object]] | None = None,
+        videos: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """Samples n videos by a task, with its fields and its observed videos."""
+        if n < 1:
+            raise ValueError(f"n is {n}, and must be at least 1")
+        config = self._configured(task, settings, sections or {})
+        validate(config)
+        check_task(config)
+        generate = make_generator(
+            config,
+            self._mesh,
+            draw=self._draw(config),
+            condition_of=_conditions(config, n, settings),
+            videos=videos,
+        )
+        return generate(self.params, range(n))
+
+    def _draw(self, config: ml_collections.ConfigDict) -> Callable[..., jax.Array]:
+        sample = {k: v for k, v in config.sample.items() if k not in _NOT_DRAWN}
+        key = repr((config.data, config.model, config.diffusion, sorted(sample.items())))
+        if key not in self._draws:
+            self._draws[key] = make_draw(config, self._mesh)
+        return self._draws[key]
+
+    def _configured(
+        self, task: str, settings: SampleSettings, sections: Mapping[str, Mapping[str, object]]
+    ) -> ml_collections.ConfigDict:
+        """Returns the configuration of a call; per-sample conditions are not in it."""
+        config = self.config.copy_and_resolve_references()
+        config.sample.update(task=task, observed="")
+        _check_guidance(config, settings)
+        allowed = SampleSettings.__annotations__
+        for name in settings:
+            if name not in allowed:
+                close = difflib.get_close_matches(name, allowed, 1)
+                hint = f"did you mean {close[0]}?" if close else f"allowed are {', '.join(allowed)}"
+                raise ValueError(f"there is no setting {name}: {hint}")
+        common = {k: v for k, v in settings.items() if not _is_per_sample(k, v)}
+        for section, values in {"sample": common, **sections}.items():
+            for name, value in values.items():
+                if value is not None:
+                    _set(config, section, name, value)
+        return config
+
+
+def _check_guidance(config: ml_collections.ConfigDict, settings: SampleSettings) -> None:
+    if config.data.condition == "none" and settings.get("guidance_weight", 1) not in (0, 1):
+        raise ValueError(
+            f"guidance_weight is {settings['guidance_weight']}, and must not be set: "
+            "classifier-free guidance needs a condition, and the model is unconditional"
+        )
+
+
+def _set(config: ml_collections.ConfigDict, section: str, name: str, value: Any) -> None:
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    if isinstance(value, list):
+        value = tuple(value)
+    try:
+        config[section][name] = value
+    except TypeError as error:
+        expected = type(config[section][name]).__name__
+        raise ValueError(
+            f"{name} is {value!r}, and must be of type {expected}, as config.{section}.{name}"
+        ) from error
+
+
+def _is_per_sample(name: str, value: Any) -> bool:
+    """Returns whether a condition is a list of one per sample."""
+    if name in ("label", "caption"):
+        return not isinstance(value, str) and np.ndim(value) == 1
+    return name == "action" and np.ndim(value) == 2
+
+
+def _conditions(
+    config: ml_collections.ConfigDict, n: int, settings: SampleSettings
+) -> Callable[[Indices], dict[str, np.ndarray]]:
+    """Returns the function from indices to conditions, with those that are one per sample."""
+    per_sample: dict[str, Any] = {k: v for k, v in settings.items() if _is_per_sample(k, v)}
+    if not per_sample:
+        _check_held_out(config)
+        return partial(conditions, config)
+    configs = [config.copy_and_resolve_references() for _ in range(n)]
+    for name, values in per_sample.items():
+        if len(values) != n:
+            raise ValueError(f"{name} has {len(values)} values, and there are {n} samples")
+        for of_sample, value in zip(configs, values, strict=True):
+            _set(of_sample, "sample", name, value)
+            validate(of_sample)
+
+    def condition_of(indices: Indices) -> dict[str, np.ndarray]:
+        found = [conditions(configs[int(index)], [int(index)]) for index in indices]
+        return {name: np.concatenate([part[name] for part in found]) for name in found[0]}
+
+    return condition_of
+
+
+def _check_held_out(config: ml_collections.ConfigDict) -> None:
+    """Checks that the conditions of held-out videos exist, where the call has none."""
+    kind, sample = config.data.condition, config.sample
+    given = {"label": sample.label >= 0, "text": sample.caption, "action": sample.action}
+    if given.get(kind, True):
+        return
+    try:
+        make_data_set(config, "test")
+    except (ValueError, OSError) as error:
+        argument = "caption" if kind == "text" else kind
+        raise ValueError(
+            f"{argument} is not set, so that those of held-out videos are needed: {error}"
+        ) from error
