@@ -10,18 +10,21 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vdm.build import init_params, make_denoiser, make_model, make_schedule
+from vdm.build import count_parameters, init_params, make_denoiser, make_model, make_schedule
 from vdm.checks import validate
 from vdm.configuration.resolve import resolve
 from vdm.data.datasets import make_data_set
 from vdm.exported import export, load_exported_config
 from vdm.parallel.mesh import make_mesh
+from vdm.parallel.rows import shard_batch
+from vdm.planning.steps import make_step
 from vdm.preflight import check
 from vdm.training.checkpoints import Checkpoints, abstract_on
 from vdm.training.compatibility import check_same_model, check_same_run
 from vdm.training.loop import train
 from vdm.training.objective import drop_conditions, make_objective
 from vdm.training.state import init_state
+from vdm.training.step import make_train_step
 from vdm.training.warm_start import check_warm_start, make_first_state
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -259,6 +262,36 @@ def test_names_a_wrong_teacher(of_teacher, of_student, message, teacher_config, 
     with pytest.raises(ValueError, match=message) as error:
         check_warm_start(config, tmp_path / "new")
     assert "\n" not in str(error.value)
+
+
+def test_a_plan_counts_the_teacher_and_needs_no_file_of_it(teacher_config):
+    config = _student_config(teacher_config, weights=(1.0, 4.0))
+    config.training.optimizer = "adam"
+    step = make_step(config, make_mesh(config), "train")
+    parameters = count_parameters(jax.eval_shape(partial(init_params, config)))
+    state, _ = step.arguments
+    # Parameters, their average, Adam's two moments and the teacher.
+    assert count_parameters(state) == pytest.approx(5 * parameters, abs=10)
+    after = step.function.trace(*step.arguments).out_info
+    shapes = [jax.tree.map(lambda leaf: leaf.shape, tree.teacher) for tree in (state, after)]
+    assert shapes[0] == shapes[1]
+
+
+@pytest.mark.slow
+def test_sharded_micro_batches_take_the_same_step_as_the_batch(teacher_config):
+    config = _student_config(teacher_config, steps=2)
+    parts = config.copy_and_resolve_references()
+    parts.training.accumulate, parts.mesh.fsdp = 2, 2
+    sums = []
+    for settings in (config, parts):
+        mesh = make_mesh(settings)
+        batch = make_data_set(settings, "train").batch(0, 4)
+        state = make_first_state(settings, mesh)
+        state = make_train_step(settings, mesh)(state, shard_batch(mesh, batch, 4))
+        sums.append(state.metric_sums)
+    assert sums[0]["loss"] > 1e-3
+    for name in ("loss", "grad_norm"):
+        np.testing.assert_allclose(sums[0][name], sums[1][name], rtol=1e-4)
 
 
 @pytest.mark.slow
