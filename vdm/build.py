@@ -36,28 +36,42 @@ def make_denoiser(
     """Returns the network with parameters and condition bound: (z, log_snr) -> x_hat.
 
     A config.sample.guidance_weight other than 0 and 1 means classifier-free guidance (eq 6), in one
-    call of the network on twice the batch. Weight 0 ignores the condition: the inputs of
+    call of the network on twice the batch; of a guided student it is an input, in one call on the
+    batch. Otherwise, weight 0 ignores the condition: the inputs of
     `models.embeddings.ConditioningEmbedding`, or {}. `clip` to [-1, 1] replaces
     config.diffusion.clip.
     """
     model, weight = make_model(config), config.sample.guidance_weight
+    is_input = bool(config.model.guidance_weights)
 
     def network(z, log_snr, condition):
+        if is_input:
+            condition = {**condition, "guidance_weight": jnp.full(len(z), weight, jnp.float32)}
         return model.apply({"params": params}, z, log_snr, condition)
 
     # Guidance applies to the raw prediction, which is linear in eps: x_hat is clipped after it.
-    guided: Network = ConditionalDenoiser(network, condition if weight else {})
-    if condition and weight not in (0, 1):
+    guided: Network = ConditionalDenoiser(network, condition if weight or is_input else {})
+    if condition and evaluates_twice(config):
         unconditional = ConditionalDenoiser(network, empty_condition(condition))
         guided = classifier_free_guidance(guided, unconditional, weight)
     clip = config.diffusion.clip if clip is None else clip
     return denoiser(guided, target=config.diffusion.target, clip=clip)
 
 
+def evaluates_twice(config: ml_collections.ConfigDict) -> bool:
+    """Returns whether a step with a condition evaluates the network twice, for guidance."""
+    return config.sample.guidance_weight not in (0, 1) and not config.model.guidance_weights
+
+
+def is_student(config: ml_collections.ConfigDict) -> bool:
+    """Returns whether training distils a teacher: its guidance, or its number of steps."""
+    return bool(config.training.distill_steps or config.model.guidance_weights)
+
+
 def empty_condition(condition: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
     """Returns 'no condition' in the shape of a condition: label -1, text or actions all masked."""
     return {
-        name: jnp.full_like(value, -1 if name == "label" else 0)
+        name: jnp.full_like(value, -1 if name.endswith("label") else 0)
         for name, value in condition.items()
     }
 

@@ -15,6 +15,7 @@ from vdm.data.datasets import DATA_SETS, ZEROS
 from vdm.data.moving_digits import MOTIONS
 from vdm.data.tfds.registry import CAMERAS
 from vdm.diffusion.conditioning import DOWNSAMPLINGS
+from vdm.diffusion.distillation import STUDENT_TARGETS, WEIGHTINGS
 from vdm.diffusion.guidance import NORMALIZATIONS
 from vdm.diffusion.loss import TIME_SAMPLINGS
 from vdm.diffusion.process import TARGETS
@@ -45,6 +46,11 @@ def one_of(choices: Sequence[str]) -> Rule:
 def at_least(bound: float) -> Rule:
     """Returns a rule that allows finite numbers of at least `bound`."""
     return Rule(lambda value: bound <= value < math.inf, f"at least {bound}")
+
+
+def _is_range(value: Sequence) -> bool:
+    is_number = [isinstance(x, int | float) and math.isfinite(x) for x in value]
+    return len(value) == 2 and all(is_number) and 0 <= value[0] < value[1]
 
 
 FRACTION = Rule(lambda value: 0 <= value <= 1, "from 0 to 1")
@@ -102,6 +108,10 @@ RULES = {
     "model.text_width": at_least(0),
     "model.action_width": at_least(0),
     "model.condition_dropout": FRACTION,
+    "model.guidance_weights": Rule(
+        lambda value: not value or _is_range(value),
+        "empty, or the first and the last weight, two finite numbers of at least 0, the first less",
+    ),
     "model.film": ANY,
     "model.max_relative_distance": at_least(0),
     "model.relative_position_scale": at_least(0),
@@ -122,6 +132,8 @@ RULES = {
     "training.accumulate": at_least(1),
     "training.num_steps": at_least(1),
     "training.init_from": ANY,
+    "training.distill_steps": at_least(0),
+    "training.distill_weighting": one_of(WEIGHTINGS),
     "training.learning_rate": at_least(0),
     "training.warmup_steps": at_least(0),
     "training.decay_steps": at_least(0),
@@ -217,6 +229,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
     _check_schedules(config)
     _check_model(config)
     _check_condition(config)
+    _check_student(config)
 
 
 def check_task(config: ml_collections.ConfigDict) -> None:
@@ -319,6 +332,41 @@ def _check_condition(config: ml_collections.ConfigDict) -> None:
         where = "where config.data.condition is 'action'"
         require(config, "data.augment_flip", not config.data.augment_flip, f"False {where}")
         require(config, "data.frameskip", config.data.frameskip == 1, f"1 {where}")
+
+
+def _check_student(config: ml_collections.ConfigDict) -> None:
+    """Checks the target of a student, and that samples have the steps and weights it learned."""
+    num_steps, weights = config.training.distill_steps, config.model.guidance_weights
+    target = config.diffusion.target
+    if weights:
+        where = "where config.model.guidance_weights is set"
+        choices = " or ".join(map(repr, STUDENT_TARGETS))
+        require(config, "diffusion.target", target in STUDENT_TARGETS, f"{choices} {where}")
+        conditional = config.data.condition != "none"
+        require(config, "data.condition", conditional, f"label, text or action {where}")
+        first, last = weights
+        fits = first <= config.sample.guidance_weight <= last
+        expected = f"{first} to {last}, config.model.guidance_weights: the student learned no other"
+        require(config, "sample.guidance_weight", fits, expected)
+    if num_steps:
+        of = f"of {num_steps} step{'s' if num_steps > 1 else ''} (config.training.distill_steps)"
+        choices = " or ".join(map(repr, STUDENT_TARGETS))
+        expected = f"{choices} for a student {of}"
+        require(config, "diffusion.target", target in STUDENT_TARGETS, expected)
+        expected = f"'ddim' for a student {of}"
+        require(config, "sample.sampler", config.sample.sampler == "ddim", expected)
+        expected = f"{num_steps} for a student {of}, which takes no other number"
+        require(config, "sample.num_steps", config.sample.num_steps == num_steps, expected)
+        expected = f"0 for a student {of}, whose objective is not the held-out loss"
+        require(config, "training.eval_every", not config.training.eval_every, expected)
+        if not weights and config.data.condition != "none":
+            expected = (
+                f"0 or 1 for a student {of}: equation 6 holds for its teacher, and "
+                "config.model.guidance_weights distils it"
+            )
+            require(
+                config, "sample.guidance_weight", config.sample.guidance_weight in (0, 1), expected
+            )
 
 
 def _in_range(config: ml_collections.ConfigDict, field: str, first: int, last: int) -> None:

@@ -72,6 +72,9 @@ def default_config() -> ml_collections.ConfigDict:
     model.text_width = 0  # channels of a token vector, for data.condition 'text'
     model.action_width = 0  # numbers per action, for data.condition 'action'
     model.condition_dropout = 0.1  # probability of no condition in training; not fixed by the paper
+    # (first, last) weight of classifier-free guidance of a guided student, whose network takes the
+    # weight as an input and a step one call (guidance distillation); (): no such input.
+    model.guidance_weights = ()
     model.patch_size = 1  # pixels per side of a patch; not in the paper
     model.remat = "none"  # rematerialisation in the backward pass: none | activations | blocks
     # Of activations, and of gradients when devices sum them: float32 | bfloat16. Parameters,
@@ -97,8 +100,14 @@ def default_config() -> ml_collections.ConfigDict:
     training.batch_size = 128  # videos per step, on all devices together
     training.accumulate = 1  # micro-batches per step (gradient accumulation)
     training.num_steps = 200_000  # optimizer steps
-    # Warm start of a new run: exported .safetensors file, or workdir of another run.
+    # Warm start of a new run: exported .safetensors file, or workdir of another run; for a student,
+    # its teacher.
     training.init_from = ""
+    # N: trains a student that samples in exactly N steps of DDIM from a teacher of 2 N (progressive
+    # distillation); 0: no student of N steps.
+    training.distill_steps = 0
+    # Weight of the squared error of a student's x_hat: truncated_snr, max(SNR, 1) | v, SNR + 1.
+    training.distill_weighting = "truncated_snr"
     # Optimizer.
     training.optimizer = "adam"  # adam | muon; the paper uses Adam
     training.learning_rate = 3e-4  # after the warm-up
@@ -143,7 +152,8 @@ def default_config() -> ml_collections.ConfigDict:
     sample.label = -1  # class of all samples; -1: the label of held-out example i
     sample.caption = ""  # caption of all samples; '': the caption of held-out example i
     sample.action = ()  # action of all frames of all samples; (): those of held-out example i
-    sample.guidance_weight = 1.0  # classifier-free guidance, 1 + w of eq 6; 1: off
+    # Classifier-free guidance, 1 + w of eq 6; 1: off. Of a guided student: the network's input.
+    sample.guidance_weight = 1.0
     # Observed frames.
     sample.observed = ""  # your video, folder or .npz; '': held-out videos
     sample.per_example = 1  # samples per held-out example

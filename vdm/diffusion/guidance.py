@@ -34,7 +34,7 @@ class ConditionalDenoiser:
 
 
 def classifier_free_guidance(
-    conditional: Denoiser, unconditional: Denoiser, weight: float
+    conditional: Denoiser, unconditional: Denoiser, weight: float | Float[Array, " batch"]
 ) -> Denoiser:
     """Classifier-free guidance (eq 6), with weight = 1 + w.
 
@@ -50,7 +50,8 @@ def classifier_free_guidance(
     Args:
       conditional: (z, log_snr) -> x_hat given the condition.
       unconditional: (z, log_snr) -> x_hat without it.
-      weight: 1 + w, the convention of the authors' later papers and probably of tables 5 and 6.
+      weight: 1 + w, the convention of the authors' later papers and probably of tables 5 and 6; one
+        number, or one per video, [batch].
 
     Returns:
       The guided denoiser (z, log_snr) -> x~.
@@ -58,7 +59,8 @@ def classifier_free_guidance(
 
     def guided(z: Float[Array, " batch *shape"], log_snr: Float[Array, " batch"]) -> Array:
         x, x_unconditional = _evaluate_both(conditional, unconditional, z, log_snr)
-        return x_unconditional + weight * (x - x_unconditional)
+        scale = jnp.reshape(weight, (-1, *[1] * (z.ndim - 1))) if jnp.ndim(weight) else weight
+        return x_unconditional + scale * (x - x_unconditional)
 
     return guided
 

@@ -22,7 +22,7 @@ from vdm.diffusion.conditioning import (
 )
 from vdm.diffusion.guidance import ReconstructionOptions, reconstruction_guidance
 from vdm.diffusion.process import Denoiser, diffuse, posterior, predict_eps
-from vdm.diffusion.schedule import alpha_sigma, cosine_log_snr
+from vdm.diffusion.schedule import alpha_sigma, cosine_log_snr, sampling_log_snr
 from vdm.diffusion.trajectory import CORRECTOR, STEP, Keys, Latent, Trajectory
 
 CONDITIONINGS = ("reconstruction", "replacement", "replacement_posterior", "repaint")
@@ -126,11 +126,10 @@ def sample(
         bound = () if condition is None else (condition,)
         return denoiser(z, log_snr, *bound).astype(jnp.float32)
 
-    log_snr = schedule(jnp.linspace(1.0, 0.0, num_steps + 1, dtype=jnp.float32))
     trajectory = Trajectory.start(
         key,
         shape,
-        log_snr.astype(jnp.float32),
+        sampling_log_snr(num_steps, schedule),
         steps=steps,
         frames=frames,
         use_posterior=conditioning == "replacement_posterior",

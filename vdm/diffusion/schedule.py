@@ -5,6 +5,7 @@ log_snr = log(alpha^2 / sigma^2) determines both scales.
 """
 
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -38,6 +39,21 @@ def cosine_log_snr(
     angle = b + a * t
     complement = complement_at_one + a * (1.0 - t)
     return 2.0 * (jnp.log(jnp.sin(complement)) - jnp.log(jnp.sin(angle)))
+
+
+def sampling_log_snr(
+    num_steps: int, schedule: Callable[[Array], Array] = cosine_log_snr
+) -> Float[Array, " levels"]:
+    """Returns the log-SNRs of a sampler's num_steps + 1 times, uniform from 1 to 0.
+
+    Args:
+      num_steps: number of steps, at least 1.
+      schedule: t -> log_snr, elementwise and decreasing.
+
+    Returns:
+      Log-SNRs [num_steps + 1], float32, increasing from noise to data.
+    """
+    return schedule(jnp.linspace(1.0, 0.0, num_steps + 1, dtype=jnp.float32)).astype(jnp.float32)
 
 
 def alpha_sigma(

@@ -1,4 +1,4 @@
-"""Embeddings of the log-SNR, and of the class label, the caption or the actions."""
+"""Embeddings of the log-SNR, of the label, caption or actions, and of the guidance weight."""
 
 from collections.abc import Mapping
 
@@ -19,9 +19,13 @@ def sinusoidal_log_snr(log_snr: Float[Array, " batch"], width: int) -> Float[Arr
 
     The log-SNR is in nats, and the width even.
     """
-    squashed = jnp.arctan(jnp.exp(-0.5 * log_snr)) / (0.5 * jnp.pi)
+    return _sinusoids(jnp.arctan(jnp.exp(-0.5 * log_snr)) / (0.5 * jnp.pi), width)
+
+
+def _sinusoids(fraction: Float[Array, " batch"], width: int) -> Float[Array, "batch width"]:
+    """Sinusoidal embedding of numbers from 0 to 1."""
     exponents = jnp.arange(width // 2, dtype=jnp.float32) / (width // 2)
-    angles = _SINUSOID_RANGE * squashed[:, None] * _SINUSOID_LONGEST_PERIOD**-exponents
+    angles = _SINUSOID_RANGE * fraction[:, None] * _SINUSOID_LONGEST_PERIOD**-exponents
     return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
 
 
@@ -64,6 +68,10 @@ class ConditioningEmbedding(nn.Module):
     num_classes, text_width and action_width are 0 without such a condition. With probability
     condition_dropout, training replaces a condition with zeros, which trains the unconditional
     model of classifier-free guidance. All actions of a clip are replaced together.
+
+    guidance_weights, the first and the last of a range, makes the weight of classifier-free
+    guidance an input (Meng et al. 2023, section 3.1). Its projection is zero at first, so that a
+    student equals its teacher. () is a network without this input.
     """
 
     features: int
@@ -73,6 +81,7 @@ class ConditioningEmbedding(nn.Module):
     action_width: int
     condition_dropout: float
     dtype: DTypeLike
+    guidance_weights: tuple[float, ...] = ()
 
     @nn.compact
     def __call__(
@@ -91,8 +100,12 @@ class ConditioningEmbedding(nn.Module):
         Independent images have `image_label` [batch, images], or `image_text` and
         `image_text_mask`, and no actions. A missing entry, a label of -1, a text whose tokens are
         all masked and a masked action are embedded as zeros. `train` applies condition_dropout.
+        `guidance_weight` [batch] is clipped to guidance_weights; a missing one is 1.
         """
         embedding = sinusoidal_log_snr(log_snr, self.features)[:, None]
+        if self.guidance_weights:
+            weight = condition.get("guidance_weight", jnp.ones_like(log_snr))
+            embedding += self._embed_guidance_weight(weight)[:, None]
         if self.num_classes or self.text_width:
             embedding += self._embed_conditions(log_snr.shape[0], condition, num_images, train)
         if self.action_width:
@@ -104,6 +117,19 @@ class ConditioningEmbedding(nn.Module):
             embedding = nn.Dense(self.features, dtype=self.dtype, name=f"dense_{layer}")(embedding)
             embedding = nn.swish(embedding)
         return embedding if self.action_width else _per_frame(embedding, num_frames)
+
+    def _embed_guidance_weight(
+        self, weight: Float[Array, " batch"]
+    ) -> Float[Array, "batch features"]:
+        first, last = self.guidance_weights
+        fraction = jnp.clip((weight - first) / (last - first), 0.0, 1.0)
+        return nn.Dense(
+            self.features,
+            use_bias=False,
+            kernel_init=nn.initializers.zeros,
+            dtype=self.dtype,
+            name="guidance_weight",
+        )(_sinusoids(fraction, self.features))
 
     def _embed_conditions(
         self, batch: int, condition: Mapping[str, Array], num_images: int, train: bool

@@ -44,6 +44,8 @@ class SpaceTimeUNet(nn.Module):
       text_width: width of a token vector; 0 for no text condition.
       action_width: numbers per action of a frame; 0 for no actions.
       condition_dropout: rate at which training drops the condition.
+      guidance_weights: first and last weight of classifier-free guidance, where the weight is an
+        input of the network; () where it is not.
       film: whether the embedding scales and shifts (FiLM) instead of being added.
       max_relative_distance: largest distance with its own embedding in temporal attention, in
         frames.
@@ -75,6 +77,7 @@ class SpaceTimeUNet(nn.Module):
     text_width: int
     action_width: int
     condition_dropout: float
+    guidance_weights: tuple[float, ...]
     film: bool
     max_relative_distance: int
     relative_position_scale: float
@@ -134,6 +137,7 @@ class SpaceTimeUNet(nn.Module):
             text_width=self.text_width,
             action_width=self.action_width,
             condition_dropout=self.condition_dropout,
+            guidance_weights=self.guidance_weights,
             dtype=dtype,
             name="conditioning",
         )(log_snr, condition or {}, num_frames=num_frames, num_images=num_images, train=train)

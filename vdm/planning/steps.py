@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import ml_collections
 from jax.sharding import Mesh
 
-from vdm.build import init_params
+from vdm.build import evaluates_twice, init_params
 from vdm.diffusion.conditioning import ObservedFrames, ObservedLowResolution
 from vdm.parallel.mesh import batch_sharding, check_divides, replicated, rounded_up
 from vdm.sampling.generate import make_draw, micro_batches
@@ -103,7 +103,7 @@ def _draw(config: ml_collections.ConfigDict, mesh: Mesh, name: str, observation)
     description = f"step of {settings.sampler} of {size} videos"
     if observation is not None:
         description += f" by {settings.conditioning}"
-    if condition and settings.guidance_weight not in (0, 1):
+    if condition and evaluates_twice(config):
         description += " with classifier-free guidance"
     return Step(
         name,

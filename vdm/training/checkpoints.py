@@ -359,7 +359,10 @@ def _unsealed(record: dict) -> dict:
 
 
 def _without_ema(state: TrainState) -> dict:
-    return {name: getattr(state, name) for name in ("step", "params", "opt_state", "metric_sums")}
+    names = ["step", "params", "opt_state", "metric_sums"]
+    if state.teacher is not None:
+        names.append("teacher")
+    return {name: getattr(state, name) for name in names}
 
 
 def abstract_on(mesh: Mesh, tree):

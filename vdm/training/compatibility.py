@@ -17,7 +17,12 @@ _FREE = (
     *("model.float32_ends", "model.spatial_attention", "model.relative_position_scale"),
     *("data.path", "data.tfds_dir", "data.num_workers", "data.prefetch"),
 )
-_OF_MODEL = ("model", "diffusion.target", "data.channels", "data.condition")
+_OF_MODEL = (
+    *("model", "diffusion.target", "data.channels", "data.condition"),
+    "training.distill_steps",
+)
+# A student of N steps takes these steps alone.
+_OF_STUDENT = ("diffusion.log_snr_min", "diffusion.log_snr_max", "diffusion.log_snr_shift")
 _OF_RUN = (*_OF_MODEL, "data", "diffusion", "training.optimizer")
 
 
@@ -52,7 +57,8 @@ def check_same_model(
       ValueError: the model differs; the message has all differing fields.
     """
     trained = from_record(saved, name)
-    differences = differing_fields(config, trained, _OF_MODEL)
+    parts = _OF_MODEL + (_OF_STUDENT if trained.training.distill_steps else ())
+    differences = differing_fields(config, trained, parts)
     if not differences and parameter_shapes(config) != parameter_shapes(trained):
         # The resolution decides at which levels there is attention.
         differences = differing_fields(config, trained, ("data",))

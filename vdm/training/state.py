@@ -7,7 +7,7 @@ import ml_collections
 import optax
 import optax.contrib
 
-from vdm.build import init_params
+from vdm.build import init_params, is_student
 
 OPTIMIZERS = ("adam", "muon")
 
@@ -27,6 +27,9 @@ class TrainState:
       metric_sums: sums of 'loss' and 'grad_norm' since the last log step, and the number of
         'steps', each float32 []. They are saved, so that a resumed run logs the same means as an
         uninterrupted one.
+      teacher: the frozen parameters of a student's teacher, with the structure of `params`; None
+        in a run without a teacher. They are saved, so that a resumed run needs no file of the
+        teacher, and cannot have another one.
     """
 
     step: jax.Array
@@ -34,6 +37,7 @@ class TrainState:
     ema_params: dict
     opt_state: optax.OptState
     metric_sums: dict[str, jax.Array]
+    teacher: dict | None = None
 
 
 def make_learning_rate(config: ml_collections.ConfigDict) -> optax.Schedule:
@@ -110,4 +114,5 @@ def init_state(config: ml_collections.ConfigDict) -> TrainState:
         ema_params=jax.tree.map(jnp.copy, params),
         opt_state=make_optimizer(config).init(params),
         metric_sums={name: jnp.zeros(()) for name in ("loss", "grad_norm", "steps")},
+        teacher=jax.tree.map(jnp.copy, params) if is_student(config) else None,
     )

@@ -9,10 +9,10 @@ import ml_collections
 import optax
 from jax.sharding import Mesh
 
-from vdm.build import make_model, make_schedule, random_key
-from vdm.diffusion.loss import draw_noise, loss_given
+from vdm.build import random_key
 from vdm.parallel.mesh import batch_sharding, param_shardings, with_sharded_gradient
 from vdm.parallel.rows import micro_batches
+from vdm.training.objective import make_objective
 from vdm.training.state import TrainState, init_state, make_optimizer
 
 _EMA_RAMP = 10  # of config.training.ema_ramp
@@ -33,33 +33,19 @@ def make_train_step(
     All randomness is a function of (config.seed, state.step). config.training.accumulate changes
     neither the diffusion times nor the noise of the batch, but it changes the dropout masks.
     """
-    model, optimizer = make_model(config), make_optimizer(config)
-    training = config.training
-    schedule, time_sampling = make_schedule(config), config.diffusion.time_sampling
+    objective, optimizer, training = make_objective(config), make_optimizer(config), config.training
 
-    def loss(params, batch, x, noise, log_snr, dropout_key):
+    def loss(params, teacher, batch, x, draws, dropout_key):
         params = with_sharded_gradient(mesh, params)
+        return objective.loss(params, teacher, batch, x, draws, dropout_key).mean()
 
-        def network(z, log_snr):
-            return model.apply(
-                {"params": params},
-                z,
-                log_snr,
-                batch,
-                num_images=config.data.num_images,
-                train=True,
-                rngs={"dropout": dropout_key},
-            )
-
-        return loss_given(network, x, noise, log_snr, target=config.diffusion.target).mean()
-
-    def loss_and_gradient(params, batch, key):
+    def loss_and_gradient(params, teacher, batch, key):
         loss_key, dropout_key = jax.random.split(key)
         x = join_images(batch)
-        noise = draw_noise(loss_key, x.shape, schedule=schedule, time_sampling=time_sampling)
-        rows = (batch, x, *noise)
+        batch, draws = objective.draw(loss_key, batch, x.shape)
+        rows = (batch, x, draws)
         if training.accumulate == 1:
-            return jax.value_and_grad(loss)(params, *rows, dropout_key)
+            return jax.value_and_grad(loss)(params, teacher, *rows, dropout_key)
 
         def shard(total):  # each device accumulates its own shards of the gradient
             return jax.lax.with_sharding_constraint(total, param_shardings(mesh, total))
@@ -67,7 +53,7 @@ def make_train_step(
         def add(total, micro_batch):
             micro_rows, index = micro_batch
             micro_key = jax.random.fold_in(dropout_key, index)
-            loss_and_grad = jax.value_and_grad(loss)(params, *micro_rows, micro_key)
+            loss_and_grad = jax.value_and_grad(loss)(params, teacher, *micro_rows, micro_key)
             return shard(jax.tree.map(jnp.add, total, loss_and_grad)), None
 
         zeros = shard((jnp.zeros(()), jax.tree.map(jnp.zeros_like, params)))
@@ -78,7 +64,7 @@ def make_train_step(
     def step(state: TrainState, batch: Mapping[str, jax.Array]) -> TrainState:
         # Initialisation uses the key itself; steps use keys folded from it.
         key = jax.random.fold_in(random_key(config.seed), state.step)
-        loss_value, gradient = loss_and_gradient(state.params, batch, key)
+        loss_value, gradient = loss_and_gradient(state.params, state.teacher, batch, key)
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         if training.ema_ramp:
@@ -95,7 +81,7 @@ def make_train_step(
             state.metric_sums,
             metrics,
         )
-        return TrainState(state.step + 1, params, ema_params, opt_state, metric_sums)
+        return TrainState(state.step + 1, params, ema_params, opt_state, metric_sums, state.teacher)
 
     shardings = param_shardings(mesh, jax.eval_shape(partial(init_state, config)))
     return jax.jit(

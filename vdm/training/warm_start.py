@@ -2,6 +2,9 @@
 
 Parameters are taken by name and shape. All others keep their initial values, as for a condition or
 a resolution that the source does not have. The optimizer is new, and training starts at step 0.
+
+The source of a student is its teacher, which has the student's network: the EMA weights of the
+source are the teacher's parameters, and the student's initial ones.
 """
 
 import dataclasses
@@ -14,7 +17,7 @@ import ml_collections
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import Mesh
 
-from vdm.build import parameter_shapes
+from vdm.build import init_params, is_student, parameter_shapes
 from vdm.configuration.stored import from_record, load_run_config
 from vdm.exported import load_exported, load_exported_config
 from vdm.files import AnyPath, as_path
@@ -25,6 +28,12 @@ from vdm.training.state import TrainState, init_state
 
 Shapes = Mapping[str, tuple[int, ...]]  # by name, as of `vdm.build.parameter_shapes`
 _FIELD = "config.training.init_from"
+# A student has its teacher's network, noise schedule and shapes.
+_OF_TEACHER = (
+    *("model", "diffusion.target"),
+    *("diffusion.log_snr_min", "diffusion.log_snr_max", "diffusion.log_snr_shift"),
+    *("data.frames", "data.resolution", "data.channels", "data.condition"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,41 +92,102 @@ def check_warm_start(config: ml_collections.ConfigDict, workdir: AnyPath | None)
 
     Raises:
       FileNotFoundError: there is no such file or folder.
-      ValueError: the source has no parameters, or none that the network could take.
+      ValueError: the source has no parameters, or none that the network could take; a student has
+        no source, or one that cannot be its teacher.
     """
     resumes = workdir is not None and saved_steps(workdir)
-    if config.training.init_from and not resumes:
-        _match(config, _source_config(config.training.init_from))
+    if resumes:
+        return
+    if is_student(config) and not config.training.init_from:
+        raise ValueError(
+            f"{_FIELD} is '', and must be the teacher of a student: an exported .safetensors file "
+            "or the workdir of a run"
+        )
+    _checked_source(config)
+
+
+def _checked_source(
+    config: ml_collections.ConfigDict,
+) -> tuple[ml_collections.ConfigDict, Match] | None:
+    """Returns the source's configuration and match, None for a run without a source."""
+    name = config.training.init_from
+    if not name:
+        return None
+    source = _source_config(name)
+    matched = _match(config, source)
+    if is_student(config):
+        _check_teacher(config, source)
+    return source, matched
+
+
+def _check_teacher(config: ml_collections.ConfigDict, teacher: ml_collections.ConfigDict) -> None:
+    """Checks that a model is the teacher of a student: twice the steps, and the same network."""
+    name, num_steps = config.training.init_from, config.training.distill_steps
+    found = teacher.training.distill_steps
+    if found and not num_steps:
+        raise ValueError(
+            f"{_FIELD} {name} is a student of {found} steps, whose guidance cannot be distilled: "
+            "distil guidance first (config.model.guidance_weights), and then the steps "
+            "(config.training.distill_steps)"
+        )
+    if found and found != 2 * num_steps:
+        raise ValueError(
+            f"config.training.distill_steps is {num_steps}, and must be half of the {found} steps "
+            f"of its teacher, {_FIELD} {name}"
+        )
+    if not num_steps and teacher.model.guidance_weights:
+        raise ValueError(
+            f"config.training.distill_steps is 0, and must be positive, since {_FIELD} {name} is a "
+            "guided student already (config.model.guidance_weights)"
+        )
+    teacher = teacher.copy_and_resolve_references()
+    if not num_steps:
+        teacher.model.guidance_weights = config.model.guidance_weights
+    if differences := differing_fields(config, teacher, _OF_TEACHER):
+        raise ValueError(f"{_FIELD} {name} is no teacher of this model: {'; '.join(differences)}")
 
 
 def make_first_state(config: ml_collections.ConfigDict, mesh: Mesh) -> TrainState:
     """Returns the sharded state before the first step: initial, or of config.training.init_from.
 
     From an exported file, the parameters and their EMA are the EMA weights in it; from a workdir,
-    each is its own. Prints what was taken.
+    each is its own. A student starts from the EMA weights, which are also its teacher. Prints what
+    was taken.
 
     Raises:
       OSError, ValueError: as `check_warm_start`, or the source is damaged.
     """
     # First, while the moments of a source's optimizer have the memory to themselves.
-    source = _load(config, mesh) if config.training.init_from else None
+    checked = _checked_source(config)
+    source = None if checked is None else _load(config, mesh, *checked)
     initial = partial(init_state, config)
     shardings = param_shardings(mesh, jax.eval_shape(initial))
     state = jax.jit(initial, out_shardings=shardings)()
     if source is None:
         return state
     params, ema_params = source
-    return state.replace(
+    state = state.replace(
         params=merge(state.params, params), ema_params=merge(state.ema_params, ema_params)
     )
+    if is_student(config):  # arrays of its own: a step donates all of them
+        state = state.replace(teacher=jax.tree.map(jnp.copy, state.params))
+    return state
 
 
-def _load(config: ml_collections.ConfigDict, mesh: Mesh) -> tuple[dict, dict]:
+def _load(
+    config: ml_collections.ConfigDict, mesh: Mesh, source: ml_collections.ConfigDict, matched: Match
+) -> tuple[dict, dict]:
     """Returns the parameters and the EMA of a source, on the mesh, and prints the match."""
     path = as_path(config.training.init_from)
-    source = _source_config(path)
-    matched = _match(config, source)
-    if path.is_dir():
+    if path.is_dir() and is_student(config):
+        abstract = jax.eval_shape(partial(init_params, source))
+        checkpoints = Checkpoints(path, read_only=True)
+        try:
+            params, step = checkpoints.restore_ema(abstract_on(mesh, abstract))
+        finally:
+            checkpoints.close()
+        ema = jax.tree.map(jnp.copy, params)
+    elif path.is_dir():
         abstract_state = jax.eval_shape(partial(init_state, source))
         checkpoints = Checkpoints(path, read_only=True)
         try:

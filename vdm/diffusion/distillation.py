@@ -1,0 +1,152 @@
+"""Distillation: targets and losses of a student that takes fewer network calls than its teacher.
+
+Progressive distillation (Salimans and Ho 2022, arXiv 2202.00512): one DDIM step of the student
+equals two of the teacher. Guidance distillation (Meng et al. 2023, arXiv 2210.03142, section 3.1):
+one call of the student equals the guided teacher at a weight that is an input of the student; its
+target is `guidance.classifier_free_guidance`, with one weight per video.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float
+
+from vdm.diffusion.process import Denoiser, Network, diffuse, predict_eps, predict_x
+from vdm.diffusion.schedule import cosine_log_snr, sampling_log_snr
+
+WEIGHTINGS = ("truncated_snr", "v")
+# Targets of a student. Not eps: x_hat = (z - sigma eps) / alpha is unstable at t = 1, where a
+# student of one step starts (Salimans and Ho 2022, section 4).
+STUDENT_TARGETS = ("x", "v")
+
+
+def student_log_snr(
+    t: Float[Array, " batch"],
+    num_steps: int,
+    schedule: Callable[[Array], Array] = cosine_log_snr,
+) -> tuple[Float[Array, " batch"], Float[Array, " batch"], Float[Array, " batch"]]:
+    """Returns the log-SNRs of the student's step that contains each time (algorithm 2).
+
+    The student's num_steps steps are those of a sampler: step k starts at the time
+    (num_steps - k) / num_steps. The last step ends at x_hat itself, as in `samplers.sample`, which
+    is an infinite log-SNR.
+
+    Args:
+      t: times in [0, 1); uniform ones select the steps uniformly.
+      num_steps: N, the number of steps of the student; its teacher has 2 N.
+      schedule: t -> log_snr, elementwise and decreasing.
+
+    Returns:
+      (log_snr_t, log_snr_m, log_snr_s), each [batch]: at the start of the step, at its midpoint,
+      where the teacher's second step starts, and at its end.
+
+    Raises:
+      ValueError: num_steps is below 1.
+    """
+    if num_steps < 1:
+        raise ValueError(f"num_steps must be at least 1, not {num_steps}")
+    starts = sampling_log_snr(num_steps, schedule)
+    midpoints = sampling_log_snr(2 * num_steps, schedule)[1::2]
+    ends = starts.at[-1].set(jnp.inf)[1:]
+    step = jnp.clip(jnp.floor(t * num_steps).astype(jnp.int32), 0, num_steps - 1)
+    return starts[step], midpoints[step], ends[step]
+
+
+def two_step_target(
+    teacher: Denoiser,
+    z: Float[Array, " batch *shape"],
+    log_snr_t: Float[Array, " batch"],
+    log_snr_m: Float[Array, " batch"],
+    log_snr_s: Float[Array, " batch"],
+) -> Float[Array, " batch *shape"]:
+    """Returns the x whose DDIM step from z_t to z_s equals two of the teacher (algorithm 2).
+
+    With z_m and z_s of the teacher's steps from t to the midpoint m and from m to s,
+
+      x~ = (z_s - (sigma_s / sigma_t) z_t) / (alpha_s - (sigma_s / sigma_t) alpha_t)
+         = x_hat(z_t) + w (x_hat(z_m) - x_hat(z_t))
+      w  = expm1((log_snr_m - log_snr_s) / 2) / expm1((log_snr_t - log_snr_s) / 2)
+
+    The second form, which follows from DDIM's z_s = alpha_s x_hat + sigma_s eps_hat, has no
+    difference of nearly equal latents. It is a mean of the teacher's two estimates. Where s is the
+    end of sampling, log_snr_s is infinite, w is 1 and x~ = x_hat(z_m).
+
+    Args:
+      teacher: (z, log_snr) -> x_hat.
+      z: latents z_t, [batch, ...].
+      log_snr_t: log-SNR of z, [batch].
+      log_snr_m: log-SNR at the midpoint, more than log_snr_t.
+      log_snr_s: log-SNR at the end of the step, more than log_snr_m; it may be infinite.
+
+    Returns:
+      x~, of the shape of z.
+    """
+    x_t = teacher(z, log_snr_t)
+    z_m = diffuse(x_t, predict_eps(x_t, z, log_snr_t), log_snr_m)
+    x_m = teacher(z_m, log_snr_m)
+    w = jnp.expm1(0.5 * (log_snr_m - log_snr_s)) / jnp.expm1(0.5 * (log_snr_t - log_snr_s))
+    return x_t + w.reshape(-1, *[1] * (z.ndim - 1)) * (x_m - x_t)
+
+
+def loss_weight(log_snr: Float[ArrayLike, "*shape"], weighting: str) -> Float[Array, "*shape"]:
+    """Returns the weight of the squared error of x_hat (Salimans and Ho 2022, section 4).
+
+    "truncated_snr" is max(SNR, 1), and "v" is SNR + 1, which makes it the error of v. Neither
+    vanishes at t = 1, as the SNR itself does, which is the weight of the error of eps.
+
+    Args:
+      log_snr: log-SNR, of any shape.
+      weighting: one of WEIGHTINGS.
+
+    Returns:
+      The weight, of the shape of log_snr.
+
+    Raises:
+      ValueError: weighting is not one of WEIGHTINGS.
+    """
+    if weighting not in WEIGHTINGS:
+        raise ValueError(
+            f"unknown weighting {weighting!r}: it must be one of {', '.join(WEIGHTINGS)}"
+        )
+    snr = jnp.exp(jnp.asarray(log_snr))
+    return jnp.maximum(snr, 1.0) if weighting == "truncated_snr" else snr + 1.0
+
+
+def distillation_loss(
+    network: Network,
+    z: Float[Array, " batch *shape"],
+    log_snr: Float[Array, " batch"],
+    x_target: Float[Array, " batch *shape"],
+    *,
+    target: str = "v",
+    weighting: str = "truncated_snr",
+) -> Float[Array, " batch"]:
+    """Returns weight(log_snr) || x~ - x_hat(z) ||^2, the loss of a student (algorithm 2).
+
+    The norm is a mean over elements.
+
+    Args:
+      network: the student, which maps z [batch, ...] and log_snr [batch] to a prediction of the
+        shape of z.
+      z: latents [batch, ...].
+      log_snr: log-SNR of z, [batch], finite.
+      x_target: x~, from `two_step_target` or a guided teacher; it has no gradient.
+      target: what the network predicts, one of STUDENT_TARGETS.
+      weighting: one of WEIGHTINGS.
+
+    Returns:
+      The loss [batch], float32.
+
+    Raises:
+      ValueError: target is not one of STUDENT_TARGETS, or weighting not one of WEIGHTINGS.
+    """
+    if target not in STUDENT_TARGETS:
+        raise ValueError(
+            f"target {target!r} cannot be distilled: it must be one of {', '.join(STUDENT_TARGETS)}"
+        )
+    x_hat = predict_x(network(z, log_snr).astype(jnp.float32), z, log_snr, target)
+    error = x_hat - jax.lax.stop_gradient(x_target).astype(jnp.float32)
+    mean = jnp.mean(jnp.square(error), axis=tuple(range(1, z.ndim)))
+    return loss_weight(log_snr, weighting) * mean

@@ -1,0 +1,170 @@
+"""The training objective of a configuration: the diffusion loss, or the distillation of a teacher.
+
+An objective first draws all random numbers of a batch, so that its loss can be computed in
+micro-batches.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+
+from vdm.build import empty_condition, is_student, make_model, make_schedule
+from vdm.diffusion.distillation import distillation_loss, student_log_snr, two_step_target
+from vdm.diffusion.guidance import ConditionalDenoiser, classifier_free_guidance
+from vdm.diffusion.loss import draw_noise, loss_given
+from vdm.diffusion.process import Denoiser, denoiser, diffuse
+
+Batch = Mapping[str, jax.Array]
+
+
+class Objective(NamedTuple):
+    """A training objective.
+
+    Attributes:
+      draw: (key, batch, shape of x) -> (batch, draws), arrays [batch, ...].
+      loss: (params, teacher, batch, x, draws, dropout key) -> the loss [batch]; `teacher` has the
+        parameters of a student's teacher.
+    """
+
+    draw: Callable[..., tuple[Batch, tuple[jax.Array, ...]]]
+    loss: Callable[..., jax.Array]
+
+
+def make_objective(config: ml_collections.ConfigDict) -> Objective:
+    """Returns the objective of config.training and config.diffusion."""
+    return _distillation(config) if is_student(config) else _diffusion(config)
+
+
+def _diffusion(config: ml_collections.ConfigDict) -> Objective:
+    model, schedule = make_model(config), make_schedule(config)
+
+    def draw(key, batch, shape):
+        times = config.diffusion.time_sampling
+        return batch, draw_noise(key, shape, schedule=schedule, time_sampling=times)
+
+    def loss(params, teacher, batch, x, draws, dropout_key):
+        def network(z, log_snr):
+            return model.apply(
+                {"params": params},
+                z,
+                log_snr,
+                batch,
+                num_images=config.data.num_images,
+                train=True,
+                rngs={"dropout": dropout_key},
+            )
+
+        return loss_given(network, x, *draws, target=config.diffusion.target)
+
+    return Objective(draw, loss)
+
+
+def _distillation(config: ml_collections.ConfigDict) -> Objective:
+    """The student's error of the teacher's two steps, or of the guided teacher.
+
+    The student and the teacher see the same conditions: those that config.model.condition_dropout
+    drops are dropped from the batch.
+    """
+    data, diffusion, training = config.data, config.diffusion, config.training
+    schedule, num_steps = make_schedule(config), training.distill_steps
+    model = make_model(config).clone(condition_dropout=0.0)
+
+    def draw(key, batch, shape):
+        noise_key, condition_key, weight_key = jax.random.split(key, 3)
+        noise, t = draw_noise(
+            noise_key, shape, schedule=lambda t: t, time_sampling=diffusion.time_sampling
+        )
+        batch = drop_conditions(condition_key, batch, config.model.condition_dropout)
+        if config.model.guidance_weights:
+            low, high = config.model.guidance_weights
+            weight = jax.random.uniform(weight_key, shape[:1], minval=low, maxval=high)
+            batch = {**batch, "guidance_weight": weight}
+        log_snr = student_log_snr(t, num_steps, schedule) if num_steps else (schedule(t),)
+        return batch, (noise, *log_snr)
+
+    def loss(params, teacher, batch, x, draws, dropout_key):
+        noise, log_snr, *later = draws
+        z = diffuse(x.astype(jnp.float32), noise, log_snr)
+        if num_steps:
+            x_target = two_step_target(_teacher(config, teacher, batch), z, log_snr, *later)
+        else:
+            x_target = _guided_teacher(config, teacher, batch)(z, log_snr)
+
+        def student(z, log_snr):
+            return model.apply(
+                {"params": params},
+                z,
+                log_snr,
+                batch,
+                num_images=data.num_images,
+                train=True,
+                rngs={"dropout": dropout_key},
+            )
+
+        return distillation_loss(
+            student,
+            z,
+            log_snr,
+            x_target,
+            target=diffusion.target,
+            weighting=training.distill_weighting,
+        )
+
+    return Objective(draw, loss)
+
+
+def _teacher(config: ml_collections.ConfigDict, params: dict, batch: Batch) -> Denoiser:
+    """Returns the teacher as samplers have it: without dropout, and clipped if they clip."""
+    network = ConditionalDenoiser(_network(config, params), _conditions(batch))
+    return denoiser(network, target=config.diffusion.target, clip=config.diffusion.clip)
+
+
+def _guided_teacher(config: ml_collections.ConfigDict, params: dict, batch: Batch) -> Denoiser:
+    """Returns the teacher with classifier-free guidance (eq 6) by the weight of each video."""
+    network, condition = _network(config, params), _conditions(batch)
+    weight = condition.pop("guidance_weight")  # no input of this teacher
+    guided = classifier_free_guidance(
+        ConditionalDenoiser(network, condition),
+        ConditionalDenoiser(network, empty_condition(condition)),
+        weight,
+    )
+    return denoiser(guided, target=config.diffusion.target, clip=False)
+
+
+def _network(config: ml_collections.ConfigDict, params: dict) -> Callable[..., jax.Array]:
+    model, num_images = make_model(config), config.data.num_images
+
+    def network(z, log_snr, condition):
+        return model.apply({"params": params}, z, log_snr, condition, num_images=num_images)
+
+    return network
+
+
+def _conditions(batch: Batch) -> dict[str, jax.Array]:
+    return {name: value for name, value in batch.items() if name not in ("video", "images")}
+
+
+def drop_conditions(key: jax.Array, batch: Batch, rate: float) -> dict[str, jax.Array]:
+    """Returns a batch without the conditions of random videos, and of random independent images.
+
+    Args:
+      key: PRNG key; row i is a function of the key, i and the batch size.
+      batch: the batch.
+      rate: probability that a condition is dropped.
+    """
+    dropped = dict(batch)
+    if not rate:
+        return dropped
+    for name, value in batch.items():
+        if not name.endswith(("label", "mask")):
+            continue
+        # Those of independent images are [batch, images, ...].
+        of_images = name.startswith("image_")
+        shape = value.shape[: 2 if of_images else 1]
+        keep = jax.random.bernoulli(jax.random.fold_in(key, of_images), 1.0 - rate, shape)
+        keep = keep.reshape(*shape, *[1] * (value.ndim - len(shape)))
+        dropped[name] = jnp.where(keep, value, -1 if name.endswith("label") else False)
+    return dropped
