@@ -20,8 +20,8 @@ A model that is driven by the disc's actions (docs/data.md):
 
 Differs from the paper's model of BAIR: 48 channels, patches of 4x4 pixels, one block per
 resolution, attention at a quarter of the resolution and below, upsampling that narrows the channels
-and no independent images, to be small; x as the target, since 48 channels have no room for the
-noise of a patch's 48 numbers (Li and He 2025, arXiv 2511.13720); Muon instead of Adam, a shifted
+and no independent images, to be small; x as the target, since 48 channels cannot hold the noise of
+a patch's 48 numbers as well (Li and He 2025, arXiv 2511.13720); Muon instead of Adam, a shifted
 noise schedule, stratified times and a ramp of the EMA, to learn sooner. The reconstruction weight
 is not tuned.
 """

@@ -165,11 +165,16 @@ class Processes:
                 print(message, file=sys.stderr, flush=True)
         except BrokenPipeError:  # nobody reads any more; Python would fail again at exit
             sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
-        self._stop_watchdog()
         if self._index is None and not at_once:
+            self._stop_watchdog()
             sys.exit(status)
         if self._index == 0:
+            if self._watchdog is not None and message:
+                # JAX may abort this process while it waits, with a C++ stack after the message.
+                again = message.removeprefix("error: ")
+                self._watchdog.set_messages(if_aborted=again, if_killed=again)
             time.sleep(2)  # The others end with the coordinator: they print their messages first.
+        self._stop_watchdog()
         os._exit(status)  # sys.exit would wait for the other processes.
 
     def _fail_if_lost(self, error: Exception) -> None:
