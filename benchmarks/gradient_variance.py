@@ -27,6 +27,7 @@ from vdm.data.datasets import make_data_set
 from vdm.diffusion.loss import diffusion_loss
 from vdm.parallel.mesh import make_mesh
 from vdm.parallel.rows import shard_batch
+from vdm.training.objective import training_network
 from vdm.training.state import init_state
 from vdm.training.step import join_images, make_train_step
 
@@ -42,17 +43,7 @@ def gradients(config, params, count: int):
         loss_key, dropout_key = jax.random.split(key)
 
         def loss(params):
-            def network(z, log_snr):
-                return model.apply(
-                    {"params": params},
-                    z,
-                    log_snr,
-                    batch,
-                    num_images=config.data.num_images,
-                    train=True,
-                    rngs={"dropout": dropout_key},
-                )
-
+            network = training_network(config, model, params, batch, dropout_key)
             x = join_images(batch)
             target = config.diffusion.target
             return diffusion_loss(loss_key, network, x, target=target, schedule=schedule).mean()

@@ -337,10 +337,9 @@ def _check_condition(config: ml_collections.ConfigDict) -> None:
 def _check_student(config: ml_collections.ConfigDict) -> None:
     """Checks the target of a student, and that samples have the steps and weights it learned."""
     num_steps, weights = config.training.distill_steps, config.model.guidance_weights
-    target = config.diffusion.target
+    target, choices = config.diffusion.target, " or ".join(map(repr, STUDENT_TARGETS))
     if weights:
         where = "where config.model.guidance_weights is set"
-        choices = " or ".join(map(repr, STUDENT_TARGETS))
         require(config, "diffusion.target", target in STUDENT_TARGETS, f"{choices} {where}")
         conditional = config.data.condition != "none"
         require(config, "data.condition", conditional, f"label, text or action {where}")
@@ -350,7 +349,6 @@ def _check_student(config: ml_collections.ConfigDict) -> None:
         require(config, "sample.guidance_weight", fits, expected)
     if num_steps:
         of = f"of {num_steps} step{'s' if num_steps > 1 else ''} (config.training.distill_steps)"
-        choices = " or ".join(map(repr, STUDENT_TARGETS))
         expected = f"{choices} for a student {of}"
         require(config, "diffusion.target", target in STUDENT_TARGETS, expected)
         expected = f"'ddim' for a student {of}"

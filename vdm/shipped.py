@@ -1,15 +1,17 @@
-"""Trained weights that come with the package, by name: checkpoints/NAME.safetensors."""
+"""Files that come with the package: its folders, and trained weights by name."""
 
 from pathlib import Path
 
 import vdm
 from vdm.files import AnyPath
 
-# The folder of an installed package, or of the repository.
-_FOLDERS = [
-    Path(vdm.__file__).parent / "checkpoints",
-    Path(vdm.__file__).parents[1] / "checkpoints",
-]
+
+def package_folders(name: str) -> list[Path]:
+    """Returns where a folder may be: in an installed package, and in the repository."""
+    return [parent / name for parent in Path(vdm.__file__).parents[:2]]
+
+
+_FOLDERS = package_folders("checkpoints")
 
 
 def checkpoint_names() -> list[str]:

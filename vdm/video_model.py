@@ -80,9 +80,10 @@ def load(path: str | Path, *, step: int | str = "") -> "VideoModel":
     file = _exported_file(source)
     if step != "":
         raise ValueError(f"step is {step!r}, and must be empty: {file} has one state")
-    config = from_record(load_exported_config(file)[0], file)
+    record, trained_steps = load_exported_config(file)
+    config = from_record(record, file)
     _fit_devices(config)
-    return VideoModel(config, load_exported(file), load_exported_config(file)[1])
+    return VideoModel(config, load_exported(file), trained_steps)
 
 
 def _exported_file(source: AnyPath) -> AnyPath:

@@ -12,12 +12,11 @@ import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
-import vdm
 from vdm.config import default_config
 from vdm.configuration.stored import fields_of, from_record, load_run_config, set_field
 from vdm.exported import load_exported_config
 from vdm.files import AnyPath, as_path
-from vdm.shipped import check_exists, find_checkpoint
+from vdm.shipped import check_exists, find_checkpoint, package_folders
 
 _OVERRIDE = re.compile(r"--?(no)?config\.([^=]+)(=.*)?", re.DOTALL)
 # Fields that may have the name of a checkpoint that comes with the package.
@@ -28,8 +27,7 @@ _KINDS = {
     float: "a number",
     tuple: "a tuple, such as '(1, 2)'",
 }
-# The folder of the repository, or of an installed package.
-_FOLDERS = [Path(vdm.__file__).parent / "configs", Path(vdm.__file__).parents[1] / "configs"]
+_FOLDERS = package_folders("configs")
 
 
 def available() -> list[str]:

@@ -14,7 +14,7 @@ from vdm.data.datasets import DataSet, held_out_clips, held_out_videos, number_o
 from vdm.evaluation.baselines import Baseline, pixels_of
 from vdm.evaluation.paper_tables import TABLES
 from vdm.evaluation.shares import merged
-from vdm.evaluation.tables import kinds_of_error
+from vdm.evaluation.tables import error_of, kinds_of_error
 from vdm.files import AnyPath
 from vdm.metrics.features import make_extractors, measurable
 from vdm.metrics.measure import Summary, compare, summarize, warnings_of
@@ -251,7 +251,7 @@ def to_markdown(result: dict) -> str:
     metrics = []
     for name, value in result.items():
         if isinstance(value, float) and not name.endswith(("_error", "_deviation")):
-            error = result.get(f"{name}_standard_error", result.get(f"{name}_standard_deviation"))
+            error = error_of(result, name)
             metrics.append((name, f"{value:.3f}" + ("" if error is None else f" +- {error:.3f}")))
     lines = [f"# {protocol['name']}", "", *markdown.table(("metric", "value"), metrics)]
     for note in [*kinds_of_error(result, [name for name, _ in metrics]), *result["warnings"]]:

@@ -119,7 +119,11 @@ def kinds_of_error(result: dict, metrics: Iterable[str]) -> list[str]:
         return [f"+- is the standard deviation over {repeats} sets of samples, with other seeds"]
     notes = []
     for starts, kind in _KINDS_OF_ERROR.items():
-        names = [name for name in metrics if name.startswith(starts) and _error(result, name)]
+        names = [
+            name
+            for name in metrics
+            if name.startswith(starts) and error_of(result, name) is not None
+        ]
         if names:
             notes.append(f"+- of {', '.join(names)} is {kind}")
     return notes
@@ -159,11 +163,12 @@ def _cell(result: dict, metric: str) -> str:
 
 
 def _number(result: dict, name: str) -> str:
-    error = _error(result, name)
+    error = error_of(result, name)
     return f"{result[name]:.2f}" + (f" +- {error:.2f}" if error is not None else "")
 
 
-def _error(result: dict, name: str) -> float | None:
+def error_of(result: dict, name: str) -> float | None:
+    """Returns the error of a metric of a result, None if it has none."""
     return result.get(f"{name}_standard_deviation", result.get(f"{name}_standard_error"))
 
 

@@ -15,7 +15,8 @@ from vdm.build import empty_condition, is_student, make_model, make_schedule
 from vdm.diffusion.distillation import distillation_loss, student_log_snr, two_step_target
 from vdm.diffusion.guidance import ConditionalDenoiser, classifier_free_guidance
 from vdm.diffusion.loss import draw_noise, loss_given
-from vdm.diffusion.process import Denoiser, denoiser, diffuse
+from vdm.diffusion.process import Denoiser, Network, denoiser, diffuse
+from vdm.models.unet import SpaceTimeUNet
 
 Batch = Mapping[str, jax.Array]
 
@@ -33,6 +34,29 @@ class Objective(NamedTuple):
     loss: Callable[..., jax.Array]
 
 
+def training_network(
+    config: ml_collections.ConfigDict,
+    model: SpaceTimeUNet,
+    params: dict,
+    batch: Batch,
+    dropout_key: jax.Array,
+) -> Network:
+    """Returns the network in training, with dropout: (z, log_snr) -> prediction."""
+
+    def network(z, log_snr):
+        return model.apply(
+            {"params": params},
+            z,
+            log_snr,
+            batch,
+            num_images=config.data.num_images,
+            train=True,
+            rngs={"dropout": dropout_key},
+        )
+
+    return network
+
+
 def make_objective(config: ml_collections.ConfigDict) -> Objective:
     """Returns the objective of config.training and config.diffusion."""
     return _distillation(config) if is_student(config) else _diffusion(config)
@@ -46,17 +70,7 @@ def _diffusion(config: ml_collections.ConfigDict) -> Objective:
         return batch, draw_noise(key, shape, schedule=schedule, time_sampling=times)
 
     def loss(params, teacher, batch, x, draws, dropout_key):
-        def network(z, log_snr):
-            return model.apply(
-                {"params": params},
-                z,
-                log_snr,
-                batch,
-                num_images=config.data.num_images,
-                train=True,
-                rngs={"dropout": dropout_key},
-            )
-
+        network = training_network(config, model, params, batch, dropout_key)
         return loss_given(network, x, *draws, target=config.diffusion.target)
 
     return Objective(draw, loss)
@@ -68,7 +82,7 @@ def _distillation(config: ml_collections.ConfigDict) -> Objective:
     The student and the teacher see the same conditions: those that config.model.condition_dropout
     drops are dropped from the batch.
     """
-    data, diffusion, training = config.data, config.diffusion, config.training
+    diffusion, training = config.diffusion, config.training
     schedule, num_steps = make_schedule(config), training.distill_steps
     model = make_model(config).clone(condition_dropout=0.0)
 
@@ -93,19 +107,8 @@ def _distillation(config: ml_collections.ConfigDict) -> Objective:
         else:
             x_target = _guided_teacher(config, teacher, batch)(z, log_snr)
 
-        def student(z, log_snr):
-            return model.apply(
-                {"params": params},
-                z,
-                log_snr,
-                batch,
-                num_images=data.num_images,
-                train=True,
-                rngs={"dropout": dropout_key},
-            )
-
         return distillation_loss(
-            student,
+            training_network(config, model, params, batch, dropout_key),
             z,
             log_snr,
             x_target,
