@@ -22,8 +22,8 @@ Differs from the paper's model of BAIR: 48 channels, patches of 4x4 pixels, one 
 resolution, attention at a quarter of the resolution and below, upsampling that narrows the channels
 and no independent images, to be small; x as the target, since 48 channels cannot hold the noise of
 a patch's 48 numbers as well (Li and He 2025, arXiv 2511.13720); Muon instead of Adam, a shifted
-noise schedule, stratified times and a ramp of the EMA, to learn sooner. The reconstruction weight
-is not tuned.
+noise schedule, the error of v as the loss, stratified times and a ramp of the EMA, to learn
+sooner. The reconstruction weight is not tuned.
 """
 
 from vdm.config import default_config
@@ -55,6 +55,7 @@ def get_config():
 
     config.diffusion.target = "x"
     config.diffusion.time_sampling = "stratified"
+    config.diffusion.loss_weighting = "v"
     # 16 nearly equal frames carry the information of one frame at a log-SNR higher by log 16 = 2.8
     # (Hoogeboom et al. 2023, arXiv 2301.11093, section 3.2, for pixels).
     config.diffusion.log_snr_shift = -3.0

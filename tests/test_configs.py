@@ -238,6 +238,7 @@ def test_choices_of_the_authors_code_are_set_and_in_the_header(name):
     fields = flatten(config)
     expected = {
         "diffusion.time_sampling": "independent",
+        "diffusion.loss_weighting": "none",
         "model.attention_bias": True,
         "model.narrow_upsampling": False,
         "training.ema_ramp": False,

@@ -17,7 +17,7 @@ from vdm.data.tfds.registry import CAMERAS
 from vdm.diffusion.conditioning import DOWNSAMPLINGS
 from vdm.diffusion.distillation import STUDENT_TARGETS, WEIGHTINGS
 from vdm.diffusion.guidance import NORMALIZATIONS
-from vdm.diffusion.loss import TIME_SAMPLINGS
+from vdm.diffusion.loss import LOSS_WEIGHTINGS, TIME_SAMPLINGS
 from vdm.diffusion.process import TARGETS
 from vdm.diffusion.samplers import CONDITIONINGS, SAMPLERS
 from vdm.evaluation.baselines import BASELINES
@@ -127,6 +127,7 @@ RULES = {
     "diffusion.log_snr_max": FINITE,
     "diffusion.log_snr_shift": FINITE,
     "diffusion.time_sampling": one_of(TIME_SAMPLINGS),
+    "diffusion.loss_weighting": one_of(LOSS_WEIGHTINGS),
     "diffusion.clip": ANY,
     "training.batch_size": at_least(1),
     "training.accumulate": at_least(1),
@@ -338,6 +339,10 @@ def _check_student(config: ml_collections.ConfigDict) -> None:
     """Checks the target of a student, and that samples have the steps and weights it learned."""
     num_steps, weights = config.training.distill_steps, config.model.guidance_weights
     target, choices = config.diffusion.target, " or ".join(map(repr, STUDENT_TARGETS))
+    if num_steps or weights:
+        unweighted = config.diffusion.loss_weighting == "none"
+        expected = "'none' for a student, whose loss has config.training.distill_weighting"
+        require(config, "diffusion.loss_weighting", unweighted, expected)
     if weights:
         where = "where config.model.guidance_weights is set"
         require(config, "diffusion.target", target in STUDENT_TARGETS, f"{choices} {where}")

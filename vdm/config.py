@@ -93,6 +93,9 @@ def default_config() -> ml_collections.ConfigDict:
     # Times of a training batch: independent (uniform, as in the authors' released diffusion code) |
     # stratified (evenly spaced from a uniform offset: less variance). Not fixed by the paper.
     diffusion.time_sampling = "independent"
+    # Weight of the target's squared error in training: none (the paper's) | v (that of the squared
+    # error of v, at most 25; it teaches detail when x is the target).
+    diffusion.loss_weighting = "none"
     diffusion.clip = True  # clips x_hat to [-1, 1] in sampling; not fixed by the paper
 
     config.training = training = ml_collections.ConfigDict()

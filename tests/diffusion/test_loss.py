@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vdm.diffusion.loss import TIME_SAMPLINGS, diffusion_loss, loss_at
+from vdm.diffusion.loss import TIME_SAMPLINGS, diffusion_loss, loss_at, loss_given
 from vdm.diffusion.process import TARGETS, predict_eps, target_value
 from vdm.diffusion.schedule import cosine_log_snr
 
@@ -62,6 +62,26 @@ def test_expected_loss_at_a_log_snr(target, log_snr):
         jax.random.key(2), _network(target), x, jnp.full(20_000, log_snr), target=target
     )
     _assert_mean(losses, _expected(target, np.sqrt(1 / (1 + np.exp(-log_snr)))))
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("log_snr", [-6.0, -2.0, 0.0, 2.0, 6.0])
+def test_the_weighting_v_is_the_error_of_v_up_to_its_bound(target, log_snr):
+    x, noise = _data(64), jax.random.normal(jax.random.key(4), (64, *SHAPE))
+    levels = jnp.full(64, log_snr)
+
+    def wrong(of):  # the same wrong x, whatever the target
+        def network(z, levels):
+            x_hat = 0.9 * x + 0.1 * jnp.roll(x, 1, axis=0)
+            level = levels.reshape(-1, 1, 1, 1, 1)
+            return target_value(x_hat, predict_eps(x_hat, z, level), level, of)
+
+        return network
+
+    of_v = loss_given(wrong("v"), x, noise, levels, target="v")
+    of_target = loss_given(wrong(target), x, noise, levels, target=target)
+    weighted = loss_given(wrong(target), x, noise, levels, target=target, weighting="v")
+    np.testing.assert_allclose(weighted, np.minimum(of_v, 25 * of_target), rtol=2e-4)
 
 
 @pytest.mark.parametrize("time_sampling", TIME_SAMPLINGS)

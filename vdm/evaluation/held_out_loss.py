@@ -26,10 +26,10 @@ Rows = list[dict[str, float]]
 def make_held_out_loss(config: ml_collections.ConfigDict, mesh: Mesh) -> Callable[[dict], Rows]:
     """Returns a function from parameters to their held-out loss, compiled once.
 
-    It is the mean of the training loss, the mean squared error of the training target, over the
-    first config.eval.num_videos test videos, in bins of the schedule's log-SNR, of equal width.
-    Each video counts once per bin, at a log-SNR uniform in the bin; noise and log-SNR are functions
-    of (config.sample.seed, video, bin). Independent images are not evaluated.
+    It is the mean squared error of the training target, without config.diffusion.loss_weighting,
+    over the first config.eval.num_videos test videos, in bins of the schedule's log-SNR, of equal
+    width. Each video counts once per bin, at a log-SNR uniform in the bin; noise and log-SNR are
+    functions of (config.sample.seed, video, bin). Independent images are not evaluated.
 
     Every process makes every call, and gets the result.
     """

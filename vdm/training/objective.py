@@ -71,7 +71,10 @@ def _diffusion(config: ml_collections.ConfigDict) -> Objective:
 
     def loss(params, teacher, batch, x, draws, dropout_key):
         network = training_network(config, model, params, batch, dropout_key)
-        return loss_given(network, x, *draws, target=config.diffusion.target)
+        diffusion = config.diffusion
+        return loss_given(
+            network, x, *draws, target=diffusion.target, weighting=diffusion.loss_weighting
+        )
 
     return Objective(draw, loss)
 
