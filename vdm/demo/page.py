@@ -52,7 +52,7 @@ class _OwnHostOnly:
 
 def make_page(demo: Demo) -> gr.Blocks:
     """Builds the page of a demo."""
-    # Uploaded and shown files are deleted after an hour.
+    # Deletes uploaded files after an hour.
     with gr.Blocks(
         title="Video diffusion models", analytics_enabled=False, delete_cache=(3600, 3600)
     ) as page:
@@ -67,7 +67,8 @@ def make_page(demo: Demo) -> gr.Blocks:
             with gr.Column(scale=3):
                 movie = gr.Video(label="Videos", autoplay=True, loop=True, height=420)
                 summary = gr.Markdown(elem_id="summary")
-                sheet = gr.Image(label="Frames", buttons=["download", "fullscreen"])
+                gr.Markdown("Frames: one row per video, one column per frame.")
+                sheet = gr.Image(label="Frames", show_label=False, buttons=[])
                 arrays = gr.File(label="Arrays (video, uint8), for NumPy", interactive=False)
         for task, (button, inputs) in tabs.items():
             button.click(
@@ -122,9 +123,11 @@ def _common_fields(config: Any) -> list[Any]:
             0, 8, sample.guidance_weight, step=0.1, label="Guidance weight", info="1: no guidance"
         )
     with gr.Row():
-        sampler = gr.Dropdown(list(SAMPLERS), value=sample.sampler, label="Sampler")
-        steps = gr.Number(sample.num_steps, precision=0, minimum=1, maximum=1024, label="Steps")
-        seed = gr.Number(0, precision=0, minimum=0, maximum=2**32 - 1, label="Seed")
+        sampler = gr.Dropdown(list(SAMPLERS), value=sample.sampler, label="Sampler", min_width=100)
+        steps = gr.Number(
+            sample.num_steps, precision=0, minimum=1, maximum=1024, label="Steps", min_width=80
+        )
+        seed = gr.Number(0, precision=0, minimum=0, maximum=2**32 - 1, label="Seed", min_width=80)
     return [condition, count, weight, sampler, steps, seed]
 
 

@@ -129,9 +129,9 @@ class Demo:
     def _write(self, videos: np.ndarray, frame_rate: float, summary: str) -> Result:
         stem = self.folder / f"videos_{next(self._results):04}"
         movie, sheet, arrays = (stem.with_suffix(f".{kind}") for kind in ("mp4", "png", "npz"))
-        grid = video_grid(videos)
-        scale = max(1, _GRID_SIDE // grid.shape[2])
-        movie.write_bytes(mp4_bytes(grid, frames_per_second=frame_rate, scale=scale))
+        scale = max(1, _GRID_SIDE // (math.ceil(len(videos) ** 0.5) * videos.shape[3]))
+        grid = video_grid(videos.repeat(scale, axis=2).repeat(scale, axis=3))
+        movie.write_bytes(mp4_bytes(grid, frames_per_second=frame_rate, scale=1))
         contact_sheet(videos).save(sheet)
         np.savez_compressed(arrays, video=videos)
         return Result(videos, movie, sheet, arrays, summary)
