@@ -11,13 +11,25 @@ import time
 
 import numpy as np
 import pytest
+from flax.traverse_util import unflatten_dict
 
-from tests.compiled import init_params
+from vdm.build import parameter_shapes
 from vdm.demo.requests import Demo, RequestError, Settings, condition_field
 from vdm.exported import export
 from vdm.video.read import open_video
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 QUICK = Settings(sampler="ddim", num_steps=2, num_videos=2, guidance_weight=2.0)
+
+
+def _params(config):
+    """Returns random parameters, without compiling the initialisation."""
+    random = np.random.default_rng(0)
+    shapes = parameter_shapes(config)
+    return unflatten_dict(
+        {name: random.normal(0, 0.1, shape) for name, shape in shapes.items()}, sep="/"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -25,10 +37,10 @@ def files(tiny_config_of_module, tmp_path_factory):
     """Exported files of random weights: one label-conditional model, and one unconditional."""
     folder = tmp_path_factory.mktemp("exported")
     config = tiny_config_of_module
-    export(folder / "unconditional.safetensors", init_params(config), config, 1)
+    export(folder / "unconditional.safetensors", _params(config), config, 1)
     config.data.condition, config.model.num_classes = "label", 10
     config.sample.num_steps = 2
-    export(folder / "labelled.safetensors", init_params(config), config, 12)
+    export(folder / "labelled.safetensors", _params(config), config, 12)
     return {path.stem: str(path) for path in folder.iterdir()}
 
 
@@ -37,7 +49,6 @@ def demo(files, tmp_path_factory):
     return Demo(list(files.values()), tmp_path_factory.mktemp("results"))
 
 
-@pytest.mark.usefixtures("quick_compilation_once")
 def test_samples_are_those_of_the_model_and_have_files(demo, files):
     steps = []
     result = demo.run("sample", files["labelled"], QUICK, progress=lambda *step: steps.append(step))
@@ -59,7 +70,6 @@ def test_samples_are_those_of_the_model_and_have_files(demo, files):
     np.testing.assert_array_equal(result.videos, expected)
 
 
-@pytest.mark.usefixtures("quick_compilation_once")
 def test_a_clip_is_predicted_extended_and_upsampled(demo, files, tmp_path):
     clip = np.random.default_rng(0).integers(256, size=(4, 8, 8, 1), dtype=np.uint8)
     np.savez(tmp_path / "clip.npz", video=clip[None])

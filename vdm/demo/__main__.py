@@ -3,6 +3,7 @@
 import argparse
 import importlib.util
 import os
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -34,6 +35,7 @@ def main(argv: list[str] | None = None) -> None:
     flags = parse(argv)
     if importlib.util.find_spec("gradio") is None:
         sys.exit('error: the demo needs Gradio: pip install -e ".[demo]"')
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # deletes the folder, as Ctrl+C does
     with tempfile.TemporaryDirectory(prefix="vdm_demo_") as folder:
         # Of uploaded and shown files; set before Gradio is imported.
         os.environ["GRADIO_TEMP_DIR"] = folder
