@@ -33,7 +33,7 @@ setup(
     package_dir={f"vdm.{name}": name for name in FOLDERS},
     package_data={
         "": ["py.typed", "README.md", "TAGS.txt", "CITATIONS.bib"],  # of TFDS's builders
-        "vdm.checkpoints": ["*.safetensors"],
+        "vdm.checkpoints": ["*.safetensors", "*.md"],
         "vdm.launch": ["*", "tables/*"],
     },
     python_requires=">=3.11",

@@ -14,7 +14,7 @@ import pytest
 from flax.traverse_util import unflatten_dict
 
 from vdm.build import parameter_shapes
-from vdm.demo.requests import Demo, RequestError, Settings, condition_field
+from vdm.demo.requests import Demo, RequestError, Settings, condition_field, default_settings
 from vdm.exported import export
 from vdm.video.read import open_video
 
@@ -114,6 +114,8 @@ def test_errors_are_one_sentence(demo, files, tmp_path):
 
 def test_the_condition_field_is_that_of_the_model(tiny_config):
     assert condition_field(tiny_config) == ("", "", "")
+    assert tiny_config.sample.guidance_weight != 1
+    assert default_settings(tiny_config).guidance_weight == 1
     tiny_config.data.condition, tiny_config.model.action_width = "action", 2
     assert condition_field(tiny_config)[2] == "1, 0"
 

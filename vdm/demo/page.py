@@ -21,6 +21,7 @@ from vdm.demo.requests import (
     RequestError,
     Settings,
     condition_field,
+    default_settings,
 )
 from vdm.diffusion.samplers import SAMPLERS
 
@@ -114,18 +115,17 @@ def launch(page: gr.Blocks, *, host: str, port: int, block: bool = True) -> str:
 
 def _common_fields(config: Any) -> list[Any]:
     """Returns the components of the fields of Settings, in their order."""
-    sample = config.sample
-    name, info, text = condition_field(config)
+    default, (name, info, text) = default_settings(config), condition_field(config)
     condition = gr.Textbox(text, label=name or "Condition", info=info, visible=bool(name))
     with gr.Row():
-        count = gr.Slider(1, MAX_VIDEOS, 4, step=1, label="Videos")
+        count = gr.Slider(1, MAX_VIDEOS, default.num_videos, step=1, label="Videos")
         weight = gr.Slider(
-            0, 8, sample.guidance_weight, step=0.1, label="Guidance weight", info="1: no guidance"
+            0, 8, default.guidance_weight, step=0.1, label="Guidance weight", info="1: no guidance"
         )
     with gr.Row():
-        sampler = gr.Dropdown(list(SAMPLERS), value=sample.sampler, label="Sampler", min_width=100)
+        sampler = gr.Dropdown(list(SAMPLERS), value=default.sampler, label="Sampler", min_width=100)
         steps = gr.Number(
-            sample.num_steps, precision=0, minimum=1, maximum=1024, label="Steps", min_width=80
+            default.num_steps, precision=0, minimum=1, maximum=1024, label="Steps", min_width=80
         )
         seed = gr.Number(0, precision=0, minimum=0, maximum=2**32 - 1, label="Seed", min_width=80)
     return [condition, count, weight, sampler, steps, seed]
@@ -157,14 +157,13 @@ def _fields_of(demo: Demo, checkpoint: str) -> list[Any]:
         config = demo.model(checkpoint).config
     except (ValueError, OSError) as error:
         raise gr.Error(html.escape(str(error), quote=False), print_exception=False) from error
-    sample = config.sample
-    name, info, text = condition_field(config)
+    default, (name, info, text) = default_settings(config), condition_field(config)
     return [
         gr.update(value=text, label=name or "Condition", info=info, visible=bool(name)),
         gr.update(),
-        gr.update(value=sample.guidance_weight),
-        gr.update(value=sample.sampler),
-        gr.update(value=sample.num_steps),
+        gr.update(value=default.guidance_weight),
+        gr.update(value=default.sampler),
+        gr.update(value=default.num_steps),
         gr.update(),
     ]
 

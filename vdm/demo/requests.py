@@ -154,6 +154,18 @@ def condition_field(config: ml_collections.ConfigDict) -> tuple[str, str, str]:
     return "", "", ""
 
 
+def default_settings(config: ml_collections.ConfigDict, num_videos: int = 4) -> Settings:
+    """Returns the settings of a model's configuration, without guidance if it has no condition."""
+    sample = config.sample
+    return Settings(
+        condition=condition_field(config)[2],
+        num_videos=num_videos,
+        guidance_weight=1.0 if config.data.condition == "none" else sample.guidance_weight,
+        sampler=sample.sampler,
+        num_steps=sample.num_steps,
+    )
+
+
 def _sample(
     model: VideoModel,
     task: str,
