@@ -93,10 +93,16 @@ def test_errors_are_one_sentence(demo, files, tmp_path):
         ("predict", {"clip": str(tmp_path / "notes.txt")}, {}, "notes.txt"),
         ("predict", {"clip": str(tmp_path / "broken.mp4")}, {}, "broken.mp4"),
         ("predict", {"clip": str(tmp_path / "short.npz"), "option": 2}, {}, "2 are needed"),
+        (
+            "predict",
+            {"clip": np.zeros((4, 8, 8, 1), np.uint8), "option": 4},
+            {},
+            "Observed frames is 4",
+        ),
         ("predict", {}, {}, "There is no clip: upload one, or sample a video first"),
         ("extend", {"option": 1000}, {}, "The number of frames is 1000, and must be at most 256"),
         ("sample", {}, {"num_videos": 9}, "The number of videos is 9"),
-        ("sample", {}, {"sampler": "dim"}, "config.sample.sampler is 'dim'"),
+        ("sample", {}, {"sampler": "dim"}, "Sampler is 'dim', and must be"),
     )
     labelled = (
         ("sample", {}, {"condition": "ten"}, "The label is 'ten', and must be a number from 0"),
@@ -176,7 +182,7 @@ def test_the_page_samples_in_a_browser_and_contacts_no_other_host(files, tmp_pat
                 executable_path=browser_path, args=["--no-sandbox"]
             )
             page = browser.new_page()
-            page.set_default_timeout(300_000)
+            page.set_default_timeout(120_000)
             requested = []
             page.on("request", lambda request: requested.append(request.url))
             page.goto(address)
@@ -184,17 +190,24 @@ def test_the_page_samples_in_a_browser_and_contacts_no_other_host(files, tmp_pat
             summary = page.locator("#summary")
             summary.get_by_text("4 videos of 4 frames of 8x8 pixels").wait_for()
             page.wait_for_function("document.querySelector('video')?.videoWidth > 0")
-            # A file that is no video: one sentence.
-            (tmp_path / "notes.txt").write_text("no video")
+            # Prediction from an uploaded clip.
+            np.savez(tmp_path / "clip.npz", video=np.zeros((1, 4, 8, 8, 1), np.uint8))
             page.get_by_role("tab", name="Predict").click()
-            page.locator("input[type=file]:visible, input[type=file]").first.set_input_files(
-                tmp_path / "notes.txt"
-            )
-            page.get_by_text("notes.txt").first.wait_for()
+            page.locator("input[type=file]").first.set_input_files(tmp_path / "clip.npz")
+            page.locator("td", has_text="clip").first.wait_for()
+            page.get_by_label("Seed").fill("7")
+            page.get_by_role("button", name="Predict").click()
+            summary.get_by_text("seed 7").wait_for()
+            # An unconditional model has no label, and no guidance: one sentence.
+            page.get_by_label("Model").click()
+            page.get_by_role("option", name="unconditional").click()
+            page.get_by_text("0 to 9; empty").wait_for(state="hidden")
+            page.get_by_label("number input for Guidance weight").fill("3")
             page.get_by_role("button", name="Predict").click()
             message = page.locator(".toast-body")
             message.wait_for()
-            assert "notes.txt" in message.inner_text() and "Traceback" not in message.inner_text()
+            assert "Guidance weight is 3" in message.inner_text()
+            assert "Traceback" not in message.inner_text()
             own = (address, "data:", "blob:")
             assert [url for url in requested if not url.startswith(own)] == []
             browser.close()

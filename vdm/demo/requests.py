@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import math
+import re
 import tempfile
 import threading
 import time
@@ -20,6 +21,19 @@ from vdm.video_model import SampleSettings, VideoModel, load
 TASKS = ("sample", "predict", "extend", "upsample")
 MAX_VIDEOS, MAX_FRAMES = 8, 256  # per request
 _GRID_SIDE = 480  # pixels, about, of the video on the page
+
+# Names in error messages, and those of the page's fields.
+_PAGE_NAMES = {
+    "config.predict.num_given": "Observed frames",
+    "config.upsample.factor": "Factor",
+    "config.data.resolution": "the model's resolution",
+    "config.sample.guidance_weight": "Guidance weight",
+    "guidance_weight": "Guidance weight",
+    "config.sample.num_steps": "Steps",
+    "config.sample.sampler": "Sampler",
+    "config.sample.seed": "Seed",
+    "num_frames": "Frames",
+}
 
 # (step, steps, block): step number `step` of `steps` of a block starts; blocks count from 1.
 Progress = Callable[[int, int, int], object]
@@ -237,8 +251,10 @@ def _condition(config: ml_collections.ConfigDict, settings: Settings) -> SampleS
 
 
 def _sentence(error: Exception, clip: str | np.ndarray | None) -> str:
-    """Returns the first line of a message, with the name of an uploaded file for its path."""
+    """Returns the first line of a message, with the page's names of fields and of the clip."""
     line = str(error).strip().partition("\n")[0]
     if isinstance(clip, str):
         line = line.replace(clip, Path(clip).name)
+    for name, of_page in _PAGE_NAMES.items():
+        line = re.sub(rf"(?<![\w.]){re.escape(name)}(?= is |,)", of_page, line)
     return line.removesuffix(".") + "."
