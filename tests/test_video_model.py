@@ -138,6 +138,18 @@ def test_another_seed_or_label_compiles_nothing(file):
     assert list(model._draws.values()) == [draw] and draw._cache_size() == 1
 
 
+def test_steps_are_reported_and_change_no_sample(file):
+    model, steps = vdm.load(file), []
+    settings = {"label": 1, "sampler": "ancestral", "num_steps": 3}
+    silent = model.sample(3, **settings)  # two batches
+    model.on_step = steps.append
+    np.testing.assert_array_equal(model.sample(3, **settings), silent)
+    assert steps == [0, 1, 2, 0, 1, 2]
+    model.on_step = None
+    model.sample(3, **settings)
+    assert len(steps) == 6
+
+
 def test_loads_workdirs_folders_and_names(labelled, file, model, tmp_path):
     folder = tmp_path / "hub"
     folder.mkdir()

@@ -118,7 +118,11 @@ class VideoModel:
       config: the configuration of training and sampling.
       params: the EMA parameters.
       step: number of training steps.
+      on_step: None, or a function that each block's sampler calls with the number of a step, from 0
+        on, before that step. It changes no sample.
     """
+
+    on_step: Callable[[int], object] | None = None
 
     def __init__(self, config: ml_collections.ConfigDict, params: dict, step: int) -> None:
         self.config = config
@@ -294,10 +298,16 @@ class VideoModel:
 
     def _draw(self, config: ml_collections.ConfigDict) -> Callable[..., jax.Array]:
         sample = {k: v for k, v in config.sample.items() if k not in _NOT_DRAWN}
-        key = repr((config.data, config.model, config.diffusion, sorted(sample.items())))
+        reports = self.on_step is not None
+        key = repr((config.data, config.model, config.diffusion, sorted(sample.items()), reports))
         if key not in self._draws:
-            self._draws[key] = make_draw(config, self._mesh)
+            on_step = self._report_step if reports else None
+            self._draws[key] = make_draw(config, self._mesh, on_step=on_step)
         return self._draws[key]
+
+    def _report_step(self, step: jax.Array) -> None:
+        if self.on_step is not None:
+            self.on_step(int(step))
 
     def _configured(
         self, task: str, settings: SampleSettings, sections: Mapping[str, Mapping[str, object]]

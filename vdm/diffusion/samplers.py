@@ -46,6 +46,7 @@ def sample(
     repaint_jump_length: int = 10,
     repaint_repeats: int = 10,
     return_observed: bool = True,
+    on_step: Callable[[Array], object] | None = None,
 ) -> Float[Array, " batch *shape"]:
     """Samples videos, unconditionally or given an observation.
 
@@ -85,6 +86,8 @@ def sample(
       repaint_repeats: number of times that each jump runs, for "repaint"; multiplies the cost.
       return_observed: whether observed frames of the result are the observation itself, not the
         denoiser's estimate of them. The paper does not say.
+      on_step: called on the host with the number of each step, before it, to show progress. Changes
+        no sample; JAX's cache on disk keeps no program that calls the host.
 
     Returns:
       x [batch, ...], float32.
@@ -133,6 +136,7 @@ def sample(
         steps=steps,
         frames=frames,
         use_posterior=conditioning == "replacement_posterior",
+        on_step=on_step,
     )
     options = {
         "ancestral": {"gamma": gamma},

@@ -42,6 +42,7 @@ class Trajectory:
       frames: observed frames, whose latents come from the forward process; None for none.
       use_posterior: whether the latents of observed frames are drawn from q(z_s given x, z_t)
         instead of q(z_s given x).
+      on_step: called on the host with i before step number i; None for none.
     """
 
     keys: Keys
@@ -50,6 +51,7 @@ class Trajectory:
     steps: list[int] | None = None
     frames: ObservedFrames | None = None
     use_posterior: bool = False
+    on_step: Callable[[Array], object] | None = None
 
     @classmethod
     def start(
@@ -61,6 +63,7 @@ class Trajectory:
         steps: list[int] | None = None,
         frames: ObservedFrames | None = None,
         use_posterior: bool = False,
+        on_step: Callable[[Array], object] | None = None,
     ) -> "Trajectory":
         """Draws the initial latents of a shape [batch, ...].
 
@@ -71,6 +74,7 @@ class Trajectory:
           steps: attribute of the trajectory.
           frames: attribute of the trajectory.
           use_posterior: attribute of the trajectory.
+          on_step: attribute of the trajectory.
 
         Raises:
           ValueError: there is not one key per sample.
@@ -79,7 +83,7 @@ class Trajectory:
         z = _noise(keys, INITIAL, 0, tuple(shape))
         if frames is not None:
             z = replacement(z, z, frames, log_snr[0])
-        return cls(keys, z, log_snr, steps, frames, use_posterior)
+        return cls(keys, z, log_snr, steps, frames, use_posterior, on_step)
 
     def noise(self, purpose: int, i: int | Array) -> Latent:
         """Returns standard normal noise [batch, ...] of step number i, from each sample's key."""
@@ -111,6 +115,8 @@ class Trajectory:
         step_of, next_step_of = jnp.asarray(steps), jnp.asarray(next_steps)
 
         def body(i, state):
+            if self.on_step is not None:
+                jax.debug.callback(self.on_step, i)
             k, next_k = step_of[i], next_step_of[i]
             z, x = step(i, k, *state)
             if goes_back:

@@ -94,12 +94,16 @@ def make_generator(
 
 
 def make_draw(
-    config: ml_collections.ConfigDict, mesh: Mesh, *, stage: int = 0
+    config: ml_collections.ConfigDict,
+    mesh: Mesh,
+    *,
+    stage: int = 0,
+    on_step: Callable[[jax.Array], object] | None = None,
 ) -> Callable[..., jax.Array]:
     """Returns the jitted sampler: (params, seed, indices, block, condition, observation) -> x.
 
     It depends on all of config.sample but the task, the seed, the condition and the observed
-    videos, which are arguments.
+    videos, which are arguments. `on_step` is as of `vdm.diffusion.samplers.sample`.
     """
     settings, data = config.sample, config.data
     frame_shape = (data.resolution, data.resolution, data.channels)
@@ -136,6 +140,7 @@ def make_draw(
             repaint_jump_length=settings.repaint_jump_length,
             repaint_repeats=settings.repaint_repeats,
             return_observed=settings.return_observed,
+            on_step=on_step,
         )
 
     shardings = (None, on_all, split, on_all, split, split)  # parameters as they are

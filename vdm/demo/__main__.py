@@ -1,0 +1,57 @@
+"""A page in the browser on which trained models sample and complete videos: python -m vdm.demo."""
+
+import argparse
+import importlib.util
+import os
+import signal
+import sys
+import tempfile
+from pathlib import Path
+
+from vdm.shipped import checkpoint_names
+
+
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    """Parses the command line."""
+    parser = argparse.ArgumentParser(prog="python -m vdm.demo", description=__doc__)
+    parser.add_argument(
+        "--checkpoint",
+        action="append",
+        help="exported .safetensors file, workdir, or name of a shipped checkpoint; may be "
+        f"repeated; default: all shipped ones ({', '.join(checkpoint_names())})",
+    )
+    parser.add_argument("--port", type=int, default=7860, help="default: %(default)s")
+    parser.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="address to listen on; 0.0.0.0 lets other machines of the network use the page; "
+        "default: %(default)s",
+    )
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Serves the page until interrupted."""
+    flags = parse(argv)
+    if importlib.util.find_spec("gradio") is None:
+        sys.exit('error: the demo needs Gradio: pip install -e ".[demo]"')
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # deletes the folder, as Ctrl+C does
+    with tempfile.TemporaryDirectory(prefix="vdm_demo_") as folder:
+        # Of uploaded and shown files; set before Gradio is imported.
+        os.environ["GRADIO_TEMP_DIR"] = folder
+        from vdm.demo.page import launch, make_page
+        from vdm.demo.requests import Demo
+        from vdm.main import keep_compiled_programs
+
+        keep_compiled_programs()
+        try:
+            demo = Demo(flags.checkpoint or checkpoint_names(), Path(folder))
+            for checkpoint in demo.checkpoints:
+                demo.model(checkpoint)
+            launch(make_page(demo), host=flags.host, port=flags.port)
+        except (ValueError, OSError) as error:
+            sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+"""The gallery of shipped models: python -m vdm.gallery writes docs/gallery.md and its GIFs."""
+
+import argparse
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from vdm.build import count_parameters
+from vdm.demo.requests import Demo, default_settings
+from vdm.markdown import table
+from vdm.shipped import checkpoint_names
+from vdm.video.display import gif_bytes, video_grid
+from vdm.video_model import VideoModel
+
+_COLUMNS, _VIDEOS = 4, 8
+_WIDTH = 480  # pixels of a GIF, about
+
+_INTRODUCTION = f"""# Gallery: samples of the shipped models
+
+`python -m vdm.gallery` writes this page: the first {_VIDEOS} samples of each shipped model,
+with seed 0 and the sampler of its configuration. They are not selected.
+[The demo](demo.md) draws the same ones.
+"""
+
+
+def write_gallery(folder: Path, names: list[str]) -> Path:
+    """Samples from checkpoints; writes FOLDER/gallery.md and FOLDER/images/gallery_NAME.gif.
+
+    Returns:
+      The path of the page.
+    """
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    sections = [_INTRODUCTION]
+    with tempfile.TemporaryDirectory() as temporary:
+        demo = Demo(names, Path(temporary))
+        for name in names:
+            model = demo.model(name)
+            result = demo.run("sample", name, default_settings(model.config, _VIDEOS))
+            path = folder / "images" / f"gallery_{name}.gif"
+            path.write_bytes(_gif(result.videos, model.config.data.frame_rate or 8.0))
+            sections.append(_section(name, model))
+    page = folder / "gallery.md"
+    page.write_text("\n".join(sections))
+    return page
+
+
+def _gif(videos: np.ndarray, frame_rate: float) -> bytes:
+    scale = max(1, _WIDTH // (_COLUMNS * videos.shape[3]))
+    grid = video_grid(videos.repeat(scale, axis=2).repeat(scale, axis=3), columns=_COLUMNS)
+    return gif_bytes(grid, frames_per_second=frame_rate, scale=1)
+
+
+def _section(name: str, model: VideoModel) -> str:
+    config = model.config
+    data, settings = config.data, default_settings(config)
+    rows = [
+        ("video", f"{data.frames} frames of {data.resolution}x{data.resolution} pixels"),
+        ("condition", data.condition),
+        ("parameters", f"{count_parameters(model.params):,}"),
+        ("training steps", f"{model.step:,}"),
+        ("sampler", f"{settings.sampler}, {settings.num_steps} steps"),
+        ("guidance weight", settings.guidance_weight),
+    ]
+    lines = [f"## {name}", "", f"![{_VIDEOS} samples of {name}](images/gallery_{name}.gif)", ""]
+    lines += table(("field", "value"), rows)
+    lines += ["", f"[Model card](../checkpoints/{name}.md)", ""]
+    return "\n".join(lines)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Writes the page."""
+    parser = argparse.ArgumentParser(prog="python -m vdm.gallery", description=__doc__)
+    parser.add_argument("--folder", type=Path, default=Path("docs"), help="default: %(default)s")
+    flags = parser.parse_args(argv)
+    print(write_gallery(flags.folder, checkpoint_names()))
+
+
+if __name__ == "__main__":
+    main()
