@@ -1,7 +1,8 @@
 """Every command on every page: parsed, resolved and checked; and, slowly, run at two steps.
 
 Commands on data sets that have to be downloaded, for other hardware and of other programs are
-checked alone. tests/evaluation/test_table_commands.py runs the paper's evaluations at miniature size.
+checked alone. tests/evaluation/test_table_commands.py runs the paper's evaluations at miniature
+size.
 """
 
 import os
