@@ -259,7 +259,9 @@ def _short(options, overrides):
     if steps := overrides.get("training.distill_steps"):
         short["sample.num_steps"] = steps
     # The shipped model keeps its network.
-    is_shipped = "checkpoint" in overrides or overrides.get("training.init_from") == "moving_digits"
+    is_shipped = "checkpoint" in overrides or "moving_digits" in overrides.get(
+        "training.init_from", ""
+    )
     return short | (SMALL if "config" in options and not is_shipped else {})
 
 
