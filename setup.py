@@ -100,7 +100,15 @@ setup(
         # Workdirs in object stores: gs://BUCKET/PATH and s3://BUCKET/PATH.
         "gcs": ["gcsfs>=2025.3"],
         "s3": ["s3fs>=2025.3"],
-        "docs": ["matplotlib>=3.9,<4"],
+        # To build the site (launch/docs), and to draw the figures of its pages.
+        "docs": [
+            "latex2mathml>=3.78,<4",
+            "matplotlib>=3.9,<4",
+            "mkdocs>=1.6.1,<2",
+            "mkdocs-material>=9.7,<10",
+            "mkdocstrings[python]>=1.0,<2",
+            "ruff>=0.17,<0.18",  # formats signatures
+        ],
         # NVIDIA GPUs, with the oldest driver of each: 525 for CUDA 12, 580 for CUDA 13.
         "cuda12": ["jax[cuda12]" + JAX_VERSIONS],
         "cuda13": ["jax[cuda13]" + JAX_VERSIONS],

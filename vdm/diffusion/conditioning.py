@@ -5,6 +5,7 @@ prediction), or the video at a lower resolution (spatial super-resolution). A tu
 means that all of them hold.
 """
 
+import abc
 import dataclasses
 from typing import Any
 
@@ -17,9 +18,38 @@ from vdm.diffusion.process import diffuse, posterior
 DOWNSAMPLINGS = ("area", "bilinear")
 
 
+@dataclasses.dataclass(frozen=True)
+class ObservedPart(abc.ABC):
+    """Known values x_a = A(x) of a video x, with a differentiable A: what an observation defines.
+
+    Subclasses are frozen dataclasses, registered with `jax.tree_util.register_dataclass`.
+
+    Attributes:
+      values: x_a, [batch, ...].
+      mask: bool [frames] or [batch, frames], True for observed frames; None for all frames.
+    """
+
+    values: Any  # an array, or the placeholder of a JAX transformation
+    mask: Any = None
+
+    @abc.abstractmethod
+    def residual(self, x: Float[Array, " batch *shape"]) -> Float[Array, " batch *observed"]:
+        """Returns x_a - A(x), and 0 in the missing frames."""
+
+    @abc.abstractmethod
+    def solve_covariance(
+        self, residual: Float[Array, "*observed"], size: tuple[int, ...]
+    ) -> Float[Array, "*observed"]:
+        """Returns (A A^T)^-1 residual for frames of `size`, for pseudo-inverse guidance alone."""
+
+    @abc.abstractmethod
+    def check(self, shape: tuple[int, ...]) -> None:
+        """Raises ValueError unless the observation fits videos of this shape."""
+
+
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class ObservedFrames:
+class ObservedFrames(ObservedPart):
     """Known frames of each video: a prefix, a suffix, every k-th frame, or any subset.
 
     Attributes:
@@ -27,7 +57,7 @@ class ObservedFrames:
       mask: bool [frames] or [batch, frames], True for observed frames.
     """
 
-    values: Any  # an array, or the placeholder of a JAX transformation
+    values: Any
     mask: Any
 
     def residual(self, x: Float[Array, " batch *shape"]) -> Float[Array, " batch *shape"]:
@@ -56,7 +86,7 @@ class ObservedFrames:
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class ObservedLowResolution:
+class ObservedLowResolution(ObservedPart):
     """Frames of each video, by default all of them, known at a lower resolution.
 
     Attributes:
@@ -105,12 +135,7 @@ class ObservedLowResolution:
             _check_mask(self.mask, shape)
 
 
-Observation = (
-    ObservedFrames
-    | ObservedLowResolution
-    | tuple[ObservedFrames | ObservedLowResolution, ...]
-    | None
-)
+Observation = ObservedPart | tuple[ObservedPart, ...] | None
 
 
 def downsample(
@@ -129,9 +154,7 @@ def downsample(
     return jnp.einsum("ij,kl,bfjlc->bfikc", rows, columns, x)
 
 
-def observations_of(
-    observation: Observation, shape: tuple[int, ...]
-) -> tuple[ObservedFrames | ObservedLowResolution, ...]:
+def observations_of(observation: Observation, shape: tuple[int, ...]) -> tuple[ObservedPart, ...]:
     """Returns an observation as a tuple of its parts, with float32 values.
 
     Args:

@@ -65,9 +65,9 @@ def two_step_target(
 
     With z_m and z_s of the teacher's steps from t to the midpoint m and from m to s,
 
-      x~ = (z_s - (sigma_s / sigma_t) z_t) / (alpha_s - (sigma_s / sigma_t) alpha_t)
-         = x_hat(z_t) + w (x_hat(z_m) - x_hat(z_t))
-      w  = expm1((log_snr_m - log_snr_s) / 2) / expm1((log_snr_t - log_snr_s) / 2)
+        x~ = (z_s - (sigma_s / sigma_t) z_t) / (alpha_s - (sigma_s / sigma_t) alpha_t)
+           = x_hat(z_t) + w (x_hat(z_m) - x_hat(z_t))
+        w  = expm1((log_snr_m - log_snr_s) / 2) / expm1((log_snr_t - log_snr_s) / 2)
 
     The second form, which follows from DDIM's z_s = alpha_s x_hat + sigma_s eps_hat, has no
     difference of nearly equal latents. It is a mean of the teacher's two estimates. Where s is the

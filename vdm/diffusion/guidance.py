@@ -38,7 +38,7 @@ def classifier_free_guidance(
 ) -> Denoiser:
     """Classifier-free guidance (eq 6), with weight = 1 + w.
 
-      eps~ = (1 + w) eps(z, c) - w eps(z)
+        eps~ = (1 + w) eps(z, c) - w eps(z)
 
     The same holds in any space that is linear in eps: x~ = weight x(z, c) - (weight - 1) x(z).
     Weight 1 is the conditional denoiser, and weight 0 the unconditional one. Clip the result, not
@@ -132,7 +132,7 @@ def reconstruction_guidance(
 
     With the observation x_a, and A(x) the same observation of a video x,
 
-      x~ = x_hat - (weight alpha / 2) grad_z || x_a - A(x_hat(z)) ||^2
+        x~ = x_hat - (weight alpha / 2) grad_z || x_a - A(x_hat(z)) ||^2
 
     in the missing frames. Observed frames keep x_hat, because the sampler replaces their latents.
     A step costs a forward and a backward pass of the denoiser; the gradient is with respect to z

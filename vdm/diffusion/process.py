@@ -73,8 +73,8 @@ def posterior(
 
     With r = exp(log_snr_t - log_snr_s) (section 2 and eq 4),
 
-      mean     = r (alpha_s / alpha_t) z_t + (1 - r) alpha_s x
-      variance = ((1 - r) sigma_s^2)^(1 - gamma) ((1 - r) sigma_t^2)^gamma
+        mean     = r (alpha_s / alpha_t) z_t + (1 - r) alpha_s x
+        variance = ((1 - r) sigma_s^2)^(1 - gamma) ((1 - r) sigma_t^2)^gamma
 
     At gamma = 0 this is q(z_s given z_t, x). At gamma = 1 the variance is that of the forward
     transition q(z_t given z_s), the upper bound.

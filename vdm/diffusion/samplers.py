@@ -210,8 +210,8 @@ def dpmpp_2m(trajectory: Trajectory, denoiser: Denoiser) -> Latent:
 
     With h = (log_snr_s - log_snr_t) / 2, and h' and x_hat' those of the previous step,
 
-      D   = x_hat + (h / (2 h')) (x_hat - x_hat')
-      z_s = (sigma_s / sigma_t) z_t - alpha_s (exp(-h) - 1) D
+        D   = x_hat + (h / (2 h')) (x_hat - x_hat')
+        z_s = (sigma_s / sigma_t) z_t - alpha_s (exp(-h) - 1) D
 
     A deterministic second-order multistep method for the probability-flow ODE. The first step,
     D = x_hat, and the last step, which ends at x_hat, are of first order.

@@ -9,17 +9,17 @@ from vdm.metrics.protocols import PAIRED, PROTOCOLS, Protocol
 from vdm.video.video_sets import Videos, VideoSet, open_videos
 
 
-def fvd(real: Videos, generated: Videos, **options) -> float:
+def fvd(real: Videos, generated: Videos, **options: Any) -> float:
     """Returns the Frechet Video Distance (Unterthiner et al. 2018); options as `compare_sets`."""
     return _number("fvd", real, generated, options)
 
 
-def kvd(real: Videos, generated: Videos, **options) -> float:
+def kvd(real: Videos, generated: Videos, **options: Any) -> float:
     """Returns the Kernel Video Distance, by the features of FVD; options as `compare_sets`."""
     return _number("kvd", real, generated, options)
 
 
-def fid(real: Videos, generated: Videos, *, view: str = "avg", **options) -> float:
+def fid(real: Videos, generated: Videos, *, view: str = "avg", **options: Any) -> float:
     """Returns the Frechet Inception Distance of frames.
 
     Args:
@@ -48,7 +48,7 @@ def _number(
 
 
 def compare_sets(
-    real: Videos, generated: Videos, *, protocol: str = "fvd", batch_size: int = 8, **clips
+    real: Videos, generated: Videos, *, protocol: str = "fvd", batch_size: int = 8, **clips: Any
 ) -> dict:
     """Measures two sets of videos by a protocol; returns what `python -m vdm.metrics` prints.
 
