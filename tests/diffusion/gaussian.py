@@ -39,6 +39,17 @@ class Gaussian:
         centred = jnp.matmul(z.reshape(len(z), -1) - alpha * mean, vectors, precision=exact)
         return (mean + jnp.matmul(gain * centred, vectors.T, precision=exact)).reshape(z.shape)
 
+    def frame_denoiser(self, z, log_snr):
+        """E[x given z] for frames of one pixel and a log-SNR of each, [batch, frames], in JAX."""
+        covariance, mean = (jnp.asarray(a, z.dtype) for a in (self.covariance, self.mean))
+        alpha = jax.nn.sigmoid(log_snr) ** 0.5
+        scaled = alpha[:, :, None] * covariance  # A C, which is the transpose of C A
+        noise = jax.nn.sigmoid(-log_snr)[:, :, None] * jnp.eye(len(mean))
+        centred = z.reshape(len(z), -1) - alpha * mean
+        solved = jnp.linalg.solve(scaled * alpha[:, None] + noise, centred[..., None])
+        x = mean + jnp.einsum("bij,bi->bj", scaled, solved[..., 0], precision="highest")
+        return x.reshape(z.shape)
+
     def given(self, operator, value):
         """The exact conditional law of x given operator x = value."""
         gain = np.linalg.solve(
