@@ -25,8 +25,8 @@ class HistoryOptions:
       weight: weight of history guidance, 1 + w; 1 is no guidance.
       noise: noise level of the history that guides. 0 is vanilla history guidance; between 0 and 1
         is fractional history guidance, which follows the low frequencies of the history alone.
-      context_noise: noise level of observed frames, drawn once; 0 is clean. A small one stabilises
-        long autoregressive extension: errors of earlier blocks are then partly noise.
+      context_noise: noise level of observed frames, drawn once; 0 is clean. A small one is
+        meant to stabilise long autoregressive extension: it hides errors of earlier blocks.
       clip: whether to clip the guided x~ to [-1, 1].
 
     Raises:
