@@ -200,6 +200,15 @@ def joint_law(data: Gaussian, mask: np.ndarray, **options) -> Gaussian:
     """The law of (x_a, x_b): x_a, at the mask, drawn from the data, and x_b by the method."""
 
     def law_given(x_a):
+        if options.get("conditioning") == "diffusion_forcing":
+            # The missing frames are sampled unconditionally from their exact conditional.
+            exact = data.given(np.eye(len(mask))[mask], x_a)
+            missing = Gaussian(exact.mean[~mask], exact.covariance[np.ix_(~mask, ~mask)])
+            law = law_of(missing, Method(**options | {"conditioning": "none"}))
+            mean, covariance = np.zeros(len(mask)), np.zeros((len(mask), len(mask)))
+            mean[mask], mean[~mask] = x_a, law.mean
+            covariance[np.ix_(~mask, ~mask)] = law.covariance
+            return Gaussian(mean, covariance)
         known = np.zeros(len(mask))
         known[mask] = x_a
         given = {"operator": np.eye(len(mask))[mask], "value": x_a}
