@@ -15,7 +15,7 @@ from mkdocs.structure.files import File
 
 ROOT = Path(__file__).parents[1]
 FOLDER = "repository"  # of the site: files of the repository that pages link to
-_LINK = re.compile(r"(?<=\]\()((?:\.\./)+)([^)#\s]+)(?=[)#])")
+_LINK = re.compile(r"(?<=\]\()((?:\.\./)+)([^)#\s]+)(?:#[^)\s]*)?(?=\))")
 _EQUATION = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
 
 
@@ -23,17 +23,22 @@ def outside_links(markdown, page):
     """Returns the repository files outside docs/ that a page, a path in docs/, links to."""
     found = {}
     for match in _LINK.finditer(markdown):
-        path = ((ROOT / "docs" / page).parent / match[0]).resolve()
+        path = ((ROOT / "docs" / page).parent / match[1] / match[2]).resolve()
         if not path.is_relative_to(ROOT / "docs"):
             found[match[0]] = path
     return found
+
+
+def _copy_of(path):
+    """Returns where the site has a file; Markdown as text, since it is no page of the site."""
+    return f"{FOLDER}/{path.relative_to(ROOT)}{'.txt' if path.suffix == '.md' else ''}"
 
 
 def on_files(files, config):
     """Adds the files outside docs/ that pages link to."""
     for page in [file for file in files if file.src_uri.endswith(".md")]:
         for path in outside_links(page.content_string, page.src_uri).values():
-            uri = f"{FOLDER}/{path.relative_to(ROOT)}"
+            uri = _copy_of(path)
             if path.is_file() and files.get_file_from_path(uri) is None:
                 files.append(File.generated(config, uri, abs_src_path=str(path)))
     return files
@@ -43,8 +48,8 @@ def on_page_markdown(markdown, page, config, files):
     """Points links to files outside docs/ to their copies."""
     for link, path in outside_links(markdown, page.file.src_uri).items():
         up = "../" * page.file.src_uri.count("/")
-        copy = f"{up}{FOLDER}/{path.relative_to(ROOT)}"
-        markdown = re.sub(rf"(?<=\]\(){re.escape(link)}(?=[)#])", copy, markdown)
+        copy = f"{up}{_copy_of(path)}"
+        markdown = re.sub(rf"(?<=\]\(){re.escape(link)}(?=\))", copy, markdown)
     return markdown
 
 

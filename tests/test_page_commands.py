@@ -15,12 +15,13 @@ import pytest
 from absl import flags
 
 from configs.moving_digits import get_config
-from vdm import main, preflight
+from vdm import gallery, main, preflight
 from vdm.checks import check_task, validate
 from vdm.configuration.resolve import resolve, split_overrides
 from vdm.configuration.stored import save_run_config
 from vdm.data import encode_text, prepare
 from vdm.data.datasets import check_name
+from vdm.demo import __main__ as demo
 from vdm.evaluation import figure4, tables
 from vdm.metrics import __main__ as metrics
 from vdm.metrics import import_weights
@@ -37,6 +38,8 @@ RESOLVED = {
     "vdm.data.encode_text": encode_text,
 }
 PARSED = {
+    "vdm.demo": demo.parse,
+    "vdm.gallery": gallery.parse,
     "vdm.data.prepare": lambda argv: prepare._parser().parse_args(argv),
     "vdm.metrics": metrics.parse,
     # Its exit status is 2 if the arguments are invalid, and 1 if the folder has no result.

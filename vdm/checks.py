@@ -17,7 +17,7 @@ from vdm.data.tfds.registry import CAMERAS
 from vdm.diffusion.conditioning import DOWNSAMPLINGS
 from vdm.diffusion.distillation import STUDENT_TARGETS, WEIGHTINGS
 from vdm.diffusion.guidance import NORMALIZATIONS
-from vdm.diffusion.loss import LOSS_WEIGHTINGS, TIME_SAMPLINGS
+from vdm.diffusion.loss import FRAME_TIMES, LOSS_WEIGHTINGS, TIME_SAMPLINGS
 from vdm.diffusion.process import TARGETS
 from vdm.diffusion.samplers import CONDITIONINGS, SAMPLERS
 from vdm.evaluation.baselines import BASELINES
@@ -127,6 +127,7 @@ RULES = {
     "diffusion.log_snr_max": FINITE,
     "diffusion.log_snr_shift": FINITE,
     "diffusion.time_sampling": one_of(TIME_SAMPLINGS),
+    "diffusion.frame_times": one_of(FRAME_TIMES),
     "diffusion.loss_weighting": one_of(LOSS_WEIGHTINGS),
     "diffusion.clip": ANY,
     "training.batch_size": at_least(1),
@@ -180,6 +181,9 @@ RULES = {
     "sample.return_observed": ANY,
     "sample.repaint_jump_length": at_least(1),
     "sample.repaint_repeats": at_least(1),
+    "sample.history_guidance_weight": at_least(0),
+    "sample.history_guidance_noise": FRACTION,
+    "sample.context_noise": FRACTION,
     "sample.per_example": at_least(1),
     "sample.num_videos": at_least(1),
     "sample.batch_size": at_least(1),
@@ -265,6 +269,14 @@ def check_task(config: ml_collections.ConfigDict) -> None:
     if sample.task in ("upsample", "cascade"):
         expected = f"'reconstruction' for the task {sample.task!r}, which observes a low resolution"
         require(config, "sample.conditioning", sample.conditioning == "reconstruction", expected)
+    elif sample.task != "generate" and sample.conditioning == "diffusion_forcing":
+        times = config.diffusion.frame_times
+        choices = ", ".join(repr(name) for name in CONDITIONINGS if name != sample.conditioning)
+        expected = (
+            f"one of {choices}, since config.diffusion.frame_times is {times!r}: the model was not "
+            "trained with one noise level per frame"
+        )
+        require(config, "sample.conditioning", times == "independent", expected)
     elif sample.task != "generate" and sample.conditioning == "repaint":
         expected = "a single-step sampler where config.sample.conditioning is 'repaint'"
         require(config, "sample.sampler", sample.sampler != "dpmpp_2m", expected)
@@ -343,6 +355,9 @@ def _check_student(config: ml_collections.ConfigDict) -> None:
         unweighted = config.diffusion.loss_weighting == "none"
         expected = "'none' for a student, whose loss has config.training.distill_weighting"
         require(config, "diffusion.loss_weighting", unweighted, expected)
+        shared = config.diffusion.frame_times == "shared"
+        expected = "'shared' for a student, whose teacher has one noise level per step"
+        require(config, "diffusion.frame_times", shared, expected)
     if weights:
         where = "where config.model.guidance_weights is set"
         require(config, "diffusion.target", target in STUDENT_TARGETS, f"{choices} {where}")

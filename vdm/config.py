@@ -93,6 +93,9 @@ def default_config() -> ml_collections.ConfigDict:
     # Times of a training batch: independent (uniform, as in the authors' released diffusion code) |
     # stratified (evenly spaced from a uniform offset: less variance). Not fixed by the paper.
     diffusion.time_sampling = "independent"
+    # Times of a video's frames in training: shared (the paper's) | independent (each frame has its
+    # own noise level: diffusion forcing, for sample.conditioning 'diffusion_forcing').
+    diffusion.frame_times = "shared"
     # Weight of the target's squared error in training: none (the paper's) | v (that of the squared
     # error of v, at most 25; it teaches detail when x is the target).
     diffusion.loss_weighting = "none"
@@ -161,7 +164,8 @@ def default_config() -> ml_collections.ConfigDict:
     sample.observed = ""  # your video, folder or .npz; '': held-out videos
     sample.per_example = 1  # samples per held-out example
     sample.return_observed = True  # returns observed frames unchanged; not fixed by the paper
-    # Method: reconstruction | replacement | replacement_posterior | repaint.
+    # Method: reconstruction | replacement | replacement_posterior | repaint | diffusion_forcing (of
+    # models with diffusion.frame_times 'independent').
     sample.conditioning = "reconstruction"
     sample.reconstruction_weight = 1.0  # w_r of eq 7 and 8
     # Clips x_hat after | before its reconstruction error's gradient; not fixed by the paper.
@@ -172,6 +176,11 @@ def default_config() -> ml_collections.ConfigDict:
     sample.reconstruction_micro_batch = 0
     sample.repaint_jump_length = 10  # steps per jump of RePaint
     sample.repaint_repeats = 10  # times that RePaint takes each jump
+    # Diffusion forcing; noise levels are times t, from 0 (clean) to 1 (noise). Not in the paper.
+    sample.history_guidance_weight = 1.0  # weight of history guidance, 1 + w; 1: off
+    # Noise level of the history that guides: 0 (vanilla) | between 0 and 1 (fractional).
+    sample.history_guidance_noise = 0.0
+    sample.context_noise = 0.0  # noise level of observed frames; against drift in extension
 
     # One section per task of sample.task (vdm/sampling/tasks.py).
     config.predict = predict = ml_collections.ConfigDict()

@@ -68,11 +68,16 @@ def _section(name: str, model: VideoModel) -> str:
     return "\n".join(lines)
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Writes the page."""
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    """Parses the command line."""
     parser = argparse.ArgumentParser(prog="python -m vdm.gallery", description=__doc__)
     parser.add_argument("--folder", type=Path, default=Path("docs"), help="default: %(default)s")
-    flags = parser.parse_args(argv)
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Writes the page."""
+    flags = parse(argv)
     print(write_gallery(flags.folder, checkpoint_names()))
 
 

@@ -54,6 +54,9 @@ class SampleSettings(TypedDict, total=False):
     reconstruction_micro_batch: int
     repaint_jump_length: int
     repaint_repeats: int
+    history_guidance_weight: float
+    history_guidance_noise: float
+    context_noise: float
 
 
 def load(path: str | Path, *, step: int | str = "") -> "VideoModel":

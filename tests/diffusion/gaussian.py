@@ -39,6 +39,17 @@ class Gaussian:
         centred = jnp.matmul(z.reshape(len(z), -1) - alpha * mean, vectors, precision=exact)
         return (mean + jnp.matmul(gain * centred, vectors.T, precision=exact)).reshape(z.shape)
 
+    def frame_denoiser(self, z, log_snr):
+        """E[x given z] for frames of one pixel and a log-SNR of each, [batch, frames], in JAX."""
+        covariance, mean = (jnp.asarray(a, z.dtype) for a in (self.covariance, self.mean))
+        alpha = jax.nn.sigmoid(log_snr) ** 0.5
+        scaled = alpha[:, :, None] * covariance  # A C, which is the transpose of C A
+        noise = jax.nn.sigmoid(-log_snr)[:, :, None] * jnp.eye(len(mean))
+        centred = z.reshape(len(z), -1) - alpha * mean
+        solved = jnp.linalg.solve(scaled * alpha[:, None] + noise, centred[..., None])
+        x = mean + jnp.einsum("bij,bi->bj", scaled, solved[..., 0], precision="highest")
+        return x.reshape(z.shape)
+
     def given(self, operator, value):
         """The exact conditional law of x given operator x = value."""
         gain = np.linalg.solve(
@@ -189,6 +200,15 @@ def joint_law(data: Gaussian, mask: np.ndarray, **options) -> Gaussian:
     """The law of (x_a, x_b): x_a, at the mask, drawn from the data, and x_b by the method."""
 
     def law_given(x_a):
+        if options.get("conditioning") == "diffusion_forcing":
+            # The missing frames are sampled unconditionally from their exact conditional.
+            exact = data.given(np.eye(len(mask))[mask], x_a)
+            missing = Gaussian(exact.mean[~mask], exact.covariance[np.ix_(~mask, ~mask)])
+            law = law_of(missing, Method(**options | {"conditioning": "none"}))
+            mean, covariance = np.zeros(len(mask)), np.zeros((len(mask), len(mask)))
+            mean[mask], mean[~mask] = x_a, law.mean
+            covariance[np.ix_(~mask, ~mask)] = law.covariance
+            return Gaussian(mean, covariance)
         known = np.zeros(len(mask))
         known[mask] = x_a
         given = {"operator": np.eye(len(mask))[mask], "value": x_a}

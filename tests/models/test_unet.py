@@ -308,3 +308,44 @@ def test_sizes_that_cannot_be_halved_are_named():
     model = SpaceTimeUNet(**FIELDS)
     with pytest.raises(ValueError, match="9x8 pixels are not divisible by 2"):
         model.init(jax.random.key(0), jnp.zeros((2, 3, 9, 8, 1)), LOG_SNR)
+
+
+@pytest.mark.parametrize("kind", ["none", "label", "action"])
+def test_one_log_snr_per_frame_is_that_of_the_example_where_all_are_equal(kind):
+    z = _latent(FRAMES + IMAGES)
+    fields, condition = {
+        "none": ({}, {}),
+        "label": (
+            {"num_classes": 10},
+            {"label": jnp.array([3, 4]), "image_label": jnp.arange(8).reshape(2, 4)},
+        ),
+        "action": (
+            {"action_width": 2, "guidance_weights": (1.0, 4.0)},
+            {"action": jnp.ones((2, FRAMES, 2)), "action_mask": jnp.ones((2, FRAMES), bool)},
+        ),
+    }[kind]
+    model, variables = _model_and_params(z, condition, IMAGES, **fields)
+    apply = jax.jit(
+        lambda log_snr: model.apply(variables, z, log_snr, condition, num_images=IMAGES)
+    )
+    per_frame = jnp.broadcast_to(LOG_SNR[:, None], z.shape[:2])
+    np.testing.assert_allclose(apply(per_frame), apply(LOG_SNR), atol=1e-4)
+
+
+def test_a_log_snr_reaches_its_frame_and_through_attention_the_others():
+    z = _latent(FRAMES + IMAGES)
+    levels = jnp.linspace(-3.0, 3.0, FRAMES + IMAGES)
+    log_snr = jnp.stack([levels, levels[::-1]])
+    for resolutions, reached in (((), [1]), ((2, 4), range(FRAMES))):
+        model, variables = _model_and_params(
+            z, num_images=IMAGES, attention_resolutions=resolutions
+        )
+        apply = jax.jit(
+            lambda log_snr, model=model, variables=variables: model.apply(
+                variables, z, log_snr, num_images=IMAGES
+            )
+        )
+        changed = np.abs(apply(log_snr.at[0, 1].add(2.0)) - apply(log_snr)).max(axis=(2, 3, 4))
+        expected = np.zeros((2, FRAMES + IMAGES), bool)
+        expected[0, reached] = True
+        np.testing.assert_array_equal(changed > 1e-5, expected)

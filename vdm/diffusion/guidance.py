@@ -27,7 +27,7 @@ class ConditionalDenoiser:
     condition: object
 
     def __call__(
-        self, z: Float[Array, " batch *shape"], log_snr: Float[Array, " batch"]
+        self, z: Float[Array, " batch *shape"], log_snr: Float[Array, " batch *frames"]
     ) -> Float[Array, " batch *shape"]:
         """Returns x_hat given the condition."""
         return self.denoiser(z, log_snr, self.condition)
@@ -57,7 +57,7 @@ def classifier_free_guidance(
       The guided denoiser (z, log_snr) -> x~.
     """
 
-    def guided(z: Float[Array, " batch *shape"], log_snr: Float[Array, " batch"]) -> Array:
+    def guided(z: Float[Array, " batch *shape"], log_snr: Float[Array, " batch *frames"]) -> Array:
         x, x_unconditional = _evaluate_both(conditional, unconditional, z, log_snr)
         scale = jnp.reshape(weight, (-1, *[1] * (z.ndim - 1))) if jnp.ndim(weight) else weight
         return x_unconditional + scale * (x - x_unconditional)

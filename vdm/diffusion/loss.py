@@ -10,6 +10,7 @@ from vdm.diffusion.process import Network, diffuse, target_value
 from vdm.diffusion.schedule import cosine_log_snr
 
 TIME_SAMPLINGS = ("independent", "stratified")
+FRAME_TIMES = ("shared", "independent")
 LOSS_WEIGHTINGS = ("none", "v")
 # Without a bound, a batch with one rare time would outweigh all others. Li and He (2025, arXiv
 # 2511.13720) bound the weight too, at 400.
@@ -24,29 +25,37 @@ def diffusion_loss(
     target: str = "eps",
     schedule: Callable[[Array], Array] = cosine_log_snr,
     time_sampling: str = "independent",
+    frame_times: str = "shared",
     weighting: str = "none",
 ) -> Float[Array, " batch"]:
     """Samples the training objective (section 2) for each example of the batch.
 
     E w(log_snr_t) || target - network(z_t, log_snr_t) ||^2 with t uniform in [0, 1] for each
-    example; the norm is a mean over its elements, and w = 1 unless there is a weighting.
+    example; the norm is a mean over its elements, and w = 1 unless there is a weighting. With
+    independent frame times, each frame has its own t and weight (diffusion forcing, Chen et al.
+    2024, arXiv 2407.01392, algorithm 1).
 
     Args:
       key: PRNG key for t and the noise.
-      network: maps z [batch, ...] and log_snr [batch] to a prediction of the shape of z.
+      network: maps z [batch, ...] and log_snr, [batch] or [batch, frames], to a prediction of the
+        shape of z.
       x: data [batch, ...].
       target: target of the network: "eps", "x" or "v".
       schedule: t -> log_snr, elementwise.
       time_sampling: "independent" or "stratified", as in `draw_noise`.
+      frame_times: one of FRAME_TIMES, as in `draw_noise`.
       weighting: one of LOSS_WEIGHTINGS, as in `error_weight`.
 
     Returns:
       The loss [batch], float32.
 
     Raises:
-      ValueError: if target is not one of process.TARGETS, or weighting not one of LOSS_WEIGHTINGS.
+      ValueError: if target is not one of process.TARGETS, frame_times not one of FRAME_TIMES, or
+        weighting not one of LOSS_WEIGHTINGS.
     """
-    noise, log_snr = draw_noise(key, x.shape, schedule=schedule, time_sampling=time_sampling)
+    noise, log_snr = draw_noise(
+        key, x.shape, schedule=schedule, time_sampling=time_sampling, frame_times=frame_times
+    )
     return loss_given(network, x, noise, log_snr, target=target, weighting=weighting)
 
 
@@ -56,21 +65,37 @@ def draw_noise(
     *,
     schedule: Callable[[Array], Array] = cosine_log_snr,
     time_sampling: str = "independent",
-) -> tuple[Float[Array, " batch *shape"], Float[Array, " batch"]]:
+    frame_times: str = "shared",
+) -> tuple[Float[Array, " batch *shape"], Float[Array, " batch *frames"]]:
     """Draws the noise and log-SNRs of `diffusion_loss` for data of a shape [batch, ...].
 
     Times are uniform in [0, 1]. "stratified" times are t_i = (u + i / batch) modulo 1 with one
     uniform u: the same expectation as "independent" ones with less variance (Kingma et al. 2021,
     Variational Diffusion Models, the low-discrepancy sampler). Row i is a function of the key, i
     and the shape, so that the loss of a batch can be computed in micro-batches.
+
+    "shared" frame times are one per example, and log-SNRs are [batch]. "independent" ones are one
+    per frame, and log-SNRs are [batch, frames]; stratified, each frame has its own u and a random
+    order of the examples (Latin hypercube sampling), so that the times of an example's frames stay
+    independent.
+
+    Raises:
+      ValueError: if frame_times is not one of FRAME_TIMES.
     """
+    if frame_times not in FRAME_TIMES:
+        choices = ", ".join(FRAME_TIMES)
+        raise ValueError(f"unknown frame_times {frame_times!r}: it must be one of {choices}")
     time_key, noise_key = jax.random.split(key)
-    batch = shape[0]
+    batch, per_frame = shape[0], shape[1:2] if frame_times == "independent" else ()
     if time_sampling == "stratified":
         offsets = jnp.arange(batch, dtype=jnp.float32) / batch
-        t = (jax.random.uniform(time_key, (), jnp.float32) + offsets) % 1.0
+        if per_frame:
+            time_key, order_key = jax.random.split(time_key)
+            offsets = jnp.broadcast_to(offsets[:, None], (batch, *per_frame))
+            offsets = jax.random.permutation(order_key, offsets, independent=True)
+        t = (jax.random.uniform(time_key, per_frame, jnp.float32) + offsets) % 1.0
     else:
-        t = jax.random.uniform(time_key, (batch,), jnp.float32)
+        t = jax.random.uniform(time_key, (batch, *per_frame), jnp.float32)
     return jax.random.normal(noise_key, shape, jnp.float32), schedule(t)
 
 
@@ -78,7 +103,7 @@ def loss_at(
     key: PRNGKeyArray,
     network: Network,
     x: Float[Array, " batch *shape"],
-    log_snr: Float[Array, " batch"],
+    log_snr: Float[Array, " batch *frames"],
     *,
     target: str = "eps",
 ) -> Float[Array, " batch"]:
@@ -86,9 +111,10 @@ def loss_at(
 
     Args:
       key: PRNG key for the noise.
-      network: maps z [batch, ...] and log_snr [batch] to a prediction of the shape of z.
+      network: maps z [batch, ...] and log_snr, [batch] or [batch, frames], to a prediction of the
+        shape of z.
       x: data [batch, ...].
-      log_snr: log-SNR of each example, [batch].
+      log_snr: log-SNR of each example, [batch], or of each frame, [batch, frames].
       target: target of the network: "eps", "x" or "v".
 
     Returns:
@@ -105,7 +131,7 @@ def loss_given(
     network: Network,
     x: Float[Array, " batch *shape"],
     noise: Float[Array, " batch *shape"],
-    log_snr: Float[Array, " batch"],
+    log_snr: Float[Array, " batch *frames"],
     *,
     target: str = "eps",
     weighting: str = "none",
@@ -117,8 +143,9 @@ def loss_given(
     x = x.astype(jnp.float32)
     prediction = network(diffuse(x, noise, log_snr), log_snr)
     error = prediction.astype(jnp.float32) - target_value(x, noise, log_snr, target)
-    mean = jnp.mean(jnp.square(error), axis=tuple(range(1, x.ndim)))
-    return mean if weighting == "none" else error_weight(log_snr, target, weighting) * mean
+    mean = jnp.mean(jnp.square(error), axis=tuple(range(log_snr.ndim, x.ndim)))
+    loss = mean if weighting == "none" else error_weight(log_snr, target, weighting) * mean
+    return loss.mean(1) if log_snr.ndim == 2 else loss
 
 
 def error_weight(

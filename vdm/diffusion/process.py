@@ -1,6 +1,7 @@
 """The forward process, its posterior, and the prediction targets eps, x and v.
 
-Latents have any shape [batch, ...]. Log-SNRs have shape [batch], one per example, or are scalars.
+Latents have any shape [batch, ...]. Log-SNRs are scalars or have shape [batch], one per example, or
+[batch, frames], one per frame (diffusion forcing, Chen et al. 2024, arXiv 2407.01392).
 """
 
 from collections.abc import Callable
@@ -12,9 +13,9 @@ from jaxtyping import Array, Float
 
 from vdm.diffusion.schedule import alpha_sigma
 
-# (z [batch, ...], log_snr [batch]) -> an array like z: a raw prediction, or x_hat.
-Network = Callable[[Float[Array, " batch *shape"], Float[Array, " batch"]], Array]
-Denoiser = Callable[[Float[Array, " batch *shape"], Float[Array, " batch"]], Array]
+# (z [batch, ...], log_snr [batch] or [batch, frames]) -> an array like z: a raw prediction or x_hat
+Network = Callable[[Float[Array, " batch *shape"], Float[Array, " batch *frames"]], Array]
+Denoiser = Callable[[Float[Array, " batch *shape"], Float[Array, " batch *frames"]], Array]
 
 TARGETS = ("eps", "x", "v")
 
@@ -27,12 +28,12 @@ def diffuse(
     Args:
       x: data [batch, ...].
       noise: standard normal noise, of the shape of x.
-      log_snr: [batch], or a scalar.
+      log_snr: a scalar, [batch] or [batch, frames].
 
     Returns:
       z, of the shape of x.
     """
-    alpha, sigma = alpha_sigma(_like(log_snr, x))
+    alpha, sigma = alpha_sigma(expand_log_snr(log_snr, x))
     return alpha * x + sigma * noise
 
 
@@ -49,13 +50,13 @@ def transition(
     Args:
       z_s: latent at s, [batch, ...].
       noise: standard normal noise, of the shape of z_s.
-      log_snr_s: log-SNR at s, [batch] or a scalar.
-      log_snr_t: log-SNR at t > s, [batch] or a scalar.
+      log_snr_s: log-SNR at s, a scalar, [batch] or [batch, frames].
+      log_snr_t: log-SNR at t > s, a scalar, [batch] or [batch, frames].
 
     Returns:
       z_t, of the shape of z_s.
     """
-    log_snr_s, log_snr_t = _like(log_snr_s, z_s), _like(log_snr_t, z_s)
+    log_snr_s, log_snr_t = expand_log_snr(log_snr_s, z_s), expand_log_snr(log_snr_t, z_s)
     log_sigmoid = jax.nn.log_sigmoid
     alpha_ratio = jnp.exp(0.5 * (log_sigmoid(log_snr_t) - log_sigmoid(log_snr_s)))
     _, sigma_t = alpha_sigma(log_snr_t)
@@ -82,14 +83,15 @@ def posterior(
     Args:
       z_t: latent at t, [batch, ...].
       x: data, or an estimate of it, of the shape of z_t.
-      log_snr_t: log-SNR at t, [batch] or a scalar.
-      log_snr_s: log-SNR at s < t, [batch] or a scalar.
+      log_snr_t: log-SNR at t, a scalar, [batch] or [batch, frames].
+      log_snr_s: log-SNR at s < t, a scalar, [batch] or [batch, frames].
       gamma: interpolation between the variance bounds, in [0, 1].
 
     Returns:
-      The mean, of the shape of z_t, and the variance, [batch, 1, ..., 1], to broadcast against it.
+      The mean, of the shape of z_t, and the variance, [batch, 1, ..., 1] or
+      [batch, frames, 1, ..., 1], to broadcast against it.
     """
-    log_snr_t, log_snr_s = _like(log_snr_t, z_t), _like(log_snr_s, z_t)
+    log_snr_t, log_snr_s = expand_log_snr(log_snr_t, z_t), expand_log_snr(log_snr_s, z_t)
     log_sigmoid = jax.nn.log_sigmoid
     alpha_s, _ = alpha_sigma(log_snr_s)
     # expm1 keeps the digits of 1 - r for nearly equal log-SNRs. The rest is a product of very large
@@ -114,7 +116,7 @@ def target_value(
     Args:
       x: data [batch, ...].
       noise: the noise in the latent, of the shape of x.
-      log_snr: [batch], or a scalar.
+      log_snr: a scalar, [batch] or [batch, frames].
       target: one of TARGETS.
 
     Returns:
@@ -128,7 +130,7 @@ def target_value(
         return noise
     if target == "x":
         return x
-    alpha, sigma = alpha_sigma(_like(log_snr, x))
+    alpha, sigma = alpha_sigma(expand_log_snr(log_snr, x))
     return alpha * noise - sigma * x
 
 
@@ -145,7 +147,7 @@ def predict_x(
     Args:
       prediction: the network's output, of the shape of z.
       z: latent [batch, ...].
-      log_snr: [batch], or a scalar.
+      log_snr: a scalar, [batch] or [batch, frames].
       target: target of the prediction, one of TARGETS.
 
     Returns:
@@ -157,7 +159,7 @@ def predict_x(
     _check_target(target)
     if target == "x":
         return prediction
-    alpha, sigma = alpha_sigma(_like(log_snr, z))
+    alpha, sigma = alpha_sigma(expand_log_snr(log_snr, z))
     if target == "eps":
         return (z - sigma * prediction) / alpha
     return alpha * z - sigma * prediction
@@ -171,12 +173,12 @@ def predict_eps(
     Args:
       x: data, or an estimate of it, of the shape of z.
       z: latent [batch, ...].
-      log_snr: [batch], or a scalar.
+      log_snr: a scalar, [batch] or [batch, frames].
 
     Returns:
       eps, of the shape of z.
     """
-    alpha, sigma = alpha_sigma(_like(log_snr, z))
+    alpha, sigma = alpha_sigma(expand_log_snr(log_snr, z))
     return (z - alpha * x) / sigma
 
 
@@ -184,7 +186,8 @@ def denoiser(network: Network, *, target: str, clip: bool = True) -> Denoiser:
     """Converts a network that predicts the target to a denoiser (z, log_snr) -> x_hat.
 
     Args:
-      network: maps z [batch, ...] and log_snr [batch] to a prediction of the shape of z.
+      network: maps z [batch, ...] and log_snr, [batch] or [batch, frames], to a prediction of the
+        shape of z.
       target: target of the network, one of TARGETS.
       clip: whether to clip x_hat to [-1, 1], the range of the data. The paper does not say; the
         same authors' released code for progressive distillation clips.
@@ -197,7 +200,7 @@ def denoiser(network: Network, *, target: str, clip: bool = True) -> Denoiser:
     """
     _check_target(target)
 
-    def denoise(z: Float[Array, " batch *shape"], log_snr: Float[Array, " batch"]) -> Array:
+    def denoise(z: Float[Array, " batch *shape"], log_snr: Float[Array, " batch *frames"]) -> Array:
         # Computes x_hat in the dtype of z, even for a bfloat16 network.
         x = predict_x(network(z, log_snr).astype(z.dtype), z, log_snr, target)
         return jnp.clip(x, -1.0, 1.0) if clip else x
@@ -205,12 +208,12 @@ def denoiser(network: Network, *, target: str, clip: bool = True) -> Denoiser:
     return denoise
 
 
+def expand_log_snr(log_snr: Float[ArrayLike, "..."], z: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Returns a log-SNR, a scalar, [batch] or [batch, frames], with as many axes as z."""
+    log_snr = jnp.asarray(log_snr)
+    return log_snr.reshape(log_snr.shape + (1,) * (z.ndim - log_snr.ndim))
+
+
 def _check_target(target: str) -> None:
     if target not in TARGETS:
         raise ValueError(f"unknown target {target!r}: it must be one of {', '.join(TARGETS)}")
-
-
-def _like(log_snr: Float[ArrayLike, "..."], z: Float[Array, "..."]) -> Float[Array, "..."]:
-    """Adds axes to a log-SNR, [batch] or a scalar, so that it broadcasts against z."""
-    log_snr = jnp.asarray(log_snr)
-    return log_snr.reshape(log_snr.shape + (1,) * (z.ndim - log_snr.ndim))

@@ -21,11 +21,15 @@ from vdm.diffusion.conditioning import (
     replace_observed,
 )
 from vdm.diffusion.guidance import ReconstructionOptions, reconstruction_guidance
-from vdm.diffusion.process import Denoiser, diffuse, posterior, predict_eps
+from vdm.diffusion.history_guidance import HistoryOptions, history_guidance, per_frame
+from vdm.diffusion.process import Denoiser, diffuse, expand_log_snr, posterior, predict_eps
 from vdm.diffusion.schedule import alpha_sigma, cosine_log_snr, sampling_log_snr
-from vdm.diffusion.trajectory import CORRECTOR, STEP, Keys, Latent, Trajectory
+from vdm.diffusion.trajectory import CORRECTOR, HISTORY, STEP, Keys, Latent, Trajectory
 
-CONDITIONINGS = ("reconstruction", "replacement", "replacement_posterior", "repaint")
+CONDITIONINGS = (
+    *("reconstruction", "replacement", "replacement_posterior", "repaint"),
+    "diffusion_forcing",
+)
 
 
 def sample(
@@ -45,6 +49,7 @@ def sample(
     reconstruction_options: ReconstructionOptions | None = None,
     repaint_jump_length: int = 10,
     repaint_repeats: int = 10,
+    history_options: HistoryOptions | None = None,
     return_observed: bool = True,
     on_step: Callable[[Array], object] | None = None,
 ) -> Float[Array, " batch *shape"]:
@@ -53,7 +58,7 @@ def sample(
     The num_steps + 1 times are uniform from 1 to 0. The steps are one compiled loop, under jax.jit
     or without it.
 
-    Given an observation, the four methods approximate p(x given observation). All of them draw the
+    Given an observation, the first four methods approximate p(x given observation). They draw the
     latents of observed frames from the forward process at each step:
 
     - "reconstruction": reconstruction guidance. Latents from q(z_a,s given x_a); the gradient of
@@ -63,11 +68,14 @@ def sample(
     - "replacement_posterior": latents from q(z_a,s given x_a, z_a,t); the denoiser is not guided.
     - "repaint": "replacement", in jumps of repaint_jump_length steps, each of which runs
       repaint_repeats times (Lugmayr et al. 2022).
+    - "diffusion_forcing": observed frames keep the highest log-SNR, that of data, and the others go
+      from noise to data (Chen et al. 2024). Exact for an exact denoiser, which must take log-SNRs
+      [batch, frames]; with history guidance (Song et al. 2025) by history_options.
 
     Args:
       key: one PRNG key, where sample i uses fold_in(key, i); or one typed key per sample, [batch].
       denoiser: (z [batch, ...], log_snr [batch]) -> x_hat [batch, ...]; with a condition,
-        (z, log_snr, condition) -> x_hat.
+        (z, log_snr, condition) -> x_hat. For "diffusion_forcing", log_snr is [batch, frames].
       shape: shape of the result, [batch, ...]; axis 1 is frames.
       condition: a tree of arrays [batch, ...], the denoiser's third argument; None for none.
       sampler: one of SAMPLERS. "langevin" evaluates the denoiser 2 num_steps times, the others
@@ -84,6 +92,8 @@ def sample(
         weight is 1.
       repaint_jump_length: number of steps in a jump, for "repaint".
       repaint_repeats: number of times that each jump runs, for "repaint"; multiplies the cost.
+      history_options: options of "diffusion_forcing"; by default HistoryOptions(), without history
+        guidance.
       return_observed: whether observed frames of the result are the observation itself, not the
         denoiser's estimate of them. The paper does not say.
       on_step: called on the host with the number of each step, before it, to show progress. Changes
@@ -125,19 +135,36 @@ def sample(
         )
         condition = None  # bound by the guided denoiser
 
-    def float32_denoiser(z: Latent, log_snr: Float[Array, " batch"]) -> Latent:
+    def float32_denoiser(z: Latent, log_snr: Float[Array, " batch *frames"]) -> Latent:
         bound = () if condition is None else (condition,)
         return denoiser(z, log_snr, *bound).astype(jnp.float32)
 
+    log_snr = sampling_log_snr(num_steps, schedule)
+    history = frames if conditioning == "diffusion_forcing" else None
+    history_options = history_options or HistoryOptions()
+    if history is not None:
+        level = schedule(jnp.float32(history_options.context_noise))
+        log_snr = per_frame(log_snr, history.mask, level)
     trajectory = Trajectory.start(
         key,
         shape,
-        sampling_log_snr(num_steps, schedule),
+        log_snr,
         steps=steps,
         frames=frames,
         use_posterior=conditioning == "replacement_posterior",
+        keep_latents=history is not None,
         on_step=on_step,
     )
+    if history is not None and history_options.weight != 1.0:
+        denoiser = history_guidance(
+            denoiser,
+            history,
+            trajectory.noise(HISTORY, 0),
+            history_options,
+            schedule=schedule,
+            condition=condition,
+        )
+        condition = None
     options = {
         "ancestral": {"gamma": gamma},
         "langevin": {"gamma": gamma, "step_size": langevin_step_size},
@@ -153,7 +180,7 @@ def ancestral(trajectory: Trajectory, denoiser: Denoiser, *, gamma: float) -> La
 
     def step(i, k, z, _):
         log_snr_t, log_snr_s = trajectory.log_snr[k], trajectory.log_snr[k + 1]
-        x = denoiser(z, _per_video(log_snr_t, z))
+        x = denoiser(z, _per_example(log_snr_t, z))
         mean, variance = posterior(z, x, log_snr_t, log_snr_s, gamma)
         z_s = mean + jnp.sqrt(variance) * trajectory.noise(STEP, i)
         return trajectory.impose_observed(i, k, z, z_s), x
@@ -174,15 +201,15 @@ def langevin(
 
     def step(i, k, z, _):
         log_snr_t, log_snr_s = trajectory.log_snr[k], trajectory.log_snr[k + 1]
-        x = denoiser(z, _per_video(log_snr_t, z))
+        x = denoiser(z, _per_example(log_snr_t, z))
         mean, variance = posterior(z, x, log_snr_t, log_snr_s, gamma)
         z_s = mean + jnp.sqrt(variance) * trajectory.noise(STEP, i)
         z_s = trajectory.impose_observed(i, k, z, z_s)
 
         # The loop discards the last corrector: one evaluation too many, but the denoiser is
         # compiled twice, and a last step outside the loop would compile it a third time.
-        _, sigma_s = alpha_sigma(log_snr_s)
-        eps = predict_eps(denoiser(z_s, _per_video(log_snr_s, z_s)), z_s, log_snr_s)
+        _, sigma_s = alpha_sigma(expand_log_snr(log_snr_s, z_s))
+        eps = predict_eps(denoiser(z_s, _per_example(log_snr_s, z_s)), z_s, log_snr_s)
         noise = trajectory.noise(CORRECTOR, i)
         corrected = z_s - 0.5 * step_size * sigma_s * eps + jnp.sqrt(step_size) * sigma_s * noise
         return trajectory.keep_observed(z_s, corrected), x
@@ -198,7 +225,7 @@ def ddim(trajectory: Trajectory, denoiser: Denoiser) -> Latent:
 
     def step(i, k, z, _):
         log_snr_t, log_snr_s = trajectory.log_snr[k], trajectory.log_snr[k + 1]
-        x = denoiser(z, _per_video(log_snr_t, z))
+        x = denoiser(z, _per_example(log_snr_t, z))
         z_s = diffuse(x, predict_eps(x, z, log_snr_t), log_snr_s)
         return trajectory.impose_observed(i, k, z, z_s), x
 
@@ -219,11 +246,17 @@ def dpmpp_2m(trajectory: Trajectory, denoiser: Denoiser) -> Latent:
 
     def step(i, k, z, previous_x):
         log_snr_t, log_snr_s = trajectory.log_snr[k], trajectory.log_snr[k + 1]
-        x = denoiser(z, _per_video(log_snr_t, z))
-        h = 0.5 * (log_snr_s - log_snr_t)
+        x = denoiser(z, _per_example(log_snr_t, z))
         # At k = 0 the index k - 1 wraps to the last log-SNR: previous_h is finite and not used.
-        previous_h = 0.5 * (log_snr_t - trajectory.log_snr[k - 1])
-        extrapolation = jnp.where(k > 0, 0.5 * h / previous_h, 0.0)
+        previous, log_snr_t, log_snr_s = (
+            expand_log_snr(log_snr, z)
+            for log_snr in (trajectory.log_snr[k - 1], log_snr_t, log_snr_s)
+        )
+        h, previous_h = 0.5 * (log_snr_s - log_snr_t), 0.5 * (log_snr_t - previous)
+        # A frame of constant log-SNR has h = previous_h = 0.
+        extrapolation = jnp.where(
+            k > 0, 0.5 * h / jnp.where(previous_h == 0.0, 1.0, previous_h), 0.0
+        )
         d = x + extrapolation * (x - previous_x)
         _, sigma_t = alpha_sigma(log_snr_t)
         alpha_s, sigma_s = alpha_sigma(log_snr_s)
@@ -241,5 +274,6 @@ SAMPLERS: dict[str, Callable[..., Latent]] = {
 }
 
 
-def _per_video(log_snr: Float[Array, ""], z: Latent) -> Float[Array, " batch"]:
-    return jnp.broadcast_to(log_snr, z.shape[:1])
+def _per_example(log_snr: Float[Array, "..."], z: Latent) -> Float[Array, " batch *frames"]:
+    """Returns a step's log-SNR as the denoiser takes it: [batch], or [batch, frames]."""
+    return jnp.broadcast_to(log_snr, z.shape[: max(1, log_snr.ndim)])

@@ -23,8 +23,9 @@ from vdm.diffusion.process import transition
 Keys = Key[Array, " batch"]
 Latent = Float[Array, " batch *shape"]
 
-# Purposes of noise: the initial latent, a step, a corrector, observed frames, RePaint's way back.
-INITIAL, STEP, CORRECTOR, OBSERVED, BACK = range(5)
+# Purposes of noise: the initial latent, a step, a corrector, observed frames, RePaint's way back,
+# and the history of history guidance.
+INITIAL, STEP, CORRECTOR, OBSERVED, BACK, HISTORY = range(6)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,20 +38,23 @@ class Trajectory:
     Attributes:
       keys: one key per sample, [batch].
       z: latents at log_snr[0], [batch, ...].
-      log_snr: log-SNRs [num_steps + 1], increasing from noise to data.
+      log_snr: log-SNRs [num_steps + 1], increasing from noise to data; or one per frame,
+        [num_steps + 1, batch or 1, frames], where those of observed frames may be constant.
       steps: step indices k in order; None for 0, ..., num_steps - 1.
       frames: observed frames, whose latents come from the forward process; None for none.
       use_posterior: whether the latents of observed frames are drawn from q(z_s given x, z_t)
         instead of q(z_s given x).
+      keep_latents: whether observed frames keep their first latents, for a constant log-SNR.
       on_step: called on the host with i before step number i; None for none.
     """
 
     keys: Keys
     z: Latent
-    log_snr: Float[Array, " steps"]
+    log_snr: Float[Array, " steps *frames"]
     steps: list[int] | None = None
     frames: ObservedFrames | None = None
     use_posterior: bool = False
+    keep_latents: bool = False
     on_step: Callable[[Array], object] | None = None
 
     @classmethod
@@ -58,11 +62,12 @@ class Trajectory:
         cls,
         key: PRNGKeyArray | Keys,
         shape: tuple[int, ...],
-        log_snr: Float[Array, " steps"],
+        log_snr: Float[Array, " steps *frames"],
         *,
         steps: list[int] | None = None,
         frames: ObservedFrames | None = None,
         use_posterior: bool = False,
+        keep_latents: bool = False,
         on_step: Callable[[Array], object] | None = None,
     ) -> "Trajectory":
         """Draws the initial latents of a shape [batch, ...].
@@ -74,6 +79,7 @@ class Trajectory:
           steps: attribute of the trajectory.
           frames: attribute of the trajectory.
           use_posterior: attribute of the trajectory.
+          keep_latents: attribute of the trajectory.
           on_step: attribute of the trajectory.
 
         Raises:
@@ -83,16 +89,18 @@ class Trajectory:
         z = _noise(keys, INITIAL, 0, tuple(shape))
         if frames is not None:
             z = replacement(z, z, frames, log_snr[0])
-        return cls(keys, z, log_snr, steps, frames, use_posterior, on_step)
+        return cls(keys, z, log_snr, steps, frames, use_posterior, keep_latents, on_step)
 
     def noise(self, purpose: int, i: int | Array) -> Latent:
         """Returns standard normal noise [batch, ...] of step number i, from each sample's key."""
         return _noise(self.keys, purpose, i, self.z.shape)
 
     def impose_observed(self, i: Array, k: Array, z_t: Latent, z_s: Latent) -> Latent:
-        """Returns z_s with its observed frames drawn from the forward process."""
+        """Returns z_s with its observed frames drawn from the forward process, or those of z_t."""
         if self.frames is None:
             return z_s
+        if self.keep_latents:
+            return replace_observed(z_s, self.frames, z_t)
         log_snr_t, log_snr_s, noise = self.log_snr[k], self.log_snr[k + 1], self.noise(OBSERVED, i)
         if self.use_posterior:
             return replacement_posterior(noise, z_s, z_t, self.frames, log_snr_t, log_snr_s)

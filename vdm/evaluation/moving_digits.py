@@ -133,6 +133,10 @@ def _row(name: str, persistence: dict) -> tuple[str, ...]:
 def _method(sample: dict) -> str:
     if sample["task"] == "generate":
         return ""
-    weight = sample["reconstruction_weight"]
-    detail = f", weight {weight:g}" if sample["conditioning"] == "reconstruction" else ""
-    return f" by {sample['conditioning']}{detail}"
+    weights = {
+        "reconstruction": "reconstruction_weight",
+        "diffusion_forcing": "history_guidance_weight",
+    }
+    method = sample["conditioning"]
+    detail = f", weight {sample[weights[method]]:g}" if method in weights else ""
+    return f" by {method}{detail}"

@@ -100,7 +100,9 @@ def _settings(result: dict) -> str:
         return str(baseline)
     fields = ["task", "sampler", "num_steps", "guidance_weight"]
     if sample.get("task") != "generate":
-        fields += ["conditioning", "reconstruction_weight"]
+        is_forced = sample.get("conditioning") == "diffusion_forcing"
+        weight = "history_guidance_weight" if is_forced else "reconstruction_weight"
+        fields += ["conditioning", weight]
     return ", ".join(f"{field} {sample[field]}" for field in fields if field in sample)
 
 

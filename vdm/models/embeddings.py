@@ -14,7 +14,9 @@ _SINUSOID_RANGE = 1000.0
 _SINUSOID_LONGEST_PERIOD = 10000.0
 
 
-def sinusoidal_log_snr(log_snr: Float[Array, " batch"], width: int) -> Float[Array, "batch width"]:
+def sinusoidal_log_snr(
+    log_snr: Float[Array, " batch *frames"], width: int
+) -> Float[Array, "batch *frames width"]:
     """Sinusoidal embedding of atan(exp(-log_snr / 2)) / (pi / 2), from 0 (clean) to 1 (noise).
 
     The log-SNR is in nats, and the width even.
@@ -22,10 +24,12 @@ def sinusoidal_log_snr(log_snr: Float[Array, " batch"], width: int) -> Float[Arr
     return _sinusoids(jnp.arctan(jnp.exp(-0.5 * log_snr)) / (0.5 * jnp.pi), width)
 
 
-def _sinusoids(fraction: Float[Array, " batch"], width: int) -> Float[Array, "batch width"]:
+def _sinusoids(
+    fraction: Float[Array, " batch *frames"], width: int
+) -> Float[Array, "batch *frames width"]:
     """Sinusoidal embedding of numbers from 0 to 1."""
     exponents = jnp.arange(width // 2, dtype=jnp.float32) / (width // 2)
-    angles = _SINUSOID_RANGE * fraction[:, None] * _SINUSOID_LONGEST_PERIOD**-exponents
+    angles = _SINUSOID_RANGE * fraction[..., None] * _SINUSOID_LONGEST_PERIOD**-exponents
     return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
 
 
@@ -86,7 +90,7 @@ class ConditioningEmbedding(nn.Module):
     @nn.compact
     def __call__(
         self,
-        log_snr: Float[Array, " batch"],
+        log_snr: Float[Array, " batch *frames_and_images"],
         condition: Mapping[str, Array],
         *,
         num_frames: int,
@@ -95,6 +99,9 @@ class ConditioningEmbedding(nn.Module):
     ) -> Float[Array, "batch frames_or_one features"]:
         """Embeds the condition of the video for its frames, and that of each image for the image.
 
+        The log-SNR is one per example, [batch], or one per frame and image, [batch, frames +
+        images].
+
         The condition has `label` [batch], or `text` [batch, tokens, width] and `text_mask`
         [batch, tokens], or `action` [batch, frames, width] and `action_mask` [batch, frames].
         Independent images have `image_label` [batch, images], or `image_text` and
@@ -102,21 +109,28 @@ class ConditioningEmbedding(nn.Module):
         all masked and a masked action are embedded as zeros. `train` applies condition_dropout.
         `guidance_weight` [batch] is clipped to guidance_weights; a missing one is 1.
         """
-        embedding = sinusoidal_log_snr(log_snr, self.features)[:, None]
+        batch, is_per_frame = log_snr.shape[0], log_snr.ndim == 2
+        embedding = sinusoidal_log_snr(log_snr, self.features)
+        if not is_per_frame:
+            embedding = embedding[:, None]
         if self.guidance_weights:
-            weight = condition.get("guidance_weight", jnp.ones_like(log_snr))
+            weight = condition.get("guidance_weight", jnp.ones(batch, log_snr.dtype))
             embedding += self._embed_guidance_weight(weight)[:, None]
         if self.num_classes or self.text_width:
-            embedding += self._embed_conditions(log_snr.shape[0], condition, num_images, train)
+            embedded = self._embed_conditions(batch, condition, num_images, train)
+            embedding += _per_frame(embedded, num_frames) if is_per_frame else embedded
         if self.action_width:
-            actions = self._embed_actions((log_snr.shape[0], num_frames), condition, train)
+            actions = self._embed_actions((batch, num_frames), condition, train)
             images = jnp.zeros((len(actions), num_images, self.features), actions.dtype)
-            embedding = _per_frame(embedding, num_frames)
+            if not is_per_frame:
+                embedding = _per_frame(embedding, num_frames)
             embedding += jnp.concatenate([actions, images], axis=1)
         for layer in range(self.num_layers):
             embedding = nn.Dense(self.features, dtype=self.dtype, name=f"dense_{layer}")(embedding)
             embedding = nn.swish(embedding)
-        return embedding if self.action_width else _per_frame(embedding, num_frames)
+        if self.action_width or is_per_frame:
+            return embedding
+        return _per_frame(embedding, num_frames)
 
     def _embed_guidance_weight(
         self, weight: Float[Array, " batch"]

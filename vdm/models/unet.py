@@ -93,7 +93,7 @@ class SpaceTimeUNet(nn.Module):
     def __call__(
         self,
         z: Float[Array, "batch frames height width channels"],
-        log_snr: Float[Array, " batch"],
+        log_snr: Float[Array, " batch *frames_and_images"],
         condition: Mapping[str, Array] | None = None,
         *,
         num_images: int = 0,
@@ -104,7 +104,8 @@ class SpaceTimeUNet(nn.Module):
 
         Args:
           z: latents; the last num_images frames are independent images.
-          log_snr: log-SNR of each example, in nats.
+          log_snr: log-SNR in nats of each example, [batch], or of each frame and image,
+            [batch, frames].
           condition: inputs of `ConditioningEmbedding`; None for the unconditional model.
           num_images: number of independent images.
           frame_positions: time of each frame, in frames; by default 0, 1, ... Only differences

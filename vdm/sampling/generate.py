@@ -17,6 +17,7 @@ from jax.sharding import Mesh
 from vdm.build import make_denoiser, make_schedule, random_key
 from vdm.configuration.stored import from_record
 from vdm.diffusion.guidance import ReconstructionOptions
+from vdm.diffusion.history_guidance import HistoryOptions
 from vdm.diffusion.samplers import sample
 from vdm.exported import load_exported, load_exported_config
 from vdm.files import as_path
@@ -108,12 +109,16 @@ def make_draw(
     settings, data = config.sample, config.data
     frame_shape = (data.resolution, data.resolution, data.channels)
     on_all, split = replicated(mesh), batch_sharding(mesh)
-    clips_after = config.diffusion.clip and settings.reconstruction_clip == "after"
+    if settings.conditioning == "diffusion_forcing":
+        is_guided = settings.history_guidance_weight != 1
+        clips_after = config.diffusion.clip and is_guided
+    else:
+        is_guided = settings.conditioning == "reconstruction"
+        clips_after = config.diffusion.clip and settings.reconstruction_clip == "after"
 
     def draw(params, seed, indices, block, condition, observation):
         of_sample = jax.vmap(jax.random.fold_in, (None, 0))(_key(seed, stage), indices)
-        guided = observation is not None and settings.conditioning == "reconstruction"
-        clip = False if guided and clips_after else None
+        clip = False if observation is not None and is_guided and clips_after else None
 
         def denoiser(z, log_snr, condition):
             return make_denoiser(config, params, condition, clip=clip)(z, log_snr)
@@ -139,6 +144,12 @@ def make_draw(
             ),
             repaint_jump_length=settings.repaint_jump_length,
             repaint_repeats=settings.repaint_repeats,
+            history_options=HistoryOptions(
+                weight=settings.history_guidance_weight,
+                noise=settings.history_guidance_noise,
+                context_noise=settings.context_noise,
+                clip=clips_after,
+            ),
             return_observed=settings.return_observed,
             on_step=on_step,
         )

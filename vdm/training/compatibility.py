@@ -18,7 +18,7 @@ _FREE = (
     *("data.path", "data.tfds_dir", "data.num_workers", "data.prefetch"),
 )
 _OF_MODEL = (
-    *("model", "diffusion.target", "data.channels", "data.condition"),
+    *("model", "diffusion.target", "diffusion.frame_times", "data.channels", "data.condition"),
     "training.distill_steps",
 )
 # A student of N steps takes these steps alone.

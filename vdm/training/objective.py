@@ -66,8 +66,14 @@ def _diffusion(config: ml_collections.ConfigDict) -> Objective:
     model, schedule = make_model(config), make_schedule(config)
 
     def draw(key, batch, shape):
-        times = config.diffusion.time_sampling
-        return batch, draw_noise(key, shape, schedule=schedule, time_sampling=times)
+        diffusion = config.diffusion
+        return batch, draw_noise(
+            key,
+            shape,
+            schedule=schedule,
+            time_sampling=diffusion.time_sampling,
+            frame_times=diffusion.frame_times,
+        )
 
     def loss(params, teacher, batch, x, draws, dropout_key):
         network = training_network(config, model, params, batch, dropout_key)

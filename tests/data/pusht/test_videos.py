@@ -1,7 +1,11 @@
 """Reading a prepared PushT."""
 
+import ast
 import subprocess
 import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +51,24 @@ def test_held_out_clips_are_the_first_frames_in_order(config):
         for index in range(2):
             clip, frames, split = _contents(source.example(index)["video"])
             assert (clip, list(frames), split) == (index, [0, 1, 2, 3], 1)
+
+
+def test_threads_never_parse_two_array_headers_at_once(config, monkeypatch):
+    """CPython 3.11 counts nested calls of `ast` in all threads together, and raises SystemError."""
+    source, parse = make_data_set(config, "train"), ast.literal_eval
+    parsing = threading.Lock()
+
+    def alone(text):
+        assert parsing.acquire(blocking=False), "two threads parse"
+        try:
+            time.sleep(0.002)
+            return parse(text)
+        finally:
+            parsing.release()
+
+    monkeypatch.setattr("ast.literal_eval", alone)
+    with ThreadPoolExecutor(8) as threads:
+        assert len(list(threads.map(source.example, range(16)))) == 16
 
 
 def test_images_and_grey_videos(config):

@@ -19,6 +19,7 @@ from vdm.data.pusht.shards import (
 )
 from vdm.files import DamagedFile, read_record
 from vdm.metrics.weights.files import sha256_of
+from vdm.video.formats.arrays import reading_arrays
 from vdm.video.pixels import central_square
 
 
@@ -75,7 +76,7 @@ class PushtClip:
           DamagedFile: the shard is damaged or missing.
         """
         try:
-            with self.path.open("rb") as file, np.load(file) as shard:
+            with reading_arrays, self.path.open("rb") as file, np.load(file) as shard:
                 frames = shard[self.name][list(indices)]
         except Exception as error:  # NumPy, zipfile and zlib raise many types
             raise DamagedFile(f"{self.path} cannot be read: {error}") from error

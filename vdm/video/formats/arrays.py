@@ -23,6 +23,10 @@ _LAYOUT = (
 )
 _CHUNK = 2**20
 
+# For threads that read arrays: NumPy parses their headers by `ast`, whose count of nested calls is
+# common to all threads, and which raises a SystemError if two of them parse at once (CPython 3.11).
+reading_arrays = threading.Lock()
+
 
 class ArrayFile:
     """The videos of one file, which reads only the requested frames.
@@ -215,5 +219,6 @@ def _npy_header(file: IO[bytes]) -> _Header:
     read = {(1, 0): np.lib.format.read_array_header_1_0}.get(
         version, np.lib.format.read_array_header_2_0
     )
-    shape, fortran, dtype = read(file)
+    with reading_arrays:
+        shape, fortran, dtype = read(file)
     return _Header(False, file.tell(), 0, shape, dtype, fortran)

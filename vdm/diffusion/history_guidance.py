@@ -1,0 +1,116 @@
+"""Diffusion forcing, one noise level per frame, and the history guidance that it makes possible.
+
+A denoiser of log-SNRs [batch, frames] is conditional and unconditional at once (Chen et al. 2024,
+arXiv 2407.01392): observed frames, the history, are a condition where their noise level is zero,
+and no condition where it is full. Song et al. (2025, arXiv 2502.06764) guide with these.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from vdm.diffusion.conditioning import ObservedFrames, replacement
+from vdm.diffusion.process import Denoiser
+from vdm.diffusion.schedule import cosine_log_snr
+
+
+@dataclasses.dataclass(frozen=True)
+class HistoryOptions:
+    """Options of conditional sampling with one noise level per frame. Noise levels are times t.
+
+    Attributes:
+      weight: weight of history guidance, 1 + w; 1 is no guidance.
+      noise: noise level of the history that guides. 0 is vanilla history guidance; between 0 and 1
+        is fractional history guidance, which follows the low frequencies of the history alone.
+      context_noise: noise level of observed frames, drawn once; 0 is clean. A small one is
+        meant to stabilise long autoregressive extension: it hides errors of earlier blocks.
+      clip: whether to clip the guided x~ to [-1, 1].
+
+    Raises:
+      ValueError: a negative weight, or a noise level outside [0, 1].
+    """
+
+    weight: float = 1.0
+    noise: float = 0.0
+    context_noise: float = 0.0
+    clip: bool = False
+
+    def __post_init__(self):
+        if not self.weight >= 0.0:
+            raise ValueError(f"weight must be at least 0, not {self.weight}")
+        for name in ("noise", "context_noise"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise ValueError(f"{name} must be between 0 and 1, not {getattr(self, name)}")
+
+
+def per_frame(
+    log_snr: Float[Array, " levels"], mask: Bool[Array, "..."], log_snr_observed: Float[Array, ""]
+) -> Float[Array, "levels batch_or_one frames"]:
+    """Returns the log-SNR of each frame: constant in observed frames, `log_snr` in the others.
+
+    Args:
+      log_snr: log-SNRs of the missing frames, such as those of a sampler's steps.
+      mask: bool [frames] or [batch, frames], True for observed frames.
+      log_snr_observed: log-SNR of observed frames.
+    """
+    return jnp.where(jnp.atleast_2d(mask), log_snr_observed, log_snr[:, None, None])
+
+
+def history_guidance(
+    denoiser: Callable[..., Array],
+    history: ObservedFrames,
+    noise: Float[Array, " batch *shape"],
+    options: HistoryOptions,
+    *,
+    schedule: Callable[[Array], Array] = cosine_log_snr,
+    condition: object = None,
+) -> Denoiser:
+    """History guidance, vanilla or fractional (Song et al. 2025, section 5).
+
+    With x_hat(z, h) the estimate where the latents of the history are h,
+
+      x~ = x_hat(z, h) + w (x_hat(z, h_noise) - x_hat(z, h_1))
+
+    where w = weight - 1, h are the latents in z itself, h_noise those at options.noise, and h_1
+    those at full noise, t = 1. At noise 0, h_noise is h: this is vanilla history guidance,
+    classifier-free guidance (eq 6) whose unconditional model has a history of noise. Weight 1 is
+    the conditional denoiser. Clip the result (options.clip) and not the estimates.
+
+    The two estimates of vanilla or three of fractional guidance are one call of the denoiser, on a
+    batch of twice or three times the size.
+
+    Args:
+      denoiser: (z, log_snr [batch, frames]) -> x_hat, or (z, log_snr, condition) -> x_hat with a
+        condition.
+      history: the observed frames.
+      noise: standard normal noise of the latents h_noise and h_1, of the shape of z.
+      options: weight, noise and clip.
+      schedule: t -> log_snr, elementwise and decreasing.
+      condition: a tree of arrays [batch, ...], the denoiser's third argument; None for none.
+
+    Returns:
+      The guided denoiser (z, log_snr [batch, frames]) -> x~, in float32.
+    """
+    levels = [1.0] if options.noise == 0.0 else [1.0, options.noise]
+
+    def guided(z: Float[Array, " batch *shape"], log_snr: Float[Array, "batch frames"]) -> Array:
+        latents, log_snrs = [z], [log_snr]
+        for level in levels:
+            log_snr_history = schedule(jnp.float32(level))
+            latents.append(replacement(noise, z, history, log_snr_history))
+            log_snrs.append(jnp.where(jnp.atleast_2d(history.mask), log_snr_history, log_snr))
+        count = len(latents)
+        bound = () if condition is None else (jax.tree.map(_repeated(count), condition),)
+        estimates = denoiser(jnp.concatenate(latents), jnp.concatenate(log_snrs), *bound)
+        x, masked, *partial = jnp.split(estimates.astype(jnp.float32), count)
+        x = x + (options.weight - 1.0) * ((partial[0] if partial else x) - masked)
+        return jnp.clip(x, -1.0, 1.0) if options.clip else x
+
+    return guided
+
+
+def _repeated(count: int) -> Callable[[Array], Array]:
+    return lambda leaf: jnp.concatenate([leaf] * count)
