@@ -1,4 +1,4 @@
-"""README.md: its Python examples run, its links exist, and its citation is that of CITATION.cff."""
+"""README.md: its examples run, its links exist, and its tables and citation agree with others."""
 
 import re
 from pathlib import Path
@@ -15,9 +15,17 @@ README = (ROOT / "README.md").read_text()
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
+def _section(name):
+    return README.partition(f"\n## {name}\n")[2].partition("\n## ")[0]
+
+
 def _examples(section):
-    text = README.partition(f"\n## {section}\n")[2].partition("\n## ")[0]
-    return re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    return re.findall(r"```python\n(.*?)```", _section(section), re.DOTALL)
+
+
+def _rows(section):
+    lines = [line for line in _section(section).splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
 
 
 @pytest.mark.usefixtures("quick_compilation_once")
@@ -74,3 +82,24 @@ def test_the_citations_agree():
     (paper,) = citation["references"]
     authors = " and ".join(f"{a['family-names']}, {a['given-names']}" for a in paper["authors"])
     assert authors in re.sub(r"\s+", " ", README) and f"{{{paper['title']}}}" in README
+
+
+def test_predicted_memory_and_hours_are_those_of_the_configurations():
+    found, name = [], ""
+    for model, hardware, _, memory, hours in _rows("Hardware, memory and hours"):
+        name = model.strip("`") or name
+        if "predicted" not in memory:
+            continue
+        page = (ROOT / "configs" / f"{name}.py").read_text()
+        row = f"{hardware} {memory} {hours} hours".replace("predicted: ", "")
+        assert row in re.sub(r" +", " ", page), row
+        found.append(name)
+    models = ["ucf101", "bair", "kinetics600", "text_small", "text_large", "text_9x128"]
+    assert found == [model for model in models for _ in range(2)]
+
+
+def test_each_row_of_the_comparison_has_a_file_for_each_project():
+    page = (ROOT / "docs" / "comparison.md").read_text()
+    for project in page.split("\n## ")[1:]:
+        for name, *_ in _rows("Compared with other code"):
+            assert name in project, f"{project.splitlines()[0]} has no file for {name}"
