@@ -100,6 +100,8 @@ setup(
         # Workdirs in object stores: gs://BUCKET/PATH and s3://BUCKET/PATH.
         "gcs": ["gcsfs>=2025.3"],
         "s3": ["s3fs>=2025.3"],
+        # To run notebooks/ by `jupyter nbconvert --execute`.
+        "notebooks": ["ipykernel>=7,<8", "nbconvert>=7.17,<8"],
         "docs": ["matplotlib>=3.9,<4"],
         # NVIDIA GPUs, with the oldest driver of each: 525 for CUDA 12, 580 for CUDA 13.
         "cuda12": ["jax[cuda12]" + JAX_VERSIONS],
