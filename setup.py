@@ -100,6 +100,8 @@ setup(
         # Workdirs in object stores: gs://BUCKET/PATH and s3://BUCKET/PATH.
         "gcs": ["gcsfs>=2025.3"],
         "s3": ["s3fs>=2025.3"],
+        # To run notebooks/ by `jupyter nbconvert --execute`.
+        "notebooks": ["ipykernel>=7,<8", "nbconvert>=7.17,<8"],
         # To build the site (launch/docs), and to draw the figures of its pages.
         "docs": [
             "latex2mathml>=3.78,<4",
