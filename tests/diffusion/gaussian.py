@@ -46,8 +46,8 @@ class Gaussian:
         scaled = alpha[:, :, None] * covariance  # A C, which is the transpose of C A
         noise = jax.nn.sigmoid(-log_snr)[:, :, None] * jnp.eye(len(mean))
         centred = z.reshape(len(z), -1) - alpha * mean
-        solved = jnp.linalg.solve(scaled * alpha[:, None] + noise, centred[..., None])
-        x = mean + jnp.einsum("bij,bi->bj", scaled, solved[..., 0], precision="highest")
+        solved = _solved(scaled * alpha[:, None] + noise, centred)
+        x = mean + jnp.einsum("bij,bi->bj", scaled, solved, precision="highest")
         return x.reshape(z.shape)
 
     def given(self, operator, value):
@@ -59,6 +59,18 @@ class Gaussian:
             self.mean + gain @ (value - operator @ self.mean),
             self.covariance - gain @ operator @ self.covariance,
         )
+
+
+def _solved(matrices, vectors):
+    """Solves [batch, n, n] x = [batch, n], positive definite, by Gauss-Jordan elimination.
+
+    Without LAPACK: its calls in a compiled loop can wait for each other for ever on two cores.
+    """
+    rows = jnp.concatenate([matrices, vectors[..., None]], axis=-1)
+    for i in range(vectors.shape[1]):
+        pivot = rows[:, i] / rows[:, i, i, None]
+        rows = (rows - rows[:, :, i, None] * pivot[:, None]).at[:, i].set(pivot)
+    return rows[..., -1]
 
 
 @dataclasses.dataclass(frozen=True)
