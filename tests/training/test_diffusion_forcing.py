@@ -9,17 +9,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.training.restored import newest_state
 from vdm.build import init_params, make_model
 from vdm.checks import check_task, validate
 from vdm.configuration.stored import from_record
 from vdm.data.datasets import make_data_set
 from vdm.parallel.mesh import make_mesh
 from vdm.sampling.generate import make_generator
-from vdm.training.checkpoints import Checkpoints, abstract_on
 from vdm.training.compatibility import check_same_model
 from vdm.training.loop import train
 from vdm.training.objective import make_objective
-from vdm.training.state import init_state
 from vdm.training.step import join_images
 from vdm.video.pixels import to_uint8
 
@@ -73,12 +72,7 @@ def test_a_resumed_run_changes_no_bit(forcing_config, tmp_path):
     train(config, tmp_path / "parts", preview=None)
     config.training.num_steps = 2
     train(config, tmp_path / "parts", preview=None)
-    states = []
-    for name in ("whole", "parts"):
-        checkpoints = Checkpoints(tmp_path / name, read_only=True)
-        abstract = jax.eval_shape(partial(init_state, config))
-        states.append(checkpoints.restore(abstract_on(make_mesh(config), abstract)))
-        checkpoints.close()
+    states = [newest_state(config, tmp_path / name) for name in ("whole", "parts")]
     assert int(states[0].step) == 2 and np.isfinite(states[0].metric_sums["loss"])
     jax.tree.map(np.testing.assert_array_equal, *states)
 

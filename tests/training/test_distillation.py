@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.training.restored import newest_state
 from vdm.build import count_parameters, init_params, make_denoiser, make_model, make_schedule
 from vdm.checks import validate
 from vdm.configuration.resolve import resolve
@@ -19,11 +20,9 @@ from vdm.parallel.mesh import make_mesh
 from vdm.parallel.rows import shard_batch
 from vdm.planning.steps import make_step
 from vdm.preflight import check
-from vdm.training.checkpoints import Checkpoints, abstract_on
 from vdm.training.compatibility import check_same_model, check_same_run
 from vdm.training.loop import train
 from vdm.training.objective import drop_conditions, make_objective
-from vdm.training.state import init_state
 from vdm.training.step import make_train_step
 from vdm.training.warm_start import check_warm_start, make_first_state
 
@@ -309,12 +308,7 @@ def test_a_resumed_student_needs_no_teacher_and_changes_no_bit(teacher_config, t
     config.training.num_steps = 4
     check(config, tmp_path / "parts", "train")
     train(config, tmp_path / "parts", preview=None)
-    states = []
-    for name in ("whole", "parts"):
-        checkpoints = Checkpoints(tmp_path / name, read_only=True)
-        abstract = jax.eval_shape(partial(init_state, config))
-        states.append(checkpoints.restore(abstract_on(make_mesh(config), abstract)))
-        checkpoints.close()
+    states = [newest_state(config, tmp_path / name) for name in ("whole", "parts")]
     assert int(states[0].step) == 4
     jax.tree.map(np.testing.assert_array_equal, *states)
     # Frozen, while the student has moved.

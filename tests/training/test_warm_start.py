@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 
 from configs.moving_digits import get_config
+from tests.training.restored import newest_state
 from vdm.build import make_model, make_schedule, parameter_shapes
 from vdm.configuration.stored import save_run_config
 from vdm.data.datasets import make_data_set
 from vdm.diffusion.loss import draw_noise, loss_given
 from vdm.exported import export, load_exported
 from vdm.parallel.mesh import make_mesh
-from vdm.training.checkpoints import Checkpoints, abstract_on
+from vdm.training.checkpoints import Checkpoints
 from vdm.training.loop import train
 from vdm.training.state import init_state, make_optimizer
 from vdm.training.warm_start import check_warm_start, make_first_state, match, merge
@@ -160,11 +161,6 @@ def test_a_resumed_run_needs_no_source_and_changes_no_bit(source, tiny_config, t
     tiny_config.training.num_steps = 6
     check_warm_start(tiny_config, tmp_path / "parts")
     train(tiny_config, tmp_path / "parts", preview=None)
-    states = []
-    for name in ("whole", "parts"):
-        checkpoints = Checkpoints(tmp_path / name, read_only=True)
-        abstract = jax.eval_shape(partial(init_state, tiny_config))
-        states.append(checkpoints.restore(abstract_on(make_mesh(tiny_config), abstract)))
-        checkpoints.close()
+    states = [newest_state(tiny_config, tmp_path / name) for name in ("whole", "parts")]
     assert int(states[0].step) == 6
     jax.tree.map(np.testing.assert_array_equal, *states)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from vdm.diffusion.process import Denoiser, Network, diffuse, predict_eps, predict_x
+from vdm.diffusion.process import Denoiser, Network, check_choice, diffuse, predict_eps, predict_x
 from vdm.diffusion.schedule import cosine_log_snr, sampling_log_snr
 
 WEIGHTINGS = ("truncated_snr", "v")
@@ -106,10 +106,7 @@ def loss_weight(log_snr: Float[ArrayLike, "*shape"], weighting: str) -> Float[Ar
     Raises:
       ValueError: weighting is not one of WEIGHTINGS.
     """
-    if weighting not in WEIGHTINGS:
-        raise ValueError(
-            f"unknown weighting {weighting!r}: it must be one of {', '.join(WEIGHTINGS)}"
-        )
+    check_choice("weighting", weighting, WEIGHTINGS)
     snr = jnp.exp(jnp.asarray(log_snr))
     return jnp.maximum(snr, 1.0) if weighting == "truncated_snr" else snr + 1.0
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from vdm.diffusion.process import Network, diffuse, target_value
+from vdm.diffusion.process import Network, check_choice, diffuse, target_value
 from vdm.diffusion.schedule import cosine_log_snr
 
 TIME_SAMPLINGS = ("independent", "stratified")
@@ -82,9 +82,7 @@ def draw_noise(
     Raises:
       ValueError: if frame_times is not one of FRAME_TIMES.
     """
-    if frame_times not in FRAME_TIMES:
-        choices = ", ".join(FRAME_TIMES)
-        raise ValueError(f"unknown frame_times {frame_times!r}: it must be one of {choices}")
+    check_choice("frame_times", frame_times, FRAME_TIMES)
     time_key, noise_key = jax.random.split(key)
     batch, per_frame = shape[0], shape[1:2] if frame_times == "independent" else ()
     if time_sampling == "stratified":
@@ -169,9 +167,7 @@ def error_weight(
     Raises:
       ValueError: weighting is not one of LOSS_WEIGHTINGS.
     """
-    if weighting not in LOSS_WEIGHTINGS:
-        choices = ", ".join(LOSS_WEIGHTINGS)
-        raise ValueError(f"unknown weighting {weighting!r}: it must be one of {choices}")
+    check_choice("weighting", weighting, LOSS_WEIGHTINGS)
     if weighting == "none" or target == "v":
         return jnp.ones_like(log_snr)
     return jnp.minimum(jnp.exp(log_snr if target == "x" else -log_snr) + 1.0, _MAX_WEIGHT)

@@ -4,7 +4,7 @@ Latents have any shape [batch, ...]. Log-SNRs are scalars or have shape [batch],
 [batch, frames], one per frame (diffusion forcing, Chen et al. 2024, arXiv 2407.01392).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import jax
 import jax.numpy as jnp
@@ -125,7 +125,7 @@ def target_value(
     Raises:
       ValueError: if target is not one of TARGETS.
     """
-    _check_target(target)
+    check_choice("target", target, TARGETS)
     if target == "eps":
         return noise
     if target == "x":
@@ -156,7 +156,7 @@ def predict_x(
     Raises:
       ValueError: if target is not one of TARGETS.
     """
-    _check_target(target)
+    check_choice("target", target, TARGETS)
     if target == "x":
         return prediction
     alpha, sigma = alpha_sigma(expand_log_snr(log_snr, z))
@@ -198,7 +198,7 @@ def denoiser(network: Network, *, target: str, clip: bool = True) -> Denoiser:
     Raises:
       ValueError: if target is not one of TARGETS.
     """
-    _check_target(target)
+    check_choice("target", target, TARGETS)
 
     def denoise(z: Float[Array, " batch *shape"], log_snr: Float[Array, " batch *frames"]) -> Array:
         # Computes x_hat in the dtype of z, even for a bfloat16 network.
@@ -214,6 +214,11 @@ def expand_log_snr(log_snr: Float[ArrayLike, "..."], z: Float[Array, "..."]) -> 
     return log_snr.reshape(log_snr.shape + (1,) * (z.ndim - log_snr.ndim))
 
 
-def _check_target(target: str) -> None:
-    if target not in TARGETS:
-        raise ValueError(f"unknown target {target!r}: it must be one of {', '.join(TARGETS)}")
+def check_choice(kind: str, value: str, choices: Iterable[str]) -> None:
+    """Checks a named option.
+
+    Raises:
+      ValueError: value is not one of choices; the message has the kind of option and the choices.
+    """
+    if value not in choices:
+        raise ValueError(f"unknown {kind} {value!r}: it must be one of {', '.join(choices)}")

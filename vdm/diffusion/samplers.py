@@ -22,7 +22,14 @@ from vdm.diffusion.conditioning import (
 )
 from vdm.diffusion.guidance import ReconstructionOptions, reconstruction_guidance
 from vdm.diffusion.history_guidance import HistoryOptions, history_guidance, per_frame
-from vdm.diffusion.process import Denoiser, diffuse, expand_log_snr, posterior, predict_eps
+from vdm.diffusion.process import (
+    Denoiser,
+    check_choice,
+    diffuse,
+    expand_log_snr,
+    posterior,
+    predict_eps,
+)
 from vdm.diffusion.schedule import alpha_sigma, cosine_log_snr, sampling_log_snr
 from vdm.diffusion.trajectory import CORRECTOR, HISTORY, STEP, Keys, Latent, Trajectory
 
@@ -108,12 +115,8 @@ def sample(
         per sample; an observation that does not fit the shape; a replacement method without
         observed frames or with a low resolution; "repaint" with "dpmpp_2m", a multistep method.
     """
-    if sampler not in SAMPLERS:
-        raise ValueError(f"unknown sampler {sampler!r}: it must be one of {', '.join(SAMPLERS)}")
-    if conditioning not in CONDITIONINGS:
-        raise ValueError(
-            f"unknown conditioning {conditioning!r}: it must be one of {', '.join(CONDITIONINGS)}"
-        )
+    check_choice("sampler", sampler, SAMPLERS)
+    check_choice("conditioning", conditioning, CONDITIONINGS)
     if num_steps < 1:
         raise ValueError(f"num_steps must be at least 1, not {num_steps}")
     if not 0.0 <= gamma <= 1.0:
