@@ -56,46 +56,61 @@ def interleaved(steps: Mapping[str, Callable[[], object]], rounds: int) -> dict[
     return times
 
 
-class TrainingStep(NamedTuple):
-    """`run` takes a step and returns the state; `compiled` has the plan and FLOPs per device."""
+class MeasuredStep(NamedTuple):
+    """A step of `vdm.planning.steps` on random arrays.
+
+    Attributes:
+      run: runs the compiled function once and returns its result: a training step and its state,
+        or samples of `steps` steps.
+      steps: steps per call of `run`.
+      compiled: the plan and the FLOPs of one step, per device.
+      executable: the compiled function.
+    """
 
     run: Callable
+    steps: int
     compiled: Compiled
     executable: jax.stages.Compiled
 
 
-def training_step(config) -> TrainingStep:
-    """Compiles a training step on random videos for the attached devices."""
+def measured_step(config, name: str) -> MeasuredStep:
+    """Compiles 'train', 'sample' or 'guided' for the attached devices."""
     mesh = make_mesh(config)
-    step = make_step(config, mesh, "train")
+    step = make_step(config, mesh, name)
     start = time.perf_counter()
     traced = step.function.trace(*step.arguments)
     executable = traced.lower().compile()
     compiled = analyze(step, traced, executable, mesh.size)
     compiled = dataclasses.replace(compiled, compile_seconds=time.perf_counter() - start)
-    state, batch = step.arguments
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
-    state = jax.jit(partial(init_state, config), out_shardings=shardings)()
-    batch = _random_batch(batch)
+    first, *others = step.arguments
+    make_first = partial(init_state if name == "train" else nonzero_params, config)
+    first = jax.jit(make_first, out_shardings=_shardings(first))()
+    others = _random_arrays(others)
 
-    def run():
-        nonlocal state
-        state = jax.block_until_ready(executable(state, batch))
-        return state
+    def train():
+        nonlocal first
+        first = jax.block_until_ready(executable(first, *others))
+        return first
 
-    return TrainingStep(run, compiled, executable)
+    def draw():
+        return jax.block_until_ready(executable(first, *others))
+
+    return MeasuredStep(train if name == "train" else draw, step.steps, compiled, executable)
 
 
-def _random_batch(shapes):
-    """Videos uniform in [-1, 1]; labels and masks are zeros."""
+def _random_arrays(shapes):
+    """Returns floats uniform in [-1, 1], zeros for integers, and masks that are true."""
 
     def fill(leaf):
         if jnp.issubdtype(leaf.dtype, jnp.floating):
             return jax.random.uniform(jax.random.key(1), leaf.shape, leaf.dtype, -1, 1)
-        return jnp.zeros(leaf.shape, leaf.dtype)
+        return jnp.full(leaf.shape, leaf.dtype == jnp.bool_, leaf.dtype)
 
-    shardings = {name: leaf.sharding for name, leaf in shapes.items()}
-    return jax.jit(lambda: jax.tree.map(fill, shapes), out_shardings=shardings)()
+    return jax.jit(lambda: jax.tree.map(fill, shapes), out_shardings=_shardings(shapes))()
+
+
+def _shardings(shapes):
+    return jax.tree.map(lambda leaf: leaf.sharding, shapes)
 
 
 def nonzero_params(config):

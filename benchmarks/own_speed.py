@@ -73,7 +73,7 @@ def our_steps(config, params, z, log_snr) -> Steps:
         return jnp.square(apply({"params": params}, z, log_snr)[:, 0]).sum()
 
     return Steps(
-        measuring.training_step(config).run,
+        measuring.measured_step(config, "train").run,
         lambda: np.asarray(evaluate(params, z, log_snr)),
         lambda: np.asarray(guide(params, z, log_snr)),
     )

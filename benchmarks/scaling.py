@@ -24,7 +24,7 @@ def measure(config, size, rounds):
     config = config.copy_and_resolve_references()
     config.data.frames, config.data.resolution = size["frames"], size["resolution"]
     config.training.batch_size = size["batch"]
-    step = measuring.training_step(config)
+    step = measuring.measured_step(config, "train")
     times = measuring.interleaved({"step": step.run}, rounds)["step"]
     planned = step.compiled.memory.arguments + step.compiled.memory.temporaries
     return size | {"seconds": measuring.median_and_quartiles(times), "planned_bytes": planned}

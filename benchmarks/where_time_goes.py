@@ -17,7 +17,7 @@ import re
 import tempfile
 
 import jax
-from measuring import ROOT, load_config, training_step, write_result
+from measuring import ROOT, load_config, measured_step, write_result
 
 STEPS = 3
 # An operation of a compiled program and its path of modules.
@@ -63,7 +63,7 @@ def main():
     flags = parser.parse_args()
     config = load_config(flags.config)
     config.training.batch_size = flags.batch or config.training.batch_size
-    step = training_step(config)
+    step = measured_step(config, "train")
     step.run()
     totals = profile(step.run, dict(_NAME.findall(step.executable.as_text())))
     share = {kind: total / sum(totals.values()) for kind, total in totals.most_common()}
