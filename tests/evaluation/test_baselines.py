@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from vdm.data.datasets import held_out_videos, make_data_set
-from vdm.evaluation import protocol
+from vdm.evaluation import memorisation, protocol
 from vdm.metrics.measure import compare, summarize
 from vdm.metrics.pairwise.similarity import psnr
 from vdm.metrics.protocols import Protocol
@@ -34,7 +34,7 @@ def test_a_repeated_frame_is_compared_with_the_video_that_it_is_of(config):
 
 
 def test_copies_of_training_videos_are_found(config, monkeypatch):
-    monkeypatch.setattr(protocol, "_MAX_NEAREST", 8)
+    monkeypatch.setattr(memorisation, "_MAX_CLIPS", 8)
     config.eval.update(protocol="memorisation", baseline="train_videos")
     result = protocol.evaluate(config, {}, 0, None)
     assert result["nearest"] == result["nearest_ratio"] == 0

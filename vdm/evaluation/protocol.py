@@ -12,13 +12,13 @@ import numpy as np
 from vdm import markdown
 from vdm.data.datasets import DataSet, held_out_clips, held_out_videos, number_of_videos, split_name
 from vdm.evaluation.baselines import Baseline, pixels_of
+from vdm.evaluation.memorisation import memorisation
 from vdm.evaluation.paper_tables import TABLES
 from vdm.evaluation.shares import merged
 from vdm.evaluation.tables import error_of, kinds_of_error
 from vdm.files import AnyPath
 from vdm.metrics.features import make_extractors, measurable
 from vdm.metrics.measure import Summary, compare, summarize, warnings_of
-from vdm.metrics.pairwise.nearest import nearest
 from vdm.metrics.protocols import GENERAL, PAIRED, PROTOCOLS, Protocol
 from vdm.parallel.mesh import make_mesh, sharded_params
 from vdm.sampling.sample_store import SampleStore, stored_samples
@@ -26,7 +26,7 @@ from vdm.video.pixels import with_channels
 
 # Tables of public data sets; the others may be run on other data than the paper's.
 _PUBLIC = ("Table 1", "Table 2", "Table 3")
-_MAX_NEAREST = 10_000  # training videos to compare with
+NEAREST_FIGURE = "nearest_training_clips.png"
 
 
 def protocol_of(config: ml_collections.ConfigDict) -> Protocol:
@@ -149,7 +149,13 @@ def evaluate(
         if generated := merged(folder, share):
             numbers.append(_against_all_splits(real, generated, protocol))
             if "nearest" in protocol.metrics:
-                numbers[-1] |= _memorisation(config, protocol, store, sources)
+                numbers[-1] |= memorisation(
+                    (with_channels(video, 3) for video in store),
+                    _real_videos(next(iter(sources.values())), range(len(store))),
+                    held_out_videos(config, protocol.frames, "train"),
+                    mirrored=config.data.augment_flip,
+                    figure=None if isinstance(store, Baseline) else store.folder / NEAREST_FIGURE,
+                )
             folders.append(str(store.folder))
             for split in real.values():
                 warnings = [*warnings, *warnings_of(split, generated, protocol)]
@@ -178,29 +184,6 @@ def _real_examples(protocol: Protocol, num_videos: int) -> np.ndarray:
         videos = np.random.default_rng(0).integers(num_videos, size=count)
         return videos + num_videos * (1 + examples)
     return examples
-
-
-def _memorisation(
-    config: ml_collections.ConfigDict,
-    protocol: Protocol,
-    store: SampleStore | Baseline,
-    sources: dict[str, DataSet],
-) -> dict[str, float]:
-    """Returns the median distances to the nearest training video, of samples and held-out videos.
-
-    Samples that repeat training videos have a ratio far below 1.
-    """
-    training = held_out_videos(config, protocol.frames, "train")
-    count = min(number_of_videos(training) or _MAX_NEAREST, _MAX_NEAREST)
-    held_out = _real_videos(next(iter(sources.values())), range(len(store)))
-    samples = [with_channels(video, 3) for video in store]
-    distances, _ = nearest(np.stack([*samples, *held_out]), _real_videos(training, range(count)))
-    medians = [float(np.median(part)) for part in np.split(distances, 2)]
-    return {
-        "nearest": medians[0],
-        "nearest_of_held_out": medians[1],
-        "nearest_ratio": medians[0] / max(medians[1], 1e-12),
-    }
 
 
 def _over_repeats(numbers: list[dict[str, float]]) -> dict:

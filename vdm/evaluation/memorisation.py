@@ -1,0 +1,75 @@
+"""Whether samples are copies of training videos: their nearest training videos, and a picture."""
+
+import itertools
+from collections.abc import Iterable
+
+import numpy as np
+
+from vdm.data.datasets import DataSet, number_of_videos
+from vdm.evaluation.baselines import pixels_of
+from vdm.files import AnyPath, replacing
+from vdm.metrics.pairwise.nearest import nearest
+from vdm.video.display import labelled_contact_sheet
+
+_MAX_CLIPS = 10_000  # training clips to compare with
+_CLIPS_PER_VIDEO = 64  # of a small data set, whose videos have more clips than one
+_PAIRS = 8  # in the picture
+
+
+def memorisation(
+    samples: Iterable[np.ndarray],
+    held_out: Iterable[np.ndarray],
+    training: DataSet,
+    *,
+    mirrored: bool,
+    figure: AnyPath | None,
+) -> dict[str, float]:
+    """Returns the median distances to the nearest training clip, of samples and held-out videos.
+
+    Distances are root mean square differences of pixels, in [0, 255]. Samples that repeat training
+    videos have a ratio far below 1.
+
+    Args:
+      samples: uint8 [frames, height, width, 3].
+      held_out: as many held-out videos of the same shape.
+      training: the training videos, of which up to 64 clips each and 10,000 in all are compared.
+      mirrored: whether the training saw mirrored clips, too, which are then compared as well.
+      figure: a PNG file for the samples with the smallest distances, each above its nearest
+        training clip; None writes nothing.
+    """
+    stored = number_of_videos(training)
+    count = min(stored * _CLIPS_PER_VIDEO or _MAX_CLIPS, _MAX_CLIPS)
+    samples = np.stack(list(samples))
+    queries = np.concatenate([samples, np.stack(list(held_out))])
+    clips = list(itertools.product(range(count), (False, True) if mirrored else (False,)))
+    distances, indices = nearest(queries, (_clip(training, *clip) for clip in clips))
+    ours, theirs = np.split(distances, 2)
+    if figure is not None:
+        closest = np.argsort(ours)[:_PAIRS]
+        copied = np.stack([_clip(training, *clips[indices[index]]) for index in closest])
+        _draw_pairs(figure, samples[closest], copied, [f"sample {index}" for index in closest])
+    return {
+        "nearest": float(np.median(ours)),
+        "nearest_of_held_out": float(np.median(theirs)),
+        "nearest_ratio": float(np.median(ours) / max(np.median(theirs), 1e-12)),
+    }
+
+
+def _clip(training: DataSet, index: int, is_mirrored: bool) -> np.ndarray:
+    clip = pixels_of(training, index)
+    return clip[:, :, ::-1] if is_mirrored else clip
+
+
+def _draw_pairs(
+    path: AnyPath, samples: np.ndarray, clips: np.ndarray, names: Iterable[str]
+) -> None:
+    """Writes a picture of each sample above its nearest training clip."""
+    sheet = labelled_contact_sheet(
+        np.stack([samples, clips], axis=1).reshape(-1, *samples.shape[1:]),
+        rows=list(itertools.chain.from_iterable((name, "nearest clip") for name in names)),
+        columns=[str(frame) for frame in range(samples.shape[1])],
+        corner="frame",
+    )
+    with replacing(path) as temporary:
+        sheet.save(temporary, "PNG")
+    print(f"samples and their nearest training clips: {path}", flush=True)
