@@ -31,8 +31,8 @@ def test_copies_are_found(training, tmp_path):
     figure = tmp_path / "pairs.png"
     numbers = memorisation(copies, new, training, mirrored=False, figure=figure)
     assert numbers["nearest"] == 0 and numbers["nearest_of_held_out"] > 50
-    width, height = Image.open(figure).size
-    assert width > 4 * 48 and height > 6 * 48
+    with Image.open(figure) as picture:
+        assert picture.width > 4 * 48 and picture.height > 6 * 48
 
     flipped = copies[:, :, :, ::-1]
     found = [
