@@ -97,7 +97,7 @@ class _Handler(BaseHTTPRequestHandler):
             elif self.command == "POST":
                 self._answer(json.dumps(self._post(path, body)).encode())
             else:
-                name = path.removeprefix("/api/models/")
+                name = "/".join(path.removeprefix("/api/models/").split("/")[:2])
                 repository = self._repository(name)
                 self._answer(json.dumps({"id": name, "private": repository.private}).encode())
         except _Error as error:

@@ -1,5 +1,7 @@
 """Models on the Hugging Face Hub: pushed to a local server with its interface, and pulled."""
 
+import functools
+import importlib
 import os
 import re
 import subprocess
@@ -26,11 +28,11 @@ ROOT = Path(__file__).parents[1]
 def hub(monkeypatch, tmp_path):
     """Serves a Hub without repositories, with an empty cache and a valid token."""
     reason = "huggingface_hub is missing: pip install 'video-diffusion-jax[hub]'"
-    constants = pytest.importorskip("huggingface_hub.constants", reason=reason)
+    huggingface_hub = pytest.importorskip("huggingface_hub", reason=reason)
+    constants = importlib.import_module("huggingface_hub.constants")
     with serve() as server:
-        files = f"{server.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
-        monkeypatch.setattr(constants, "ENDPOINT", server.url)
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", files)
+        api = functools.partial(huggingface_hub.HfApi, endpoint=server.url)
+        monkeypatch.setattr(huggingface_hub, "HfApi", api)
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
         monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
         monkeypatch.setenv("HF_TOKEN", TOKEN)

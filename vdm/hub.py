@@ -186,8 +186,9 @@ def _one_sentence(reference: str) -> Iterator[None]:
 
 
 def _reason(error: Exception) -> str:
-    from huggingface_hub import constants, errors
+    from huggingface_hub import HfApi, errors
 
+    endpoint = HfApi().endpoint
     is_uncached = isinstance(error, errors.LocalEntryNotFoundError)
     if is_uncached and isinstance(error.__cause__, Exception):
         error = error.__cause__  # of the request for a file that the cache does not have
@@ -204,14 +205,14 @@ def _reason(error: Exception) -> str:
     if status in (401, 403):
         return f"access is denied (status {status}): {_LOG_IN} to a token with the permission"
     if status:
-        return f"{constants.ENDPOINT} answers with status {status}: {reason}"
+        return f"{endpoint} answers with status {status}: {reason}"
     # A name that huggingface_hub refuses, or an error of the local disk.
     if isinstance(error, ValueError) or getattr(error, "errno", None):
         return reason
     if isinstance(error, errors.OfflineModeIsEnabled):
         reason = "HF_HUB_OFFLINE is set"
     cached = ", and the file is not in the cache" if is_uncached else ""
-    return f"{constants.ENDPOINT} cannot be reached{cached}: {reason}"
+    return f"{endpoint} cannot be reached{cached}: {reason}"
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
