@@ -14,6 +14,9 @@ from urllib.parse import unquote
 import yaml
 
 TOKEN = "hf_secret"
+# In URLs of repositories and commits, as of a mirror: older versions of huggingface_hub take no
+# other host than that of HF_ENDPOINT at their import.
+SITE = "https://huggingface.co"
 
 
 @dataclasses.dataclass
@@ -102,7 +105,7 @@ class _Handler(BaseHTTPRequestHandler):
                 self._answer(json.dumps({"id": name, "private": repository.private}).encode())
         except _Error as error:
             status, code = error.args
-            content = {"error": code, "url": f"{self.server.url}/owner/name"}
+            content = {"error": code, "url": f"{SITE}/owner/name"}
             headers = {"X-Error-Code": code} if code else {}
             self._answer(json.dumps(content).encode(), status, headers)
 
@@ -121,7 +124,7 @@ class _Handler(BaseHTTPRequestHandler):
             private = fields.get("private") or fields.get("visibility") == "private"
             self.server.repositories[name] = repository = Repository(private=bool(private))
             repository.commit("main", {".gitattributes": b""})
-            return {"url": f"{self.server.url}/{name}"}
+            return {"url": f"{SITE}/{name}"}
         name, verb, branch = re.fullmatch(r"/api/models/(\w+/\w+)/(\w+)/(.+)", path).groups()
         repository = self._repository(name)
         if verb == "branch":
@@ -143,7 +146,7 @@ class _Handler(BaseHTTPRequestHandler):
         digest = repository.commit(
             branch, {file["path"]: base64.b64decode(file["content"]) for file in files}
         )
-        url = f"{self.server.url}/{name}/commit/{digest}"
+        url = f"{SITE}/{name}/commit/{digest}"
         return {"success": True, "commitOid": digest, "commitUrl": url}
 
     def _file(self, name: str, revision: str, path: str) -> None:

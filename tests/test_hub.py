@@ -15,7 +15,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors.numpy import save
 
 import vdm
-from tests.hub_server import TOKEN, Repository, serve
+from tests.hub_server import SITE, TOKEN, Repository, serve
 from vdm.build import parameter_shapes
 from vdm.configuration.resolve import resolve
 from vdm.exported import export
@@ -68,7 +68,7 @@ def _card(hub, name, branch="main"):
 def test_what_is_pulled_equals_what_was_pushed(hub, exported):
     url = push(exported, "me/tiny")
     repository = hub.repositories["me/tiny"]
-    assert url == f"{hub.url}/me/tiny/commit/{repository.branches['main']}"
+    assert url == f"{SITE}/me/tiny/commit/{repository.branches['main']}"
     assert len(repository.commits) == 2  # that of the creation, and one
     assert _files(hub, "me/tiny")["model.safetensors"] == Path(exported).read_bytes()
     ours, theirs = vdm.load(exported), vdm.load("hf://me/tiny")
@@ -248,7 +248,7 @@ def test_only_exported_files_are_pushed(hub, tmp_path):
 def test_the_command_prints_the_commit(hub, exported, capsys):
     main(["push", exported, "me/tiny", "--private", "--license=mit"])
     repository = hub.repositories["me/tiny"]
-    assert capsys.readouterr().out == f"{hub.url}/me/tiny/commit/{repository.branches['main']}\n"
+    assert capsys.readouterr().out == f"{SITE}/me/tiny/commit/{repository.branches['main']}\n"
     assert repository.private and _card(hub, "me/tiny")[0]["license"] == "mit"
 
 
