@@ -61,6 +61,7 @@ setup(
             "beartype>=0.22,<0.24",
             "gcp-storage-emulator>=2026.7,<2027",
             "gcsfs>=2025.3",
+            "huggingface-hub>=0.34,<3",
             "hypothesis>=6.100,<7",
             "imageio-ffmpeg>=0.6,<0.9",  # the ffmpeg command that frames are compared with
             "keras>=3.12,<4",  # what the feature networks are compared with
@@ -100,6 +101,8 @@ setup(
         # Workdirs in object stores: gs://BUCKET/PATH and s3://BUCKET/PATH.
         "gcs": ["gcsfs>=2025.3"],
         "s3": ["s3fs>=2025.3"],
+        # Models on the Hugging Face Hub: hf://OWNER/NAME. 0.34 has the command `hf auth login`.
+        "hub": ["huggingface-hub>=0.34,<3"],
         # To run notebooks/ by `jupyter nbconvert --execute`.
         "notebooks": ["ipykernel>=7,<8", "nbconvert>=7.17,<8"],
         # To build the site (launch/docs), and to draw the figures of its pages.

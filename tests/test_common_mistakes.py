@@ -77,7 +77,8 @@ MISTAKES = {
     ),
     "a mistyped checkpoint": (
         (RUN, "--mode=sample", "--config.checkpoint=gone.safetensors"),
-        "must be an exported .safetensors file, or one of moving_digits",
+        "must be an exported .safetensors file, hf://OWNER/NAME on the Hugging Face Hub, or one of "
+        "moving_digits",
     ),
     "training from an exported file": (
         (DIGITS, RUN, SHIPPED),

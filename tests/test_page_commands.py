@@ -15,7 +15,7 @@ import pytest
 from absl import flags
 
 from configs.moving_digits import get_config
-from vdm import gallery, main, preflight
+from vdm import gallery, hub, main, preflight
 from vdm.checks import check_task, validate
 from vdm.configuration.resolve import resolve, split_overrides
 from vdm.configuration.stored import save_run_config
@@ -40,6 +40,7 @@ RESOLVED = {
 PARSED = {
     "vdm.demo": demo.parse,
     "vdm.gallery": gallery.parse,
+    "vdm.hub": hub.parse,
     "vdm.data.prepare": lambda argv: prepare._parser().parse_args(argv),
     "vdm.metrics": metrics.parse,
     # Its exit status is 2 if the arguments are invalid, and 1 if the folder has no result.
@@ -140,7 +141,7 @@ class Placeholders:
         for field, text in overrides.items():
             if text in values:
                 overrides[field] = str(self.folder / values[text])
-            elif text.endswith("FILE") or text.startswith("runs/"):
+            elif text.endswith("FILE") or text.startswith(("runs/", "hf://")):
                 overrides[field] = "moving_digits"  # the shipped model
             elif text.startswith("checkpoints/"):
                 overrides[field] = str(ROOT / text)

@@ -11,7 +11,8 @@ def default_config() -> ml_collections.ConfigDict:
     """Returns the defaults: what the paper's six models share (appendix A)."""
     config = ml_collections.ConfigDict()
     config.seed = 0  # of initialisation, batches, noise and dropout
-    # Exported .safetensors file for sample and eval, or a name in checkpoints/; '': WORKDIR's.
+    # For sample and eval: exported .safetensors file, a name in checkpoints/, or hf://OWNER/NAME
+    # (docs/quickstart.md); '': WORKDIR's.
     config.checkpoint = ""
     config.step = ""  # WORKDIR's checkpoint to use: a step | best (held-out loss) | '' (newest)
 

@@ -1,4 +1,4 @@
-"""Files that come with the package: its folders, and trained weights by name."""
+"""Trained weights by name, of the package or of the Hugging Face Hub; the package's folders."""
 
 from pathlib import Path
 
@@ -24,12 +24,28 @@ def check_exists(path: AnyPath) -> None:
     if not path.is_file():
         raise FileNotFoundError(
             f"config.checkpoint is {str(path)!r}, and there is no file {path}: it must be an "
-            f"exported .safetensors file, or one of {', '.join(checkpoint_names())}"
+            "exported .safetensors file, hf://OWNER/NAME on the Hugging Face Hub, or one of "
+            + ", ".join(checkpoint_names())
         )
 
 
 def find_checkpoint(name: str) -> AnyPath | None:
-    """Returns the path of a shipped checkpoint; None for paths that exist and for other names."""
+    """Returns the path of a shipped checkpoint, or of one of the Hugging Face Hub.
+
+    Args:
+      name: the name of a shipped checkpoint; or hf://OWNER/NAME or hf://OWNER/NAME@REVISION, which
+        is downloaded if it is not in the cache.
+
+    Returns:
+      The path; None for paths that exist and for other names.
+
+    Raises:
+      ValueError, OSError: the checkpoint of the Hub is unavailable; the message names it.
+    """
+    if name.startswith("hf://"):
+        from vdm.hub import pull
+
+        return pull(name)
     if Path(name).expanduser().exists() or name not in checkpoint_names():
         return None
     paths = [folder / f"{name}.safetensors" for folder in _FOLDERS]

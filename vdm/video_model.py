@@ -63,14 +63,15 @@ def load(path: str | Path, *, step: int | str = "") -> "VideoModel":
     """Loads the EMA weights of a trained model.
 
     Args:
-      path: an exported .safetensors file; the workdir of a run; a folder with model.safetensors,
-        as on the Hugging Face Hub; or the name of a checkpoint that comes with the package.
+      path: an exported .safetensors file; the workdir of a run; a folder with model.safetensors;
+        the name of a checkpoint that comes with the package; or hf://OWNER/NAME or
+        hf://OWNER/NAME@REVISION, a repository on the Hugging Face Hub.
       step: of a workdir, the step of a checkpoint, or 'best' for that of the lowest held-out loss;
         default the newest.
 
     Raises:
       FileNotFoundError: there is no such file or folder.
-      ValueError, OSError: it holds no model, or is damaged.
+      ValueError, OSError: it holds no model, is damaged, or cannot be downloaded.
     """
     source = find_checkpoint(str(path)) or as_path(str(path))
     if source.is_dir() and saved_steps(source):
@@ -93,7 +94,8 @@ def _exported_file(source: AnyPath) -> AnyPath:
     if not source.exists():
         raise FileNotFoundError(
             f"{source} does not exist, and must be an exported .safetensors file, a workdir, a "
-            f"folder with model.safetensors, or one of {', '.join(checkpoint_names())}"
+            "folder with model.safetensors, hf://OWNER/NAME on the Hugging Face Hub, or one of "
+            + ", ".join(checkpoint_names())
         )
     if not source.is_dir():
         return source

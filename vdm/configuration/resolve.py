@@ -19,7 +19,7 @@ from vdm.files import AnyPath, as_path
 from vdm.shipped import check_exists, find_checkpoint, package_folders
 
 _OVERRIDE = re.compile(r"--?(no)?config\.([^=]+)(=.*)?", re.DOTALL)
-# Fields that may have the name of a checkpoint that comes with the package.
+# Fields that may have the name of a shipped checkpoint, or of one of the Hugging Face Hub.
 _CHECKPOINTS = ("checkpoint", "training.init_from", "cascade.base_checkpoint")
 _KINDS = {
     bool: "true or false",
@@ -64,7 +64,7 @@ def resolve(
 
     It comes from the file `name`; or else from the exported file that config.checkpoint is set to;
     or else from the run in the workdir. Overrides are put on top. '~' in paths is expanded, and the
-    name of a checkpoint that comes with the package is replaced by its path.
+    name of a shipped checkpoint, or of one of the Hugging Face Hub, is replaced by its path.
 
     Args:
       name: path of a file, or the name of a configuration in configs/, and after a colon the
@@ -75,10 +75,8 @@ def resolve(
     Raises:
       ValueError, OSError: the message names the file or the field.
     """
-    overrides = {
-        field: str(find_checkpoint(text) or text) if field in _CHECKPOINTS else text
-        for field, text in overrides.items()
-    }
+    if found := find_checkpoint(overrides.get("checkpoint", "")):
+        overrides = {**overrides, "checkpoint": str(found)}
     if name is not None:
         file, _, argument = name.partition(":")
         config = load_file(find_file(file), argument)
@@ -200,7 +198,9 @@ def page(config: ml_collections.ConfigDict) -> str:
 
 def _expanded(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     for field, value in fields_of(config).items():
-        if isinstance(value, str) and value.startswith("~"):
+        if field in _CHECKPOINTS and (found := find_checkpoint(str(value))):
+            set_field(config, field, str(found))
+        elif isinstance(value, str) and value.startswith("~"):
             set_field(config, field, str(Path(value).expanduser()))
     return config
 

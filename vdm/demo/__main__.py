@@ -17,8 +17,9 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--checkpoint",
         action="append",
-        help="exported .safetensors file, workdir, or name of a shipped checkpoint; may be "
-        f"repeated; default: all shipped ones ({', '.join(checkpoint_names())})",
+        help="exported .safetensors file, workdir, name of a shipped checkpoint, or "
+        "hf://OWNER/NAME on the Hugging Face Hub; may be repeated; default: all shipped ones "
+        f"({', '.join(checkpoint_names())})",
     )
     parser.add_argument("--port", type=int, default=7860, help="default: %(default)s")
     parser.add_argument(
