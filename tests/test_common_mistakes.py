@@ -111,7 +111,7 @@ MISTAKES = {
     ),
     "fewer steps than the decay": (
         (DIGITS, RUN, "--config.training.num_steps=500"),
-        "config.training.decay_steps is 1000, and must be at most 400, config.training.num_steps "
+        "config.training.decay_steps is 1200, and must be at most 400, config.training.num_steps "
         "less config.training.warmup_steps",
     ),
     "a folder without a path": (
