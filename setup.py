@@ -33,6 +33,7 @@ setup(
     package_dir={f"vdm.{name}": name for name in FOLDERS},
     package_data={
         "": ["py.typed", "README.md", "TAGS.txt", "CITATIONS.bib"],  # of TFDS's builders
+        "vdm.evaluation": ["*.npz"],  # weights of the digit network
         "vdm.checkpoints": ["*.safetensors", "*.md"],
         "vdm.launch": ["*", "tables/*"],
     },

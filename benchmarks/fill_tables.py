@@ -14,6 +14,8 @@ the lists or dictionaries in it whose items are the rows, and one column per lin
 A cell is a format string (str.format) over the fields of its row. `:/1e6:` divides by 1e6. An item
 of a dictionary has the fields `key` and `value`; the path `.` makes the file one row. A missing
 field gives an empty cell, and repeated rows appear once.
+
+`<!-- table: miniature N -->`, on one line, precedes the miniature of the paper's table N.
 """
 
 import json
@@ -21,12 +23,19 @@ import pathlib
 import re
 import string
 
+from vdm.evaluation.miniature_tables import load_records, table_markdown, table_of
 from vdm.markdown import table
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-PAGES = tuple(ROOT / "docs" / name for name in ("speed.md", "plan.md", "tables.md"))
+PAGES = tuple(
+    ROOT / "docs" / name for name in ("speed.md", "plan.md", "tables.md", "miniature_tables.md")
+)
 _TABLE = re.compile(
     r"(?P<marker><!-- table: (?P<file>\S+) (?P<paths>.+)\n(?P<columns>(?:.+\n)+?)-->\n)"
+    r"(?:.*\n)*?(?P<end><!-- end of table -->)"
+)
+_MINIATURE = re.compile(
+    r"(?P<marker><!-- table: miniature (?P<number>\d) -->\n)"
     r"(?:.*\n)*?(?P<end><!-- end of table -->)"
 )
 
@@ -49,7 +58,13 @@ class _CellFormatter(string.Formatter):
 
 def filled(text: str) -> str:
     """Returns a page with all of its tables rewritten."""
-    return _TABLE.sub(_fill, text)
+    return _MINIATURE.sub(_fill_miniature, _TABLE.sub(_fill, text))
+
+
+def _fill_miniature(match: re.Match) -> str:
+    miniature = table_of(int(match["number"]))
+    lines = table_markdown(miniature, load_records(miniature))
+    return "\n".join([match["marker"], *lines, "", match["end"]])
 
 
 def _fill(match: re.Match) -> str:

@@ -146,8 +146,9 @@ def write_result(name: str, result: Mapping, *packages: str) -> None:
         **result,
     }
     text = json.dumps(record, indent=2) + "\n"
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{name}.json").write_text(text)
+    path = RESULTS / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
     print(text)
 
 

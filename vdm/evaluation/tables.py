@@ -1,4 +1,10 @@
-"""The paper's tables with our results: python -m vdm.evaluation.tables DIR... --output=FOLDER."""
+"""The paper's tables with our results.
+
+    python -m vdm.evaluation.tables DIR... --output=FOLDER
+
+writes and prints the tables of workdirs; without a DIR, it prints the miniature tables on moving
+digits, whether the paper's claims hold there, and the paper's rows.
+"""
 
 import argparse
 import json
@@ -7,6 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from vdm import markdown
+from vdm.evaluation import miniature_tables
 from vdm.evaluation.paper_tables import NOT_RUN, TABLES, Table
 from vdm.files import read_record, write_text
 
@@ -175,12 +182,25 @@ def error_of(result: dict, name: str) -> float | None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Writes tables.md and prints it."""
-    parser = argparse.ArgumentParser(prog="python -m vdm.evaluation.tables", description=__doc__)
-    parser.add_argument("folders", type=Path, nargs="+", metavar="DIR", help="workdirs of runs")
+    """Writes tables.md and prints it, or prints the miniature tables."""
+    parser = argparse.ArgumentParser(
+        prog="python -m vdm.evaluation.tables",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "folders",
+        type=Path,
+        nargs="*",
+        metavar="DIR",
+        help="workdirs of runs; default: none, prints the miniature tables",
+    )
     parser.add_argument("--output", type=Path, default=Path(), help="output folder, default: .")
     flags = parser.parse_args(argv)
     try:
+        if not flags.folders:
+            print(miniature_tables.to_markdown())
+            return
         results = load_results(flags.folders)
         flags.output.mkdir(parents=True, exist_ok=True)
         write_text(flags.output / "tables.md", to_markdown(results))

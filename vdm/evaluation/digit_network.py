@@ -1,0 +1,212 @@
+"""Metrics of moving digits by a small network: digit_fvd, digit_fid and digit_is.
+
+    python -m vdm.evaluation.digit_network
+
+trains a perceptron on frames of the embedded training split, to classify the digit, and writes its
+weights to vdm/evaluation/digit_network.npz, which is committed: every machine then measures with
+the same features. The metrics have the definitions of FVD, FID and the Inception Score, with this
+network in place of I3D and Inception. Their values are not comparable with those of the paper.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vdm.data.moving_digits import MovingDigits
+from vdm.evaluation.digit_persistence import (
+    digit_classifier,
+    digit_persistence,
+    share_as_asked,
+)
+from vdm.metrics.frechet import frechet_distance
+from vdm.metrics.inception_score import inception_score
+from vdm.video.pixels import to_uint8
+
+RESOLUTION = 12  # height and width of the frames in pixels
+WEIGHTS = Path(__file__).with_name("digit_network.npz")
+_HIDDEN = (128, 16)  # the second layer's activations are the features
+_VIDEOS = 6_000  # of training, four frames each
+_FRAMES, _FRAMESKIP = 4, 5
+_EPOCHS = 15
+
+
+@dataclasses.dataclass(frozen=True)
+class DigitNetwork:
+    """A perceptron of two hidden layers (ReLU) on single frames of 12x12 pixels.
+
+    Attributes:
+      weights: kernels [144, 128], [128, 16] and [16, 10], float32.
+      biases: biases [128], [16] and [10], float32.
+    """
+
+    weights: tuple[np.ndarray, ...]
+    biases: tuple[np.ndarray, ...]
+
+    def __call__(self, videos: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Returns features [n, frames, 16] and logits [n, frames, 10] of each frame, float64.
+
+        Args:
+          videos: uint8 [n, frames, 12, 12, 1].
+
+        Raises:
+          ValueError: the videos have another shape or dtype.
+        """
+        if videos.dtype != np.uint8 or videos.shape[2:] != (RESOLUTION, RESOLUTION, 1):
+            raise ValueError(
+                f"videos are {videos.dtype} {videos.shape}, and must be uint8 "
+                f"[n, frames, {RESOLUTION}, {RESOLUTION}, 1]"
+            )
+        hidden = videos.reshape(*videos.shape[:2], -1) / 255.0
+        for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
+            hidden = np.maximum(hidden @ weight + bias, 0)
+        return hidden, hidden @ self.weights[-1] + self.biases[-1]
+
+    def digest(self) -> str:
+        """Returns 8 hexadecimal digits of the weights, which results record."""
+        digest = hashlib.sha256()
+        for array in (*self.weights, *self.biases):
+            digest.update(np.ascontiguousarray(array, np.float32).tobytes())
+        return digest.hexdigest()[:8]
+
+    def save(self, path: Path) -> None:
+        """Writes the weights to a .npz file."""
+        arrays: dict[str, Any] = {f"weight_{i}": weight for i, weight in enumerate(self.weights)}
+        arrays |= {f"bias_{i}": bias for i, bias in enumerate(self.biases)}
+        np.savez_compressed(path, **arrays)
+
+
+@functools.cache
+def load_digit_network(path: Path = WEIGHTS) -> DigitNetwork:
+    """Returns the network of the committed weights, or of another file of `DigitNetwork.save`."""
+    with np.load(path) as saved:
+        layers = range(len(saved.files) // 2)
+        return DigitNetwork(
+            tuple(saved[f"weight_{i}"] for i in layers), tuple(saved[f"bias_{i}"] for i in layers)
+        )
+
+
+def train_digit_network(videos: int = _VIDEOS, epochs: int = _EPOCHS) -> DigitNetwork:
+    """Trains on frames of the training split, a function of the arguments alone."""
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.neural_network import MLPClassifier
+
+    pixels, labels = _frames("train", videos)
+    network = MLPClassifier(
+        _HIDDEN,
+        alpha=1e-3,
+        batch_size=min(128, len(pixels)),
+        learning_rate_init=2e-3,
+        max_iter=epochs,
+        random_state=0,
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # the number of epochs is fixed
+        network.fit(pixels.reshape(len(pixels), -1) / 255.0, labels)
+    return DigitNetwork(
+        tuple(weight.astype(np.float32) for weight in network.coefs_),
+        tuple(bias.astype(np.float32) for bias in network.intercepts_),
+    )
+
+
+def accuracy(network: DigitNetwork, videos: int = 1_000) -> float:
+    """Returns the share of frames of the test split, of other writers, classified correctly."""
+    pixels, labels = _frames("test", videos)
+    _, logits = network(pixels[:, None])
+    return float(np.mean(logits[:, 0].argmax(1) == labels))
+
+
+def video_features(network: DigitNetwork, videos: np.ndarray) -> np.ndarray:
+    """Returns features of whole videos for digit_fvd, float64 [n, 32].
+
+    The mean over frames of each activation, and the mean over pairs of consecutive frames of its
+    absolute difference: the first half describes appearance, the second half motion and
+    discontinuities. `videos` are as of `DigitNetwork`, of any number of frames from 2 on.
+    """
+    features, _ = network(videos)
+    return np.concatenate([features.mean(1), np.abs(np.diff(features, axis=1)).mean(1)], axis=1)
+
+
+def digit_metrics(
+    samples: np.ndarray,
+    real: np.ndarray,
+    labels: np.ndarray | None = None,
+    network: DigitNetwork | None = None,
+) -> dict[str, float]:
+    """Returns the metrics of samples.
+
+    Args:
+      samples: uint8 [n, frames, 12, 12, 1].
+      real: held-out videos of as many frames, of any number.
+      labels: digits [n] that the samples are conditioned on; default: none.
+      network: default: the committed one.
+
+    Returns:
+      digit_fvd, of `video_features`; digit_fid, of activations averaged over frames; digit_is, of
+      the softmax of logits averaged over frames, over one split; persistence, of
+      `digit_persistence`; and with labels as_asked, of `share_as_asked`.
+    """
+    network = network or load_digit_network()
+    _, logits = network(samples)
+    digits = digit_classifier().digits_seen(samples)
+    metrics = {
+        "digit_fvd": _distance(video_features(network, samples), video_features(network, real)),
+        "digit_fid": _distance(network(samples)[0].mean(1), network(real)[0].mean(1)),
+        "digit_is": inception_score(_softmax(logits.mean(1)), 1)[0],
+        "persistence": digit_persistence(digits),
+    }
+    if labels is not None:
+        metrics["as_asked"] = share_as_asked(digits, labels)
+    return metrics
+
+
+def change_at_seams(videos: np.ndarray, seams: list[int]) -> float:
+    """Returns the change between frames where blocks meet over that within blocks; 1 is seamless.
+
+    Args:
+      videos: uint8 [n, frames, ...].
+      seams: indices of the frames that begin a new block.
+    """
+    change = np.abs(np.diff(videos.astype(np.float32), axis=1)).mean((0, *range(2, videos.ndim)))
+    is_seam = np.isin(np.arange(1, videos.shape[1]), seams)
+    return float(change[is_seam].mean() / change[~is_seam].mean())
+
+
+def _frames(split: str, videos: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns frames uint8 [videos * 4, 12, 12, 1] of real videos, and their digits."""
+    source = MovingDigits(
+        split,
+        frames=_FRAMES,
+        frameskip=_FRAMESKIP,
+        resolution=RESOLUTION,
+        motion="horizontal",
+        condition="label",
+    )
+    batch = source.batch(0, videos)
+    pixels = to_uint8(batch["video"]).reshape(-1, RESOLUTION, RESOLUTION, 1)
+    return pixels, np.repeat(batch["label"], _FRAMES)
+
+
+def _distance(samples: np.ndarray, real: np.ndarray) -> float:
+    moments = [(x.mean(0), np.cov(x, rowvar=False)) for x in (samples, real)]
+    return frechet_distance(*moments[0], *moments[1])
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    exponentials = np.exp(logits - logits.max(1, keepdims=True))
+    return exponentials / exponentials.sum(1, keepdims=True)
+
+
+def main() -> None:
+    """Trains the network, writes it and prints its accuracy."""
+    network = train_digit_network()
+    network.save(WEIGHTS)
+    print(f"{WEIGHTS}: digest {network.digest()}, held-out accuracy {accuracy(network):.3f}")
+
+
+if __name__ == "__main__":
+    main()
