@@ -93,6 +93,7 @@ def test_samples_are_those_of_mode_sample(model, mode_sample):
         ("interpolate", {"every": 3}, 8, 1),
         ("upsample", {"factor": 2}, 8, 1),
         ("extend", {"num_frames": 6, "overlap": 2, "stride": 1}, 8, 1),
+        ("extend", {"num_frames": 7, "overlap": 2, "stride": 2, "method": "joint"}, 8, 1),
     ],
 )
 def test_tasks_of_observed_videos_are_those_of_mode_sample(

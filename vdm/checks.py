@@ -24,7 +24,7 @@ from vdm.evaluation.baselines import BASELINES
 from vdm.metrics.protocols import PROTOCOLS
 from vdm.models.unet import DTYPES, REMAT, SPATIAL_ATTENTION
 from vdm.planning.hardware.peaks import HARDWARE
-from vdm.sampling.tasks import TASKS
+from vdm.sampling.tasks import EXTENSIONS, TASKS
 from vdm.training.state import OPTIMIZERS
 from vdm.video.timing import MAX_FRAME_RATE
 
@@ -193,6 +193,9 @@ RULES = {
     "extend.num_given": at_least(0),
     "extend.overlap": at_least(1),
     "extend.stride": at_least(1),
+    "extend.method": one_of(tuple(EXTENSIONS)),
+    "extend.key_frame_interval": at_least(2),
+    "extend.key_frame_checkpoint": ANY,
     "interpolate.every": at_least(2),
     "upsample.factor": at_least(1),
     "upsample.downsampling": one_of(DOWNSAMPLINGS),
@@ -253,6 +256,7 @@ def check_task(config: ml_collections.ConfigDict) -> None:
         _in_range(config, "extend.num_given", 1 if sample.observed else 0, frames)
         _in_range(config, "extend.overlap", 1, frames - 1)
         _in_range(config, "extend.stride", 1, frames - config.extend.overlap)
+        _check_extension(config)
     elif sample.task == "cascade":
         _in_range(config, "cascade.overlap", 1, frames - 1)
         path = config.cascade.base_checkpoint
@@ -280,6 +284,31 @@ def check_task(config: ml_collections.ConfigDict) -> None:
     elif sample.task != "generate" and sample.conditioning == "repaint":
         expected = "a single-step sampler where config.sample.conditioning is 'repaint'"
         require(config, "sample.sampler", sample.sampler != "dpmpp_2m", expected)
+
+
+def _check_extension(config: ml_collections.ConfigDict) -> None:
+    """Checks the fields of config.extend.method."""
+    extend, frames = config.extend, config.data.frames
+    where = f"where config.extend.method is {extend.method!r}"
+    if extend.method != "autoregressive":
+        new = frames - extend.overlap
+        expected = f"{new}, config.data.frames less config.extend.overlap, {where}"
+        require(config, "extend.stride", extend.stride == new, expected)
+    if extend.method == "joint":
+        expected = f"at least {frames}, config.data.frames, {where}"
+        require(config, "extend.num_frames", extend.num_frames >= frames, expected)
+        expected = f"0 {where}: its blocks observe no generated frames"
+        require(config, "sample.context_noise", not config.sample.context_noise, expected)
+    if extend.method == "key_frames":
+        _in_range(config, "extend.key_frame_interval", 2, frames - extend.overlap)
+        reach = frames * extend.key_frame_interval
+        expected = (
+            f"at most {reach}, config.data.frames times config.extend.key_frame_interval, {where}"
+        )
+        require(config, "extend.num_frames", extend.num_frames <= reach, expected)
+    else:
+        expected = f"empty {where}"
+        require(config, "extend.key_frame_checkpoint", not extend.key_frame_checkpoint, expected)
 
 
 def require(config: ml_collections.ConfigDict, field: str, holds: object, expected: str) -> None:

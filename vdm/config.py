@@ -181,7 +181,9 @@ def default_config() -> ml_collections.ConfigDict:
     sample.history_guidance_weight = 1.0  # weight of history guidance, 1 + w; 1: off
     # Noise level of the history that guides: 0 (vanilla) | between 0 and 1 (fractional).
     sample.history_guidance_noise = 0.0
-    sample.context_noise = 0.0  # noise level of observed frames; against drift in extension
+    # Noise level of observed frames, against drift; for the task 'extend', with any method, of
+    # generated frames alone.
+    sample.context_noise = 0.0
 
     # One section per task of sample.task (vdm/sampling/tasks.py).
     config.predict = predict = ml_collections.ConfigDict()
@@ -192,6 +194,13 @@ def default_config() -> ml_collections.ConfigDict:
     extend.num_given = 0  # observed frames at the start; 0: the first block is generated
     extend.overlap = 8  # frames of the previous block that are observed; not fixed by the paper
     extend.stride = 8  # new frames kept per block; not fixed by the paper
+    # autoregressive (the paper's) | key_frames (frames over the whole length first, then those
+    # between) | joint (overlapping blocks denoised together). The last two are not in the paper.
+    extend.method = "autoregressive"
+    extend.key_frame_interval = 4  # one of this many frames is a key frame, for 'key_frames'
+    # Exported .safetensors file of a model that draws the key frames, whose data.frameskip is
+    # key_frame_interval times this model's; '': this model, as if it had that frameskip.
+    extend.key_frame_checkpoint = ""
 
     config.interpolate = interpolate = ml_collections.ConfigDict()
     interpolate.every = 4  # one of this many frames is observed

@@ -24,6 +24,7 @@ from vdm.parallel.processes import first_line
 from vdm.planning.plan import check_steps, plan_file
 from vdm.rehearse import check_rehearsal_folder, rehearsal_config
 from vdm.sampling.conditions import load_observed
+from vdm.sampling.generate import key_frame_config
 from vdm.sampling.preview import preview_config
 from vdm.training.compatibility import check_same_run, check_weights
 from vdm.training.trackers.wandb import check_installed
@@ -115,6 +116,8 @@ def check_sampling(config: ml_collections.ConfigDict) -> None:
         _check_base_model(config)
     elif sample.task != "generate" and sample.observed:
         load_observed(config)
+    if sample.task == "extend" and config.extend.key_frame_checkpoint:
+        key_frame_config(config)
 
 
 def _check_base_model(config: ml_collections.ConfigDict) -> None:

@@ -19,6 +19,7 @@ from vdm.files import AnyPath, as_path
 from vdm.parallel.mesh import make_mesh, sharded_params
 from vdm.sampling.conditions import Indices, conditions, load_observed
 from vdm.sampling.generate import make_draw, make_generator
+from vdm.sampling.tasks import is_joint
 from vdm.shipped import checkpoint_names, find_checkpoint
 from vdm.training.checkpoints import load_ema, saved_steps
 from vdm.video.video_sets import Videos, open_videos
@@ -146,14 +147,19 @@ class VideoModel:
         )
 
     def sample(
-        self, n: int, *, num_frames: int = 0, **settings: Unpack[SampleSettings]
+        self,
+        n: int,
+        *,
+        num_frames: int = 0,
+        method: str | None = None,
+        **settings: Unpack[SampleSettings],
     ) -> np.ndarray:
         """Samples new videos.
 
         Args:
           n: number of videos.
-          num_frames: frames per video, if more than those of the model: by autoregressive
-            extension, as `extend`.
+          num_frames: frames per video, if more than those of the model, as of `extend`.
+          method: as of `extend`, where num_frames is more than the frames of the model.
           **settings: fields of config.sample.
 
         Returns:
@@ -164,7 +170,7 @@ class VideoModel:
             return self._run("generate", n, settings)
         if num_frames < frames:
             raise ValueError(f"num_frames is {num_frames}, and must be at least {frames}")
-        fields = {"num_frames": num_frames, "num_given": 0, **self._blocks(None, None)}
+        fields = {"num_frames": num_frames, "num_given": 0, **self._blocks(None, None, method)}
         return self._run("extend", n, settings, {"extend": fields}, self._no_videos())
 
     def predict(
@@ -211,16 +217,26 @@ class VideoModel:
         num_frames: int,
         overlap: int | None = None,
         stride: int | None = None,
+        method: str | None = None,
+        key_frame_interval: int | None = None,
+        key_frame_checkpoint: str | None = None,
         **settings: Unpack[SampleSettings],
     ) -> np.ndarray:
-        """Extends videos block by block (autoregressively) to `num_frames` frames.
+        """Extends videos to `num_frames` frames: block by block, by key frames, or jointly.
 
         Args:
           videos: as of `predict`, of equally many frames, all of which are kept.
           num_frames: frames of the result.
           overlap: observed frames of each further block; default config.extend.overlap, or half a
             block, where that does not fit.
-          stride: new frames per block; default config.extend.stride, or the rest of a block.
+          stride: new frames per block; default config.extend.stride, or the rest of a block, which
+            'key_frames' and 'joint' need.
+          method: 'autoregressive', 'key_frames' or 'joint'; default config.extend.method. The page
+            on conditional sampling compares them.
+          key_frame_interval: frames from one key frame to the next, for 'key_frames'; default
+            config.extend.key_frame_interval.
+          key_frame_checkpoint: exported file of a model that draws the key frames; default
+            config.extend.key_frame_checkpoint, or this model.
           **settings: as of `predict`.
 
         Returns:
@@ -247,8 +263,10 @@ class VideoModel:
         before, block = np.split(known, [found.frames - given], axis=1)
         padding = self.config.data.frames - given
         block = np.pad(block, ((0, 0), (0, padding), (0, 0), (0, 0), (0, 0)))
-        values = {"num_frames": num_frames - before.shape[1], "num_given": given}
-        values |= self._blocks(overlap, stride)
+        values: dict[str, object] = {"num_frames": num_frames - before.shape[1], "num_given": given}
+        values |= self._blocks(overlap, stride, method)
+        values |= {"key_frame_interval": key_frame_interval}
+        values |= {"key_frame_checkpoint": key_frame_checkpoint}
         n = len(known) * config.sample.per_example
         extended = self._run("extend", n, settings, {"extend": values}, block)
         before = before.repeat(config.sample.per_example, axis=0)
@@ -263,15 +281,18 @@ class VideoModel:
         n = len(observed) * config.sample.per_example
         return self._run(task, n, settings, {task: values}, observed)
 
-    def _blocks(self, overlap: int | None, stride: int | None) -> dict[str, int]:
-        """Returns config.extend.overlap and .stride; the defaults are for blocks of 16 frames."""
+    def _blocks(
+        self, overlap: int | None, stride: int | None, method: str | None
+    ) -> dict[str, int | str]:
+        """Returns the fields of config.extend; its defaults are for blocks of 16 frames."""
         frames, default = self.config.data.frames, self.config.extend
         if overlap is None:
             overlap = default.overlap if default.overlap < frames else frames // 2
-        return {
-            "overlap": overlap,
-            "stride": min(default.stride, frames - overlap) if stride is None else stride,
-        }
+        method = default.method if method is None else method
+        if stride is None:
+            rest = frames - overlap
+            stride = min(default.stride, rest) if method == "autoregressive" else rest
+        return {"overlap": overlap, "stride": stride, "method": method}
 
     def _no_videos(self) -> np.ndarray:
         data = self.config.data
@@ -305,6 +326,8 @@ class VideoModel:
         sample = {k: v for k, v in config.sample.items() if k not in _NOT_DRAWN}
         reports = self.on_step is not None
         key = repr((config.data, config.model, config.diffusion, sorted(sample.items()), reports))
+        if is_joint(config):
+            key += repr(config.extend)
         if key not in self._draws:
             on_step = self._report_step if reports else None
             self._draws[key] = make_draw(config, self._mesh, on_step=on_step)

@@ -79,7 +79,7 @@ class Method:
 
     operator x = value is the observation that guides, and spread is the covariance of operator x
     given z in units of that of a pixel, for pseudo-inverse guidance; `observed` marks the elements
-    of x that are known, whose values are known_values.
+    of x that are known, whose values are known_values: latents up to the time of step known_to.
     """
 
     sampler: str = "ancestral"
@@ -96,6 +96,7 @@ class Method:
     value: np.ndarray | None = None
     observed: np.ndarray | None = None
     known_values: np.ndarray | None = None
+    known_to: float = np.inf
 
 
 def law_of(data: Gaussian, method: Method) -> Gaussian:
@@ -104,13 +105,19 @@ def law_of(data: Gaussian, method: Method) -> Gaussian:
     eye, zero = np.eye(n), np.zeros((n, n))
     observed = np.zeros(n, bool) if method.observed is None else method.observed
     known = np.zeros(n) if method.known_values is None else method.known_values
-    pick, free = np.diag(observed.astype(float)), np.diag((~observed).astype(float))
 
-    def guided(alpha, sigma):
-        """The guided x_hat as (matrix, offset) on z."""
+    def split(k):
+        is_known = observed & (k <= method.known_to)
+        return np.diag(is_known.astype(float)), np.diag((~is_known).astype(float))
+
+    def guided(alpha, sigma, k):
+        """The guided x_hat of step k as (matrix, offset) on z."""
+        _, free = split(k)
         gain = data.gain(alpha, sigma)
         offset = data.mean - alpha * gain @ data.mean
         if method.conditioning != "reconstruction" or method.operator is None:
+            return gain, offset
+        if k > method.known_to:
             return gain, offset
         a = method.operator
         if method.data_variance is None:
@@ -141,6 +148,7 @@ def law_of(data: Gaussian, method: Method) -> Gaussian:
 
     levels = scales(method.num_steps)
     alpha, sigma = levels[0]
+    pick, free = split(0)
     start = np.concatenate([alpha * pick @ known, np.zeros(n)])
     state = start, np.block([[free + sigma**2 * pick, zero], [zero, zero]])
 
@@ -151,7 +159,8 @@ def law_of(data: Gaussian, method: Method) -> Gaussian:
         order += list(range(first, last)) * method.repeats
     for i, k in enumerate(order):
         (alpha_t, sigma_t), (alpha_s, sigma_s) = levels[k], levels[k + 1]
-        x_matrix, x_offset = guided(alpha_t, sigma_t)
+        x_matrix, x_offset = guided(alpha_t, sigma_t, k)
+        pick, free = split(k + 1)
         a = alpha_t / alpha_s
         b = sigma_t**2 - a**2 * sigma_s**2
         # Bayes' rule in precisions: prior N(alpha_s x, sigma_s^2), likelihood N(z_t; a z_s, b).
@@ -190,7 +199,7 @@ def law_of(data: Gaussian, method: Method) -> Gaussian:
             return Gaussian(state[0][n:], state[1][n:, n:])
         if method.sampler == "langevin":
             # eps_hat = (z - alpha x~) / sigma, so z - (delta / 2) (z - alpha x~) + noise.
-            x_matrix, x_offset = guided(alpha_s, sigma_s)
+            x_matrix, x_offset = guided(alpha_s, sigma_s, k + 1)
             move = -0.5 * method.delta * (eye - alpha_s * x_matrix)
             state = affine(
                 state,

@@ -15,6 +15,7 @@ from tests.diffusion.gaussian import (
     assert_law,
     joint_law,
     law_of,
+    scales,
     squared_wasserstein,
 )
 from vdm.diffusion.conditioning import (
@@ -101,6 +102,38 @@ def test_observed_frames_give_the_law_of_the_method(options):
     )
     x = _sample(data, (count, FRAMES, 1, 1, 1), observation, method, return_observed=False)
     assert_law(x, law_of(data, method))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"conditioning": "replacement", "sampler": "langevin", "delta": 0.4},
+        {"conditioning": "replacement_posterior", "sampler": "dpmpp_2m"},
+        {"conditioning": "repaint", "jump_length": 3, "repeats": 2},
+        {"weight": 1.7, "sampler": "langevin", "gamma": 0.2},
+    ],
+    ids=str,
+)
+def test_context_noise_releases_observed_frames_at_its_noise_level(options):
+    """Frames known to the time of step 5 of 8; all levels of data are no context noise at all."""
+    data = _random_gaussian(FRAMES)
+    values, mask, matrices = _prefix([True, False, True, False])
+    method = Method(**options, **matrices, known_to=5)
+    count = 40_000
+    frames = jnp.broadcast_to(values, (count, FRAMES)).reshape(count, FRAMES, 1, 1, 1)
+    alpha, sigma = scales(method.num_steps)[5]
+    level = jnp.full(FRAMES, 2 * np.log(alpha / sigma), jnp.float32)
+    observation = ObservedFrames(frames, jnp.array(mask), level)
+    x = _sample(data, frames.shape, observation, method, return_observed=False)
+    assert_law(x, law_of(data, method))
+
+    exact, noiseless = (
+        _sample(
+            data, frames[:8].shape, ObservedFrames(frames[:8], jnp.array(mask), log_snr), method
+        )
+        for log_snr in (None, jnp.full(FRAMES, 20.0))
+    )
+    np.testing.assert_allclose(noiseless, exact, atol=1e-5)
 
 
 def test_observed_frames_are_returned_as_they_are_and_each_video_may_have_its_own():

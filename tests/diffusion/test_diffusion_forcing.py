@@ -1,5 +1,7 @@
 """One noise level per frame on Gaussian 'videos', against exact laws in float64."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -40,12 +42,13 @@ def _observation(count):
 
 
 def _sample(count, denoiser=DATA.frame_denoiser, conditioning="diffusion_forcing", **options):
+    options.setdefault("observation", _observation(count))
+
     def run(key):
         return sample(
             key,
             denoiser,
             (count, FRAMES, 1, 1, 1),
-            observation=_observation(count),
             conditioning=conditioning,
             **options,
         )
@@ -113,6 +116,20 @@ def test_context_noise_is_that_of_one_draw_of_the_observed_frames():
     given_z = DATA.covariance[np.ix_(~MASK, ~MASK)] - alpha * gain @ cross.T
     mean = DATA.mean[~MASK] + alpha * gain @ (X_A - DATA.mean[MASK])
     assert_law(x[:, ~MASK], Gaussian(mean, given_z + sigma**2 * gain @ gain.T))
+
+
+def test_each_observed_frame_may_have_its_own_context_noise():
+    """Frame 0 is exact, and frame 2 one draw at a noise level: against the law given both."""
+    log_snr, count = np.array([20.0, 0.0, 0.4, 0.0]), 20_000
+    alpha, sigma = (1 / np.sqrt(1 + np.exp(-s * log_snr[MASK])) for s in (1, -1))
+    known = dataclasses.replace(_observation(count), log_snr=jnp.array(log_snr, jnp.float32))
+    x = _sample(count, sampler="dpmpp_2m", num_steps=64, observation=known)
+    own, cross = DATA.covariance[np.ix_(MASK, MASK)], DATA.covariance[np.ix_(~MASK, MASK)]
+    marginal = np.diag(alpha) @ own @ np.diag(alpha) + np.diag(sigma**2)
+    gain = cross @ np.diag(alpha) @ np.linalg.inv(marginal)
+    mean = DATA.mean[~MASK] + gain @ (alpha * (X_A - DATA.mean[MASK]))
+    given_z = DATA.covariance[np.ix_(~MASK, ~MASK)] - gain @ np.diag(alpha) @ cross.T
+    assert_law(x[:, ~MASK], Gaussian(mean, given_z + gain @ np.diag(sigma**2) @ gain.T))
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.5], ids=["vanilla", "fractional"])

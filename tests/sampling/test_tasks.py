@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.compiled import init_params
-from vdm.build import make_denoiser
+from vdm.build import make_denoiser, make_schedule
 from vdm.checks import validate
 from vdm.data.datasets import make_data_set
 from vdm.diffusion.conditioning import ObservedFrames, ObservedLowResolution
@@ -16,7 +16,7 @@ from vdm.exported import export
 from vdm.parallel.mesh import make_mesh
 from vdm.preflight import check_sampling
 from vdm.sampling.conditions import load_observed
-from vdm.sampling.generate import make_generator
+from vdm.sampling.generate import divides_by_block, make_generator
 from vdm.sampling.preview import preview_config
 from vdm.sampling.tasks import cascade, extend
 from vdm.video.pixels import from_uint8, to_uint8
@@ -52,6 +52,37 @@ def test_extension_observes_the_last_frames_so_far(tiny_config):
         observed = draw.observations[block]
         assert observed.mask[0].tolist() == [i < len(values) for i in range(6)]
         assert observed.values[0, : len(values), 0, 0, 0].tolist() == values
+
+
+def test_context_noise_is_of_generated_frames_alone(tiny_config):
+    """Three given frames: the second block observes one of them and a generated frame."""
+    tiny_config.data.frames = 4
+    tiny_config.extend.update(num_frames=8, num_given=3, overlap=2, stride=2)
+    tiny_config.sample.context_noise = 0.25
+    draw = _Counter((2, 4, 8, 8, 1))
+    extend(tiny_config, draw, np.zeros((2, 4, 8, 8, 1), np.float32))
+    exact, noisy = make_schedule(tiny_config)(jnp.array([0.0, 0.25])).tolist()
+    for observed, is_exact in zip(draw.observations, [3, 1, 0], strict=True):
+        (row,) = {tuple(row) for row in observed.log_snr.tolist()}
+        assert row == pytest.approx([exact] * is_exact + [noisy] * (4 - is_exact))
+
+
+def test_key_frames_come_first_and_each_block_observes_those_ahead(tiny_config):
+    tiny_config.data.frames = 6
+    tiny_config.extend.update(
+        method="key_frames", num_frames=15, num_given=4, overlap=3, stride=3, key_frame_interval=3
+    )
+    draw = _Counter((1, 6, 8, 8, 1))
+    given = np.full((1, 6, 8, 8, 1), -np.arange(6.0, dtype=np.float32)[:, None, None, None])
+    video = extend(tiny_config, draw, given)
+    # Key frames 0 and 1 are given frames 0 and 3; those at 6, 9, 12 and 15 are numbers 3 to 6.
+    expected = [0, -1, -2, -3, 10, 11, 3, 16, 17, 4, 22, 23, 5, 28, 29]
+    np.testing.assert_array_equal(video[0, :, 0, 0, 0], expected)
+    assert [np.flatnonzero(o.mask[0]).tolist() for o in draw.observations] == [
+        [0, 1],
+        *[[0, 1, 2, 5]] * 4,  # three frames of the block before, and the next key frame
+    ]
+    assert draw.observations[1].values[0, [0, 1, 2, 5], 0, 0, 0].tolist() == [-1, -2, -3, 3]
 
 
 def test_cascade_observes_each_low_resolution_frame_at_its_time(tiny_config):
@@ -101,6 +132,49 @@ def test_returns_observed_frames_and_samples_the_others(tiny_config, params, tas
     # Sample 2 was alone in its batch; here it shares one.
     together = generate(params, [1, 2])
     np.testing.assert_allclose(together.astype(int), videos[1:].astype(int), atol=1)
+
+
+def test_joint_extension_is_the_same_with_videos_or_blocks_on_two_devices(tiny_config, params):
+    """One video is divided by block, of which there are three, and two videos are not divided."""
+    config = tiny_config
+    config.sample.update(task="extend", num_videos=2, conditioning="replacement")
+    config.extend.update(method="joint", num_given=3, num_frames=7, overlap=2, stride=2)
+    check_sampling(config)
+    config.sample.batch_size = 2
+    videos = make_generator(config, make_mesh(config))(params, range(2))
+    source = make_data_set(config, "test")
+    real = to_uint8(np.stack([source.example(i)["video"] for i in range(2)]))
+    assert videos.shape == (2, 7, 8, 8, 1) and (videos[0] != videos[1]).any()
+    np.testing.assert_array_equal(videos[:, :3], real[:, :3])
+    config.sample.batch_size = 1
+    mesh = make_mesh(config)
+    assert mesh.size == 2 and divides_by_block(config, mesh)
+    by_block = make_generator(config, mesh)(params, [1])
+    np.testing.assert_allclose(by_block.astype(int), videos[1:].astype(int), atol=1)
+
+
+def test_another_model_of_the_key_frames_frameskip_draws_them(tiny_config, params, tmp_path):
+    """The same weights draw the same key frames, and other weights others."""
+    config = tiny_config
+    config.sample.update(task="extend", batch_size=2, conditioning="replacement")
+    config.extend.update(
+        method="key_frames", num_frames=7, overlap=2, stride=2, key_frame_interval=2
+    )
+    other = config.copy_and_resolve_references()
+    other.data.frameskip = 2
+    weights = {"same": params, "other": jax.tree.map(lambda leaf: 1.5 * leaf, params)}
+    videos = {"": make_generator(config, make_mesh(config))(params, range(2))}
+    for name, of_key_frames in weights.items():
+        path = tmp_path / f"{name}.safetensors"
+        export(path, of_key_frames, other, 0)
+        config.extend.key_frame_checkpoint = str(path)
+        check_sampling(config)
+        videos[name] = make_generator(config, make_mesh(config))(params, range(2))
+    np.testing.assert_array_equal(videos["same"], videos[""])
+    assert (videos["other"] != videos[""]).any((2, 3, 4)).all()
+    config.data.frameskip = 2
+    with pytest.raises(ValueError, match=r"has data\.frameskip 2, and must have 4, config\.data"):
+        check_sampling(config)
 
 
 @pytest.mark.slow
@@ -167,6 +241,36 @@ def test_classifier_free_guidance_extrapolates_from_the_unconditional_model(tiny
         ("sample", {"task": "inpaint"}, "config.sample.task is 'inpaint', and must be one of"),
         ("predict", {"num_given": 4}, "config.predict.num_given is 4, and must be 1 to 3"),
         ("extend", {"overlap": 3, "stride": 2}, "config.extend.stride is 2, and must be 1 to 1"),
+        (
+            "extend",
+            {"method": "whole"},
+            "config.extend.method is 'whole', and must be one of 'auto",
+        ),
+        (
+            "extend",
+            {"method": "joint", "overlap": 2, "stride": 1},
+            "config.extend.stride is 1, and must be 2, config.data.frames less config.extend.overl",
+        ),
+        (
+            "extend",
+            {"method": "joint", "overlap": 2, "stride": 2, "num_frames": 3},
+            "config.extend.num_frames is 3, and must be at least 4, config.data.frames, where conf",
+        ),
+        (
+            "extend",
+            {"method": "key_frames", "overlap": 2, "stride": 2, "key_frame_interval": 3},
+            "config.extend.key_frame_interval is 3, and must be 2 to 2",
+        ),
+        (
+            "extend",
+            {"method": "key_frames", "overlap": 2, "stride": 2, "key_frame_interval": 2},
+            "config.extend.num_frames is 64, and must be at most 8, config.data.frames times conf",
+        ),
+        (
+            "extend",
+            {"overlap": 2, "stride": 2, "key_frame_checkpoint": "keys.safetensors"},
+            "config.extend.key_frame_checkpoint is 'keys.safetensors', and must be empty where con",
+        ),
         ("upsample", {"factor": 3}, "config.upsample.factor is 3, and must be a divisor of"),
         (
             "sample",

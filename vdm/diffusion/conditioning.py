@@ -16,6 +16,7 @@ from jaxtyping import Array, Bool, Float
 from vdm.diffusion.process import diffuse, posterior
 
 DOWNSAMPLINGS = ("area", "bilinear")
+_ROUNDING = 1e-3  # of log-SNRs: a step at the noise level of a frame still knows it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +47,10 @@ class ObservedPart(abc.ABC):
     def check(self, shape: tuple[int, ...]) -> None:
         """Raises ValueError unless the observation fits videos of this shape."""
 
+    def known_at(self, log_snr: Float[Array, "..."]) -> "ObservedPart":
+        """Returns what is known of latents at a log-SNR, a scalar or [batch]: by default all."""
+        return self
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -55,10 +60,13 @@ class ObservedFrames(ObservedPart):
     Attributes:
       values: [batch, frames, ...], the shape of the videos; ignored where the mask is False.
       mask: bool [frames] or [batch, frames], True for observed frames.
+      log_snr: log-SNR to which each frame is known, [frames] or [batch, frames]: its context noise,
+        which hides errors of generated frames. None: all are known exactly.
     """
 
     values: Any
     mask: Any
+    log_snr: Any = None
 
     def residual(self, x: Float[Array, " batch *shape"]) -> Float[Array, " batch *shape"]:
         """Returns x_a - A(x): observed minus estimated frames, and 0 in the missing frames."""
@@ -82,6 +90,22 @@ class ObservedFrames(ObservedPart):
                 f"{tuple(shape)}"
             )
         _check_mask(self.mask, shape)
+        allowed = (tuple(shape[1:2]), tuple(shape[:2]))
+        if self.log_snr is not None and tuple(self.log_snr.shape) not in allowed:
+            raise ValueError(
+                f"the log-SNRs of observed frames must be [{shape[1]}] or [{shape[0]}, {shape[1]}],"
+                f" not {list(self.log_snr.shape)}"
+            )
+
+    def known_at(self, log_snr: Float[Array, "..."]) -> "ObservedFrames":
+        """Returns the frames whose own log-SNR is at least `log_snr`, a scalar or [batch].
+
+        Latents of less noise than that of a frame are not known from it.
+        """
+        if self.log_snr is None:
+            return self
+        known = jnp.asarray(log_snr)[..., None] <= jnp.atleast_2d(self.log_snr) + _ROUNDING
+        return ObservedFrames(self.values, jnp.atleast_2d(self.mask) & known)
 
 
 @jax.tree_util.register_dataclass

@@ -168,6 +168,7 @@ def reconstruction_guidance(
 
     def guide(z, log_snr, parts, condition):
         bound = () if condition is None else (condition,)
+        parts = tuple(part.known_at(log_snr) for part in parts)
 
         def half_error(z):
             x = denoiser(z, log_snr, *bound).astype(jnp.float32)
@@ -217,13 +218,17 @@ def _map_micro_batches(guide, count, z, log_snr, parts, condition):
     def split(a):
         return jnp.moveaxis(a.reshape(batch // count, count, *a.shape[1:]), 1, 0)
 
-    def with_mask_per_video(part):
-        if part.mask is None:
-            return part
-        return dataclasses.replace(part, mask=jnp.broadcast_to(part.mask, z.shape[:2]))
+    def with_frames_per_video(part):
+        of_frames = {"mask": part.mask, "log_snr": getattr(part, "log_snr", None)}
+        of_frames = {
+            name: jnp.broadcast_to(value, z.shape[:2])
+            for name, value in of_frames.items()
+            if value is not None
+        }
+        return dataclasses.replace(part, **of_frames)
 
     x = jax.lax.map(
         lambda arguments: guide(*arguments),
-        jax.tree.map(split, (z, log_snr, tuple(map(with_mask_per_video, parts)), condition)),
+        jax.tree.map(split, (z, log_snr, tuple(map(with_frames_per_video, parts)), condition)),
     )
     return jnp.moveaxis(x, 0, 1).reshape(z.shape)

@@ -27,6 +27,7 @@ class HistoryOptions:
         is fractional history guidance, which follows the low frequencies of the history alone.
       context_noise: noise level of observed frames, drawn once; 0 is clean. A small one is
         meant to stabilise long autoregressive extension: it hides errors of earlier blocks.
+        ObservedFrames.log_snr replaces it, by one level per frame.
       clip: whether to clip the guided x~ to [-1, 1].
 
     Raises:
@@ -47,14 +48,16 @@ class HistoryOptions:
 
 
 def per_frame(
-    log_snr: Float[Array, " levels"], mask: Bool[Array, "..."], log_snr_observed: Float[Array, ""]
+    log_snr: Float[Array, " levels"],
+    mask: Bool[Array, "..."],
+    log_snr_observed: Float[Array, "*batch_and_frames"],
 ) -> Float[Array, "levels batch_or_one frames"]:
     """Returns the log-SNR of each frame: constant in observed frames, `log_snr` in the others.
 
     Args:
       log_snr: log-SNRs of the missing frames, such as those of a sampler's steps.
       mask: bool [frames] or [batch, frames], True for observed frames.
-      log_snr_observed: log-SNR of observed frames.
+      log_snr_observed: log-SNR of observed frames: one number, [frames] or [batch, frames].
     """
     return jnp.where(jnp.atleast_2d(mask), log_snr_observed, log_snr[:, None, None])
 

@@ -79,6 +79,10 @@ def sample(
       from noise to data (Chen et al. 2024). Exact for an exact denoiser, which must take log-SNRs
       [batch, frames]; with history guidance (Song et al. 2025) by history_options.
 
+    Observed frames with context noise (ObservedFrames.log_snr) keep that log-SNR in diffusion
+    forcing. The other methods impose them down to that noise level alone, and release them below
+    it: the denoiser then changes them with the missing frames.
+
     Args:
       key: one PRNG key, where sample i uses fold_in(key, i); or one typed key per sample, [batch].
       denoiser: (z [batch, ...], log_snr [batch]) -> x_hat [batch, ...]; with a condition,
@@ -146,7 +150,9 @@ def sample(
     history = frames if conditioning == "diffusion_forcing" else None
     history_options = history_options or HistoryOptions()
     if history is not None:
-        level = schedule(jnp.float32(history_options.context_noise))
+        level = history.log_snr
+        if level is None:
+            level = schedule(jnp.float32(history_options.context_noise))
         log_snr = per_frame(log_snr, history.mask, level)
     trajectory = Trajectory.start(
         key,
@@ -215,7 +221,7 @@ def langevin(
         eps = predict_eps(denoiser(z_s, _per_example(log_snr_s, z_s)), z_s, log_snr_s)
         noise = trajectory.noise(CORRECTOR, i)
         corrected = z_s - 0.5 * step_size * sigma_s * eps + jnp.sqrt(step_size) * sigma_s * noise
-        return trajectory.keep_observed(z_s, corrected), x
+        return trajectory.keep_observed(k, z_s, corrected), x
 
     return trajectory.last_x(step)
 

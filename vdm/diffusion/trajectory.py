@@ -102,13 +102,17 @@ class Trajectory:
         if self.keep_latents:
             return replace_observed(z_s, self.frames, z_t)
         log_snr_t, log_snr_s, noise = self.log_snr[k], self.log_snr[k + 1], self.noise(OBSERVED, i)
+        frames = self.frames.known_at(log_snr_s)
         if self.use_posterior:
-            return replacement_posterior(noise, z_s, z_t, self.frames, log_snr_t, log_snr_s)
-        return replacement(noise, z_s, self.frames, log_snr_s)
+            return replacement_posterior(noise, z_s, z_t, frames, log_snr_t, log_snr_s)
+        return replacement(noise, z_s, frames, log_snr_s)
 
-    def keep_observed(self, before: Latent, after: Latent) -> Latent:
-        """Returns `after` with its observed frames taken from `before`."""
-        return after if self.frames is None else replace_observed(after, self.frames, before)
+    def keep_observed(self, k: Array, before: Latent, after: Latent) -> Latent:
+        """Returns `after`, at log_snr[k + 1], with its observed frames taken from `before`."""
+        if self.frames is None:
+            return after
+        frames = self.frames if self.keep_latents else self.frames.known_at(self.log_snr[k + 1])
+        return replace_observed(after, frames, before)
 
     def last_x(self, step: Callable[..., tuple[Latent, Latent]]) -> Latent:
         """Runs all steps and returns the last x_hat.

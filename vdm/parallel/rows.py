@@ -6,7 +6,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from vdm.parallel.mesh import AXES, batch_sharding
+from vdm.parallel.mesh import AXES, batch_sharding, replicated
 
 
 def local_rows(mesh: Mesh, batch_size: int) -> list[int]:
@@ -35,6 +35,11 @@ def shard_rows(mesh: Mesh, rows: np.ndarray, batch_size: int) -> jax.Array:
 
     shape = (batch_size, *np.shape(rows)[1:])
     return jax.make_array_from_callback(shape, batch_sharding(mesh), shard)
+
+
+def replicate_rows(mesh: Mesh, rows: np.ndarray) -> jax.Array:
+    """Sends an array, the same on all processes, to every device."""
+    return jax.make_array_from_callback(np.shape(rows), replicated(mesh), lambda index: rows[index])
 
 
 def micro_batches(mesh: Mesh, batch, count: int):

@@ -17,6 +17,7 @@ from vdm.build import evaluates_twice, init_params
 from vdm.diffusion.conditioning import ObservedFrames, ObservedLowResolution
 from vdm.parallel.mesh import batch_sharding, check_divides, replicated, rounded_up
 from vdm.sampling.generate import make_draw, micro_batches
+from vdm.sampling.tasks import frames_drawn
 from vdm.training.checkpoints import abstract_on
 from vdm.training.state import init_state
 from vdm.training.step import make_train_step
@@ -94,6 +95,7 @@ def _draw(config: ml_collections.ConfigDict, mesh: Mesh, name: str, observation)
     config.sample.repaint_repeats = 1  # each iteration of the loop is then one step
     settings = config.sample
     size = rounded_up(mesh, settings.batch_size)
+    settings.batch_size = size  # whole videos on each device
     params = abstract_on(mesh, jax.eval_shape(partial(init_params, config)))
     indices = _split(mesh, jax.ShapeDtypeStruct((size,), jnp.int32))
     seed = jax.ShapeDtypeStruct((), jnp.uint32, sharding=replicated(mesh))
@@ -154,7 +156,7 @@ def _condition(config: ml_collections.ConfigDict, size: int) -> dict[str, jax.Sh
 
 def _observation(config: ml_collections.ConfigDict, size: int):
     data, task = config.data, config.sample.task
-    frames = (size, data.frames)
+    frames = (size, frames_drawn(config))
     mask = jax.ShapeDtypeStruct(frames, jnp.bool_)
 
     def video(side):

@@ -18,14 +18,15 @@ from vdm.build import make_denoiser, make_schedule, random_key
 from vdm.configuration.stored import from_record
 from vdm.diffusion.guidance import ReconstructionOptions
 from vdm.diffusion.history_guidance import HistoryOptions
+from vdm.diffusion.joint import joint_denoiser
 from vdm.diffusion.samplers import sample
 from vdm.exported import load_exported, load_exported_config
 from vdm.files import as_path
 from vdm.parallel.mesh import batch_sharding, replicated, rounded_up, sharded_params
 from vdm.parallel.messages import all_processes, gathered
-from vdm.parallel.rows import local_rows, rows_of, shard_rows
+from vdm.parallel.rows import local_rows, replicate_rows, rows_of, shard_rows
 from vdm.sampling.conditions import Indices, conditions, make_observed
-from vdm.sampling.tasks import TASKS
+from vdm.sampling.tasks import TASKS, frames_drawn, is_joint
 from vdm.video.pixels import from_uint8, to_uint8
 
 # (parameters, indices) -> uint8 videos [len(indices), frames, height, width, channels]
@@ -61,22 +62,30 @@ def make_generator(
     """
     settings = config.sample
     task, jitted = TASKS[settings.task], draw or make_draw(config, mesh, stage=stage)
+    draw_key_frames = _make_key_frame_draw(config, mesh)
+    by_block = divides_by_block(config, mesh)
     condition_of = condition_of or partial(conditions, config)
     observed = _make_observed_rows(config, mesh, videos)
 
     def generate_batch(params: dict, indices: Indices) -> np.ndarray:
         # Padded to one shape, which compiles once and divides over the devices.
-        size = rounded_up(mesh, settings.batch_size)
-        rows = local_rows(mesh, size)
+        size = settings.batch_size if by_block else rounded_up(mesh, settings.batch_size)
+        rows = list(range(size)) if by_block else local_rows(mesh, size)
         padded = np.resize(np.asarray(indices, np.int32), size)
         local = padded[rows]
         on_mesh = partial(shard_rows, mesh, batch_size=size)
+        if by_block:
+            on_mesh = partial(replicate_rows, mesh)
         condition = jax.tree.map(on_mesh, condition_of(local))
 
         def draw_block(block, observation):
             observation = jax.tree.map(on_mesh, observation)
             seed, on_devices = np.uint32(settings.seed), on_mesh(local)
-            return rows_of(jitted(params, seed, on_devices, block, condition, observation))
+            arguments = (seed, on_devices, block, condition, observation)
+            if draw_key_frames is not None and block == 0:
+                return rows_of(draw_key_frames(*arguments))
+            x = jitted(params, *arguments)
+            return np.asarray(x.addressable_data(0)) if by_block else rows_of(x)
 
         sampled = task(config, draw_block, observed(padded, rows))
         if not all_processes(bool(np.isfinite(sampled).all())):
@@ -84,7 +93,8 @@ def make_generator(
                 f"samples {indices[0]} to {indices[-1]} have infinite or NaN pixels, and are not "
                 "written: the weights are not finite, or the sampler's settings are too extreme"
             )
-        return gathered(on_mesh(to_uint8(sampled)))[: len(indices)]
+        pixels = to_uint8(sampled)
+        return (pixels if by_block else gathered(on_mesh(pixels)))[: len(indices)]
 
     def generate_all(params: dict, indices: Indices) -> np.ndarray:
         size = settings.batch_size
@@ -104,11 +114,13 @@ def make_draw(
     """Returns the jitted sampler: (params, seed, indices, block, condition, observation) -> x.
 
     It depends on all of config.sample but the task, the seed, the condition and the observed
-    videos, which are arguments. `on_step` is as of `vdm.diffusion.samplers.sample`.
+    videos, which are arguments; and on config.extend, where `vdm.sampling.tasks.is_joint`.
+    `on_step` is as of `vdm.diffusion.samplers.sample`.
     """
     settings, data = config.sample, config.data
     frame_shape = (data.resolution, data.resolution, data.channels)
     on_all, split = replicated(mesh), batch_sharding(mesh)
+    by_block = divides_by_block(config, mesh)
     if settings.conditioning == "diffusion_forcing":
         is_guided = settings.history_guidance_weight != 1
         clips_after = config.diffusion.clip and is_guided
@@ -123,10 +135,20 @@ def make_draw(
         def denoiser(z, log_snr, condition):
             return make_denoiser(config, params, condition, clip=clip)(z, log_snr)
 
+        of_videos = denoiser
+        if is_joint(config):
+            of_videos = joint_denoiser(
+                denoiser,
+                config.extend.num_frames,
+                data.frames,
+                config.extend.overlap,
+                multiple=mesh.size if by_block else 1,
+                distribute=partial(jax.lax.with_sharding_constraint, shardings=split),
+            )
         return sample(
             jax.vmap(jax.random.fold_in, (0, None))(of_sample, block),
-            denoiser,
-            (len(indices), data.frames, *frame_shape),
+            of_videos,
+            (len(indices), frames_drawn(config), *frame_shape),
             condition=condition,
             sampler=settings.sampler,
             num_steps=settings.num_steps,
@@ -154,8 +176,14 @@ def make_draw(
             on_step=on_step,
         )
 
-    shardings = (None, on_all, split, on_all, split, split)  # parameters as they are
-    return jax.jit(draw, in_shardings=shardings, out_shardings=split)
+    of_rows = on_all if by_block else split
+    shardings = (None, on_all, of_rows, on_all, of_rows, of_rows)  # parameters as they are
+    return jax.jit(draw, in_shardings=shardings, out_shardings=of_rows)
+
+
+def divides_by_block(config: ml_collections.ConfigDict, mesh: Mesh) -> bool:
+    """Returns whether the devices divide blocks, jointly denoised, of fewer videos than devices."""
+    return is_joint(config) and config.sample.batch_size < mesh.size
 
 
 def _key(seed: jax.Array, stage: int) -> jax.Array:
@@ -170,7 +198,7 @@ def micro_batches(config: ml_collections.ConfigDict, mesh: Mesh, batch_size: int
     It is the smallest number with which no device guides more than
     config.sample.reconstruction_micro_batch videos per call.
     """
-    settings, per_device = config.sample, batch_size // mesh.size
+    settings, per_device = config.sample, max(1, batch_size // mesh.size)
     if settings.conditioning != "reconstruction" or not settings.reconstruction_micro_batch:
         return 1
     minimum = math.ceil(per_device / settings.reconstruction_micro_batch)
@@ -188,6 +216,43 @@ def _make_observed_rows(
         return lambda indices, rows: from_uint8(base(indices)[rows])
     observed = make_observed(config, videos)
     return lambda indices, rows: observed(indices[rows])
+
+
+def key_frame_config(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """Returns the configuration of config.extend.key_frame_checkpoint, with these samples' options.
+
+    Raises:
+      ValueError, OSError: the file is missing or damaged, or its model does not fit this one.
+    """
+    path = config.extend.key_frame_checkpoint
+    found = from_record(load_exported_config(as_path(path))[0], path)
+    frameskip = config.data.frameskip * config.extend.key_frame_interval
+    if found.data.frameskip != frameskip:
+        raise ValueError(
+            f"{path} has data.frameskip {found.data.frameskip}, and must have {frameskip}, "
+            "config.data.frameskip times config.extend.key_frame_interval"
+        )
+    for name in ("frames", "resolution", "channels", "condition", "frame_rate"):
+        if found.data[name] != config.data[name]:
+            raise ValueError(
+                f"{path} has data.{name} {found.data[name]!r}, and config.data.{name} is "
+                f"{config.data[name]!r}"
+            )
+    found.model.remat = config.model.remat  # changes memory, and no number
+    found.sample.update(config.sample)
+    found.extend.method = "autoregressive"  # its key frames are one block
+    return found
+
+
+def _make_key_frame_draw(
+    config: ml_collections.ConfigDict, mesh: Mesh
+) -> Callable[..., jax.Array] | None:
+    """Returns the jitted sampler of another model's key frames; None if this model draws them."""
+    if config.sample.task != "extend" or not config.extend.key_frame_checkpoint:
+        return None
+    path = as_path(config.extend.key_frame_checkpoint)
+    draw = make_draw(key_frame_config(config), mesh)
+    return partial(draw, sharded_params(mesh, load_exported(path)))
 
 
 def _make_base_generator(

@@ -2,8 +2,8 @@
 
 A task is a function (config, draw, videos) -> videos [batch, frames, height, width, channels] in
 [-1, 1], where `videos` holds the observed videos. draw(block, observation) samples block number
-`block`, config.data.frames frames, given an observation. All observations of a task have the same
-structure, with masks that may be all False, so that the sampler compiles once.
+`block`, of `frames_drawn(config)` frames, given an observation. All observations of a task have the
+same structure, with masks that may be all False, so that the sampler compiles once.
 """
 
 from collections.abc import Callable
@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
+from vdm.build import make_schedule
 from vdm.diffusion.conditioning import (
     Observation,
     ObservedFrames,
@@ -52,22 +53,81 @@ def upsample(config: ml_collections.ConfigDict, draw: Draw, videos: np.ndarray) 
 
 
 def extend(config: ml_collections.ConfigDict, draw: Draw, videos: np.ndarray) -> np.ndarray:
-    """Extends videos block by block (autoregressively) to config.extend.num_frames frames.
+    """Extends videos to config.extend.num_frames frames by config.extend.method.
 
-    The first block is sampled given the first config.extend.num_given frames of `videos`, 0 by
-    default. Each further block is sampled given the last `overlap` frames so far, and adds its
-    first `stride` new frames.
+    The first config.extend.num_given frames of `videos`, 0 by default, are observed exactly, and
+    generated frames with the noise level config.sample.context_noise.
+    """
+    return EXTENSIONS[config.extend.method](config, draw, videos)
+
+
+def _extend_autoregressively(
+    config: ml_collections.ConfigDict, draw: Draw, videos: np.ndarray
+) -> np.ndarray:
+    """Extends videos block by block.
+
+    Each further block is sampled given the last `overlap` frames so far, and adds its first
+    `stride` new frames.
     """
     settings, positions = config.extend, np.arange(config.data.frames)
-    video = draw(0, _frames(videos, positions < settings.num_given))
+    observe = _make_observe(config)
+    video = draw(0, observe(videos, positions < settings.num_given, positions))
     block = 1
     while video.shape[1] < settings.num_frames:
         known = np.zeros_like(videos)
         known[:, : settings.overlap] = video[:, -settings.overlap :]
-        new = draw(block, _frames(known, positions < settings.overlap))
+        times = video.shape[1] - settings.overlap + positions
+        new = draw(block, observe(known, positions < settings.overlap, times))
         video = np.concatenate([video, new[:, settings.overlap :][:, : settings.stride]], axis=1)
         block += 1
     return video[:, : settings.num_frames]
+
+
+def _extend_by_key_frames(
+    config: ml_collections.ConfigDict, draw: Draw, videos: np.ndarray
+) -> np.ndarray:
+    """Samples key frames over the whole length, block 0, and then the frames between them.
+
+    Each further block is sampled given its key frames and the last `overlap` frames so far, as in
+    `interpolate`.
+    """
+    settings, frames = config.extend, config.data.frames
+    positions, interval = np.arange(frames), settings.key_frame_interval
+    observe = _make_observe(config)
+    known = np.zeros_like(videos)
+    given = videos[:, : settings.num_given : interval]
+    known[:, : given.shape[1]] = given
+    keys = draw(0, observe(known, positions < given.shape[1], positions * interval))
+    video = videos[:, : settings.num_given]
+    block = 1
+    while video.shape[1] < settings.num_frames:
+        first = max(0, video.shape[1] - settings.overlap)
+        times, known_frames = first + positions, video.shape[1] - first
+        index, remainder = np.divmod(times, interval)
+        mask = ((remainder == 0) & (index < frames)) | (positions < known_frames)
+        known = keys[:, np.minimum(index, frames - 1)]
+        known[:, :known_frames] = video[:, first:]
+        new = draw(block, observe(known, mask, times))
+        video = np.concatenate([video, new[:, known_frames:]], axis=1)
+        block += 1
+    return video[:, : settings.num_frames]
+
+
+def _extend_jointly(
+    config: ml_collections.ConfigDict, draw: Draw, videos: np.ndarray
+) -> np.ndarray:
+    """Samples all frames at once, in blocks that overlap by `overlap` frames and are averaged."""
+    settings, positions = config.extend, np.arange(config.extend.num_frames)
+    known = np.zeros((len(videos), settings.num_frames, *videos.shape[2:]), np.float32)
+    known[:, : settings.num_given] = videos[:, : settings.num_given]
+    return draw(0, _frames(known, positions < settings.num_given))
+
+
+EXTENSIONS: dict[str, Task] = {
+    "autoregressive": _extend_autoregressively,
+    "key_frames": _extend_by_key_frames,
+    "joint": _extend_jointly,
+}
 
 
 def cascade(config: ml_collections.ConfigDict, draw: Draw, videos: np.ndarray) -> np.ndarray:
@@ -109,6 +169,16 @@ TASKS: dict[str, Task] = {
 }
 
 
+def is_joint(config: ml_collections.ConfigDict) -> bool:
+    """Returns whether a block of the task is the whole long video, denoised in parts jointly."""
+    return config.sample.task == "extend" and config.extend.method == "joint"
+
+
+def frames_drawn(config: ml_collections.ConfigDict) -> int:
+    """Returns the number of frames of a block of config.sample.task."""
+    return config.extend.num_frames if is_joint(config) else config.data.frames
+
+
 def frames_needed(config: ml_collections.ConfigDict) -> int:
     """Returns the number of frames of a held-out or user's video that config.sample.task reads."""
     if config.sample.task == "predict":
@@ -118,10 +188,32 @@ def frames_needed(config: ml_collections.ConfigDict) -> int:
     return config.data.frames if config.sample.task in ("interpolate", "upsample") else 0
 
 
-def _frames(videos: np.ndarray, mask: np.ndarray) -> ObservedFrames:
-    return ObservedFrames(videos, _per_video(videos, mask))
+def _make_observe(
+    config: ml_collections.ConfigDict,
+) -> Callable[[np.ndarray, np.ndarray, np.ndarray], ObservedFrames]:
+    """Returns (videos, mask [frames], times [frames] in the long video) -> observation.
+
+    With context noise it has log-SNRs: that of data before config.extend.num_given, and that of
+    config.sample.context_noise from there on, where frames are generated.
+    """
+    if not config.sample.context_noise:
+        return lambda videos, mask, times: _frames(videos, mask)
+    levels = jnp.array([0.0, config.sample.context_noise], jnp.float32)
+    exact, noisy = np.asarray(make_schedule(config)(levels))
+
+    def observe(videos: np.ndarray, mask: np.ndarray, times: np.ndarray) -> ObservedFrames:
+        log_snr = np.where(times < config.extend.num_given, exact, noisy)
+        return _frames(videos, mask, _per_video(videos, log_snr))
+
+    return observe
 
 
-def _per_video(videos: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """A mask [frames] as [batch, frames], which is sharded as the videos are."""
-    return np.tile(mask, (len(videos), 1))
+def _frames(
+    videos: np.ndarray, mask: np.ndarray, log_snr: np.ndarray | None = None
+) -> ObservedFrames:
+    return ObservedFrames(videos, _per_video(videos, mask), log_snr)
+
+
+def _per_video(videos: np.ndarray, row: np.ndarray) -> np.ndarray:
+    """A row [frames], such as a mask, as [batch, frames], which is sharded as the videos are."""
+    return np.tile(row, (len(videos), 1))
