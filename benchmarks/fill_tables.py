@@ -1,4 +1,4 @@
-"""Fills the tables of docs/{speed,plan,tables}.md from benchmarks/results.
+"""Fills the tables of docs/{speed,plan,tables,...}.md from benchmarks/results.
 
     python benchmarks/fill_tables.py
 
@@ -28,7 +28,14 @@ from vdm.markdown import table
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PAGES = tuple(
-    ROOT / "docs" / name for name in ("speed.md", "plan.md", "tables.md", "miniature_tables.md")
+    ROOT / "docs" / name
+    for name in (
+        "speed.md",
+        "plan.md",
+        "tables.md",
+        "miniature_tables.md",
+        "conditional_sampling.md",
+    )
 )
 _TABLE = re.compile(
     r"(?P<marker><!-- table: (?P<file>\S+) (?P<paths>.+)\n(?P<columns>(?:.+\n)+?)-->\n)"
