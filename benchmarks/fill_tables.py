@@ -1,4 +1,4 @@
-"""Fills the tables of docs/{speed,plan,tables}.md from benchmarks/results.
+"""Fills the tables of docs/{speed,plan,tables,...}.md from benchmarks/results.
 
     python benchmarks/fill_tables.py
 
