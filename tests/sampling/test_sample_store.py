@@ -63,5 +63,5 @@ def test_weights_and_settings_determine_the_folder(tiny_config):
     assert samples_made_by(tiny_config, {"layer": {"kernel": np.eye(2, dtype=np.float32)}}) != base
     tiny_config.training.num_steps += 1
     assert samples_made_by(tiny_config, params) == base
-    tiny_config.sample.guidance_weight = 3.0
+    tiny_config.sample.guidance_weight += 1
     assert samples_made_by(tiny_config, params) != base
