@@ -10,7 +10,7 @@ Hardware: two CPU cores, about 10 minutes of training, no accelerator.
 Expected: digits that keep the shape of their label while they move. Digit persistence, measured on
 128 samples (docs/moving_digits.md):
 
-    ours   0.938 +- 0.021   (0.949 for real videos)
+    ours   0.922 +- 0.024   (0.977 for real videos)
 
 Unconditional and text-to-video models of the same data:
 
