@@ -26,6 +26,7 @@ import time
 import numpy as np
 from measuring import ROOT, load_config, write_result
 
+from vdm.configuration.stored import set_field
 from vdm.data.datasets import held_out_videos
 from vdm.evaluation.digit_persistence import (
     digit_classifier,
@@ -126,8 +127,7 @@ def main():
     for name, fields in ways.items():
         config = base.copy_and_resolve_references()
         for field, value in fields.items():
-            section, _, key = field.partition(".")
-            config[section][key] = value
+            set_field(config, field, value)
         draw = shared_draw if name in ("autoregressive", "key_frames") else None
         generators[name] = make_generator(config, mesh, draw=draw)
 

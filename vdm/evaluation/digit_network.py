@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.special import softmax
 
 from vdm.data.moving_digits import MovingDigits
 from vdm.evaluation.digit_persistence import (
@@ -156,7 +157,7 @@ def digit_metrics(
     metrics = {
         "digit_fvd": _distance(video_features(network, samples), video_features(network, real)),
         "digit_fid": _distance(network(samples)[0].mean(1), network(real)[0].mean(1)),
-        "digit_is": inception_score(_softmax(logits.mean(1)), 1)[0],
+        "digit_is": inception_score(softmax(logits.mean(1), axis=1), 1)[0],
         "persistence": digit_persistence(digits),
     }
     if labels is not None:
@@ -194,11 +195,6 @@ def _frames(split: str, videos: int) -> tuple[np.ndarray, np.ndarray]:
 def _distance(samples: np.ndarray, real: np.ndarray) -> float:
     moments = [(x.mean(0), np.cov(x, rowvar=False)) for x in (samples, real)]
     return frechet_distance(*moments[0], *moments[1])
-
-
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    exponentials = np.exp(logits - logits.max(1, keepdims=True))
-    return exponentials / exponentials.sum(1, keepdims=True)
 
 
 def main() -> None:
