@@ -55,6 +55,7 @@ def get_config():
 
     config.diffusion.target = "x"
     config.diffusion.time_sampling = "stratified"
+    config.diffusion.frame_times = "mixed"
     config.diffusion.loss_weighting = "v"
     # 16 nearly equal frames carry the information of one frame at a log-SNR higher by log 16 = 2.8
     # (Hoogeboom et al. 2023, arXiv 2301.11093, section 3.2, for pixels), and the clips are mostly

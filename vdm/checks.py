@@ -280,7 +280,7 @@ def check_task(config: ml_collections.ConfigDict) -> None:
             f"one of {choices}, since config.diffusion.frame_times is {times!r}: the model was not "
             "trained with one noise level per frame"
         )
-        require(config, "sample.conditioning", times == "independent", expected)
+        require(config, "sample.conditioning", times != "shared", expected)
     elif sample.task != "generate" and sample.conditioning == "repaint":
         expected = "a single-step sampler where config.sample.conditioning is 'repaint'"
         require(config, "sample.sampler", sample.sampler != "dpmpp_2m", expected)

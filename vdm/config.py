@@ -95,7 +95,8 @@ def default_config() -> ml_collections.ConfigDict:
     # stratified (evenly spaced from a uniform offset: less variance). Not fixed by the paper.
     diffusion.time_sampling = "independent"
     # Times of a video's frames in training: shared (the paper's) | independent (each frame has its
-    # own noise level: diffusion forcing, for sample.conditioning 'diffusion_forcing').
+    # own noise level: diffusion forcing, for sample.conditioning 'diffusion_forcing') | mixed (each
+    # video has the one or the other, with equal probability: one model for all methods).
     diffusion.frame_times = "shared"
     # Weight of the target's squared error in training: none (the paper's) | v (that of the squared
     # error of v, at most 25; it teaches detail when x is the target).

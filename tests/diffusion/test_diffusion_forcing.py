@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.stats import kstest
 
 from tests.diffusion.gaussian import (
     Gaussian,
@@ -253,6 +254,22 @@ def test_frame_times_are_uniform_and_independent_of_each_other(time_sampling):
         np.testing.assert_allclose(spacing, 1 / batch, atol=1e-6)
     else:
         np.testing.assert_allclose(np.sort(t, axis=0)[::200, 0], np.arange(10) / 10, atol=0.05)
+
+
+@pytest.mark.parametrize("time_sampling", ["independent", "stratified"])
+def test_mixed_frame_times_are_shared_in_half_of_the_examples(time_sampling):
+    _, t = draw_noise(
+        jax.random.key(0),
+        (2_000, 3, 1, 1, 1),
+        schedule=lambda t: t,
+        time_sampling=time_sampling,
+        frame_times="mixed",
+    )
+    shared = (t == t[:, :1]).all(axis=1)
+    assert abs(shared.mean() - 0.5) < 0.05
+    np.testing.assert_allclose(np.corrcoef(t[~shared].T), np.eye(3), atol=0.1)
+    for times in (t[shared, 0], t[~shared].ravel()):  # both uniform
+        assert kstest(times, "uniform").pvalue > 0.01
 
 
 def test_the_loss_weighs_each_frame_at_its_own_log_snr():

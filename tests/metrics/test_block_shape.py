@@ -9,10 +9,10 @@ from vdm.metrics.block_shape import block_overlap, block_shape, disc_positions
 
 _SCALE = 8  # frames are drawn larger, then averaged
 _GREY, _BLUE = (143, 163, 184), (77, 125, 255)
-_TEE = ((-60, 0), (60, 0), (60, 30), (15, 30), (15, 120), (-15, 120), (-15, 30), (-60, 30))
-_SHORT = tuple((x, min(y, 75)) for x, y in _TEE)
-_BAR = ((-60, 0), (60, 0), (60, 52), (-60, 52))  # a rectangle of the T's area
-_ELL = ((-60, 0), (60, 0), (60, 30), (-30, 30), (-30, 120), (-60, 120))
+_TEE = ((-96, 0), (96, 0), (96, 48), (24, 48), (24, 192), (-24, 192), (-24, 48), (-96, 48))
+_SHORT = tuple((x, min(y, 120)) for x, y in _TEE)
+_BAR = ((-96, 0), (96, 0), (96, 84), (-96, 84))  # a rectangle of the T's area
+_ELL = ((-96, 0), (96, 0), (96, 48), (-48, 48), (-48, 192), (-96, 192))
 
 
 def frame(corners=(), position=(250.0, 240.0), angle=0.0, disc=None) -> np.ndarray:
@@ -28,7 +28,7 @@ def frame(corners=(), position=(250.0, 240.0), angle=0.0, disc=None) -> np.ndarr
         canvas.line([*placed, *placed[:2]], fill=_GREY, width=7, joint="curve")  # the outline
     if disc is not None:
         canvas.ellipse(
-            [disc[0] - 15, disc[1] - 15, disc[0] + 15, disc[1] + 15], fill=(77, 125, 255)
+            [disc[0] - 24, disc[1] - 24, disc[0] + 24, disc[1] + 24], fill=(77, 125, 255)
         )
     return np.asarray(image.resize((64, 64), Image.Resampling.BOX))
 
@@ -40,7 +40,7 @@ def overlap(*frames: np.ndarray) -> np.ndarray:
 def test_a_tee_keeps_its_shape_wherever_it_is():
     rng = np.random.default_rng(0)
     frames = [
-        frame(_TEE, rng.uniform(150, 360, 2), rng.uniform(-np.pi, np.pi), rng.uniform(30, 60, 2))
+        frame(_TEE, rng.uniform(200, 310, 2), rng.uniform(-np.pi, np.pi), rng.uniform(30, 60, 2))
         for _ in range(24)
     ]
     assert overlap(*frames).min() > 0.87
@@ -48,7 +48,7 @@ def test_a_tee_keeps_its_shape_wherever_it_is():
 
 
 def test_other_shapes_overlap_less():
-    two = np.minimum(frame(_TEE, (150, 150)), frame(_TEE, (380, 300), 1.0))
+    two = np.minimum(frame(_TEE, (130, 40)), frame(_TEE, (360, 270), 1.0))
     blurred = gaussian_filter(frame(_TEE).astype(float), (3, 3, 0)).astype(np.uint8)
     shapes = [frame(), frame(_SHORT), frame(_BAR), frame(_ELL), two, blurred]
     overlaps = overlap(*shapes)

@@ -10,7 +10,7 @@ from vdm.diffusion.process import Network, check_choice, diffuse, target_value
 from vdm.diffusion.schedule import cosine_log_snr
 
 TIME_SAMPLINGS = ("independent", "stratified")
-FRAME_TIMES = ("shared", "independent")
+FRAME_TIMES = ("shared", "independent", "mixed")
 LOSS_WEIGHTINGS = ("none", "v")
 # Without a bound, a batch with one rare time would outweigh all others. Li and He (2025, arXiv
 # 2511.13720) bound the weight too, at 400.
@@ -33,7 +33,7 @@ def diffusion_loss(
     E w(log_snr_t) || target - network(z_t, log_snr_t) ||^2 with t uniform in [0, 1] for each
     example; the norm is a mean over its elements, and w = 1 unless there is a weighting. With
     independent frame times, each frame has its own t and weight (diffusion forcing, Chen et al.
-    2024, arXiv 2407.01392, algorithm 1).
+    2024, arXiv 2407.01392, algorithm 1); with mixed ones, those of about half of the examples.
 
     Args:
       key: PRNG key for t and the noise.
@@ -77,14 +77,15 @@ def draw_noise(
     "shared" frame times are one per example, and log-SNRs are [batch]. "independent" ones are one
     per frame, and log-SNRs are [batch, frames]; stratified, each frame has its own u and a random
     order of the examples (Latin hypercube sampling), so that the times of an example's frames stay
-    independent.
+    independent. "mixed" ones are independent, except that each example has with probability 1/2 the
+    time of its first frame in all frames.
 
     Raises:
       ValueError: if frame_times is not one of FRAME_TIMES.
     """
     check_choice("frame_times", frame_times, FRAME_TIMES)
     time_key, noise_key = jax.random.split(key)
-    batch, per_frame = shape[0], shape[1:2] if frame_times == "independent" else ()
+    batch, per_frame = shape[0], () if frame_times == "shared" else shape[1:2]
     if time_sampling == "stratified":
         offsets = jnp.arange(batch, dtype=jnp.float32) / batch
         if per_frame:
@@ -94,6 +95,9 @@ def draw_noise(
         t = (jax.random.uniform(time_key, per_frame, jnp.float32) + offsets) % 1.0
     else:
         t = jax.random.uniform(time_key, (batch, *per_frame), jnp.float32)
+    if frame_times == "mixed":
+        shared = jax.random.bernoulli(jax.random.fold_in(key, 1), shape=(batch, 1))
+        t = jnp.where(shared, t[:, :1], t)
     return jax.random.normal(noise_key, shape, jnp.float32), schedule(t)
 
 

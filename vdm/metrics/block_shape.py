@@ -15,9 +15,9 @@ _BORDER = 1  # pixels of the frame's edge, where the walls are drawn
 # Centre and half of the size of the two bars of the T, from the middle of its upper edge; the
 # drawing adds an outline.
 _OUTLINE = 0.4
-_BARS = np.array([(0.0, 1.875, 7.5, 1.875), (0.0, 9.375, 1.875, 5.625)], np.float32)
-_CENTRE_OF_MASS = 5.089  # distance from the upper edge
-_WINDOW = 16  # half of the side of the window around the centre of mass that the T is drawn in
+_BARS = np.array([(0.0, 3.0, 12.0, 3.0), (0.0, 15.0, 3.0, 9.0)], np.float32)
+_CENTRE_OF_MASS = 8.143  # distance from the upper edge
+_WINDOW = 24  # half of the side of the window around the centre of mass that the T is drawn in
 _ANGLES = 24  # of the first, coarse search
 _PRECISION = 0.02  # pixels, and radians, at which the fine search ends
 

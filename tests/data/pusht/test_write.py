@@ -32,7 +32,7 @@ def drawn(monkeypatch):
 def test_the_record_has_settings_versions_and_digests(tmp_path):
     record = prepare(tmp_path / "new")
     assert read_record(tmp_path / "new" / "pusht.json") == record
-    assert record["settings"] == {"format": 1, "seed": 0, "train": 7, "test": 2, "frames": 8}
+    assert record["settings"] == {"format": 2, "seed": 0, "train": 7, "test": 2, "frames": 8}
     assert list(record["shards"]) == [
         *("train_00000.npz", "train_00001.npz", "train_00002.npz", "test_00000.npz")
     ]

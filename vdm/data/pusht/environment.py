@@ -20,10 +20,16 @@ ACTION_WIDTH = 2
 ACTION_UNIT = 64.0
 
 _SIDE = 512.0
-_CENTRE = np.array([0.0, 45.0])  # of gravity of the upright block
-_WALL = 24.0  # distance between the centre of the disc and the edges of the picture
-_MARGIN = 135.0  # distance between the centre of the block and the edges, after a planned push
-_ORBIT = 112.0  # radius of the disc's path around the block, which it does not touch there
+# The block's bars are 6 of 64 pixels wide; the game's are 3.75, which its own pictures of 96 pixels
+# resolve better than ours.
+_MAGNIFICATION = 1.6  # of the block and the disc
+_RADIUS = 15.0 * _MAGNIFICATION  # of the disc
+_CENTRE = np.array([0.0, 45.0]) * _MAGNIFICATION  # of gravity of the upright block
+_WALL = 33.0  # distance between the centre of the disc and the edges of the picture
+_MARGIN = 165.0  # distance between the centre of the block and the edges, after a planned push
+# Radius of the disc's path around the block, which it does not touch there unless a wall is near.
+_ORBIT = 160.0
+_GAP = 6.0  # smallest distance between the disc and the block in the first frame
 _ARC = 0.4  # radians between the points of that path
 _TURN = 2.2  # radians: largest angle of that path
 _REACHED = 26.0  # distance from a point at which the disc turns to the next
@@ -48,7 +54,7 @@ class Clip(NamedTuple):
 
 
 def make_environment():
-    """Returns gym-pusht's environment, which draws frames of 512x512 pixels.
+    """Returns gym-pusht's environment with a larger block and disc; frames have 512x512 pixels.
 
     Raises:
       ValueError: gym-pusht is not installed.
@@ -59,8 +65,20 @@ def make_environment():
         raise ValueError(
             f'PushT requires pip install "video-diffusion-jax[pusht]": {error}'
         ) from error
+
+    class MagnifiedPushT(PushTEnv):
+        """The environment with a larger block and a larger disc."""
+
+        @staticmethod
+        def add_circle(space, position, radius):
+            return PushTEnv.add_circle(space, position, _MAGNIFICATION * radius)
+
+        @staticmethod
+        def add_tee(space, position, angle, scale=30):
+            return PushTEnv.add_tee(space, position, angle, _MAGNIFICATION * scale)
+
     side = int(_SIDE)
-    return PushTEnv(obs_type="pixels", observation_width=side, observation_height=side)
+    return MagnifiedPushT(obs_type="pixels", observation_width=side, observation_height=side)
 
 
 def draw_clip(environment, seed: int, split: str, index: int, frames: int) -> Clip:
@@ -69,15 +87,7 @@ def draw_clip(environment, seed: int, split: str, index: int, frames: int) -> Cl
     The splits 'train' and 'test' have separate streams of random numbers of a seed.
     """
     rng = example_generator(seed, SPLITS.index(split), index)
-    centre = _uniform(rng, 150.0, _SIDE - 150.0, 2)
-    angle = _uniform(rng, -np.pi, np.pi)
-    side = _next_angle(rng, 0.0, np.pi, centre)
-    start = centre + _polar(_uniform(rng, _ORBIT, 1.3 * _ORBIT), side)
-    # The environment places the block upright and rotates it around its centre of gravity.
-    environment.reset(options={"reset_to_state": [*_inside(start), *(centre - _CENTRE), angle]})
-    # The target of the game would be drawn as a second T, and end the clip where it is reached.
-    environment.goal_pose = np.array([-10 * _SIDE, -10 * _SIDE, 0.0])
-
+    _reset(environment, rng)
     frame, path = environment.get_obs(), _path(rng, environment)
     point, speed = next(path)
     video, actions, states, corners = [], [], [], []
@@ -102,6 +112,22 @@ def draw_clip(environment, seed: int, split: str, index: int, frames: int) -> Cl
     )
 
 
+def _reset(environment, rng: np.random.Generator) -> None:
+    """Places the block and the disc at random, apart from each other."""
+    touches = True
+    while touches:
+        centre = _uniform(rng, _MARGIN, _SIDE - _MARGIN, 2)
+        angle = _uniform(rng, -np.pi, np.pi)
+        side = _next_angle(rng, 0.0, np.pi, centre)
+        disc = _inside(centre + _polar(_uniform(rng, 0.6 * _ORBIT, 1.4 * _ORBIT), side))
+        # The environment places the block upright and rotates it around its centre of gravity.
+        environment.reset(options={"reset_to_state": [*disc, *(centre - _CENTRE), angle]})
+        gap = min(shape.point_query(tuple(disc)).distance for shape in environment.block.shapes)
+        touches = gap < _RADIUS + _GAP
+    # The target of the game would be drawn as a second T, and end the clip where it is reached.
+    environment.goal_pose = np.array([-10 * _SIDE, -10 * _SIDE, 0.0])
+
+
 def _path(rng: np.random.Generator, environment) -> Iterator[tuple[np.ndarray, float]]:
     """Yields points that the disc moves to, and its speed as the length of an action.
 
@@ -123,7 +149,7 @@ def _path(rng: np.random.Generator, environment) -> Iterator[tuple[np.ndarray, f
 
         depth = _uniform(rng, 30.0, 100.0)
         end = np.clip(centre - _polar(depth, angle), _MARGIN, _SIDE - _MARGIN)
-        side = _polar(_uniform(rng, -36.0, 36.0), angle + np.pi / 2)
+        side = _polar(_uniform(rng, -58.0, 58.0), angle + np.pi / 2)
         yield _inside(end + side), _uniform(rng, 0.6, 1.0)
 
 

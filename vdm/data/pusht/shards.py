@@ -11,7 +11,7 @@ from vdm.data.pusht.environment import SPLITS
 from vdm.files import user_cache
 
 RECORD = "pusht.json"
-FORMAT = 1  # of the shards, and of the disc's motions
+FORMAT = 2  # of the shards, and of the disc's motions
 SHARD_SIZE = 128  # clips
 
 
