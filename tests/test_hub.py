@@ -107,7 +107,7 @@ def test_fields_that_name_a_checkpoint_take_references(hub, exported, tmp_path):
     config = resolve(None, None, overrides)
     assert Path(config.checkpoint).read_bytes() == Path(exported).read_bytes()
     assert config.data.resolution == 8  # the configuration of the file
-    for field in ("training.init_from", "cascade.base_checkpoint"):
+    for field in ("training.init_from", "cascade.base_checkpoint", "extend.key_frame_checkpoint"):
         config = resolve("moving_digits", None, {field: "hf://me/tiny"})
         section, _, name = field.partition(".")
         assert Path(config[section][name]).read_bytes() == Path(exported).read_bytes()

@@ -167,7 +167,7 @@ def default_config() -> ml_collections.ConfigDict:
     sample.per_example = 1  # samples per held-out example
     sample.return_observed = True  # returns observed frames unchanged; not fixed by the paper
     # Method: reconstruction | replacement | replacement_posterior | repaint | diffusion_forcing (of
-    # models with diffusion.frame_times 'independent').
+    # models with diffusion.frame_times 'independent' or 'mixed').
     sample.conditioning = "reconstruction"
     sample.reconstruction_weight = 1.0  # w_r of eq 7 and 8
     # Clips x_hat after | before its reconstruction error's gradient; not fixed by the paper.

@@ -20,7 +20,12 @@ from vdm.shipped import check_exists, find_checkpoint, package_folders
 
 _OVERRIDE = re.compile(r"--?(no)?config\.([^=]+)(=.*)?", re.DOTALL)
 # Fields that may have the name of a shipped checkpoint, or of one of the Hugging Face Hub.
-_CHECKPOINTS = ("checkpoint", "training.init_from", "cascade.base_checkpoint")
+_CHECKPOINTS = (
+    "checkpoint",
+    "training.init_from",
+    "cascade.base_checkpoint",
+    "extend.key_frame_checkpoint",
+)
 _KINDS = {
     bool: "true or false",
     int: "an integer",

@@ -133,7 +133,7 @@ def _common_fields(config: Any) -> list[Any]:
 
 def _tabs(config: Any) -> dict[str, tuple[gr.Button, list[Any]]]:
     """Returns, for each task, its button and its own inputs: a clip and an option."""
-    options = {
+    options: dict[str, tuple[Any, ...]] = {
         "sample": (),
         "predict": (config.predict.num_given, "Observed frames", "the first frames of the clip"),
         "extend": (2 * config.data.frames, "Frames", f"of the result, up to {MAX_FRAMES}"),

@@ -1,5 +1,6 @@
 """The training objective: mean squared error of the target, eps, x or v."""
 
+import math
 from collections.abc import Callable
 
 import jax
@@ -98,7 +99,10 @@ def draw_noise(
     if frame_times == "mixed":
         shared = jax.random.bernoulli(jax.random.fold_in(key, 1), shape=(batch, 1))
         t = jnp.where(shared, t[:, :1], t)
-    return jax.random.normal(noise_key, shape, jnp.float32), schedule(t)
+    # Drawn flat, with the same values: XLA for CPUs unrolls the loops over small axes, which takes
+    # seconds to compile.
+    noise = jax.random.normal(noise_key, (batch, math.prod(shape[1:])), jnp.float32)
+    return noise.reshape(shape), schedule(t)
 
 
 def loss_at(

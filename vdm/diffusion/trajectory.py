@@ -6,6 +6,7 @@ so that a sample does not depend on the batch size or on its index in the batch.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
 
 import jax
@@ -146,9 +147,10 @@ class Trajectory:
 def _noise(keys: Keys, purpose: int, i: int | Array, shape: tuple[int, ...]) -> Latent:
     def noise(key):
         key = jax.random.fold_in(jax.random.fold_in(key, purpose), i)
-        return jax.random.normal(key, shape[1:], jnp.float32)
+        return jax.random.normal(key, math.prod(shape[1:]), jnp.float32)
 
-    return jax.vmap(noise)(keys)
+    # Drawn flat, with the same values: see `vdm.diffusion.loss.draw_noise`.
+    return jax.vmap(noise)(keys).reshape(shape)
 
 
 def _keys_per_sample(key: PRNGKeyArray | Keys, batch: int) -> Keys:

@@ -127,7 +127,7 @@ class Checkpoints:
         if step in self._manager.all_steps():
             return
         items = {"ema": state.ema_params, "rest": _without_ema(state)}
-        saved = {name: ocp.args.StandardSave(item) for name, item in items.items()}
+        saved = {name: ocp.args.StandardSave(_one_replica(item)) for name, item in items.items()}
         digests: dict = {name: digests_of(item) for name, item in items.items()}
         digests["held_out_loss"] = held_out_loss
         if held_out_loss is not None:
@@ -356,6 +356,16 @@ def _move_aside(folder: epath.Path) -> None:
 def _unsealed(record: dict) -> dict:
     """Returns the content of a record of digests; those without a loss are from before the seal."""
     return unsealed(record, required="held_out_loss" in record)
+
+
+def _one_replica(tree):
+    """Returns the arrays of a tree, replicated ones of a single process on their first device.
+
+    Orbax would compile a program for each shape, to write a slice from each device.
+    """
+    if jax.process_count() > 1:
+        return tree
+    return jax.tree.map(lambda a: a.addressable_data(0) if a.is_fully_replicated else a, tree)
 
 
 def _without_ema(state: TrainState) -> dict:

@@ -4,8 +4,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, UInt32
 
-from vdm.parallel.messages import gathered
-
 
 def digests_of(tree) -> dict[str, int]:
     """Returns a 32-bit checksum of each array in a tree, by its path.
@@ -14,17 +12,16 @@ def digests_of(tree) -> dict[str, int]:
     1 - 2**-32. Devices compute it on their own shards, and it does not depend on the sharding. It
     is the sum modulo 2**32 of a bijective hash of each element's bits and position.
     """
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    sums = gathered(_sums([leaf for _, leaf in leaves]))
-    names = [jax.tree_util.keystr(path) for path, _ in leaves]
-    return dict(zip(names, map(int, sums), strict=True))
+    # All are started before the first is awaited.
+    sums = [
+        (jax.tree_util.keystr(path), _sum(leaf))
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    ]
+    return {name: int(total) for name, total in sums}  # scalars are replicated
 
 
+# Compiled once for all arrays of a shape; a program for all arrays would take seconds.
 @jax.jit
-def _sums(arrays: list[Array]) -> UInt32[Array, " arrays"]:
-    return jnp.stack([_sum(array) for array in arrays])
-
-
 def _sum(array: Array) -> UInt32[Array, ""]:
     bits = _bits(array)
     position = jnp.zeros(bits.shape, jnp.uint32)
