@@ -34,7 +34,7 @@ setup(
     package_data={
         "": ["py.typed", "README.md", "TAGS.txt", "CITATIONS.bib"],  # of TFDS's builders
         "vdm.evaluation": ["*.npz"],  # weights of the digit network
-        "vdm.checkpoints": ["*.safetensors", "*.md"],
+        "vdm.checkpoints": ["*.safetensors", "*.md", "*_clips.npz"],
         "vdm.launch": ["*", "tables/*"],
     },
     python_requires=">=3.11",

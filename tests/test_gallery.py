@@ -39,8 +39,13 @@ def test_the_command_writes_a_page_and_gifs(tiny_config, tmp_path, monkeypatch):
     shapes = parameter_shapes(tiny_config)
     params = {name: random.normal(0, 0.1, shape) for name, shape in shapes.items()}
     export(tmp_path / "tiny", unflatten_dict(params, sep="/"), tiny_config, 1234)
+    clips = random.integers(0, 255, (2, 4, 8, 8, tiny_config.data.channels), np.uint8)
+    np.savez(tmp_path / "clips.npz", video=clips)
     monkeypatch.chdir(tmp_path)
-    page = write_gallery(tmp_path / "docs", ["tiny"]).read_text()
-    assert "## tiny" in page and "| training steps | 1,234 |" in page
-    with Image.open(tmp_path / "docs" / "images" / "gallery_tiny.gif") as gif:
-        assert gif.n_frames == 4
+    for found in (None, tmp_path / "clips.npz"):
+        monkeypatch.setattr("vdm.gallery.find_clips", lambda name, found=found: found)
+        page = write_gallery(tmp_path / "docs", ["tiny"]).read_text()
+        assert "## tiny" in page and "| training steps | 1,234 |" in page
+        assert ("a real video and 3 predictions" in page) == (found is not None)
+        with Image.open(tmp_path / "docs" / "images" / "gallery_tiny.gif") as gif:
+            assert gif.n_frames == 4

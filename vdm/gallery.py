@@ -9,18 +9,20 @@ import numpy as np
 from vdm.build import count_parameters
 from vdm.demo.requests import Demo, default_settings
 from vdm.markdown import table
-from vdm.shipped import checkpoint_names
+from vdm.shipped import checkpoint_names, find_clips
 from vdm.video.display import gif_bytes, video_grid
 from vdm.video_model import VideoModel
 
 _COLUMNS, _VIDEOS = 4, 8
-_WIDTH = 480  # pixels of a GIF, about
+_PREDICTIONS = _COLUMNS - 1  # of a clip
+_WIDTH = 512  # pixels of a GIF, at most
 
 _INTRODUCTION = f"""# Gallery: samples of the shipped models
 
 `python -m vdm.gallery` writes this page: the first {_VIDEOS} samples of each shipped model,
-with seed 0 and the sampler of its configuration. They are not selected.
-[The demo](demo.md) draws the same ones.
+with seed 0 and the sampler of its configuration; of a model that predicts, the first
+{_PREDICTIONS} predictions of each of the clips in `checkpoints/NAME_clips.npz`, the first of the
+test split. They are not selected. [The demo](demo.md) draws the same ones.
 """
 
 
@@ -36,13 +38,30 @@ def write_gallery(folder: Path, names: list[str]) -> Path:
         demo = Demo(names, Path(temporary))
         for name in names:
             model = demo.model(name)
-            result = demo.run("sample", name, default_settings(model.config, _VIDEOS))
+            clips = find_clips(name)
+            if clips is None:
+                settings = default_settings(model.config, _VIDEOS)
+                videos = demo.run("sample", name, settings).videos
+                caption = f"{_VIDEOS} samples of {name}"
+            else:
+                videos = _with_predictions(model, clips)
+                caption = f"Per row, a real video and {_PREDICTIONS} predictions of {name}"
             path = folder / "images" / f"gallery_{name}.gif"
-            path.write_bytes(_gif(result.videos, model.config.data.frame_rate or 8.0))
-            sections.append(_section(name, model))
+            path.write_bytes(_gif(videos, model.config.data.frame_rate or 8.0))
+            sections.append(_section(name, model, caption))
     page = folder / "gallery.md"
     page.write_text("\n".join(sections))
     return page
+
+
+def _with_predictions(model: VideoModel, clips: Path) -> np.ndarray:
+    """Returns each clip, followed by its predictions."""
+    with np.load(clips) as file:
+        real = file["video"]
+    predicted = model.predict(real, per_example=_PREDICTIONS)
+    predicted = predicted.reshape(len(real), _PREDICTIONS, *predicted.shape[1:])
+    rows = np.concatenate([real[:, None], predicted], axis=1)
+    return rows.reshape(-1, *real.shape[1:])
 
 
 def _gif(videos: np.ndarray, frame_rate: float) -> bytes:
@@ -51,7 +70,7 @@ def _gif(videos: np.ndarray, frame_rate: float) -> bytes:
     return gif_bytes(grid, frames_per_second=frame_rate, scale=1)
 
 
-def _section(name: str, model: VideoModel) -> str:
+def _section(name: str, model: VideoModel, caption: str) -> str:
     config = model.config
     data, settings = config.data, default_settings(config)
     rows = [
@@ -62,7 +81,10 @@ def _section(name: str, model: VideoModel) -> str:
         ("sampler", f"{settings.sampler}, {settings.num_steps} steps"),
         ("guidance weight", settings.guidance_weight),
     ]
-    lines = [f"## {name}", "", f"![{_VIDEOS} samples of {name}](images/gallery_{name}.gif)", ""]
+    lines = [f"## {name}", "", f"![{caption}](images/gallery_{name}.gif)", ""]
+    if find_clips(name) is not None:
+        lines += [f"{caption}, given its first frame.", ""]
+        rows.append(("conditioning", config.sample.conditioning))
     lines += table(("field", "value"), rows)
     lines += ["", f"[Model card](../checkpoints/{name}.md)", ""]
     return "\n".join(lines)

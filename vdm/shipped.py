@@ -19,6 +19,12 @@ def checkpoint_names() -> list[str]:
     return sorted({path.stem for folder in _FOLDERS for path in folder.glob("*.safetensors")})
 
 
+def find_clips(name: str) -> Path | None:
+    """Returns the test clips that a shipped checkpoint predicts from, NAME_clips.npz, or None."""
+    paths = [folder / f"{name}_clips.npz" for folder in _FOLDERS]
+    return next((path for path in paths if path.is_file()), None)
+
+
 def check_exists(path: AnyPath) -> None:
     """Raises FileNotFoundError if a file of config.checkpoint does not exist."""
     if not path.is_file():
