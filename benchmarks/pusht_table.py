@@ -25,8 +25,10 @@ import time
 from measuring import RESULTS, ROOT, hardware, write_result
 
 CHECKPOINT = "checkpoints/pusht.safetensors"
+_GUIDED = "--config.sample.conditioning=reconstruction"
+_FORCED = "--config.sample.conditioning=diffusion_forcing"
 _RECONSTRUCTION = {
-    f"reconstruction, w_r {weight}": [f"--config.sample.reconstruction_weight={weight}"]
+    f"reconstruction, w_r {weight}": [_GUIDED, f"--config.sample.reconstruction_weight={weight}"]
     for weight in (1, 2, 5, 10, 20)
 }
 ROWS = {
@@ -35,13 +37,22 @@ ROWS = {
     "replacement": ["--config.sample.conditioning=replacement"],
     **_RECONSTRUCTION,
     "reconstruction, ancestral": [
+        _GUIDED,
         "--config.sample.sampler=ancestral",
         "--config.sample.num_steps=64",
     ],
     "reconstruction, langevin": [
+        _GUIDED,
         "--config.sample.sampler=langevin",
         "--config.sample.num_steps=32",
     ],
+    **{
+        f"diffusion forcing, history weight {weight}": [
+            _FORCED,
+            f"--config.sample.history_guidance_weight={weight}",
+        ]
+        for weight in (1, 4)
+    },
 }
 _METRICS = ("fvd", "kvd", "psnr", "ssim", "motion", "block_shape")
 

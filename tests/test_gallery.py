@@ -29,7 +29,7 @@ def test_cards_and_the_gallery_agree_with_the_files(name):
         assert f"| training steps | {step:,} |" in page
     for word in ("Data", "Training", "Quality", "Limits"):
         assert f"**{word}" in card
-    for target in re.findall(r"\]\(([^):]+)\)", card):
+    for target in re.findall(r"\]\(([^):#]+)\)", card):
         assert (ROOT / "checkpoints" / target).exists(), target
 
 
