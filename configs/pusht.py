@@ -59,7 +59,7 @@ def get_config():
     config.diffusion.time_sampling = "stratified"
     config.diffusion.frame_times = "mixed"
     config.diffusion.loss_weighting = "v"
-    # Half of the times are then at log-SNRs of -5.3 to -1.7, where the shape of the block is decided
+    # Half of the times are then at log-SNRs of -5.3 to -1.7, where the block gets its shape
     # (docs/pusht.md).
     config.diffusion.log_snr_shift = -3.5
 
