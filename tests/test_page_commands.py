@@ -224,12 +224,14 @@ def test_the_commands_of_a_page_run_at_two_steps(page, tmp_path, monkeypatch):
     def new_run(workdir):
         _run("train", workdir, resolve("moving_digits", workdir, train_small))
 
+    untrained = set()  # workdirs of commands that are not run
     for words in commands_of(page.read_text()):
         module, arguments = main_arguments(words)
         if module not in ("vdm.main", "vdm.evaluation.figure4"):
             continue
         options, overrides = placeholders.replace(arguments)
-        if {"coordinator", "num_processes"} & options.keys():
+        is_connected = {"coordinator", "num_processes"} & options.keys()
+        if is_connected or "training.wandb_project" in overrides:
             continue
         if options.get("config") == "folder" and "training.init_from" in overrides:
             overrides["training.init_from"] = str(tmp_path / f"run_{placeholders.runs}")
@@ -245,10 +247,16 @@ def test_the_commands_of_a_page_run_at_two_steps(page, tmp_path, monkeypatch):
             config.plan.update(steps=("train",), max_trials=0)
         if needs_weights or (mode == "plan" and config.plan.topology):
             continue
-        if needs_data and mode != "plan":
+        if "config" in options:
+            untrained.discard(workdir)
+            if needs_data:
+                untrained.add(workdir)
+        if mode != "plan" and (needs_data or workdir in untrained):
             continue
         print(*words)
         if module == "vdm.evaluation.figure4":
+            if not workdir.exists():
+                new_run(workdir)
             config.sample.update(task="extend")
             figure4.write_figure4(config, load_ema(config, workdir)[0], workdir / "figure4")
         else:
