@@ -36,6 +36,8 @@ def main():
     parser.add_argument("--config", default="configs/moving_digits.py")
     parser.add_argument("--runs", type=int, default=3)
     flags = parser.parse_args()
+    if flags.runs < 2:
+        parser.error(f"--runs is {flags.runs}, and must be at least 2, for quartiles")
     kinds = ("no cache", "empty cache", "restart")
     times = {mode: {kind: [] for kind in kinds} for mode in ("train", "sample")}
     for _ in range(flags.runs):
