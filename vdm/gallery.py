@@ -48,7 +48,7 @@ def write_gallery(folder: Path, names: list[str]) -> Path:
                 caption = f"Per row, a real video and {_PREDICTIONS} predictions of {name}"
             path = folder / "images" / f"gallery_{name}.gif"
             path.write_bytes(_gif(videos, model.config.data.frame_rate or 8.0))
-            sections.append(_section(name, model, caption))
+            sections.append(_section(name, model, caption, predicts=clips is not None))
     page = folder / "gallery.md"
     page.write_text("\n".join(sections))
     return page
@@ -70,7 +70,7 @@ def _gif(videos: np.ndarray, frame_rate: float) -> bytes:
     return gif_bytes(grid, frames_per_second=frame_rate, scale=1)
 
 
-def _section(name: str, model: VideoModel, caption: str) -> str:
+def _section(name: str, model: VideoModel, caption: str, *, predicts: bool) -> str:
     config = model.config
     data, settings = config.data, default_settings(config)
     rows = [
@@ -82,7 +82,7 @@ def _section(name: str, model: VideoModel, caption: str) -> str:
         ("guidance weight", settings.guidance_weight),
     ]
     lines = [f"## {name}", "", f"![{caption}](images/gallery_{name}.gif)", ""]
-    if find_clips(name) is not None:
+    if predicts:
         lines += [f"{caption}, given its first frame.", ""]
         rows.append(("conditioning", config.sample.conditioning))
     lines += table(("field", "value"), rows)

@@ -21,7 +21,11 @@ def checkpoint_names() -> list[str]:
 
 def find_clips(name: str) -> Path | None:
     """Returns the test clips that a shipped checkpoint predicts from, NAME_clips.npz, or None."""
-    paths = [folder / f"{name}_clips.npz" for folder in _FOLDERS]
+    return _find(f"{name}_clips.npz")
+
+
+def _find(file: str) -> Path | None:
+    paths = [folder / file for folder in _FOLDERS]
     return next((path for path in paths if path.is_file()), None)
 
 
@@ -54,5 +58,4 @@ def find_checkpoint(name: str) -> AnyPath | None:
         return pull(name)
     if Path(name).expanduser().exists() or name not in checkpoint_names():
         return None
-    paths = [folder / f"{name}.safetensors" for folder in _FOLDERS]
-    return next(path for path in paths if path.is_file())
+    return _find(f"{name}.safetensors")
