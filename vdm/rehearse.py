@@ -10,9 +10,7 @@ import math
 import tempfile
 import time
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
-from typing import cast
 
 import jax
 import ml_collections
@@ -32,9 +30,9 @@ from vdm.parallel.messages import all_processes, is_first_process, wait_for_all
 from vdm.parallel.rows import local_rows, shard_batch
 from vdm.sampling.preview import make_preview, preview_config
 from vdm.training.checkpoints import Checkpoints, abstract_on, saved_steps
-from vdm.training.state import TrainState, init_state
+from vdm.training.state import TrainState, state_shapes
 from vdm.training.step import make_train_step
-from vdm.training.warm_start import make_first_state
+from vdm.training.warm_start import load_source, make_first_state
 from vdm.video.display import gif_bytes, mp4_bytes
 from vdm.video.pixels import to_uint8, with_channels
 
@@ -135,9 +133,9 @@ def _train(config: ml_collections.ConfigDict, mesh: Mesh, phases: Phases) -> Tra
         with batches:
             batch = jax.block_until_ready(batches.next())
     with phases("initial state"):
-        state = jax.block_until_ready(make_first_state(config, mesh))
+        state = jax.block_until_ready(make_first_state(config, mesh, load_source(config, mesh)))
     with phases("training step: compilation"):
-        train_step = cast(jax.stages.Wrapped, make_train_step(config, mesh))
+        train_step = make_train_step(config, mesh)
         compiled = train_step.lower(state, batch).compile()
     with phases("training step"):
         state = jax.block_until_ready(compiled(state, batch))
@@ -162,7 +160,7 @@ def _save_and_restore(
     saved = _on_host(state)
     jax.tree.map(lambda leaf: leaf.delete(), state)  # a run never has two states on its devices
     with phases("checkpoint: restore and compare"):
-        abstract_state = abstract_on(mesh, jax.eval_shape(partial(init_state, config)))
+        abstract_state = abstract_on(mesh, state_shapes(config))
         checkpoints = Checkpoints(folder)
         restored = checkpoints.restore(abstract_state)
         checkpoints.close()

@@ -7,6 +7,7 @@ import jax
 from vdm.parallel.mesh import make_mesh
 from vdm.training.checkpoints import Checkpoints, abstract_on
 from vdm.training.state import init_state
+from vdm.training.warm_start import load_source, make_first_state
 
 
 def newest_state(config, workdir):
@@ -16,3 +17,9 @@ def newest_state(config, workdir):
     state = checkpoints.restore(abstract_on(make_mesh(config), abstract))
     checkpoints.close()
     return state
+
+
+def first_state(config):
+    """The state before the first step of a run."""
+    mesh = make_mesh(config)
+    return make_first_state(config, mesh, load_source(config, mesh))

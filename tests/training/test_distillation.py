@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.training.restored import newest_state
+from tests.training.restored import first_state, newest_state
 from vdm.build import count_parameters, init_params, make_denoiser, make_model, make_schedule
 from vdm.checks import validate
 from vdm.configuration.resolve import resolve
@@ -24,7 +24,7 @@ from vdm.training.compatibility import check_same_model, check_same_run
 from vdm.training.loop import train
 from vdm.training.objective import drop_conditions, make_objective
 from vdm.training.step import make_train_step
-from vdm.training.warm_start import check_warm_start, make_first_state
+from vdm.training.warm_start import check_warm_start, load_source, make_first_state
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -148,7 +148,7 @@ def test_a_guided_student_starts_as_its_teacher_and_reads_the_weight(teacher_con
     path, trained = tmp_path / "teacher.safetensors", _random_params(teacher_config)
     export(path, trained, teacher_config, 7)
     config = _student_config(teacher_config, path, steps=0, weights=(1.0, 4.0))
-    state = make_first_state(config, make_mesh(config))
+    state = first_state(config)
     jax.tree.map(np.testing.assert_array_equal, state.params, state.teacher)
     jax.tree.map(np.testing.assert_array_equal, state.params, state.ema_params)
     z = jax.random.normal(jax.random.key(0), (2, 4, 8, 8, 1))
@@ -285,7 +285,7 @@ def test_sharded_micro_batches_take_the_same_step_as_the_batch(teacher_config):
     for settings in (config, parts):
         mesh = make_mesh(settings)
         batch = make_data_set(settings, "train").batch(0, 4)
-        state = make_first_state(settings, mesh)
+        state = make_first_state(settings, mesh, load_source(settings, mesh))
         state = make_train_step(settings, mesh)(state, shard_batch(mesh, batch, 4))
         sums.append(state.metric_sums)
     assert sums[0]["loss"] > 1e-3

@@ -10,17 +10,16 @@ import numpy as np
 import pytest
 
 from configs.moving_digits import get_config
-from tests.training.restored import newest_state
+from tests.training.restored import first_state, newest_state
 from vdm.build import make_model, make_schedule, parameter_shapes
 from vdm.configuration.stored import save_run_config
 from vdm.data.datasets import make_data_set
 from vdm.diffusion.loss import draw_noise, loss_given
 from vdm.exported import export, load_exported
-from vdm.parallel.mesh import make_mesh
 from vdm.training.checkpoints import Checkpoints
 from vdm.training.loop import train
 from vdm.training.state import init_state, make_optimizer
-from vdm.training.warm_start import check_warm_start, make_first_state, match, merge
+from vdm.training.warm_start import check_warm_start, match, merge
 
 SHIPPED = Path(__file__).parents[2] / "checkpoints" / "moving_digits.safetensors"
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -63,7 +62,7 @@ def test_an_unconditional_run_starts_a_model_with_a_label_condition(source, tiny
     unconditional = make_model(tiny_config)
     tiny_config.data.condition, tiny_config.model.num_classes = "label", 10
     tiny_config.training.init_from = str(workdir)
-    state = make_first_state(tiny_config, make_mesh(tiny_config))
+    state = first_state(tiny_config)
     total = len(parameter_shapes(tiny_config))
     first, *others = capsys.readouterr().out.splitlines()
     assert first.startswith(f"warm start from step 7 of {workdir}: {total - 1} of {total} ")
@@ -95,7 +94,7 @@ def test_fine_tuning_the_shipped_model_on_another_motion_starts_far_below_random
     config = get_config()
     config.data.update(motion="any", speed=1.0)
     config.seed, config.training.init_from = 3, str(SHIPPED)
-    state = make_first_state(config, make_mesh(config))
+    state = first_state(config)
     shipped, total = load_exported(SHIPPED), len(parameter_shapes(config))
     jax.tree.map(np.testing.assert_array_equal, state.params, shipped)
     jax.tree.map(np.testing.assert_array_equal, state.ema_params, shipped)

@@ -21,6 +21,9 @@ _REMAT_POLICIES = {
 REMAT = ("none", *_REMAT_POLICIES)  # in order of recomputation
 SPATIAL_ATTENTION = ("auto", "whole", "tiles")
 DTYPES = ("float32", "bfloat16")
+# Largest number of tokens per frame whose attention weights are cheaper to save than to compute
+# twice, on a CPU. They are then less than 16 KiB per frame and head.
+_TOKENS_TO_SAVE = 64
 
 
 class SpaceTimeUNet(nn.Module):
@@ -53,7 +56,8 @@ class SpaceTimeUNet(nn.Module):
         initialisation.
       attention_bias: whether the projections of queries, keys and values have biases.
       spatial_attention: 'whole' saves all weights for the backward pass; 'tiles' computes them in
-        tiles, twice, which is faster on CPUs; 'auto' is 'tiles' on CPUs, else 'whole'.
+        tiles, twice, which is faster on CPUs for frames of more than 64 tokens; 'auto' is 'tiles'
+        for these, else 'whole'.
       narrow_upsampling: whether the convolution after an upsampling has the channels of the finer
         resolution, which is cheaper, instead of those of the coarser one.
       patch_size: side of the patches that become channels before the first convolution and pixels
@@ -143,9 +147,6 @@ class SpaceTimeUNet(nn.Module):
             name="conditioning",
         )(log_snr, condition or {}, num_frames=num_frames, num_images=num_images, train=train)
 
-        in_tiles = self.spatial_attention == "tiles" or (
-            self.spatial_attention == "auto" and jax.default_backend() == "cpu"
-        )
         block_class = SpaceTimeBlock
         if self.remat != "none":
             block_class = nn.remat(SpaceTimeBlock, policy=_REMAT_POLICIES[self.remat])
@@ -158,7 +159,7 @@ class SpaceTimeUNet(nn.Module):
                 max_relative_distance=self.max_relative_distance,
                 relative_position_scale=self.relative_position_scale,
                 attention_bias=self.attention_bias,
-                attention_in_tiles=in_tiles,
+                attention_in_tiles=self._in_tiles(h.shape[2] * h.shape[3]),
                 dropout=self.dropout,
                 film=self.film,
                 deterministic=not train,
@@ -196,6 +197,11 @@ class SpaceTimeUNet(nn.Module):
         out_features = z.shape[-1] * self.patch_size**2
         h = FrameConv(out_features, zero_init=True, dtype=end_dtype, name="conv_out")(h)
         return depth_to_space(h.astype(jnp.float32), self.patch_size)
+
+    def _in_tiles(self, tokens: int) -> bool:
+        if self.spatial_attention == "auto":
+            return jax.default_backend() == "cpu" and tokens > _TOKENS_TO_SAVE
+        return self.spatial_attention == "tiles"
 
 
 def space_to_depth(

@@ -42,6 +42,14 @@ def replicate_rows(mesh: Mesh, rows: np.ndarray) -> jax.Array:
     return jax.make_array_from_callback(np.shape(rows), replicated(mesh), lambda index: rows[index])
 
 
+def abstract_rows(mesh: Mesh, tree):
+    """Returns shapes and dtypes with the sharding of a batch: the first axis over all devices."""
+    sharding = batch_sharding(mesh)
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree
+    )
+
+
 def micro_batches(mesh: Mesh, batch, count: int):
     """Splits arrays [batch, ...] into micro-batches [count, batch / count, ...].
 

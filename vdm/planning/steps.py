@@ -14,12 +14,14 @@ import ml_collections
 from jax.sharding import Mesh
 
 from vdm.build import evaluates_twice, init_params
+from vdm.data.shapes import batch_shapes, condition_shapes
 from vdm.diffusion.conditioning import ObservedFrames, ObservedLowResolution
-from vdm.parallel.mesh import batch_sharding, check_divides, replicated, rounded_up
+from vdm.parallel.mesh import check_divides, replicated, rounded_up
+from vdm.parallel.rows import abstract_rows
 from vdm.sampling.generate import make_draw, micro_batches
 from vdm.sampling.tasks import frames_drawn
 from vdm.training.checkpoints import abstract_on
-from vdm.training.state import init_state
+from vdm.training.state import state_shapes
 from vdm.training.step import make_train_step
 
 STEPS = ("train", "sample", "guided")
@@ -70,13 +72,13 @@ def make_step(config: ml_collections.ConfigDict, mesh: Mesh, name: str) -> Step:
 def _train(config: ml_collections.ConfigDict, mesh: Mesh) -> Step:
     size = config.training.batch_size
     check_divides(mesh, size, "training.batch_size", config.training.accumulate)
-    state = abstract_on(mesh, jax.eval_shape(partial(init_state, config)))
+    state = abstract_on(mesh, state_shapes(config))
     return Step(
         "train",
         f"training step of {size} videos",
         size,
-        cast(jax.stages.Wrapped, make_train_step(config, mesh)),
-        (state, _split(mesh, _batch(config, size))),
+        make_train_step(config, mesh),
+        (state, abstract_rows(mesh, batch_shapes(config, size))),
         repeats=config.training.accumulate,
     )
 
@@ -97,10 +99,10 @@ def _draw(config: ml_collections.ConfigDict, mesh: Mesh, name: str, observation)
     size = rounded_up(mesh, settings.batch_size)
     settings.batch_size = size  # whole videos on each device
     params = abstract_on(mesh, jax.eval_shape(partial(init_params, config)))
-    indices = _split(mesh, jax.ShapeDtypeStruct((size,), jnp.int32))
+    indices = abstract_rows(mesh, jax.ShapeDtypeStruct((size,), jnp.int32))
     seed = jax.ShapeDtypeStruct((), jnp.uint32, sharding=replicated(mesh))
     block = jax.ShapeDtypeStruct((), jnp.int32, sharding=replicated(mesh))
-    condition = _split(mesh, _condition(config, size))
+    condition = abstract_rows(mesh, condition_shapes(config, size))
     parts = 1 if observation is None else micro_batches(config, mesh, size)
     description = f"step of {settings.sampler} of {size} videos"
     if observation is not None:
@@ -112,46 +114,10 @@ def _draw(config: ml_collections.ConfigDict, mesh: Mesh, name: str, observation)
         description,
         size,
         cast(jax.stages.Wrapped, make_draw(config, mesh)),
-        (params, seed, indices, block, condition, _split(mesh, observation)),
+        (params, seed, indices, block, condition, abstract_rows(mesh, observation)),
         repeats=settings.num_steps * parts,
         steps=settings.num_steps,
     )
-
-
-def _batch(config: ml_collections.ConfigDict, size: int) -> dict[str, jax.ShapeDtypeStruct]:
-    """A training batch: videos, independent images and their conditions."""
-    data = config.data
-    frame = (data.resolution, data.resolution, data.channels)
-    batch = {"video": jax.ShapeDtypeStruct((size, data.frames, *frame), jnp.float32)}
-    condition = _condition(config, size)
-    if data.num_images:
-        images = (size, data.num_images)
-        described = {} if data.condition == "action" else condition
-        batch["images"] = jax.ShapeDtypeStruct((*images, *frame), jnp.float32)
-        condition |= {
-            f"image_{name}": jax.ShapeDtypeStruct((*images, *leaf.shape[1:]), leaf.dtype)
-            for name, leaf in described.items()
-        }
-    return batch | condition
-
-
-def _condition(config: ml_collections.ConfigDict, size: int) -> dict[str, jax.ShapeDtypeStruct]:
-    data = config.data
-    if data.condition == "label":
-        return {"label": jax.ShapeDtypeStruct((size,), jnp.int32)}
-    if data.condition == "text":
-        tokens = (size, data.text_tokens)
-        return {
-            "text": jax.ShapeDtypeStruct((*tokens, config.model.text_width), jnp.float32),
-            "text_mask": jax.ShapeDtypeStruct(tokens, jnp.bool_),
-        }
-    if data.condition == "action":
-        frames = (size, data.frames)
-        return {
-            "action": jax.ShapeDtypeStruct((*frames, config.model.action_width), jnp.float32),
-            "action_mask": jax.ShapeDtypeStruct(frames, jnp.bool_),
-        }
-    return {}
 
 
 def _observation(config: ml_collections.ConfigDict, size: int):
@@ -169,11 +135,3 @@ def _observation(config: ml_collections.ConfigDict, size: int):
     if task == "cascade":
         return observed, ObservedLowResolution(video(data.resolution // 2), mask)
     return observed
-
-
-def _split(mesh: Mesh, tree):
-    """The tree with the first axis of each leaf split over all devices."""
-    sharding = batch_sharding(mesh)
-    return jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree
-    )

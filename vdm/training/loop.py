@@ -16,22 +16,23 @@ from vdm.build import count_parameters
 from vdm.configuration.stored import save_run_config
 from vdm.data.batches import Batches, DataSet
 from vdm.data.datasets import make_data_set
+from vdm.data.shapes import batch_shapes
 from vdm.files import AnyPath, make_folder, write_text
 from vdm.parallel.mesh import check_divides, make_mesh
 from vdm.parallel.messages import is_first_process
 from vdm.parallel.preemption import PreemptionNotice
 from vdm.parallel.processes import RESUME_HINT, Preempted
-from vdm.parallel.rows import local_rows, shard_batch
+from vdm.parallel.rows import abstract_rows, local_rows, shard_batch
 from vdm.training.checkpoints import Checkpoints, abstract_on
 from vdm.training.compatibility import check_same_run
 from vdm.training.lock import RunLock
-from vdm.training.state import TrainState, init_state, make_learning_rate
+from vdm.training.state import TrainState, make_learning_rate, state_shapes
 from vdm.training.step import make_train_step
 from vdm.training.trackers.interface import Clip, Tracker
 from vdm.training.trackers.profile import ProfilerWindow
 from vdm.training.trackers.progress import StepTimer, memory, progress_line
 from vdm.training.trackers.run import open_trackers
-from vdm.training.warm_start import make_first_state
+from vdm.training.warm_start import load_source, make_first_state
 from vdm.video.display import gif_bytes, mp4_bytes
 
 # (EMA parameters) -> held-out loss.
@@ -97,19 +98,18 @@ def _train(
     training = config.training
 
     # ---- State: restored, or new.
-    abstract_state = abstract_on(mesh, jax.eval_shape(partial(init_state, config)))
+    abstract_state = abstract_on(mesh, state_shapes(config))
     checkpoints = Checkpoints(workdir, training.keep_checkpoints)
     state = checkpoints.restore(abstract_state)
-    if state is None:
-        state = make_first_state(config, mesh)
+    source_params = load_source(config, mesh) if state is None else None
+    first_step = 0 if state is None else int(state.step)
     if is_first_process():
         save_run_config(workdir, config)
-        overview = get_parameter_overview(state.params, include_stats=False)
+        overview = get_parameter_overview(abstract_state.params, include_stats=False)
         write_text(workdir / "parameters.txt", f"{overview}\n")
         print(overview)
-    first_step = int(state.step)
     print(
-        f"{count_parameters(state.params):,} parameters on {mesh.size} "
+        f"{count_parameters(abstract_state.params):,} parameters on {mesh.size} "
         f"{jax.devices()[0].platform} device(s); from step {first_step} to {training.num_steps}",
         flush=True,
     )
@@ -120,6 +120,15 @@ def _train(
 
     # ---- Step, trackers and input.
     train_step = make_train_step(config, mesh)
+    print("compiling the training step", flush=True)
+    if state is None:
+        batch_rows = abstract_rows(mesh, batch_shapes(config, training.batch_size))
+        state = make_first_state(
+            config,
+            mesh,
+            source_params,
+            meanwhile=lambda: train_step.lower(abstract_state, batch_rows).compile(),
+        )
     learning_rate = jax.jit(make_learning_rate(config))
     trackers = open_trackers(config, workdir, first_step, enabled=is_first_process())
     batches = Batches(
@@ -138,7 +147,6 @@ def _train(
     in_flight: deque[jax.Array] = deque()
 
     # ---- Loop.
-    print("compiling the training step", flush=True)
     with trackers, batches, profiler, PreemptionNotice() as notice:
         for step in range(first_step + 1, training.num_steps + 1):
             # -- Step

@@ -1,6 +1,7 @@
 """The training state, the optimizer and the learning-rate schedule."""
 
 from collections.abc import Callable
+from functools import lru_cache, partial
 
 import flax.struct
 import jax
@@ -147,3 +148,13 @@ def init_state(config: ml_collections.ConfigDict) -> TrainState:
         metric_sums={name: jnp.zeros(()) for name in ("loss", "grad_norm", "steps")},
         teacher=jax.tree.map(jnp.copy, params) if is_student(config) else None,
     )
+
+
+def state_shapes(config: ml_collections.ConfigDict) -> TrainState:
+    """Returns the state's shapes and dtypes, without arrays."""
+    return _state_shapes(ml_collections.FrozenConfigDict(config))
+
+
+@lru_cache(maxsize=4)  # a trace of the network takes half a second
+def _state_shapes(config: ml_collections.FrozenConfigDict) -> TrainState:
+    return jax.eval_shape(partial(init_state, config))

@@ -1,7 +1,6 @@
 """One training step, jitted for a mesh."""
 
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +12,7 @@ from vdm.build import random_key
 from vdm.parallel.mesh import batch_sharding, param_shardings, with_sharded_gradient
 from vdm.parallel.rows import micro_batches
 from vdm.training.objective import make_objective
-from vdm.training.state import TrainState, init_state, make_optimizer
+from vdm.training.state import TrainState, make_optimizer, state_shapes
 
 _EMA_RAMP = 10  # of config.training.ema_ramp
 
@@ -25,9 +24,7 @@ def join_images(batch: Mapping[str, jax.Array]) -> jax.Array:
     return jnp.concatenate([batch["video"], batch["images"]], axis=1)
 
 
-def make_train_step(
-    config: ml_collections.ConfigDict, mesh: Mesh
-) -> Callable[[TrainState, Mapping[str, jax.Array]], TrainState]:
+def make_train_step(config: ml_collections.ConfigDict, mesh: Mesh) -> jax.stages.Wrapped:
     """Returns the jitted step (state, batch) -> state, which donates its state argument.
 
     All randomness is a function of (config.seed, state.step). config.training.accumulate changes
@@ -83,7 +80,7 @@ def make_train_step(
         )
         return TrainState(state.step + 1, params, ema_params, opt_state, metric_sums, state.teacher)
 
-    shardings = param_shardings(mesh, jax.eval_shape(partial(init_state, config)))
+    shardings = param_shardings(mesh, state_shapes(config))
     return jax.jit(
         step,
         in_shardings=(shardings, batch_sharding(mesh)),

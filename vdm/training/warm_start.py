@@ -8,7 +8,8 @@ source are the teacher's parameters, and the student's initial ones.
 """
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import jax
@@ -24,9 +25,10 @@ from vdm.files import AnyPath, as_path
 from vdm.parallel.mesh import param_shardings, sharded_params
 from vdm.training.checkpoints import Checkpoints, abstract_on, saved_steps
 from vdm.training.compatibility import differing_fields
-from vdm.training.state import TrainState, init_state
+from vdm.training.state import TrainState, init_state, state_shapes
 
 Shapes = Mapping[str, tuple[int, ...]]  # by name, as of `vdm.build.parameter_shapes`
+Source = tuple[dict, dict]  # parameters and their EMA
 _FIELD = "config.training.init_from"
 # A student has its teacher's network, noise schedule and shapes.
 _OF_TEACHER = (
@@ -147,25 +149,45 @@ def _check_teacher(config: ml_collections.ConfigDict, teacher: ml_collections.Co
         raise ValueError(f"{_FIELD} {name} is no teacher of this model: {'; '.join(differences)}")
 
 
-def make_first_state(config: ml_collections.ConfigDict, mesh: Mesh) -> TrainState:
-    """Returns the sharded state before the first step: initial, or of config.training.init_from.
+def load_source(config: ml_collections.ConfigDict, mesh: Mesh) -> Source | None:
+    """Loads the parameters of config.training.init_from, and prints what is taken of them.
 
-    From an exported file, the parameters and their EMA are the EMA weights in it; from a workdir,
-    each is its own. A student starts from the EMA weights, which are also its teacher. Prints what
-    was taken.
+    From an exported file, both are the EMA weights in it; from a workdir, each is its own, but for
+    a student, whose teacher has the EMA weights. The moments of a source's optimizer are loaded and
+    dropped here, before there is a state.
+
+    Returns:
+      The parameters and their EMA, on the mesh; None for a run without a source.
 
     Raises:
       OSError, ValueError: as `check_warm_start`, or the source is damaged.
     """
-    # First, while the moments of a source's optimizer have the memory to themselves.
     checked = _checked_source(config)
-    source = None if checked is None else _load(config, mesh, *checked)
-    initial = partial(init_state, config)
-    shardings = param_shardings(mesh, jax.eval_shape(initial))
+    return None if checked is None else _load(config, mesh, *checked)
+
+
+def make_first_state(
+    config: ml_collections.ConfigDict,
+    mesh: Mesh,
+    source: Source | None,
+    meanwhile: Callable[[], object] = lambda: None,
+) -> TrainState:
+    """Returns the sharded state before the first step: initial, or with the source's parameters.
+
+    A student's parameters are also its teacher's. `meanwhile` is called while the initialisation is
+    compiled in another thread.
+    """
+    shardings = param_shardings(mesh, state_shapes(config))
     # LLVM's optimizations take half of the compilation on a CPU, of a program that runs once.
     on_cpu = mesh.devices.flat[0].platform == "cpu"
     options = {"xla_backend_optimization_level": 0} if on_cpu else None
-    state = jax.jit(initial, out_shardings=shardings, compiler_options=options)()
+    initial = jax.jit(
+        partial(init_state, config), out_shardings=shardings, compiler_options=options
+    ).lower()
+    with ThreadPoolExecutor(1) as executor:
+        compiled = executor.submit(initial.compile)
+        meanwhile()
+    state = compiled.result()()
     if source is None:
         return state
     params, ema_params = source
@@ -179,8 +201,7 @@ def make_first_state(config: ml_collections.ConfigDict, mesh: Mesh) -> TrainStat
 
 def _load(
     config: ml_collections.ConfigDict, mesh: Mesh, source: ml_collections.ConfigDict, matched: Match
-) -> tuple[dict, dict]:
-    """Returns the parameters and the EMA of a source, on the mesh, and prints the match."""
+) -> Source:
     path = as_path(config.training.init_from)
     if path.is_dir() and is_student(config):
         abstract = jax.eval_shape(partial(init_params, source))
@@ -191,7 +212,7 @@ def _load(
             checkpoints.close()
         ema = jax.tree.map(jnp.copy, params)
     elif path.is_dir():
-        abstract_state = jax.eval_shape(partial(init_state, source))
+        abstract_state = state_shapes(source)
         checkpoints = Checkpoints(path, read_only=True)
         try:
             params, ema, step = checkpoints.restore_params(abstract_on(mesh, abstract_state))

@@ -1,0 +1,44 @@
+"""Shapes and dtypes of a batch, without arrays."""
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+
+
+def batch_shapes(config: ml_collections.ConfigDict, size: int) -> dict[str, jax.ShapeDtypeStruct]:
+    """Returns those of a training batch: videos, independent images and their conditions."""
+    data = config.data
+    frame = (data.resolution, data.resolution, data.channels)
+    batch = {"video": jax.ShapeDtypeStruct((size, data.frames, *frame), jnp.float32)}
+    condition = condition_shapes(config, size)
+    if data.num_images:
+        images = (size, data.num_images)
+        described = {} if data.condition == "action" else condition
+        batch["images"] = jax.ShapeDtypeStruct((*images, *frame), jnp.float32)
+        condition |= {
+            f"image_{name}": jax.ShapeDtypeStruct((*images, *leaf.shape[1:]), leaf.dtype)
+            for name, leaf in described.items()
+        }
+    return batch | condition
+
+
+def condition_shapes(
+    config: ml_collections.ConfigDict, size: int
+) -> dict[str, jax.ShapeDtypeStruct]:
+    """Returns those of the conditions of `size` videos."""
+    data = config.data
+    if data.condition == "label":
+        return {"label": jax.ShapeDtypeStruct((size,), jnp.int32)}
+    if data.condition == "text":
+        tokens = (size, data.text_tokens)
+        return {
+            "text": jax.ShapeDtypeStruct((*tokens, config.model.text_width), jnp.float32),
+            "text_mask": jax.ShapeDtypeStruct(tokens, jnp.bool_),
+        }
+    if data.condition == "action":
+        frames = (size, data.frames)
+        return {
+            "action": jax.ShapeDtypeStruct((*frames, config.model.action_width), jnp.float32),
+            "action_mask": jax.ShapeDtypeStruct(frames, jnp.bool_),
+        }
+    return {}
