@@ -35,6 +35,7 @@ PAGES = tuple(
         "tables.md",
         "miniature_tables.md",
         "conditional_sampling.md",
+        "pusht.md",
     )
 )
 _TABLE = re.compile(

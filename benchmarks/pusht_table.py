@@ -25,34 +25,42 @@ import time
 from measuring import RESULTS, ROOT, hardware, write_result
 
 CHECKPOINT = "checkpoints/pusht.safetensors"
-_GUIDED = "--config.sample.conditioning=reconstruction"
+_AT_ONCE = ["--config.predict.stride=0", "--config.sample.num_steps=16"]
+_GUIDED = ["--config.sample.conditioning=reconstruction", *_AT_ONCE]
 _FORCED = "--config.sample.conditioning=diffusion_forcing"
 _RECONSTRUCTION = {
-    f"reconstruction, w_r {weight}": [_GUIDED, f"--config.sample.reconstruction_weight={weight}"]
+    f"reconstruction, w_r {weight}": [*_GUIDED, f"--config.sample.reconstruction_weight={weight}"]
     for weight in (1, 2, 5, 10, 20)
 }
 ROWS = {
     "train_videos": ["--config.eval.baseline=train_videos"],
     "repeat_first_frame": ["--config.eval.baseline=repeat_first_frame"],
-    "replacement": ["--config.sample.conditioning=replacement"],
+    "replacement": ["--config.sample.conditioning=replacement", *_AT_ONCE],
     **_RECONSTRUCTION,
     "reconstruction, ancestral": [
-        _GUIDED,
+        *_GUIDED,
         "--config.sample.sampler=ancestral",
         "--config.sample.num_steps=64",
     ],
     "reconstruction, langevin": [
-        _GUIDED,
+        *_GUIDED,
         "--config.sample.sampler=langevin",
         "--config.sample.num_steps=32",
     ],
     **{
         f"diffusion forcing, history weight {weight}": [
             _FORCED,
+            *_AT_ONCE,
             f"--config.sample.history_guidance_weight={weight}",
         ]
         for weight in (1, 4)
     },
+    "diffusion forcing, history weight 3, blocks of 5 frames": [
+        _FORCED,
+        "--config.predict.stride=5",
+        "--config.sample.num_steps=8",
+        "--config.sample.history_guidance_weight=3",
+    ],
 }
 _METRICS = ("fvd", "kvd", "psnr", "ssim", "motion", "block_shape")
 

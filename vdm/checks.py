@@ -189,6 +189,7 @@ RULES = {
     "sample.batch_size": at_least(1),
     "sample.max_video_files": at_least(0),
     "predict.num_given": at_least(1),
+    "predict.stride": at_least(0),
     "extend.num_frames": at_least(1),
     "extend.num_given": at_least(0),
     "extend.overlap": at_least(1),

@@ -189,6 +189,9 @@ def default_config() -> ml_collections.ConfigDict:
     # One section per task of sample.task (vdm/sampling/tasks.py).
     config.predict = predict = ml_collections.ConfigDict()
     predict.num_given = 1  # observed frames
+    # New frames kept per block, which is given all frames before it; 0: all frames at once, as in
+    # the paper.
+    predict.stride = 0
 
     config.extend = extend = ml_collections.ConfigDict()
     extend.num_frames = 64  # frames of the extended video

@@ -174,20 +174,27 @@ class VideoModel:
         return self._run("extend", n, settings, {"extend": fields}, self._no_videos())
 
     def predict(
-        self, videos: Videos, *, num_given: int | None = None, **settings: Unpack[SampleSettings]
+        self,
+        videos: Videos,
+        *,
+        num_given: int | None = None,
+        stride: int | None = None,
+        **settings: Unpack[SampleSettings],
     ) -> np.ndarray:
         """Predicts videos from their first frames.
 
         Args:
           videos: array, list of arrays or path, cropped and resized as training data are.
           num_given: number of observed frames; default config.predict.num_given.
+          stride: new frames per block, which is given all frames before it; 0 for all frames at
+            once; default config.predict.stride.
           **settings: fields of config.sample; `per_example` samples of each video follow each
             other.
 
         Returns:
           uint8 [n, frames, height, width, channels], with the observed frames.
         """
-        return self._of_videos("predict", videos, settings, num_given=num_given)
+        return self._of_videos("predict", videos, settings, num_given=num_given, stride=stride)
 
     def interpolate(
         self, videos: Videos, *, every: int | None = None, **settings: Unpack[SampleSettings]

@@ -18,7 +18,7 @@ from vdm.preflight import check_sampling
 from vdm.sampling.conditions import load_observed
 from vdm.sampling.generate import divides_by_block, make_generator
 from vdm.sampling.preview import preview_config
-from vdm.sampling.tasks import cascade, extend
+from vdm.sampling.tasks import cascade, extend, predict
 from vdm.video.pixels import from_uint8, to_uint8
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -39,6 +39,27 @@ class _Counter:
         self.last += self.shape[1]
         new = np.broadcast_to(new[None, :, None, None, None], self.shape)
         return np.where(frames.mask[..., None, None, None], frames.values, new)
+
+
+@pytest.mark.parametrize(
+    ("stride", "known", "expected"),
+    [
+        (0, [2], [0, -1, 3, 4, 5, 6, 7]),
+        (2, [2, 4, 6], [0, -1, 3, 4, 12, 13, 21]),
+        (5, [2], [0, -1, 3, 4, 5, 6, 7]),
+    ],
+)
+def test_prediction_in_blocks_observes_all_frames_so_far(tiny_config, stride, known, expected):
+    """Blocks are 1..7, 8..14 and 15..21; the last one has room for one new frame."""
+    tiny_config.data.frames = 7
+    tiny_config.predict.update(num_given=2, stride=stride)
+    draw = _Counter((2, 7, 8, 8, 1))
+    given = np.full((2, 7, 8, 8, 1), -np.arange(7.0, dtype=np.float32)[:, None, None, None])
+    video = predict(tiny_config, draw, given)
+    np.testing.assert_array_equal(video[0, :, 0, 0, 0], expected)
+    for observed, frames in zip(draw.observations, known, strict=True):
+        assert observed.mask[0].tolist() == [i < frames for i in range(7)]
+        np.testing.assert_array_equal(observed.values[1, :frames, 0, 0, 0], expected[:frames])
 
 
 def test_extension_observes_the_last_frames_so_far(tiny_config):

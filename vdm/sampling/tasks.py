@@ -31,8 +31,20 @@ def generate(config: ml_collections.ConfigDict, draw: Draw, videos: None) -> np.
 
 
 def predict(config: ml_collections.ConfigDict, draw: Draw, videos: np.ndarray) -> np.ndarray:
-    """Predicts videos from their first config.predict.num_given frames."""
-    return draw(0, _frames(videos, np.arange(config.data.frames) < config.predict.num_given))
+    """Predicts videos from their first config.predict.num_given frames.
+
+    With config.predict.stride, in blocks: each is sampled given all frames before it, and adds its
+    first `stride` new frames. Errors of one block are then conditions of the next, and each block
+    is near frames that are known.
+    """
+    frames, num_given = config.data.frames, config.predict.num_given
+    stride, positions = config.predict.stride or frames, np.arange(frames)
+    result = draw(0, _frames(videos, positions < num_given))
+    for block, known in enumerate(range(num_given + stride, frames, stride), 1):
+        so_far = np.concatenate([videos[:, :num_given], result[:, num_given:]], axis=1)
+        new = draw(block, _frames(so_far, positions < known))
+        result = np.concatenate([result[:, :known], new[:, known:]], axis=1)
+    return result
 
 
 def interpolate(config: ml_collections.ConfigDict, draw: Draw, videos: np.ndarray) -> np.ndarray:
