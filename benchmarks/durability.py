@@ -28,7 +28,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from functools import partial
 
 import jax
 import numpy as np
@@ -39,7 +38,7 @@ from vdm.configuration.stored import load_run_config
 from vdm.files import read_record
 from vdm.parallel.mesh import make_mesh
 from vdm.training.checkpoints import Checkpoints, abstract_on, has_checkpoints
-from vdm.training.state import init_state
+from vdm.training.state import state_shapes
 
 OPTIONS = [
     *("--config.data.condition=none", "--config.data.frames=4", "--config.data.resolution=8"),
@@ -278,7 +277,7 @@ def _outcome(workdir: pathlib.Path, mode: str):
 def _state(workdir):
     """Returns the newest state of a workdir, as arrays."""
     config = load_run_config(workdir)
-    abstract = abstract_on(make_mesh(config), jax.eval_shape(partial(init_state, config)))
+    abstract = abstract_on(make_mesh(config), state_shapes(config))
     checkpoints = Checkpoints(workdir, read_only=True)
     try:
         return jax.tree.map(np.asarray, checkpoints.restore(abstract))

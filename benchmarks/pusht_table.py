@@ -27,7 +27,7 @@ from measuring import RESULTS, ROOT, hardware, write_result
 CHECKPOINT = "checkpoints/pusht.safetensors"
 _AT_ONCE = ["--config.predict.stride=0", "--config.sample.num_steps=16"]
 _GUIDED = ["--config.sample.conditioning=reconstruction", *_AT_ONCE]
-_FORCED = "--config.sample.conditioning=diffusion_forcing"
+_FORCED = ["--config.sample.conditioning=diffusion_forcing"]
 _RECONSTRUCTION = {
     f"reconstruction, w_r {weight}": [*_GUIDED, f"--config.sample.reconstruction_weight={weight}"]
     for weight in (1, 2, 5, 10, 20)
@@ -49,14 +49,14 @@ ROWS = {
     ],
     **{
         f"diffusion forcing, history weight {weight}": [
-            _FORCED,
+            *_FORCED,
             *_AT_ONCE,
             f"--config.sample.history_guidance_weight={weight}",
         ]
         for weight in (1, 4)
     },
     "diffusion forcing, history weight 3, blocks of 5 frames": [
-        _FORCED,
+        *_FORCED,
         "--config.predict.stride=5",
         "--config.sample.num_steps=8",
         "--config.sample.history_guidance_weight=3",

@@ -1,19 +1,15 @@
 """Training states as checkpoints have them."""
 
-from functools import partial
-
-import jax
-
 from vdm.parallel.mesh import make_mesh
 from vdm.training.checkpoints import Checkpoints, abstract_on
-from vdm.training.state import init_state
+from vdm.training.state import state_shapes
 from vdm.training.warm_start import load_source, make_first_state
 
 
 def newest_state(config, workdir):
     """Returns the state of a workdir's newest checkpoint."""
     checkpoints = Checkpoints(workdir, read_only=True)
-    abstract = jax.eval_shape(partial(init_state, config))
+    abstract = state_shapes(config)
     state = checkpoints.restore(abstract_on(make_mesh(config), abstract))
     checkpoints.close()
     return state

@@ -129,6 +129,7 @@ def _train(
             source_params,
             meanwhile=lambda: train_step.lower(abstract_state, batch_rows).compile(),
         )
+    del source_params  # its arrays that the state did not take would stay on the devices
     learning_rate = jax.jit(make_learning_rate(config))
     trackers = open_trackers(config, workdir, first_step, enabled=is_first_process())
     batches = Batches(
