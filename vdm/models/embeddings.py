@@ -71,7 +71,9 @@ class ConditioningEmbedding(nn.Module):
 
     num_classes, text_width and action_width are 0 without such a condition. With probability
     condition_dropout, training replaces a condition with zeros, which trains the unconditional
-    model of classifier-free guidance. All actions of a clip are replaced together.
+    model of classifier-free guidance. All actions of a clip are replaced together. A frame's
+    embedding is that of its action and of the sum of the actions before it, divided by the root of
+    the number of frames.
 
     guidance_weights, the first and the last of a range, makes the weight of classifier-free
     guidance an input (Meng et al. 2023, section 3.1). Its projection is zero at first, so that a
@@ -160,8 +162,12 @@ class ConditioningEmbedding(nn.Module):
     ) -> Float[Array, "batch frames features"]:
         action, action_mask = jnp.zeros((*shape, self.action_width)), jnp.zeros(shape, bool)
         if "action" in condition:
-            action, action_mask = condition["action"], condition["action_mask"]
-        embedded = nn.Dense(self.features, dtype=self.dtype, name="action")(action)
+            action_mask = condition["action_mask"]
+            action = jnp.where(action_mask[..., None], condition["action"], 0)
+        # Actions are relative, and what is drawn in a frame follows from all of those before it.
+        sum_before = jnp.cumsum(action, axis=1) - action
+        inputs = jnp.concatenate([action, sum_before * shape[1] ** -0.5], axis=-1)
+        embedded = nn.Dense(self.features, dtype=self.dtype, name="action")(inputs)
         embedded = jnp.where(action_mask[..., None], embedded, 0)
         return self._dropped(embedded, (shape[0], 1), train)
 
