@@ -55,6 +55,13 @@ ROWS = {
         ]
         for weight in (1, 4)
     },
+    "diffusion forcing, ancestral": [
+        *_FORCED,
+        "--config.predict.stride=0",
+        "--config.sample.history_guidance_weight=1",
+        "--config.sample.sampler=ancestral",
+        "--config.sample.num_steps=64",
+    ],
     "diffusion forcing, history weight 3, blocks of 5 frames": [
         *_FORCED,
         "--config.predict.stride=5",

@@ -47,6 +47,32 @@ def test_fills_a_table(benchmark, tmp_path, monkeypatch):
         assert fill_tables.filled(page % before) == page % f"\n{table}\n{source}"
 
 
+def test_the_direction_of_a_driven_disc(benchmark):
+    pusht_actions = benchmark("pusht_actions")
+    videos = {name: np.full((2, 3, 64, 64, 3), 255, np.uint8) for name in ("left", "right")}
+    # (x, y) in each frame of two starts; None is a frame without a disc, here the last of a video.
+    paths = {
+        "left": [[(40, 20), (30, 24), None], [(9, 30), (9, 30), (9, 30)]],
+        "right": [[(40, 20), (44, 20), (50, 18)], [(9, 30), (12, 30), (15, 30)]],
+    }
+    for name, starts in paths.items():
+        for video, path in zip(videos[name], starts, strict=True):
+            for frame, place in zip(video, path, strict=True):
+                if place:
+                    x, y = place
+                    frame[y - 2 : y + 2, x - 2 : x + 2] = (77, 125, 255)
+    moved = {name: pusht_actions.displacement(v) for name, v in videos.items()}
+    np.testing.assert_allclose(moved["left"], [(-10, 4), (0, 0)], atol=1e-5)
+    np.testing.assert_allclose(moved["right"], [(10, -2), (6, 0)], atol=1e-5)
+    assert pusht_actions.shares(moved) == {"apart": 1.0, "each_as_pulled": 0.5}
+    # To the wall, 33 / 8 pixels from the edge, or 2.56 pixels in each of two steps.
+    np.testing.assert_allclose(
+        pusht_actions.in_empty_space(videos["left"], (-1, 0), 3),
+        [(-5.12, 0), (33 / 8 - 9, 0)],
+        rtol=1e-5,
+    )
+
+
 @pytest.mark.parametrize("authors_layout", [False, True])
 def test_torch_unet_agrees_with_ours(benchmark, tiny_config, authors_layout):
     torch = pytest.importorskip("torch")
