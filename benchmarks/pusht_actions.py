@@ -23,13 +23,15 @@ from measuring import write_result
 
 import vdm
 from vdm.data.datasets import held_out_videos
+from vdm.data.pusht.environment import ACTION_UNIT, RESOLUTION, SIDE, SPEED, WALL
 from vdm.metrics.block_shape import block_shape, disc_positions
 from vdm.video.pixels import to_uint8
 
 LENGTH = 0.8
 DIRECTIONS = {"left": (-1, 0), "right": (1, 0)}
-_PIXELS_PER_FRAME = 3.2 * LENGTH  # speed of a disc that is pulled with LENGTH
-_WALL = 33.0 / 8.0  # pixels between the centre of the disc and the edges of the picture
+_PIXEL = SIDE / RESOLUTION
+_PIXELS_PER_FRAME = SPEED * ACTION_UNIT * LENGTH / _PIXEL
+_WALL = WALL / _PIXEL
 
 
 def displacement(videos):
@@ -44,7 +46,7 @@ def in_empty_space(starts, direction, frames):
     """Returns the displacement of a disc that meets no block, [n, 2]: to the wall at most."""
     first = disc_positions(starts)[:, 0]
     moved = first + np.array(direction) * _PIXELS_PER_FRAME * (frames - 1)
-    return np.clip(moved, _WALL, starts.shape[2] - _WALL) - first
+    return np.clip(moved, _WALL, RESOLUTION - _WALL) - first
 
 
 def shares(moved):

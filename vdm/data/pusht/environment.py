@@ -16,16 +16,17 @@ SPLITS = ("train", "test")
 RESOLUTION = 64  # height and width of a frame, pixels
 ACTION_WIDTH = 2
 # An action of length 1: the distance between the disc and the position that it is pulled to. In a
-# frame (0.1 s) at constant speed the disc moves by two fifths of it, 3.2 of 64 pixels.
+# frame (0.1 s) at constant speed the disc moves by SPEED times it, 3.2 of 64 pixels.
 ACTION_UNIT = 64.0
+SPEED = 0.4
+SIDE = 512.0  # of the square
+WALL = 33.0  # distance between the centre of the disc and the edges of the picture, at least
 
-_SIDE = 512.0
 # The block's bars are 6 of 64 pixels wide; the game's are 3.75, which its own pictures of 96 pixels
 # resolve better than ours.
 _MAGNIFICATION = 1.6  # of the block and the disc
 _RADIUS = 15.0 * _MAGNIFICATION  # of the disc
 _CENTRE = np.array([0.0, 45.0]) * _MAGNIFICATION  # of gravity of the upright block
-_WALL = 33.0  # distance between the centre of the disc and the edges of the picture
 _MARGIN = 165.0  # distance between the centre of the block and the edges, after a planned push
 # Radius of the disc's path around the block, which it does not touch there unless a wall is near.
 _ORBIT = 160.0
@@ -77,7 +78,7 @@ def make_environment():
         def add_tee(space, position, angle, scale=30):
             return PushTEnv.add_tee(space, position, angle, _MAGNIFICATION * scale)
 
-    side = int(_SIDE)
+    side = int(SIDE)
     return MagnifiedPushT(obs_type="pixels", observation_width=side, observation_height=side)
 
 
@@ -108,7 +109,7 @@ def draw_clip(environment, seed: int, split: str, index: int, frames: int) -> Cl
         resize_by_area(np.stack(video), RESOLUTION),
         np.array(actions, np.float32),
         np.array(states, np.float32),
-        np.array(corners, np.float32) * np.float32(RESOLUTION / _SIDE),
+        np.array(corners, np.float32) * np.float32(RESOLUTION / SIDE),
     )
 
 
@@ -116,7 +117,7 @@ def _reset(environment, rng: np.random.Generator) -> None:
     """Places the block and the disc at random, apart from each other."""
     touches = True
     while touches:
-        centre = _uniform(rng, _MARGIN, _SIDE - _MARGIN, 2)
+        centre = _uniform(rng, _MARGIN, SIDE - _MARGIN, 2)
         angle = _uniform(rng, -np.pi, np.pi)
         side = _next_angle(rng, 0.0, np.pi, centre)
         disc = _inside(centre + _polar(_uniform(rng, 0.6 * _ORBIT, 1.4 * _ORBIT), side))
@@ -125,7 +126,7 @@ def _reset(environment, rng: np.random.Generator) -> None:
         gap = min(shape.point_query(tuple(disc)).distance for shape in environment.block.shapes)
         touches = gap < _RADIUS + _GAP
     # The target of the game would be drawn as a second T, and end the clip where it is reached.
-    environment.goal_pose = np.array([-10 * _SIDE, -10 * _SIDE, 0.0])
+    environment.goal_pose = np.array([-10 * SIDE, -10 * SIDE, 0.0])
 
 
 def _path(rng: np.random.Generator, environment) -> Iterator[tuple[np.ndarray, float]]:
@@ -148,7 +149,7 @@ def _path(rng: np.random.Generator, environment) -> Iterator[tuple[np.ndarray, f
         turn = _TURN
 
         depth = _uniform(rng, 30.0, 100.0)
-        end = np.clip(centre - _polar(depth, angle), _MARGIN, _SIDE - _MARGIN)
+        end = np.clip(centre - _polar(depth, angle), _MARGIN, SIDE - _MARGIN)
         side = _polar(_uniform(rng, -58.0, 58.0), angle + np.pi / 2)
         yield _inside(end + side), _uniform(rng, 0.6, 1.0)
 
@@ -157,7 +158,7 @@ def _next_angle(rng: np.random.Generator, now: float, turn: float, centre: np.nd
     """Returns the angle from which to push next, such that the block stays near the middle."""
     angles = now + _uniform(rng, -turn, turn, 8)
     ends = centre - np.stack([_polar(90.0, angle) for angle in angles])
-    outside = np.maximum(np.abs(ends - _SIDE / 2) - (_SIDE / 2 - _MARGIN), 0).sum(1)
+    outside = np.maximum(np.abs(ends - SIDE / 2) - (SIDE / 2 - _MARGIN), 0).sum(1)
     return float(angles[np.argmin(outside)])
 
 
@@ -170,4 +171,4 @@ def _polar(radius: float, angle: float) -> np.ndarray:
 
 
 def _inside(point: np.ndarray) -> np.ndarray:
-    return np.clip(point, _WALL, _SIDE - _WALL)
+    return np.clip(point, WALL, SIDE - WALL)
