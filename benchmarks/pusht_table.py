@@ -1,5 +1,6 @@
 """Table 2 of the paper in miniature: video prediction from one frame of PushT.
 
+    pip install -e ".[pusht,metrics,docs]"
     python -m vdm.data.prepare pusht
     python benchmarks/pusht_table.py [--checkpoint=FILE] [--rows ROW ...] [--config.field=value ...]
 
@@ -7,14 +8,15 @@ Each row is an evaluation by the protocol 'pusht' (docs/evaluation.md) of 256 sa
 of 256 test clips, with the same seeds: FVD, KVD, PSNR, SSIM, motion, and the share of frames in
 which the block keeps its shape. 'train_videos' compares real training with real test clips, which a
 perfect model would reach. `+-` is a standard error: of FVD by the jackknife, of KVD by the
-bootstrap. A run replaces its own rows of the file and keeps the others.
+bootstrap. A run replaces its own rows of the file and keeps the others. --rows without a ROW draws
+the figure of the file's rows alone.
 
-Prints and writes benchmarks/results/pusht_table.json.
+Prints and writes benchmarks/results/pusht_table.json and docs/images/pusht_weights.png: FVD against
+the reconstruction weight, beside the distance that benchmarks/gaussian_conditioning.py measured.
 """
 
 import argparse
 import json
-import math
 import pathlib
 import shlex
 import subprocess
@@ -22,15 +24,19 @@ import sys
 import tempfile
 import time
 
-from measuring import RESULTS, ROOT, hardware, write_result
+from matplotlib.figure import Figure
+from measuring import IMAGES, RESULTS, ROOT, hardware, write_result
+
+from vdm.metrics.measure import standard_error_of_difference
 
 CHECKPOINT = "checkpoints/pusht.safetensors"
 _AT_ONCE = ["--config.predict.stride=0", "--config.sample.num_steps=16"]
 _GUIDED = ["--config.sample.conditioning=reconstruction", *_AT_ONCE]
 _FORCED = ["--config.sample.conditioning=diffusion_forcing"]
+_WEIGHTS = (1, 2, 5, 10, 20)
 _RECONSTRUCTION = {
     f"reconstruction, w_r {weight}": [*_GUIDED, f"--config.sample.reconstruction_weight={weight}"]
-    for weight in (1, 2, 5, 10, 20)
+    for weight in _WEIGHTS
 }
 ROWS = {
     "train_videos": ["--config.eval.baseline=train_videos"],
@@ -88,7 +94,7 @@ def row_of(name: str, options: list[str], result: dict) -> dict:
     numbers = {
         key: value
         for key, value in result.items()
-        if key.startswith(_METRICS) and isinstance(value, float)
+        if key.startswith(_METRICS) and isinstance(value, float | list)
     }
     return {
         "row": name,
@@ -104,8 +110,11 @@ def row_of(name: str, options: list[str], result: dict) -> dict:
 
 
 def claims(rows: list[dict]) -> list[str]:
-    """Returns what the rows say of the paper's claim, one sentence each."""
-    by_name = {row["row"]: row for row in rows}
+    """Returns what the rows say of the paper's claim, one sentence each.
+
+    The error of a difference is that of methods with the same observed frames and noise.
+    """
+    by_name = {row["row"]: row for row in rows if "fvd_leave_one_out" in row}
     guided = [row for name, row in by_name.items() if name in _RECONSTRUCTION]
     if not guided:
         return []
@@ -116,7 +125,7 @@ def claims(rows: list[dict]) -> list[str]:
             continue
         compared = by_name[other]
         gap = compared["fvd"] - best["fvd"]
-        error = math.hypot(*(row["fvd_standard_error"] for row in (compared, best)))
+        error = standard_error_of_difference("fvd", compared, best)
         sentences.append(
             f"FVD of {best['row']} is {best['fvd'] / compared['fvd']:.2f} of that of {other}, "
             f"{'below' if gap > 0 else 'above'} it by {abs(gap) / error:.1f} standard errors"
@@ -124,10 +133,41 @@ def claims(rows: list[dict]) -> list[str]:
     return sentences
 
 
+def plot(rows: list[dict]) -> None:
+    """Draws FVD against the reconstruction weight, beside the distance of Gaussian videos."""
+    measured = json.loads((RESULTS / "gaussian_conditioning.json").read_text())["rows"]
+    ancestral = [r for r in measured if r["options"] and r["options"]["sampler"] == "ancestral"]
+    figure = Figure(figsize=(11, 4.2), dpi=100, layout="constrained")
+    left, right = figure.subplots(1, 2)
+    numbers = {row["row"]: (row["fvd"], row["fvd_standard_error"]) for row in rows}
+    plot_weights(left, numbers, "reconstruction, w_r {}")
+    left.set(title="PushT, 256 predictions", ylabel="FVD", ylim=(0, None))
+    numbers = {row["method"]: (row["distance"], row["standard_error"]) for row in ancestral}
+    plot_weights(right, numbers, "reconstruction, weight {}.0")
+    right.set(title="Gaussian videos", ylabel="squared 2-Wasserstein distance", ylim=(0, None))
+    figure.savefig(IMAGES / "pusht_weights.png")
+
+
+def plot_weights(axes, numbers: dict[str, tuple[float, float]], name: str) -> None:
+    """Draws (number, standard error) by reconstruction weight, and a band of replacement."""
+    weights = [weight for weight in _WEIGHTS if name.format(weight) in numbers]
+    values, errors = zip(*(numbers[name.format(weight)] for weight in weights), strict=True)
+    yerr = [2 * error for error in errors]
+    axes.errorbar(weights, values, yerr, fmt="o-", color="#0072B2", label="reconstruction guidance")
+    value, error = numbers["replacement"]
+    axes.axhspan(value - 2 * error, value + 2 * error, color="#D55E00", alpha=0.15)
+    axes.axhline(value, color="#D55E00", label="replacement")
+    axes.set(xscale="log", xlabel="reconstruction weight $w_r$ (bars: two standard errors)")
+    axes.set_xticks(_WEIGHTS, [str(weight) for weight in _WEIGHTS])
+    axes.minorticks_off()
+    axes.grid(color="0.9")
+    axes.legend(frameon=False)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--checkpoint", default=CHECKPOINT)
-    parser.add_argument("--rows", nargs="+", choices=tuple(ROWS), default=tuple(ROWS))
+    parser.add_argument("--rows", nargs="*", choices=tuple(ROWS), default=tuple(ROWS))
     flags, options = parser.parse_known_args()
     path = RESULTS / "pusht_table.json"
     rows = json.loads(path.read_text())["rows"] if path.exists() else []
@@ -138,6 +178,7 @@ def main():
         rows = [r for r in rows if r["row"] != name] + [row]
         rows.sort(key=lambda r: list(ROWS).index(r["row"]))
         write_result(path.stem, {"rows": rows, "claims": claims(rows)}, "flax")
+    plot(rows)
 
 
 if __name__ == "__main__":

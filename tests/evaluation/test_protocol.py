@@ -147,6 +147,15 @@ def test_consecutive_samples_share_an_example(tiny_config):
     assert examples_of(tiny_config, [0, 99, 100, 25_599]).tolist() == [0, 0, 1, 255]
 
 
+def test_a_real_video_without_all_of_its_samples_is_refused(tiny_config):
+    tiny_config.eval.update(protocol="prediction", num_videos=10)
+    tiny_config.sample.update(task="predict", per_example=4)
+    with pytest.raises(
+        ValueError, match=r"eval\.num_videos is 10, .* multiple of .*per_example, 4"
+    ):
+        protocol.protocol_of(tiny_config)
+
+
 @pytest.mark.parametrize(
     "name", ["bair", "kinetics600", "text_9x128", "text_large", "text_small", "ucf101"]
 )

@@ -9,7 +9,13 @@ import pytest
 from vdm.evaluation.shares import from_arrays, to_arrays
 from vdm.metrics.frechet import frechet_distance
 from vdm.metrics.inception_score import inception_score
-from vdm.metrics.measure import Summary, compare, summarize, warnings_of
+from vdm.metrics.measure import (
+    Summary,
+    compare,
+    standard_error_of_difference,
+    summarize,
+    warnings_of,
+)
 from vdm.metrics.protocols import PAPER, PROTOCOLS, Protocol
 
 NUM_VIDEOS, FRAMES = 43, 5
@@ -66,9 +72,9 @@ def test_merged_shares_of_processes_equal_the_whole(tmp_path):
         merged = from_arrays(dict(arrays))
     real = summarize(iter(videos(0)), NUM_VIDEOS, protocol, EXTRACTORS)
     assert merged.count == NUM_VIDEOS
-    assert compare(real, merged, protocol) == pytest.approx(
-        compare(real, whole, protocol), rel=1e-10
-    )
+    result = compare(real, merged, protocol)
+    for name, expected in compare(real, whole, protocol).items():
+        assert result[name] == pytest.approx(expected, rel=1e-10)
 
 
 def gaussian_distance(a, b):
@@ -102,7 +108,7 @@ def test_each_metric_reads_its_view_of_the_videos(batch_size):
         expected[f"{name}_3_splits"], expected[f"{name}_3_splits_standard_deviation"] = (
             inception_score(p, 3)
         )
-    errors = [name for name in result if name.endswith("standard_error")]
+    errors = [name for name in result if name.endswith(("standard_error", "leave_one_out"))]
     assert {name: result[name] for name in result if name not in errors} == pytest.approx(
         expected, rel=1e-6
     )
@@ -132,6 +138,56 @@ def test_the_standard_error_matches_repeated_draws():
     claimed = np.sqrt(np.mean([result["fvd_standard_error"] ** 2 for result in results]))
     # The relative error of the standard deviation of 60 draws is 9 %.
     assert 0.7 < claimed / spread < 1.4
+
+
+def starts_with_samples(rng, samples):
+    """100 colours of starts, and `samples` videos near each."""
+    starts = rng.normal(140, 40, (100, 1, 1, 1, 1, 3))
+    noise = rng.normal(0, 5, (100, samples, 1, 1, 1, 3))
+    return np.clip(starts + noise, 0, 255).astype(np.uint8).reshape(-1, 1, 1, 1, 3)
+
+
+def test_standard_errors_know_that_samples_of_a_start_are_alike():
+    """The spread over draws of the starts, of which the 400 videos have 100."""
+    protocol = Protocol("all", ("fvd", "kvd"), samples_per_given=4)
+    rng = np.random.default_rng(0)
+    real = summarize(iter(starts_with_samples(rng, 1)), 100, protocol, EXTRACTORS, batch_size=100)
+    results = []
+    for _ in range(60):
+        videos = starts_with_samples(rng, 4)
+        generated = summarize(iter(videos), 400, protocol, EXTRACTORS, batch_size=400)
+        results.append(compare(real, generated, protocol))
+    spread = np.std([result["fvd"] for result in results])
+    claimed = np.sqrt(np.mean([result["fvd_standard_error"] ** 2 for result in results]))
+    assert 0.7 < claimed / spread < 1.4
+    # The bootstrap of KVD draws real videos, too, whose 100 are as many independent ones.
+    spread = np.std([result["kvd"] for result in results])
+    claimed = np.sqrt(np.mean([result["kvd_standard_error"] ** 2 for result in results]))
+    assert 0.9 < claimed / spread < 2.5
+
+
+def test_the_error_of_a_difference_matches_repeated_draws_of_the_same_starts():
+    """Two methods whose samples of a start differ little, as those of the same noise."""
+    protocol = Protocol("fvd", ("fvd",))
+    rng = np.random.default_rng(0)
+    real = summarize(iter(starts_with_samples(rng, 1)), 100, protocol, EXTRACTORS, batch_size=100)
+    differences, claimed, apart = [], [], []
+    for _ in range(60):
+        pairs = starts_with_samples(rng, 2).reshape(100, 2, 1, 1, 1, 3)
+        ours, theirs = (
+            compare(
+                real,
+                summarize(iter(pairs[:, method]), 100, protocol, EXTRACTORS, batch_size=100),
+                protocol,
+            )
+            for method in range(2)
+        )
+        differences.append(ours["fvd"] - theirs["fvd"])
+        claimed.append(standard_error_of_difference("fvd", ours, theirs))
+        apart.append(np.hypot(ours["fvd_standard_error"], theirs["fvd_standard_error"]))
+    ratio = np.sqrt(np.mean(np.square(claimed))) / np.std(differences)
+    assert 0.7 < ratio < 1.4
+    assert np.mean(claimed) < np.mean(apart) / 2
 
 
 def test_one_batch_of_videos_is_read_per_step():

@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 from collections.abc import Iterator, Sequence
 from functools import partial
+from typing import Any
 
 import jax
 import ml_collections
@@ -57,15 +58,22 @@ def protocol_of(config: ml_collections.ConfigDict) -> Protocol:
             f"config.eval.protocol {protocol.name!r} compares samples with the videos whose frames "
             "they were given: config.sample.task is 'generate', and must be another"
         )
+    samples = max(protocol.samples_per_given, config.sample.per_example)
+    num_generated = protocol.num_generated or config.eval.num_videos
+    if num_generated % samples:
+        raise ValueError(
+            f"config.eval.num_videos is {num_generated}, and must be a multiple of "
+            f"config.sample.per_example, {samples}: all samples of a real video are measured"
+        )
     return dataclasses.replace(
         protocol,
         dataset=data.name,
         splits=tuple(split_name(config, split) for split in _splits(protocol)),
         num_real=protocol.num_real or config.eval.num_videos,
-        num_generated=protocol.num_generated or config.eval.num_videos,
+        num_generated=num_generated,
         frames=frames,
         frames_given=protocol.frames_given or num_given,
-        samples_per_given=max(protocol.samples_per_given, config.sample.per_example),
+        samples_per_given=samples,
         frame_rate=data.frame_rate,
         frameskip=data.frameskip,
         resolution=data.resolution,
@@ -186,13 +194,13 @@ def _real_examples(protocol: Protocol, num_videos: int) -> np.ndarray:
     return examples
 
 
-def _over_repeats(numbers: list[dict[str, float]]) -> dict:
+def _over_repeats(numbers: list[dict[str, Any]]) -> dict:
     """Returns means and standard deviations over repeats; the numbers themselves of one repeat."""
     if len(numbers) == 1:
         return numbers[0]
     result: dict[str, float | list[float]] = {}
     for name in numbers[0]:
-        if name.endswith(("_standard_error", "_standard_deviation")):
+        if name.endswith(("_standard_error", "_standard_deviation", "_leave_one_out")):
             continue
         values = [repeat[name] for repeat in numbers]
         result[name] = float(np.mean(values))
@@ -203,7 +211,7 @@ def _over_repeats(numbers: list[dict[str, float]]) -> dict:
 
 def _against_all_splits(
     real: dict[str, Summary], generated: Summary, protocol: Protocol
-) -> dict[str, float]:
+) -> dict[str, Any]:
     """Returns all metrics against the first split, and all but IS against each further split."""
     (_, first), *others = real.items()
     numbers = compare(first, generated, protocol)
@@ -216,7 +224,7 @@ def _against_all_splits(
 
 def _with_split(metric: str, split: str) -> str:
     """Returns the name of a number for a split other than the protocol's first."""
-    for error in ("_standard_error", "_standard_deviation"):
+    for error in ("_standard_error", "_standard_deviation", "_leave_one_out"):
         if metric.endswith(error):
             return f"{metric.removesuffix(error)}_{split}{error}"
     return f"{metric}_{split}"

@@ -5,6 +5,7 @@ import functools
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -18,8 +19,9 @@ from vdm.metrics.protocols import METRICS, PAIRED, PIXELS, Protocol
 from vdm.metrics.statistics import FeatureStatistics
 from vdm.progress import progress
 
-# Groups of the jackknife that estimates the error of a Frechet distance; none above this number of
-# features, since a covariance of 4,096 features takes 134 MB, and its root half a minute.
+# Groups of the jackknife that estimates the error of a Frechet distance, each with all samples of
+# its real videos; none above this number of features, since a covariance of 4,096 features takes
+# 134 MB, and its root half a minute.
 _GROUPS = 10
 _MAX_GROUPED_FEATURES = 512
 _VIDEOS_PER_CLASS = 10  # with fewer, the Inception Score depends on the number of videos
@@ -117,7 +119,8 @@ def summarize(
                 batch = batch[:, protocol.frames_given :]
             for network, view, clips in _clips_of_views(views, batch, protocol):
                 out = _outputs(extractors[network], view, clips, batch_size)
-                _add_features(summary.statistics, (network, view), positions, out["features"])
+                starts = positions // protocol.samples_per_given
+                _add_features(summary.statistics, (network, view), starts, out["features"])
                 if "kvd" in protocol.metrics and METRICS["kvd"] == (network, view):
                     _add_values(summary.values, "kvd", positions, out["features"])
                 for splits in protocol.inception_splits if (network, view) in scored else ():
@@ -129,9 +132,15 @@ def summarize(
     return summary
 
 
-def compare(real: Summary, generated: Summary, protocol: Protocol) -> dict[str, float]:
-    """Returns the metrics of a protocol by name, with standard errors where available."""
-    result: dict[str, float] = {}
+def compare(
+    real: Summary, generated: Summary, protocol: Protocol
+) -> dict[str, float | list[float]]:
+    """Returns the metrics of a protocol by name, with standard errors where available.
+
+    With the error of a Frechet distance comes METRIC_leave_one_out: the distances without each of
+    ten groups of samples, for `standard_error_of_difference`.
+    """
+    result: dict[str, float | list[float]] = {}
     for metric, network, view in _measured(protocol, real):
         if network == PIXELS or metric == "kvd":
             result |= _of_values(metric, real.values, generated.values, protocol)
@@ -151,9 +160,34 @@ def compare(real: Summary, generated: Summary, protocol: Protocol) -> dict[str, 
             leave_one_out = [
                 _distance(target, _merged(groups[:g] + groups[g + 1 :])) for g in range(_GROUPS)
             ]
-            # Delete-a-group jackknife (Efron and Stein 1981).
-            result[f"{metric}_standard_error"] = math.sqrt((_GROUPS - 1) * np.var(leave_one_out))
+            result[f"{metric}_standard_error"] = _jackknife_error(leave_one_out)
+            result[f"{metric}_leave_one_out"] = leave_one_out
     return result
+
+
+def standard_error_of_difference(
+    metric: str, result: Mapping[str, Any], other: Mapping[str, Any]
+) -> float:
+    """Returns the standard error of the difference of a Frechet distance between two results.
+
+    It is the jackknife of the difference. Where samples i of both have the same observed frames or
+    the same noise, it is smaller than the two errors suggest, since these are then correlated.
+
+    Args:
+      metric: name of the distance, for example 'fvd'.
+      result: numbers of `compare`.
+      other: numbers of other samples, as many and against the same real videos.
+
+    Raises:
+      KeyError: a result has no METRIC_leave_one_out.
+    """
+    ours, theirs = (np.asarray(r[f"{metric}_leave_one_out"]) for r in (result, other))
+    return _jackknife_error(ours - theirs)
+
+
+def _jackknife_error(leave_one_out: Sequence[float] | np.ndarray) -> float:
+    """Returns the standard error by the delete-a-group jackknife (Efron and Stein 1981)."""
+    return math.sqrt((len(leave_one_out) - 1) * np.var(leave_one_out))
 
 
 def _measured(protocol: Protocol, summary: Summary) -> Iterator[tuple[str, str, str]]:
@@ -193,26 +227,26 @@ def _of_values(
     """Returns a metric that compares single videos, and its standard error."""
     if (metric,) not in generated:
         return {}
-    numbers = generated[metric,][0].ordered
-    if metric in PAIRED:
-        # The samples of one real video follow each other; only real videos are independent.
-        of_video = numbers[:, 0].reshape(-1, protocol.samples_per_given)
-        result = _with_error(metric, of_video.mean(1))
-        return result | (
-            _with_error(f"{metric}_best", of_video.max(1)) if protocol.samples_per_given > 1 else {}
-        )
-    of_real = real[metric,][0].ordered
-    if metric == "block_shape":
-        return _with_error(metric, numbers[:, 0]) | _with_error(f"{metric}_of_real", of_real[:, 0])
+    numbers, samples = generated[metric,][0].ordered, protocol.samples_per_given
     if metric == "kvd":
-        distance, error, low, high = kernel_distance(of_real, numbers)
+        of_real = real[metric,][0].ordered
+        distance, error, low, high = kernel_distance(of_real, numbers, samples)
         return {"kvd": distance, "kvd_standard_error": error, "kvd_low": low, "kvd_high": high}
-    means = [values.mean() for values in (numbers, of_real)]
+    # The samples of one real video follow each other; only real videos are independent.
+    by_start = numbers[:, 0].reshape(-1, samples)
+    of_start = by_start.mean(1)
+    if metric in PAIRED:
+        best = _with_error(f"{metric}_best", by_start.max(1)) if samples > 1 else {}
+        return _with_error(metric, of_start) | best
+    of_real = real[metric,][0].ordered[:, 0]
+    if metric == "block_shape":
+        return _with_error(metric, of_start) | _with_error(f"{metric}_of_real", of_real)
+    means = [values.mean() for values in (of_start, of_real)]
     if not means[1]:
         return {}
     relative = [
         values.std(ddof=1) / math.sqrt(len(values)) / max(mean, 1e-12)
-        for values, mean in zip((numbers, of_real), means, strict=True)
+        for values, mean in zip((of_start, of_real), means, strict=True)
     ]
     ratio = float(means[0] / means[1])
     return {metric: ratio, f"{metric}_standard_error": ratio * math.hypot(*relative)}
@@ -310,7 +344,7 @@ def _add_features(
     indices: np.ndarray,
     features: np.ndarray,
 ) -> None:
-    """Adds features [n, features] of the videos `indices`; video i is in group i modulo groups."""
+    """Adds features [n, features]; those of index i are in group i modulo the number of groups."""
     groups = _GROUPS if features.shape[1] <= _MAX_GROUPED_FEATURES else 1
     parts = statistics.setdefault(key, [FeatureStatistics.empty(features.shape[1])] * groups)
     for group in range(groups):

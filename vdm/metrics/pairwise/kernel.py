@@ -9,12 +9,15 @@ _MAX_GROUP = 2_000
 _BOOTSTRAPS = 200
 
 
-def kernel_distance(real: np.ndarray, generated: np.ndarray) -> tuple[float, float, float, float]:
+def kernel_distance(
+    real: np.ndarray, generated: np.ndarray, samples_per_given: int = 1
+) -> tuple[float, float, float, float]:
     """Returns the squared maximum mean discrepancy of features [n, d] and [m, d], unbiased.
 
     With the kernel k(x, y) = (x . y / d + 1)^3 (Binkowski et al. 2018, Demystifying MMD GANs, eq 4
     and section 4), whose estimate has no bias for any number of videos; it may be negative. Sets of
-    more than 2,000 videos are split at random into groups, whose distances are averaged.
+    more than 2,000 videos are split at random into groups, whose distances are averaged. The
+    samples of one real video, which follow each other, are resampled and split together.
 
     Returns:
       (distance, standard error, first and last number of the 95 % interval), by a bootstrap of the
@@ -29,34 +32,54 @@ def kernel_distance(real: np.ndarray, generated: np.ndarray) -> tuple[float, flo
             raise ValueError("a kernel distance needs at least 2 videos with finite features")
     rng = np.random.default_rng(0)
     count = max(math.ceil(len(features) / _MAX_GROUP) for features in sets)
-    count = min(count, *(len(features) // 2 for features in sets))
-    if count == 1:
-        return _of_group(sets[0], sets[1], rng)
-    parts = [np.array_split(rng.permutation(features), count) for features in sets]
+    sizes = (1, samples_per_given)
+    count = min(count, *(len(f) // size // 2 for f, size in zip(sets, sizes, strict=True)))
+    if count <= 1:
+        return _of_group(sets[0], sets[1], samples_per_given, rng)
+    parts = [_split(f, size, count, rng) for f, size in zip(sets, sizes, strict=True)]
     distances = [_estimate(*_kernels(*group)) for group in zip(*parts, strict=True)]
     mean, error = float(np.mean(distances)), float(np.std(distances, ddof=1) / math.sqrt(count))
     return mean, error, mean - 1.96 * error, mean + 1.96 * error
 
 
+def _split(
+    features: np.ndarray, size: int, count: int, rng: np.random.Generator
+) -> list[np.ndarray]:
+    """Splits features [n, d] at random into `count` parts, of whole runs of `size` videos."""
+    runs = rng.permutation(features.reshape(-1, size, features.shape[1]))
+    return [part.reshape(-1, features.shape[1]) for part in np.array_split(runs, count)]
+
+
 def _of_group(
-    real: np.ndarray, generated: np.ndarray, rng: np.random.Generator
+    real: np.ndarray, generated: np.ndarray, samples_per_given: int, rng: np.random.Generator
 ) -> tuple[float, float, float, float]:
     kernels = _kernels(real, generated)
+    starts = len(generated) // samples_per_given
     resampled = [
-        _estimate(*kernels, *(_counts(len(features), rng) for features in (real, generated)))
+        _estimate(
+            *kernels,
+            real_counts=_counts(len(real), rng),
+            generated_counts=_counts(starts, rng).repeat(samples_per_given),
+        )
         for _ in range(_BOOTSTRAPS)
     ]
     first, last = np.quantile(resampled, (0.025, 0.975))
     return _estimate(*kernels), float(np.std(resampled, ddof=1)), float(first), float(last)
 
 
-def _kernels(real: np.ndarray, generated: np.ndarray) -> list[np.ndarray]:
-    pairs = ((real, real), (generated, generated), (real, generated))
-    return [(a @ b.T / a.shape[1] + 1) ** 3 for a, b in pairs]
+def _kernels(real: np.ndarray, generated: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns the kernel matrices of real videos, of generated ones, and between both."""
+    return _kernel(real, real), _kernel(generated, generated), _kernel(real, generated)
+
+
+def _kernel(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return (a @ b.T / a.shape[1] + 1) ** 3
 
 
 def _counts(size: int, rng: np.random.Generator) -> np.ndarray:
     """Returns how often each video is in a bootstrap sample, with at least two different videos."""
+    if size == 1:
+        return np.ones(1)
     while True:
         counts = np.bincount(rng.integers(size, size=size), minlength=size).astype(np.float64)
         if np.count_nonzero(counts) > 1:
