@@ -154,6 +154,32 @@ def test_sound_subtitles_and_a_cover_beside_the_video(tmp_path):
     assert_frames(open_video(path), reference_frames(video))
 
 
+@pytest.mark.parametrize(
+    ("suffix", "options"),
+    [
+        (".mkv", ("-c:v", "libx264", "-c:a", "aac")),
+        (".ts", ("-c:v", "libx264", "-c:a", "aac")),
+        (".wmv", ("-c:v", "wmv2", "-c:a", "wmav2")),
+    ],
+)
+def test_sound_that_is_longer_than_the_pictures(tmp_path, suffix, options):
+    """FFmpeg reports the duration of the whole file for the pictures of some of these."""
+    path = tmp_path / f"a{suffix}"
+    pictures = ("-f", "lavfi", "-i", "testsrc=d=1:s=64x48:r=25")
+    run_ffmpeg(*pictures, "-f", "lavfi", "-i", "sine=d=20", *options, path)
+    assert_frames(open_video(path), reference_frames(path))
+
+
+@pytest.mark.parametrize("text", [b"about 1.2 seconds ", b"00:00:01,200000000", b" " * 18])
+def test_a_duration_in_other_words_is_ignored(tmp_path, text):
+    """Programs write the tag DURATION of Matroska in the format that they like."""
+    path = encode(tmp_path / "a.mkv", moving(30), *_GROUPS)
+    data, stated = path.read_bytes(), b"00:00:01.200000000"
+    assert data.count(stated) == 1
+    path.write_bytes(data.replace(stated, text))
+    assert_frames(open_video(path), reference_frames(path))
+
+
 def _with_clean_aperture(data: bytes, width: int, height: int) -> bytes:
     """An MP4 file with the `clap` box (ISO 14496-12, 12.1.4) of a centred crop."""
     box = struct.pack(">I4s8I", 40, b"clap", width, 1, height, 1, 0, 1, 0, 1)

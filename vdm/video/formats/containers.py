@@ -115,21 +115,40 @@ def check_complete(path: Path, container, stream, times: list[int], last_duratio
       times: ascending timestamps of all frames, in units of the stream's time base.
       last_duration: duration of the last frame in the same units, 0 if unknown.
     """
-    if stream.duration is not None:
-        declared = float(stream.duration * stream.time_base)
-    elif "DURATION" in stream.metadata:  # Matroska's, as hours:minutes:seconds
-        parts = reversed(stream.metadata["DURATION"].split(":"))
-        declared = sum(float(part) * 60**power for power, part in enumerate(parts))
-    elif container.duration is not None and len(container.streams) == 1:
-        declared = container.duration / av.time_base
-    else:
-        return
+    declared, of_file = _declared_seconds(container, stream)
     last = last_duration or (times[-1] - times[-2] if times[1:] else 0)
     found = float((times[-1] - min(times[0], 0) + last) * stream.time_base)
-    if declared - found > max(_TRUNCATED[0], _TRUNCATED[1] * declared):
+    if of_file and _is_short(found, declared):
+        found = max(found, _end_of_packets(path))  # of the sound, which may be longer
+    if _is_short(found, declared):
         raise UnreadableVideoError(
             path, f"is truncated: it should have {declared:.1f} s, and has {found:.1f} s"
         )
+
+
+def _declared_seconds(container, stream) -> tuple[float, bool]:
+    """Returns the declared duration, 0 if unknown, and whether it may be that of all streams."""
+    with contextlib.suppress(KeyError, ValueError):  # other programs write other texts
+        hours, minutes, seconds = stream.metadata["DURATION"].split(":")  # Matroska's
+        return 3600 * int(hours) + 60 * int(minutes) + float(seconds), False
+    of_file = (container.duration or 0) / av.time_base
+    if stream.duration is None:
+        return (of_file if len(container.streams) == 1 else 0.0), False
+    # FFmpeg sets some streams' unknown durations to that of the file.
+    declared = float(stream.duration * stream.time_base)
+    return declared, abs(declared - of_file) < _TRUNCATED[0]
+
+
+def _is_short(found: float, declared: float) -> bool:
+    return declared - found > max(_TRUNCATED[0], _TRUNCATED[1] * declared)
+
+
+def _end_of_packets(path: Path) -> float:
+    """Returns the end of the last packet of all streams in seconds."""
+    with opened(path) as (container, _):
+        packets = (packet for packet in container.demux() if packet.pts is not None)
+        ends = (float((p.pts + (p.duration or 0)) * p.time_base) for p in packets)
+        return max(ends, default=0.0)
 
 
 class RgbConverter:
