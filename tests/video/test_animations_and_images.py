@@ -218,6 +218,13 @@ def test_other_modes_of_pixels(tmp_path):
         np.testing.assert_array_equal(frame, expected, mode)
 
 
+@pytest.mark.parametrize("layout", ["rgb565le", "rgb555le"])
+def test_bitmaps_of_16_bits_a_pixel(tmp_path, layout):
+    path = encode(tmp_path / "a.bmp", moving(1), "-pix_fmt", layout, "-frames:v", "1")
+    read, expected = open_video(path).frames([0]).astype(int), reference_frames(path)
+    np.testing.assert_allclose(read, expected, rtol=0, atol=1)  # 5 bits are rounded to 8
+
+
 def _png_16_bit(pixels) -> bytes:
     """A PNG file of uint16 [height, width, 3], which Pillow cannot write."""
     height, width = pixels.shape[:2]

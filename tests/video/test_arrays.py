@@ -109,6 +109,19 @@ def test_names_files_of_other_layouts(tmp_path, name, kind):
         assert "uint8" in caught.value.reason and "3" in caught.value.reason
 
 
+@pytest.mark.parametrize(
+    "shape", [(1, 2**40, 2**22, 2**22, 3), (-1, 5, 6, 7, 3), (1, -5, 6, -7, 3), (2**70, 6, 7, 3)]
+)
+def test_names_headers_of_impossible_shapes(tmp_path, shape):
+    with (tmp_path / "a.npy").open("wb") as file:
+        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        file.write(bytes(5 * 6 * 7 * 3))
+    assert list(find_videos(tmp_path).left_out) == ["a.npy"]
+    with pytest.raises(UnreadableVideoError, match=r"a\.npy (holds|ends in)"):
+        open_video(tmp_path / "a.npy", 0)
+
+
 def test_lists_the_arrays_of_an_archive_without_videos(tmp_path):
     np.savez(tmp_path / "a.npz", frames=_videos(), label=np.arange(3))
     with pytest.raises(UnreadableVideoError, match=r"a\.npz .*frames.*label.*video"):

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import math
 import threading
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -53,14 +54,14 @@ class ArrayFile:
         shape, dtype = self._header.shape, self._header.dtype
         if dtype != np.uint8 or len(shape) not in (4, 5) or shape[-1] not in (1, 3):
             raise UnreadableVideoError(path, f"holds {dtype} {shape}, and {_LAYOUT}")
-        if 0 in shape:
+        if min(shape) < 1:
             raise UnreadableVideoError(path, f"holds no frames, its shape is {shape}")
         if self._header.fortran and not self._header.memory_mapped:
             raise UnreadableVideoError(
                 path, "is compressed in Fortran order: save np.ascontiguousarray(video)"
             )
         self.shape = shape if len(shape) == 5 else (1, *shape)
-        size = int(np.prod(self.shape[1:]))
+        size = math.prod(self.shape[1:])
         if self._header.num_bytes < size * len(self):
             raise UnreadableVideoError(
                 path, f"ends in video {self._header.num_bytes // size} of {len(self)}"
@@ -80,7 +81,7 @@ class ArrayFile:
             return np.array((array if len(shape) == 5 else array[None])[video, list(frames)])
 
     def _read_compressed(self, video: int, frames: Sequence[int]) -> np.ndarray:
-        size = int(np.prod(self.shape[2:]))
+        size = math.prod(self.shape[2:])
         out = np.empty((len(frames), *self.shape[2:]), np.uint8)
         for index, frame in enumerate(frames):
             member = self._seek(self._header.start + (video * self.shape[1] + frame) * size)

@@ -243,9 +243,10 @@ def encode_image(pixels: np.ndarray, encoding: str) -> bytes:
 def _pixels(picture: ImageFile.ImageFile, path: Path, where: str) -> np.ndarray:
     """Returns the current picture of a file over black, uint8 [height, width, 3]."""
     # Pillow clips 16-bit grey to 255 instead of scaling it, and truncates 16-bit colour.
-    stored = {str(tile.args) for tile in picture.tile}
-    if picture.mode.startswith(("I", "F")) or any(";16" in args for args in stored):
-        kind = f"{picture.mode}, 16 bits" if picture.mode == "RGB" else picture.mode
+    # BGR;16 of bitmaps has 16 bits a pixel.
+    stored = " ".join(str(tile.args) for tile in picture.tile).replace("BGR;16", "")
+    if picture.mode.startswith(("I", "F")) or ";16" in stored:
+        kind = picture.mode if picture.mode.startswith(("I", "F")) else f"{picture.mode}, 16 bits"
         raise UnreadableVideoError(
             path, f"{where}has pixels of Pillow's mode {kind}, and 8 bits a channel are needed"
         )
