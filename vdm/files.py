@@ -112,6 +112,11 @@ def write_text(path: AnyPath, text: str) -> None:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
+def printable(text: str) -> str:
+    """Returns a text with characters outside UTF-8 as escapes, as `write_text` writes it."""
+    return text.encode("utf-8", errors="backslashreplace").decode()
+
+
 def write_record(path: AnyPath, record: dict) -> None:
     """Writes a dict as JSON atomically, `sealed`."""
     write_text(path, json.dumps(sealed(record), indent=2) + "\n")

@@ -1,8 +1,10 @@
 """Which videos a folder holds, and the reasons why other files are left out."""
 
+import io
 import json
 import os
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -205,6 +207,53 @@ def test_names_that_are_not_utf_8_are_used_and_reported(tmp_path):
         splits = open_folder(tmp_path, needed_frames=16)
         assert [name for split in splits.values() for name in split.names] == [bad]
     assert "caf\\udce9.txt is no video" in (tmp_path / "video_index.txt").read_text()
+
+
+def test_a_folder_whose_name_is_not_utf_8_is_printed(tmp_path, monkeypatch):
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    _write_frames(folder / "a", _pixels(20))
+    out = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(out, encoding="utf-8", errors="strict"))
+    open_folder.cache_clear()
+    open_folder(folder, needed_frames=16)
+    assert out.getvalue().count(b"/caf\\udce9: ") == 2  # of indexing, and the summary
+
+
+def test_arrays_are_reported_in_the_cache_if_the_folder_has_a_foreign_report(tmp_path, monkeypatch):
+    """Array files need no index, whose folder in the cache is then missing."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    np.savez(folder / "a.npz", video=_pixels(20)[None].repeat(2, 0))
+    (folder / "video_index.txt").write_text("my own notes\n")
+    open_folder.cache_clear()
+    assert len(open_folder(folder, needed_frames=16)["train"]) == 1
+    (report,) = (tmp_path / "cache").rglob("video_index.txt")
+    assert "2 videos are used" in report.read_text()
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"height": 6', '"height": 99'),
+        ('"height"', '"hight"'),
+        ('"frames": 4', '"frames": "4"'),
+        ('"pictures"', '"picture"'),
+        ('"state": [', '"state": [1, '),
+        ('{"state"', '3, "x": {"state"'),
+    ],
+)
+def test_a_damaged_index_is_built_again(tmp_path, old, new):
+    pixels = _pixels()
+    _write_frames(tmp_path / "a", pixels)
+    _write_animated(tmp_path / "b.webp", pixels)
+    index = index_folder(tmp_path).path
+    good = index.read_text()
+    index.write_text(good.replace(old, new))
+    assert index.read_text() != good
+    for video in index_folder(tmp_path).videos.values():
+        np.testing.assert_array_equal(video.frames(range(4)), pixels)
+    assert index.read_text() == good
 
 
 def test_manifest_names_of_other_systems_are_the_same_files(tmp_path):

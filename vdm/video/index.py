@@ -2,7 +2,7 @@
 
 The index is a JSON file in the folder; or in the user's cache, if the folder is read-only or has
 another program's file of that name. A video whose size or modification time changes is decoded
-again.
+again, and all are if the index is damaged.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from vdm.files import user_cache, write_text
+from vdm.files import printable, sealed, unsealed, user_cache, write_text
 from vdm.video.errors import UnreadableVideoError
 from vdm.video.folders import INDEX_NAMES, Found, find_videos
 from vdm.video.formats import arrays, images
@@ -31,7 +31,7 @@ INDEX_NAME, REPORT_NAME = INDEX_NAMES
 # First lines of our files, by which other programs' files are left alone.
 _INDEX_START = r'\{"version": \d+, "videos": '
 REPORT_START = r".*: \d+ videos are used, and \d+ skipped$"
-_VERSION = 4
+_VERSION = 5
 _SAVE_INTERVAL = 60  # seconds, so that an interrupted indexing resumes
 _PROGRESS_INTERVAL = 10
 
@@ -99,7 +99,8 @@ def index_folder(folder: Path, *, save: bool = True, frame_rate: float = 0.0) ->
             missing.append(video)
     if missing:
         if save:
-            print(f"indexing {len(missing)} videos of {folder}: each is decoded once", flush=True)
+            line = f"indexing {len(missing)} videos of {folder}: each is decoded once"
+            print(printable(line), flush=True)
         _open_all(missing, states, known, opened, path if save else None)
     unreadable = set(found.unreadable)
     left_out = {n: why for n, why in found.left_out.items() if n not in INDEX_NAMES}
@@ -203,7 +204,7 @@ def _load(path: Path) -> dict[str, dict]:
     """Returns the records of an index file; none if it is damaged or of an older version."""
     try:
         index = json.loads(path.read_text(encoding="utf-8"))
-        return index["videos"] if index["version"] == _VERSION else {}
+        return unsealed(index, required=True)["videos"] if index["version"] == _VERSION else {}
     except (OSError, ValueError, KeyError, TypeError):
         return {}
 
@@ -213,7 +214,10 @@ def _save(path: Path, records: dict[str, dict]) -> None:
     # One line per video, which people can read and search.
     lines = [f"{json.dumps(name)}: {json.dumps(records[name])}" for name in sorted(records)]
     body = ",\n".join(lines)
-    write_text(path, f'{{"version": {_VERSION}, "videos": {{\n{body}\n}}}}\n')
+    digest = sealed({"version": _VERSION, "videos": records})["sha256"]
+    write_text(
+        path, f'{{"version": {_VERSION}, "videos": {{\n{body}\n}}, "sha256": "{digest}"}}\n'
+    )
 
 
 def _to_record(video: Video) -> dict:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from vdm.data.folder.manifest import Entry, class_numbers, find_manifest, normalised, read_manifest
-from vdm.files import write_text
+from vdm.files import make_folder, printable, write_text
 from vdm.video.folders import MANIFEST_NAMES
 from vdm.video.index import REPORT_NAME, FolderIndex, index_folder
 from vdm.video.read import Video
@@ -226,9 +226,8 @@ def _write_report(
     lines += [f"{name} {why}" for name, why in sorted((skipped | _other_files(index)).items())]
     lines += [f"{name} is used, and {note}" for name, note in sorted(notes.items())]
     text = "\n".join(lines) + "\n"
-    # The encoding of `write_text`, which escapes names that are not UTF-8.
-    encoded = text.encode("utf-8", errors="backslashreplace")
-    if not report.exists() or report.read_bytes() != encoded:
+    if not report.exists() or report.read_bytes() != printable(text).encode():
+        make_folder(report.parent)  # array files alone need no index, whose folder may be missing
         write_text(report, text)
 
 
@@ -242,4 +241,4 @@ def _print_summary(
         kinds = Counter(" ".join(why.split()[:3]).rstrip(":,") for why in skipped.values())
         reasons = ", ".join(f"{count} {kind!r}" for kind, count in kinds.most_common(4))
         line += f"; {len(skipped)} skipped ({reasons}), listed in {report}"
-    print(line.encode("utf-8", errors="backslashreplace").decode(), flush=True)
+    print(printable(line), flush=True)
