@@ -1,5 +1,6 @@
 """Manifests: both formats give the same entries, and errors name the line."""
 
+import dataclasses
 import json
 import re
 
@@ -43,9 +44,22 @@ def test_json_lines(tmp_path):
     assert read_manifest(path) == ENTRIES
 
 
+@pytest.mark.parametrize("blanks", ["", " ", "\t ", "\u3000"])
+def test_blanks_around_names_and_values_are_ignored(tmp_path, blanks):
+    """As in tables that people align; else 'run' and 'run ' would be two classes."""
+    rows = [("file", "label", "caption", "split"), ("b.avi", "run", "ein Läufer", "test")]
+    csv = "\n".join(",".join(f"{value}{blanks}" for value in row) for row in rows)
+    json_lines = json.dumps({name: blanks + value for name, value in zip(*rows, strict=True)})
+    for name, text in (("a.csv", csv), ("a.jsonl", json_lines)):
+        (entry,) = read_manifest(_write(tmp_path, name, text))
+        assert dataclasses.astuple(entry) == rows[1]
+
+
 @pytest.mark.parametrize(
     ("name", "text", "sentence"),
     [
+        ("a.csv", "file,label,label\nx,y,z\n", "and must have `label` once"),
+        ("a.csv", "file,label\n  ,y\n", "`file` in line 2 of .* is empty"),
         ("a.txt", "file\nx", "a.txt is of another type"),
         ("a.csv", "", "a column `file` is required"),
         ("a.csv", "path,label\nx,y\n", "has the columns ['path', 'label'], and a column `file`"),

@@ -40,6 +40,7 @@ def read_manifest(path: Path) -> list[Entry]:
 
     It is a UTF-8 .csv file whose first row names the columns, or a .jsonl file with one object per
     line. `file` is required, `label`, `caption` and `split` are optional, and others are ignored.
+    Blanks around names of columns and around values are no part of them.
 
     Raises:
       FileNotFoundError: there is no such file.
@@ -84,10 +85,13 @@ def class_numbers(labels: Iterable[str]) -> dict[str, int]:
 
 def _csv_rows(path: Path, file: Iterable[str]) -> Iterable[tuple[int, dict]]:
     reader = csv.DictReader(file, skipinitialspace=True, strict=True)
-    if "file" not in (reader.fieldnames or ()):
-        raise ValueError(
-            f"{path} has the columns {reader.fieldnames or []}, and a column `file` is required"
-        )
+    columns = [name.strip() for name in reader.fieldnames or ()]
+    if "file" not in columns:
+        raise ValueError(f"{path} has the columns {columns}, and a column `file` is required")
+    for field in dataclasses.fields(Entry):
+        if columns.count(field.name) > 1:
+            raise ValueError(f"{path} has the columns {columns}, and must have `{field.name}` once")
+    reader.fieldnames = columns
     for row in reader:
         if None in row or None in row.values():
             raise ValueError(
@@ -117,6 +121,7 @@ def _entry(line: str, row: dict) -> Entry:
     for name, value in fields.items():
         if not isinstance(value, str):
             raise ValueError(f"`{name}` in {line} is {value!r}, and must be a string")
+        fields[name] = value.strip()
     if not fields["file"]:
         raise ValueError(f"`file` in {line} is empty")
     return Entry(**fields)
