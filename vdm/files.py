@@ -38,6 +38,11 @@ def user_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vdm"
 
 
+def local_path(path: str | os.PathLike[str]) -> Path:
+    """Returns a local path, with '~' expanded; a name like '~a.mp4' that is no user's stays."""
+    return Path(os.path.expanduser(path))
+
+
 def as_path(text: str) -> epath.Path:
     """Returns the path of a local file or folder, '~' expanded, or of one in an object store.
 

@@ -1,6 +1,7 @@
 """A trained model from Python: `vdm.load(path)` samples, predicts and extends NumPy videos."""
 
 import difflib
+import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -249,7 +250,7 @@ class VideoModel:
         Returns:
           uint8 [n, num_frames, height, width, channels].
         """
-        is_path = isinstance(videos, str | Path)
+        is_path = isinstance(videos, str | os.PathLike)
         rate = self.config.data.frame_rate if is_path else 0.0
         found = open_videos(videos, 0, resolution=1, frame_rate=rate)  # of any sizes
         for name, video in found.videos.items():

@@ -40,6 +40,8 @@ def test_errors_precede_the_loading_of_networks(paths, capsys):
             "bair has 16",
         ),
         ([f"--real={real}", f"--generated={fake}", "--output=no/where.json"], "there is no folder"),
+        ([f"--real={real}", f"--generated={fake}", f"--output={paths}"], "output is .* a file"),
+        ([f"--real={real}", f"--generated={fake}", "--output=~/no/a.json"], "no folder /.*[^~]/no"),
         (
             [f"--real={real}", f"--generated={fake}", "--batch_size=0"],
             "batch_size is 0, and must",

@@ -1,5 +1,9 @@
 """vdm.metrics.fvd, fid and kvd of arrays and paths equal `python -m vdm.metrics`."""
 
+import re
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -61,6 +65,11 @@ def test_errors_name_the_argument(sets):
         ((real, "gone"), {"frames": 9, "resolution": 8}, "gone does not exist"),
         ((real, generated), {"frames": 9, "frame_rate": 8.0}, "has no timestamps"),
         ((real, generated), {"protocol": "fid"}, "compare_sets takes it"),
+        (
+            (real[0][None, ..., 0], generated),
+            {},
+            r"real is uint8 \[1, 10, .*real\[\.\.\., None\] has a",
+        ),
     ):
         with pytest.raises((ValueError, FileNotFoundError), match=message):
             vdm.metrics.fvd(*arguments, **options)
@@ -68,3 +77,43 @@ def test_errors_name_the_argument(sets):
         vdm.metrics.compare_sets(real, generated, protocol="fvid")
     with pytest.raises(ValueError, match="view is 'last', and must be one of"):
         vdm.metrics.fid(real, generated, view="last")
+
+
+_OTHER_TYPES = """
+import numpy as np, vdm
+videos = np.zeros((2, 9, 8, 8, 3), np.uint8)
+for arguments, options in (
+    ((videos, videos), {"frames": 9.0}),
+    ((videos, videos), {"resolution": None}),
+    ((videos, videos), {"frameskip": True}),
+    ((videos, videos), {"clips_per_video": "2"}),
+    ((videos, videos), {"frame_rate": "8"}),
+    ((videos, videos), {"batch_size": 2.5}),
+    ((videos, None), {}),
+    ((videos, ["a.npz"]), {}),
+    (([[[1], [2, 3]]], videos), {}),
+):
+    try:
+        vdm.metrics.fvd(*arguments, **options)
+    except ValueError as error:
+        print(error)
+"""
+
+
+def test_arguments_of_other_types_are_named():
+    """In another process, as tests enforce the annotations of types in this one."""
+    command = [sys.executable, "-c", _OTHER_TYPES]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    patterns = (
+        r"frames is 9\.0, and must be an integer",
+        r"resolution is None, and must be an integer",
+        r"frameskip is True, and must be an integer",
+        r"clips_per_video is '2', and must be an integer",
+        r"frame_rate is '8', and must be 0 .* or positive",
+        r"batch_size is 2\.5, and must be an integer",
+        r"generated is None, and must be a path, .* or a list of videos",
+        r"generated\[0\] is 'a\.npz', and must be an array: paths .*",
+        r"real\[0\] cannot be an array: .*",
+    )
+    for line, pattern in zip(done.stdout.splitlines(), patterns, strict=True):
+        assert re.match(pattern, line), line

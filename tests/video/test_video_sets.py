@@ -6,6 +6,7 @@ import zipfile
 import av
 import numpy as np
 import pytest
+from etils import epath
 from PIL import Image
 
 from vdm.video.display import gif_bytes
@@ -109,3 +110,23 @@ def test_class_sub_folders_are_read_and_other_files_ignored(tmp_path, colours):
         (tmp_path / name).write_text("file")
     read = list(open_videos(tmp_path, 0))
     np.testing.assert_array_equal(read, colours[..., :1].repeat(3, -1))
+
+
+def test_equal_clips_of_a_video_give_a_warning(tmp_path, colours):
+    frames = colours.reshape(12, *colours.shape[2:])
+    np.savez(tmp_path / "long.npz", video=frames[::-1])
+    np.savez(tmp_path / "short.npz", video=frames[6:])
+    videos = open_videos(tmp_path, 4, clips_per_video=4)
+    of_short = [clip.tobytes() for clip in videos][4:]
+    assert len(of_short) == 4 and len(set(of_short)) == 3
+    assert "short.npz of" in videos.warnings[0] and "has 3 different clips" in videos.warnings[0]
+    different = open_videos(tmp_path, 4, clips_per_video=3)
+    assert len({clip.tobytes() for clip in different}) == 6
+    assert not any("different clips" in warning for warning in different.warnings)
+
+
+def test_paths_of_other_types_and_names_with_a_tilde(tmp_path, colours, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    np.savez("~clips.npz", video=colours[:2])
+    for path in ("~clips.npz", epath.Path(tmp_path / "~clips.npz")):
+        np.testing.assert_array_equal(np.stack(list(open_videos(path, 0))), colours[:2])

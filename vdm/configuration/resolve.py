@@ -15,7 +15,7 @@ from ml_collections import config_flags
 from vdm.config import default_config
 from vdm.configuration.stored import fields_of, from_record, load_run_config, set_field
 from vdm.exported import load_exported_config
-from vdm.files import AnyPath, as_path
+from vdm.files import AnyPath, as_path, local_path
 from vdm.shipped import check_exists, find_checkpoint, package_folders
 
 _OVERRIDE = re.compile(r"--?(no)?config\.([^=]+)(=.*)?", re.DOTALL)
@@ -119,7 +119,7 @@ def find_file(name: str) -> Path:
     Raises:
       FileNotFoundError: there is no such file; the message lists configs/.
     """
-    path = Path(name).expanduser()
+    path = local_path(name)
     if path.is_file():
         return path
     if str(path.parent) in (".", "configs") and path.suffix in ("", ".py"):
@@ -206,7 +206,7 @@ def _expanded(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
         if field in _CHECKPOINTS and (found := find_checkpoint(str(value))):
             set_field(config, field, str(found))
         elif isinstance(value, str) and value.startswith("~"):
-            set_field(config, field, str(Path(value).expanduser()))
+            set_field(config, field, str(local_path(value)))
     return config
 
 

@@ -1,7 +1,6 @@
 """Builds the data set of a configuration."""
 
 import dataclasses
-from pathlib import Path
 
 import ml_collections
 
@@ -14,6 +13,7 @@ from vdm.data.pusht.environment import ACTION_WIDTH
 from vdm.data.pusht.videos import open_pusht
 from vdm.data.tfds.registry import TFDS_DATA_SETS, open_tfds
 from vdm.data.zeros import Zeros
+from vdm.files import local_path
 
 # Values of config.data.name.
 ZEROS = "zeros"
@@ -137,7 +137,7 @@ def _folder(config: ml_collections.ConfigDict, split: str) -> FolderVideos:
     data = config.data
     if not data.path:
         raise ValueError("config.data.path is empty, and must be a folder of videos")
-    path = Path(data.path).expanduser()
+    path = local_path(data.path)
     if not path.exists():
         raise FileNotFoundError(
             f"config.data.path is {data.path!r}, and must be a folder of videos: it does not exist"

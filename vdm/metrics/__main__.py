@@ -8,6 +8,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
+from vdm.files import local_path
 from vdm.metrics.protocols import PROTOCOLS
 from vdm.metrics.sets import measure_sets, open_sets
 
@@ -22,7 +23,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--real", type=Path, required=True, help=f"real videos: {kinds}")
     parser.add_argument("--generated", type=Path, required=True, help="generated videos, as --real")
     parser.add_argument("--protocol", choices=PROTOCOLS, default="fvd", help="default: %(default)s")
-    parser.add_argument("--output", type=Path, help=".json file for the result")
+    parser.add_argument("--output", type=local_path, help=".json file for the result")
     parser.add_argument(
         "--frames",
         type=int,
@@ -65,6 +66,8 @@ def run(flags: argparse.Namespace) -> dict:
     """
     if flags.output and not flags.output.absolute().parent.is_dir():
         raise FileNotFoundError(f"there is no folder {flags.output.absolute().parent}")
+    if flags.output and flags.output.is_dir():
+        raise IsADirectoryError(f"output is {flags.output}, and must be a file, not a folder")
     if flags.batch_size < 1:
         raise ValueError(f"batch_size is {flags.batch_size}, and must be at least 1")
     real, generated = open_sets(

@@ -3,6 +3,7 @@
 import dataclasses
 import warnings
 from collections.abc import Callable
+from numbers import Integral
 from typing import Any
 
 from vdm.metrics.protocols import PAIRED, PROTOCOLS, Protocol
@@ -138,6 +139,8 @@ def open_sets(
 
 
 def _check_at_least(name: str, value: int, minimum: int) -> None:
+    if not isinstance(value, Integral) or isinstance(value, bool):
+        raise ValueError(f"{name} is {value!r}, and must be an integer")
     if value < minimum:
         raise ValueError(f"{name} is {value}, and must be at least {minimum}")
 

@@ -4,8 +4,8 @@ Both come from held-out example i // config.sample.per_example, unless config.sa
 one caption, one action or a path for all samples.
 """
 
+import os
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import ml_collections
 import numpy as np
@@ -13,6 +13,7 @@ import numpy as np
 from vdm.data.captions.encoded import encode_given
 from vdm.data.datasets import make_data_set
 from vdm.data.folder.user_videos import load_videos
+from vdm.files import local_path
 from vdm.sampling.tasks import frames_needed
 from vdm.video.pixels import from_uint8
 from vdm.video.video_sets import Videos
@@ -122,7 +123,7 @@ def load_observed(config: ml_collections.ConfigDict, source: Videos | None = Non
       ValueError, OSError: a file is missing or unreadable, or a video has too few frames.
     """
     if source is None:
-        source = Path(config.sample.observed).expanduser()
+        source = local_path(config.sample.observed)
         if not source.exists():
             raise FileNotFoundError(
                 f"config.sample.observed is {config.sample.observed!r}, and must be a video file, "
@@ -137,7 +138,7 @@ def load_observed(config: ml_collections.ConfigDict, source: Videos | None = Non
         num_frames=needed,
         resolution=side,
         channels=config.data.channels,
-        frame_rate=config.data.frame_rate if isinstance(source, str | Path) else 0.0,
+        frame_rate=config.data.frame_rate if isinstance(source, str | os.PathLike) else 0.0,
     )
     # All blocks need the same shape, or the sampler compiles again.
     missing = max(0, config.data.frames - needed)

@@ -5,6 +5,7 @@ import os
 import re
 from pathlib import Path
 
+from vdm.files import local_path
 from vdm.video.errors import UnreadableVideoError
 from vdm.video.formats import arrays, containers, images
 
@@ -66,7 +67,7 @@ def find_videos(path: str | Path) -> FoundVideos:
       FileNotFoundError: the path does not exist.
       UnreadableVideoError: the path is a file, and not a video.
     """
-    path = Path(path).expanduser()
+    path = local_path(path)
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist")
     search = _Search(path)

@@ -215,9 +215,7 @@ def _save(path: Path, records: dict[str, dict]) -> None:
     lines = [f"{json.dumps(name)}: {json.dumps(records[name])}" for name in sorted(records)]
     body = ",\n".join(lines)
     digest = sealed({"version": _VERSION, "videos": records})["sha256"]
-    write_text(
-        path, f'{{"version": {_VERSION}, "videos": {{\n{body}\n}}, "sha256": "{digest}"}}\n'
-    )
+    write_text(path, f'{{"version": {_VERSION}, "videos": {{\n{body}\n}}, "sha256": "{digest}"}}\n')
 
 
 def _to_record(video: Video) -> dict:

@@ -6,6 +6,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
+from vdm.files import local_path
 from vdm.video.errors import UnreadableVideoError
 from vdm.video.formats import arrays, containers, images
 from vdm.video.formats.random_access import open_container
@@ -73,7 +74,7 @@ def open_video(path: str | Path, index: int | None = None) -> Video:
       UnreadableVideoError: the file is not a video, or is damaged.
       ValueError: `index` is missing or out of range.
     """
-    path = Path(path).expanduser()
+    path = local_path(path)
     suffix = path.suffix.lower()
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist")
@@ -96,7 +97,7 @@ def stream_frames(path: str | Path) -> Iterator[np.ndarray]:
     Raises:
       FileNotFoundError, UnreadableVideoError, ValueError: as of `open_video`.
     """
-    path = Path(path).expanduser()
+    path = local_path(path)
     if path.is_file() and path.suffix.lower() in containers.SUFFIXES:
         yield from containers.stream_frames(path)
         return

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Sequence
+from numbers import Real
 from pathlib import Path
 
 import numpy as np
@@ -117,9 +118,9 @@ def at_rate(video: Video, frame_rate: float) -> Video:
 
 def check_frame_rate(frame_rate: float) -> None:
     """Raises ValueError unless a frame rate is in [0, `MAX_FRAME_RATE`]."""
-    if not 0 <= frame_rate <= MAX_FRAME_RATE:
+    if not isinstance(frame_rate, Real) or not 0 <= frame_rate <= MAX_FRAME_RATE:
         raise ValueError(
-            f"frame_rate is {frame_rate}, and must be 0 for frames as stored, or positive and at "
+            f"frame_rate is {frame_rate!r}, and must be 0 for frames as stored, or positive and at "
             f"most {MAX_FRAME_RATE:g} frames per second"
         )
 

@@ -1,12 +1,14 @@
 """Reads clips of a set of videos, for the metrics and the user's observed videos."""
 
 import dataclasses
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
 
+from vdm.files import local_path
 from vdm.video.formats.memory import videos_in_memory
 from vdm.video.index import index_folder
 from vdm.video.read import Video
@@ -14,7 +16,7 @@ from vdm.video.timing import at_rate, describe_length
 
 # A path as `vdm.video.folders.find_videos` takes it, an array, or a list of arrays of any sizes
 # (`vdm.video.formats.memory.videos_in_memory`).
-Videos: TypeAlias = str | Path | np.ndarray | Sequence[np.ndarray]
+Videos: TypeAlias = str | os.PathLike[str] | np.ndarray | Sequence[np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,19 +61,26 @@ class VideoSet:
 
     @property
     def warnings(self) -> list[str]:
-        """Warnings about frames that no clip contains."""
-        longest = max(self.videos, key=lambda name: self.videos[name].num_frames)
+        """Warnings about frames that no clip contains, and about equal clips of a video."""
+        lengths = {name: video.num_frames for name, video in self.videos.items()}
+        longest, shortest = (extreme(lengths, key=lengths.__getitem__) for extreme in (max, min))
         used = _length(self.frames, self.frameskip)
-        found = self.videos[longest].num_frames
-        if found <= used:
-            return []
-        return [
-            f"videos of {self.path} have up to {found} frames ({longest}), and only the first "
-            f"{used} frames of each video are measured, as clips of {self.frames}"
-            if self.clips_per_video == 1
-            else f"videos of {self.path} have up to {found} frames ({longest}), and only "
-            f"{self.clips_per_video} clips of {self.frames} frames are measured"
-        ]
+        found, different = lengths[longest], lengths[shortest] - used + 1
+        result = []
+        if different < self.clips_per_video:
+            result.append(
+                f"clips_per_video is {self.clips_per_video}, and {shortest} of {self.path} has "
+                f"{different} different clips of {self.frames} frames: some are measured repeatedly"
+            )
+        if found > used:
+            result.append(
+                f"videos of {self.path} have up to {found} frames ({longest}), and only the first "
+                f"{used} frames of each video are measured, as clips of {self.frames}"
+                if self.clips_per_video == 1
+                else f"videos of {self.path} have up to {found} frames ({longest}), and only "
+                f"{self.clips_per_video} clips of {self.frames} frames are measured"
+            )
+        return result
 
 
 def open_videos(
@@ -99,7 +108,9 @@ def open_videos(
     frames = frames or (first.num_frames - 1) // frameskip + 1
     needed = _length(frames, frameskip)
     for key, video in videos.items():
-        where = key if not isinstance(source, str | Path) else path / key if path.is_dir() else path
+        where = key
+        if isinstance(source, str | os.PathLike):
+            where = str(path / key if path.is_dir() else path)
         if video.num_frames < needed:
             raise ValueError(f"{where} has {describe_length(video)}, and {needed} are needed")
         if not resolution and (video.height, video.width) != (first.height, first.width):
@@ -114,8 +125,8 @@ def open_videos(
 
 def _opened(source: Videos, name: str, frame_rate: float) -> tuple[Path, Mapping[str, Video]]:
     """Returns the path, or the name of an array, and all videos by name."""
-    if isinstance(source, str | Path):
-        path = Path(source).expanduser()
+    if isinstance(source, str | os.PathLike):
+        path = local_path(source)
         index = index_folder(path, save=False, frame_rate=frame_rate)
         index.check_readable()
         return path, index.videos

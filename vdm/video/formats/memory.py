@@ -1,7 +1,8 @@
 """Videos in NumPy arrays in memory."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -66,10 +67,15 @@ def videos_in_memory(
     if isinstance(videos, np.ndarray) and videos.ndim != 5:
         raise ValueError(
             f"{name} is {videos.dtype} {list(videos.shape)}, and must be {_LAYOUT}"
-            + (f"; {name}[None] is a set of one video" if videos.ndim == 4 else "")
+            + (_hint(name, videos.shape) if videos.ndim == 4 else "")
+        )
+    if not isinstance(videos, Iterable):
+        raise ValueError(
+            f"{name} is {videos!r}, and must be a path, {_LAYOUT}, or a list of videos"
         )
     result = {}
-    for index, video in enumerate(map(np.asarray, videos)):
+    for index, item in enumerate(videos):
+        video = _array(f"{name}[{index}]", item)
         if video.dtype != np.uint8 or video.ndim != 4 or video.shape[-1] not in (1, 3):
             of_list = "" if isinstance(videos, np.ndarray) else ", or a list of videos"
             hint = (
@@ -87,3 +93,21 @@ def videos_in_memory(
     if not result:
         raise ValueError(f"{name} has no videos, and must have at least one")
     return result
+
+
+def _hint(name: str, shape: tuple[int, ...]) -> str:
+    if shape[-1] in (1, 3):
+        return f"; {name}[None] is a set of one video"
+    return f"; {name}[..., None] has a channel"
+
+
+def _array(name: str, item: object) -> np.ndarray:
+    if isinstance(item, str | os.PathLike):
+        raise ValueError(
+            f"{name} is {str(item)!r}, and must be an array: paths are not read from a list, but a "
+            "folder is read"
+        )
+    try:
+        return np.asarray(item)
+    except ValueError as error:
+        raise ValueError(f"{name} cannot be an array: {error}") from error
