@@ -1,5 +1,6 @@
 """Which videos a folder holds, and the reasons why other files are left out."""
 
+import errno
 import io
 import json
 import os
@@ -16,7 +17,7 @@ from vdm.data.folder.manifest import read_manifest
 from vdm.data.folder.videos import open_folder
 from vdm.sampling.write import write_samples
 from vdm.video import UnreadableVideoError, find_videos, open_video
-from vdm.video.display import gif_bytes
+from vdm.video.display import gif_bytes, mp4_bytes
 from vdm.video.index import index_folder
 from vdm.video.video_sets import open_videos
 
@@ -254,6 +255,26 @@ def test_a_damaged_index_is_built_again(tmp_path, old, new):
     for video in index_folder(tmp_path).videos.values():
         np.testing.assert_array_equal(video.frames(range(4)), pixels)
     assert index.read_text() == good
+
+
+@pytest.mark.parametrize("opens", ["av.open", "PIL.Image.open"])
+def test_errors_of_the_system_are_not_remembered(tmp_path, monkeypatch, opens):
+    """Granting the permission to read changes neither the size nor the time of a file."""
+    _write_animated(tmp_path / "a.gif", _pixels())
+    (tmp_path / "a.mp4").write_bytes(mp4_bytes(_pixels()))
+    (tmp_path / "b.mp4").write_bytes(b"no video")
+    name = "a.mp4" if opens == "av.open" else "a.gif"
+
+    def refuse(*_arguments, **_options):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(opens, refuse)
+        assert "Permission denied" in index_folder(tmp_path).left_out[name]
+    index = index_folder(tmp_path)
+    assert list(index.videos) == ["a.gif", "a.mp4"]
+    assert index_folder(tmp_path).left_out == index.left_out
+    assert '"b.mp4": {"state": [' in index.path.read_text()  # damage is remembered
 
 
 def test_manifest_names_of_other_systems_are_the_same_files(tmp_path):

@@ -136,12 +136,14 @@ def _open_all(
     printed = saved = time.monotonic()
     # Decoding releases the global interpreter lock.
     with ThreadPoolExecutor(os.cpu_count()) as workers:
-        tasks = {workers.submit(_opened_or_reason, video): video for video in missing}
+        tasks = {workers.submit(_opened_or_error, video): video for video in missing}
         try:
             for count, task in enumerate(as_completed(tasks), start=1):
                 name, result = tasks[task].name, task.result()
-                if isinstance(result, str):
-                    known[name] = {"state": states[name], "left_out": result}
+                if isinstance(result, Exception):
+                    # Permissions and networks change, which a state does not show.
+                    state = None if _is_of_the_system(result) else states[name]
+                    known[name] = {"state": state, "left_out": _reason(tasks[task], result)}
                 else:
                     known[name] = {"state": states[name]} | _to_record(result)
                     opened[name] = result
@@ -158,13 +160,23 @@ def _open_all(
                 _save(path, known)
 
 
-def _opened_or_reason(found: Found) -> Video | str:
+def _opened_or_error(found: Found) -> Video | UnreadableVideoError | OSError:
     try:
         return open_video(found.path, found.index)
-    except UnreadableVideoError as error:
+    except (UnreadableVideoError, OSError) as error:
+        return error
+
+
+def _reason(found: Found, error: Exception) -> str:
+    if isinstance(error, UnreadableVideoError):
         return error.reason if error.path == found.path else str(error)
-    except OSError as error:
-        return f"cannot be read: {error.strerror or error}"
+    return f"cannot be read: {getattr(error, 'strerror', None) or error}"
+
+
+def _is_of_the_system(error: Exception) -> bool:
+    """Whether an error is, or comes from, one of the operating system: not that of a decoder."""
+    cause = error.__cause__ or error
+    return isinstance(cause, OSError) and bool(cause.errno)
 
 
 def _state(found: Found) -> list[int]:
