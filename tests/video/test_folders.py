@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -275,6 +276,32 @@ def test_errors_of_the_system_are_not_remembered(tmp_path, monkeypatch, opens):
     assert list(index.videos) == ["a.gif", "a.mp4"]
     assert index_folder(tmp_path).left_out == index.left_out
     assert '"b.mp4": {"state": [' in index.path.read_text()  # damage is remembered
+
+
+def test_a_folder_that_may_not_be_entered_is_named(tmp_path, monkeypatch):
+    """Its files are listed, and nothing else is known of them."""
+    _write_frames(tmp_path / "open" / "a", _pixels(20))
+    _write_frames(tmp_path / "locked" / "b", _pixels(20))
+    (tmp_path / "open" / "itself").symlink_to("itself")
+    stat = Path.stat
+
+    def stat_outside(self, **options):
+        if self.parent.name == "locked":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self))
+        return stat(self, **options)
+
+    monkeypatch.setattr(Path, "stat", stat_outside)
+    found = find_videos(tmp_path)
+    assert [video.name for video in found.videos] == ["open/a"]
+    assert found.left_out == {
+        "locked/b": "cannot be read: Permission denied",
+        "open/itself": "is a dangling link",
+    }
+    open_folder.cache_clear()
+    assert len(open_folder(tmp_path, needed_frames=16)["train"]) == 1
+    assert "1 skipped\nlocked/b cannot be read" in (tmp_path / "video_index.txt").read_text()
+    with pytest.raises(ValueError, match="locked/b cannot be read: Permission denied"):
+        open_videos(tmp_path, 0)
 
 
 def test_manifest_names_of_other_systems_are_the_same_files(tmp_path):

@@ -1,8 +1,10 @@
 """Finds the videos in a folder tree, and why other files are not used."""
 
 import dataclasses
+import errno
 import os
 import re
+import stat
 from pathlib import Path
 
 from vdm.files import local_path
@@ -43,7 +45,8 @@ class FoundVideos:
       videos: the videos in natural order of their names; videos of an array file by index.
       left_out: {name: reason} of other files and folders. The contents of a folder in it are not
         listed.
-      unreadable: names in `left_out` of array files that are damaged or of another layout.
+      unreadable: names in `left_out` of array files that are damaged or of another layout, and of
+        files and folders that may not be read.
     """
 
     videos: tuple[Found, ...]
@@ -116,16 +119,20 @@ class _Search:
         try:
             entries = sorted(os.listdir(folder))
         except OSError as error:
-            self.left_out[name or "."] = f"cannot be listed: {error.strerror}"
+            self._unreadable(name or ".", f"cannot be listed: {error.strerror}")
             return
         for entry in entries:
             path = folder / entry
             if entry.startswith("."):
                 self.left_out[prefix + entry] = "is hidden"
-            elif not path.exists():
-                self.left_out[prefix + entry] = "is a dangling link"
-            else:
-                (folders if path.is_dir() else files).append(entry)
+                continue
+            try:
+                (folders if stat.S_ISDIR(path.stat().st_mode) else files).append(entry)
+            except OSError as error:
+                if error.errno in (errno.ENOENT, errno.ELOOP):
+                    self.left_out[prefix + entry] = "is a dangling link"
+                else:
+                    self._unreadable(prefix + entry, f"cannot be read: {error.strerror}")
         if _SAMPLES in files:
             for entry in (*files, *folders):
                 if entry != _SAMPLES:
@@ -172,13 +179,16 @@ class _Search:
         try:
             count = len(arrays.ArrayFile(path))
         except UnreadableVideoError as error:
-            self.left_out[name] = error.reason
-            self.unreadable.add(name)
+            self._unreadable(name, error.reason)
             return
         if count == 1:
             self.videos.append(Found(name, path))
         else:
             self.videos += [Found(f"{name}#{index}", path, index) for index in range(count)]
+
+    def _unreadable(self, name: str, reason: str) -> None:
+        self.left_out[name] = reason
+        self.unreadable.add(name)
 
     @staticmethod
     def _is_frames(folder: Path, files: list[str], folders: list[str]) -> bool:

@@ -46,7 +46,7 @@ class FolderIndex:
       videos: {name: video} of the readable videos.
       left_out: {name: reason} of the other files.
       unreadable: names in `left_out` of videos that are damaged, of another layout, or without the
-        timestamps that a frame rate needs.
+        timestamps that a frame rate needs; and of files and folders that may not be read.
     """
 
     folder: Path
