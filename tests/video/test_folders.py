@@ -95,6 +95,19 @@ def test_animated_pictures_are_videos(tmp_path):
     assert _names(tmp_path) == ["a.png", "b.webp", "c.apng"]
 
 
+@pytest.mark.parametrize("suffix", [".gif", ".png", ".apng", ".webp"])
+def test_a_truncated_animation_is_no_single_image(tmp_path, suffix):
+    for name in ("a", "b", "c"):
+        _write_animated(tmp_path / f"{name}{suffix}", _pixels(8))
+    damaged = tmp_path / f"c{suffix}"
+    damaged.write_bytes(damaged.read_bytes()[: damaged.stat().st_size // 2])
+    index = index_folder(tmp_path)
+    assert list(index.videos) == [f"a{suffix}", f"b{suffix}"]
+    assert index.unreadable == {damaged.name} and "damaged" in index.left_out[damaged.name]
+    with pytest.raises(ValueError, match=f"{damaged} cannot be read, it is damaged"):
+        open_videos(tmp_path, 0)
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation_is_applied(tmp_path, orientation):
     upright = np.zeros((16, 32, 3), np.uint8)

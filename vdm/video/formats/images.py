@@ -191,7 +191,17 @@ def is_animated(path: Path) -> bool:
         with Image.open(path, formats=_FORMATS) as picture:
             return getattr(picture, "is_animated", False)
     except Exception:  # the reader raises the error of a damaged file
+        return _is_animated_webp(path)
+
+
+def _is_animated_webp(path: Path) -> bool:
+    """Whether a WebP file, which may be damaged, has the flag of an animation in its header."""
+    try:
+        with path.open("rb") as file:
+            header = file.read(21)
+    except OSError:
         return False
+    return header[8:16] == b"WEBPVP8X" and bool(header[20:] and header[20] & 2)
 
 
 def natural_order(name: str) -> tuple[list[str | int], str]:
