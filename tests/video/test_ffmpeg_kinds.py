@@ -2,6 +2,7 @@
 
 import struct
 
+import av
 import numpy as np
 import pytest
 
@@ -177,6 +178,16 @@ def test_a_duration_in_other_words_is_ignored(tmp_path, text):
     data, stated = path.read_bytes(), b"00:00:01.200000000"
     assert data.count(stated) == 1
     path.write_bytes(data.replace(stated, text))
+    assert_frames(open_video(path), reference_frames(path))
+
+
+def test_repeated_frames_of_theora_equal_ffmpeg(tmp_path):
+    """Theora stores them as empty packets."""
+    pictures = ("-f", "lavfi", "-i", "testsrc=d=2:s=64x48:r=5")
+    path = tmp_path / "a.ogv"
+    run_ffmpeg(*pictures, "-vf", "fps=25", "-c:v", "libtheora", "-pix_fmt", "yuv420p", path)
+    with av.open(str(path)) as container:
+        assert any(not packet.size for packet in container.demux(video=0) if packet.pts is not None)
     assert_frames(open_video(path), reference_frames(path))
 
 

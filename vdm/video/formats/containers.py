@@ -73,6 +73,16 @@ def opened(path: Path, *, probes: bool = True) -> Iterator[tuple]:
             raise UnreadableVideoError(path, f"cannot be decoded: {_message(error)}") from error
 
 
+def packets(container, stream) -> Iterator:
+    """Yields PyAV's packets of a stream, without empty ones, to which decoders raise errors.
+
+    Theora has them for frames that repeat; like ffmpeg, we do not count these.
+    """
+    for packet in container.demux(stream):
+        if packet.size or packet.dts is None:  # the last packet, without a time, ends the decoding
+            yield packet
+
+
 def decode(path: Path, container, stream) -> Iterator:
     """Yields PyAV's frames from the container's position on, in display order.
 
@@ -80,7 +90,8 @@ def decode(path: Path, container, stream) -> Iterator:
       UnreadableVideoError: a frame is damaged, or has another size than the first.
     """
     size = None
-    for index, frame in enumerate(container.decode(stream)):
+    frames = (frame for packet in packets(container, stream) for frame in packet.decode())
+    for index, frame in enumerate(frames):
         if frame.is_corrupt:
             raise UnreadableVideoError(path, f"is damaged at frame {index}")
         size = size or upright_size(frame)

@@ -27,6 +27,7 @@ from vdm.video.formats.containers import (
     decode,
     opened,
     orientation_note,
+    packets,
     upright_size,
 )
 from vdm.video.formats.select import select_frames
@@ -199,12 +200,11 @@ def _frames(video: ContainerVideo, wanted: list[int]) -> Iterator:
 
 def _decoded_from(container, stream, first: int) -> Iterator:
     """Yields PyAV's frames from the container's position on; may skip some before time `first`."""
-    if not _skips(stream):
-        yield from container.decode(stream)
-        return
-    for packet in container.demux(stream):
-        is_before = packet.pts is not None and packet.pts < first
-        stream.codec_context.skip_frame = _SKIPPED if is_before else "DEFAULT"
+    skips = _skips(stream)
+    for packet in packets(container, stream):
+        if skips:
+            is_before = packet.pts is not None and packet.pts < first
+            stream.codec_context.skip_frame = _SKIPPED if is_before else "DEFAULT"
         yield from packet.decode()
 
 
@@ -216,7 +216,9 @@ def _skips(stream) -> bool:
 def _sequential_frames(path: Path, wanted: list[int]) -> Iterator:
     """Yields PyAV's frames at ascending indices, decoding from the first frame."""
     with opened(path) as (container, stream):
-        frames = enumerate(container.decode(stream))
+        frames = enumerate(
+            frame for packet in packets(container, stream) for frame in packet.decode()
+        )
         for index in wanted:
             for found, frame in frames:
                 if found == index:
