@@ -126,7 +126,10 @@ def _read(path: AnyPath) -> _Record | None:
         owner = _Record(**read_record(path))
     except (FileNotFoundError, ValueError, TypeError):
         return None
-    has_types = all(isinstance(getattr(owner, f.name), f.type) for f in dataclasses.fields(owner))
+    has_types = all(
+        isinstance(value, int if name in ("pid", "beat") else str)
+        for name, value in dataclasses.asdict(owner).items()
+    )
     return owner if has_types and 0 < owner.pid <= _MAX_PID else None
 
 
