@@ -29,8 +29,9 @@ def read_description(folder: Path) -> dict:
       DamagedFile: it is damaged, or does not describe a PushT.
     """
     record = read_record(folder / RECORD)
-    parts = [record.get(name) for name in ("settings", "versions", "shards")]
-    if not all(isinstance(part, dict) for part in parts) or not parts[0].keys() >= _SETTINGS:
+    parts = [record.get(name) for name in ("versions", "shards", "settings")]
+    are_dicts = all(isinstance(part, dict) for part in parts)
+    if not are_dicts or not record["settings"].keys() >= _SETTINGS:
         raise DamagedFile(f"{folder / RECORD} is damaged: it does not describe a prepared PushT")
     return record
 
