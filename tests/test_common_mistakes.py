@@ -258,3 +258,24 @@ def test_a_second_export_names_the_replaced_file(tiny_config, tmp_path, monkeypa
     export(tmp_path / "model.safetensors", params, tiny_config, 5)
     main.export(tiny_config, epath.Path(tmp_path))
     assert "replaces the file of step 5" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "expected"),
+    [
+        ("metrics.jsonl/", "train", "metrics.jsonl is a folder, and must be a file"),
+        ("train.lock/", "train", "train.lock is a folder, and must be a file"),
+        ("previews", "train", "previews is a file or a dangling link, and must be a folder"),
+        ("tensorboard", "train", "tensorboard is a file or a dangling link, and must be a folder"),
+        ("samples", "sample", "samples is a file or a dangling link, and must be a folder"),
+        ("eval", "eval", "eval is a file or a dangling link, and must be a folder"),
+        ("model.safetensors/", "export", "model.safetensors is a folder, and must be a file"),
+        ("plan.json/", "plan", "plan.json is a folder, and must be a file"),
+    ],
+)
+def test_what_is_in_the_way_of_an_output_is_named_before_any_work(name, mode, expected, tmp_path):
+    path = tmp_path / name
+    path.mkdir() if name.endswith("/") else path.symlink_to("gone")
+    weights = () if mode in ("train", "export", "plan") else (SHIPPED,)
+    found = message_of(DIGITS, f"--workdir={tmp_path}", f"--mode={mode}", *weights)
+    assert found == f"{tmp_path}/{expected}"

@@ -327,7 +327,11 @@ def test_network_maps_a_video_to_its_shape(name):
         ("diffusion.log_snr_min", 20.0),
         ("diffusion.target", "noise"),
         ("eval.num_videos", 0),
+        ("model.attention_resolutions", ("8",)),
+        ("model.attention_resolutions", (8.5,)),
         ("model.channel_multipliers", ()),
+        ("model.channel_multipliers", (1.5,)),
+        ("model.channel_multipliers", (None, "a")),
         ("model.dropout", 1.5),
         ("model.dtype", "float16"),
         ("model.embedding_dim", 6),
@@ -343,6 +347,9 @@ def test_network_maps_a_video_to_its_shape(name):
         ("training.batch_size", 0),
         ("training.decay_steps", 60_001),
         ("training.ema_decay", 2.0),
+        ("training.learning_rate", 1e39),  # infinite in float32
+        ("training.num_steps", 2**31),  # of another sign in int32
+        ("training.profile_steps", ("1", "2")),
         ("training.warmup_steps", 60_001),
     ],
 )
@@ -351,3 +358,9 @@ def test_names_the_field_of_an_invalid_value(field, value):
     config.update_from_flattened_dict({field: value})
     with pytest.raises(ValueError, match=re.escape(f"config.{field} is {value!r}")):
         validate(config)
+
+
+def test_huge_intervals_mean_never():
+    config = load("ucf101").get_config()
+    config.training.update(checkpoint_every=2**63 - 1, log_every=10**12, sample_every=10**12)
+    validate(config)

@@ -14,6 +14,7 @@ import pytest
 from flax.traverse_util import unflatten_dict
 
 from vdm.build import parameter_shapes
+from vdm.demo.__main__ import parse
 from vdm.demo.requests import Demo, RequestError, Settings, condition_field, default_settings
 from vdm.exported import export
 from vdm.video.read import open_video
@@ -135,6 +136,13 @@ def test_the_command_names_the_extra_that_is_missing():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr.strip() == 'error: the demo needs Gradio: pip install -e ".[demo]"'
+
+
+@pytest.mark.parametrize("port", [-1, 65536])
+def test_a_port_out_of_range_is_one_sentence(port, capsys):
+    with pytest.raises(SystemExit):
+        parse([f"--port={port}"])
+    assert f"--port is {port}, and must be from 0 to 65535" in capsys.readouterr().err
 
 
 def _browser():

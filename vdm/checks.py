@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import ml_collections
+import numpy as np
 
 from vdm.data.batches import CONDITIONS
 from vdm.data.clips import STARTS
@@ -29,6 +30,15 @@ from vdm.training.state import OPTIMIZERS
 from vdm.video.timing import MAX_FRAME_RATE
 
 OPTIMIZATION_LEVELS = ("O0", "O1", "O2", "O3")
+# Devices have numbers of 32 bits.
+_MAX_INTEGER, _MAX_FLOAT = 2**31 - 1, float(np.finfo(np.float32).max)
+# Intervals and limits of the host, where a huge number means never, or all.
+_ON_HOST = (
+    *("data.num_workers", "data.prefetch", "plan.max_trials"),
+    *("training.log_every", "training.checkpoint_every", "training.keep_checkpoints"),
+    *("training.eval_every", "training.sample_every"),
+    *("sample.max_video_files", "sample.reconstruction_micro_batch", "eval.shard_size"),
+)
 
 
 class Rule(NamedTuple):
@@ -51,6 +61,17 @@ def at_least(bound: float) -> Rule:
 def _is_range(value: Sequence) -> bool:
     is_number = [isinstance(x, int | float) and math.isfinite(x) for x in value]
     return len(value) == 2 and all(is_number) and 0 <= value[0] < value[1]
+
+
+def _are_positive_integers(value: Sequence) -> bool:
+    return all(type(x) is int and x >= 1 for x in value)
+
+
+def _fits_32_bits(value: object) -> bool:
+    if isinstance(value, tuple):
+        return all(map(_fits_32_bits, value))
+    limit = _MAX_FLOAT if isinstance(value, float) else _MAX_INTEGER
+    return not isinstance(value, int | float) or abs(value) <= limit
 
 
 FRACTION = Rule(lambda value: 0 <= value <= 1, "from 0 to 1")
@@ -94,10 +115,11 @@ RULES = {
     "data.prefetch": at_least(1),
     "model.base_channels": at_least(1),
     "model.channel_multipliers": Rule(
-        lambda value: len(value) > 0 and min(value) >= 1, "one positive number per resolution"
+        lambda value: len(value) > 0 and _are_positive_integers(value),
+        "one positive integer per resolution",
     ),
     "model.blocks_per_resolution": at_least(1),
-    "model.attention_resolutions": ANY,
+    "model.attention_resolutions": Rule(_are_positive_integers, "empty, or positive integers"),
     "model.head_dim": at_least(1),
     "model.embedding_dim": Rule(
         lambda value: value >= 4 and value % 4 == 0, "a positive multiple of 4"
@@ -153,7 +175,10 @@ RULES = {
     "training.eval_every": at_least(0),
     "training.sample_every": at_least(0),
     "training.profile_steps": Rule(
-        lambda value: not value or (len(value) == 2 and 1 <= value[0] <= value[1]),
+        lambda value: (
+            not value
+            or (len(value) == 2 and _are_positive_integers(value) and value[0] <= value[1])
+        ),
         "empty, or the first and the last step to profile",
     ),
     "training.wandb_project": ANY,
@@ -234,7 +259,10 @@ def validate(config: ml_collections.ConfigDict) -> None:
       ValueError: the message names the field, its value and what is allowed.
     """
     for field, rule in RULES.items():
-        require(config, field, rule.allows(value_of(config, field)), rule.expected)
+        value = value_of(config, field)
+        require(config, field, rule.allows(value), rule.expected)
+        if rule is not SEED and field not in _ON_HOST:
+            require(config, field, _fits_32_bits(value), "a number that 32 bits can hold")
     _check_schedules(config)
     _check_model(config)
     _check_condition(config)

@@ -4,6 +4,7 @@ They write nothing. Each raises ValueError or OSError with a one-line message th
 the file or the folder.
 """
 
+import os
 import tempfile
 import uuid
 
@@ -30,6 +31,17 @@ from vdm.training.compatibility import check_same_run, check_weights
 from vdm.training.trackers.wandb import check_installed
 from vdm.training.warm_start import check_warm_start
 
+# The files and the folders that each mode writes in the workdir.
+_WRITTEN = {
+    "train": (
+        ("config.json", "metrics.jsonl", "parameters.txt", "train.lock"),
+        ("checkpoints", "previews", "tensorboard"),
+    ),
+    "sample": ((), ("samples",)),
+    "eval": ((), ("eval",)),
+    "export": (("model.safetensors",), ()),
+}
+
 
 def check(config: ml_collections.ConfigDict, workdir: AnyPath | None, mode: str) -> None:
     """Checks a command of `vdm.main`: one of its modes.
@@ -55,6 +67,9 @@ def check(config: ml_collections.ConfigDict, workdir: AnyPath | None, mode: str)
 
 
 def _check_run(config: ml_collections.ConfigDict, workdir: AnyPath, mode: str) -> None:
+    for names, is_folder in zip(_WRITTEN[mode], (False, True), strict=True):
+        for name in names:
+            _check_kind(workdir / name, is_folder=is_folder)
     mesh = make_mesh(config)
     if mode == "train":
         check_divides(
@@ -99,6 +114,7 @@ def _check_plan(config: ml_collections.ConfigDict, workdir: AnyPath | None) -> N
     check_sampling(preview_config(config))
     check_steps(config)
     if output := plan_file(config, workdir):
+        _check_kind(output, is_folder=False)
         _check_writable(output.parent)
 
 
@@ -187,6 +203,16 @@ def _check_checkpoint(config: ml_collections.ConfigDict, workdir: AnyPath, mode:
         check_warm_start(config, workdir)
     elif mode != "eval" or not config.eval.baseline:
         check_weights(config, workdir)
+
+
+def _check_kind(path: AnyPath, *, is_folder: bool) -> None:
+    """Checks that what has a path is a folder, or a file; object stores have no folders."""
+    if is_remote(path) or not os.path.lexists(path):
+        return
+    if is_folder and not path.is_dir():
+        raise NotADirectoryError(f"{path} is a file or a dangling link, and must be a folder")
+    if not is_folder and path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder, and must be a file")
 
 
 def _check_writable(folder: AnyPath) -> None:

@@ -5,6 +5,7 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from vdm.data.moving_digits import MovingDigits, handwriting
+from vdm.evaluation import moving_digits
 from vdm.evaluation.digit_persistence import (
     DigitClassifier,
     digit_classifier,
@@ -14,6 +15,7 @@ from vdm.evaluation.digit_persistence import (
     persistence_report,
     share_as_asked,
 )
+from vdm.evaluation.moving_digits import over_real
 from vdm.video.pixels import to_uint8
 
 _COUNT = 128
@@ -126,6 +128,13 @@ def test_report_has_samples_real_videos_and_noise(real):
 
     given = persistence_report(samples, real=samples[-8:], noise=samples[:8])
     assert given["real"]["videos"] == 8 and given["noise"]["persistence"] == 0
+
+
+def test_over_real_videos_of_which_none_is_persistent():
+    blank = np.zeros((1, 4, 8, 8, 1), np.uint8)
+    report = persistence_report(blank, real=blank)
+    assert report["real"]["persistence"] == 0 and over_real(report, "samples") is None
+    assert moving_digits._row("samples", report)[2] == "-"
 
 
 def test_refuses_arrays_of_another_shape():

@@ -273,6 +273,24 @@ def test_each_result_is_in_the_table_of_its_settings(tmp_path):
     assert "small_guided" in others and "long_replaced" not in others
 
 
+@pytest.mark.parametrize(
+    ("part", "named"),
+    [
+        ({"fvd": None}, "its 'fvd' is None, and must be a number"),
+        ({"fvd_standard_error": "3"}, "its 'fvd_standard_error' is '3', and must be a number"),
+        ({"config": None}, "its 'config' is no configuration"),
+        ({"config": {"eval": []}}, "its 'config' is no configuration"),
+        ({"protocol": {"name": ["bair"]}}, "its 'protocol' has no name"),
+    ],
+)
+def test_a_damaged_result_is_named(part, named, tmp_path, capsys):
+    result = {"protocol": {"name": "bair", "metrics": ["fvd"]}, "fvd": 1.0}
+    (tmp_path / "result.json").write_text(json.dumps(result | part))
+    with pytest.raises(SystemExit):
+        write_tables([str(tmp_path)])
+    assert f"error: {tmp_path / 'result.json'} cannot be read: {named}" in capsys.readouterr().err
+
+
 def test_no_result_overwrites_another(config, tmp_path):
     params = init_params(config)
     config.eval.num_videos = 4

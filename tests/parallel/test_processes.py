@@ -207,6 +207,12 @@ def test_prints_that_processes_cannot_connect(tmp_path, arguments, message):
     assert not (tmp_path / "none").exists()
 
 
+def test_commands_compute_in_32_bits():
+    jax.config.update("jax_enable_x64", True)
+    Processes()
+    assert not jax.config.jax_enable_x64
+
+
 def test_prints_that_the_port_is_taken(tmp_path):
     with socket.socket() as listener:
         listener.bind(("localhost", 0))

@@ -82,7 +82,14 @@ def test_waits_for_a_sign_of_life_from_another_machine(tmp_path, capsys):
     assert "sign of life" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"\xff", b"[1]", b'{"pid": 3}'])
+_OTHER = b'{"token": "", "host": "", "machine": "%s", "started": "", "born": "", "pid": %s}'
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"\xff", b"[1]", b'{"pid": 3}']
+    + [_OTHER % (lock._machine().encode(), pid) for pid in (b'"3"', b"-1", b"0", b"9" * 20)],
+)
 def test_a_damaged_lock_is_no_lock(tmp_path, content):
     (tmp_path / "train.lock").write_bytes(content)
     with RunLock(tmp_path) as held:

@@ -141,6 +141,21 @@ def _has_mu(node):
     return hasattr(node, "mu")
 
 
+@pytest.mark.parametrize("optimizer", ["adam", "muon"])
+def test_the_state_under_x64_has_the_same_types(tiny_config, optimizer):
+    tiny_config.training.optimizer = optimizer
+    tiny_config.data.condition, tiny_config.model.text_width = "text", 8
+    expected = jax.eval_shape(partial(init_state, tiny_config))
+    jax.config.update("jax_enable_x64", True)
+    try:
+        found = jax.eval_shape(partial(init_state, tiny_config))
+    finally:
+        jax.config.update("jax_enable_x64", False)
+    assert jax.tree.map(lambda leaf: leaf.dtype, found) == jax.tree.map(
+        lambda leaf: leaf.dtype, expected
+    )
+
+
 def test_learning_rate_warms_up_and_decays(tiny_config):
     tiny_config.training.update(learning_rate=2.0, num_steps=100, warmup_steps=10, decay_steps=40)
     rate = make_learning_rate(tiny_config)

@@ -56,7 +56,7 @@ def prepare(
     builder_class = _builder_class(name, tfds)
     arguments = {"data_dir": data_dir or None, "file_format": file_format}
     if config.startswith("{"):
-        arguments["config"] = builder_class.builder_config_cls(**json.loads(config))
+        arguments["config"] = builder_class.builder_config_cls(**_fields(config))
     elif config:
         arguments["config"] = config
     builder = builder_class(**arguments)
@@ -67,6 +67,15 @@ def prepare(
             )
         )
     return Path(builder.data_dir)
+
+
+def _fields(text: str) -> dict:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(
+            f"--config is {text!r}, and must be a name or a JSON object: {error}"
+        ) from error
 
 
 def _builder_class(name: str, tfds):

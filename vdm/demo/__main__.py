@@ -28,7 +28,10 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         help="address to listen on; 0.0.0.0 lets other machines of the network use the page; "
         "default: %(default)s",
     )
-    return parser.parse_args(argv)
+    parsed = parser.parse_args(argv)
+    if not 0 <= parsed.port < 2**16:
+        parser.error(f"--port is {parsed.port}, and must be from 0 to {2**16 - 1}")
+    return parsed
 
 
 def main(argv: list[str] | None = None) -> None:

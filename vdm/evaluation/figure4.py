@@ -5,11 +5,12 @@
 Writes videos of config.extend.num_frames frames, by both methods, to DIR/figure4.
 """
 
+from functools import partial
+
 import ml_collections
 import numpy as np
-from absl import app, flags
+from absl import app, flags, logging
 
-from vdm.checks import check_task, validate
 from vdm.configuration import command_line
 from vdm.files import AnyPath, replacing
 from vdm.parallel import connect_flags
@@ -19,7 +20,6 @@ from vdm.parallel.processes import Processes
 from vdm.sampling.generate import make_generator
 from vdm.sampling.write import write_samples
 from vdm.training.checkpoints import load_ema
-from vdm.training.compatibility import check_weights
 from vdm.video.display import gif_bytes, labelled_contact_sheet, mp4_bytes, video_grid
 
 METHODS = ("replacement", "reconstruction")
@@ -77,21 +77,24 @@ def write_figure4(config: ml_collections.ConfigDict, params: dict, folder: AnyPa
 
 def main(config: ml_collections.ConfigDict) -> None:
     """Writes the figure and prints its path."""
-    config.sample.update(task="extend")
-    processes = Processes()
+    logging.set_verbosity(logging.FATAL)  # as vdm.main: Orbax logs every file
+    config.sample.update(task="extend", conditioning=METHODS[-1])
+    workdir, processes = command_line.workdir(), Processes()
     try:
-        workdir = command_line.workdir()
         if workdir is None:
             raise ValueError("--workdir is required")
         processes.connect(connect_flags.connect_options(), preemptible=False)
-        validate(config)
-        check_task(config)
-        check_weights(config, workdir)
-        picture = write_figure4(config, load_ema(config, workdir)[0], workdir / "figure4")
-    except (ValueError, OSError) as error:
+        from vdm.preflight import check  # after connecting: its imports may use a device
+
+        check(config, workdir, "sample")
+    except (ValueError, TypeError, OSError) as error:
         processes.fail(str(error), 1)
+    processes.run(partial(_write, config, workdir))
+
+
+def _write(config: ml_collections.ConfigDict, workdir: AnyPath) -> None:
+    picture = write_figure4(config, load_ema(config, workdir)[0], workdir / "figure4")
     print(f"figure 4: {picture}")
-    processes.finish()
 
 
 if __name__ == "__main__":

@@ -51,9 +51,7 @@ def evaluate(
     if config.data.condition == "label" and config.sample.guidance_weight:
         labels = conditions(config, range(count))["label"]
     persistence = persistence_report(videos, real=real, labels=labels)
-    persistence["samples_over_real"] = (
-        persistence["samples"]["persistence"] / persistence["real"]["persistence"]
-    )
+    persistence["samples_over_real"] = over_real(persistence, "samples")
     return {
         "protocol": {
             "name": PROTOCOL
@@ -70,6 +68,12 @@ def evaluate(
         "held_out_loss": loss,
         "digit_persistence": persistence,
     }
+
+
+def over_real(persistence: dict, name: str) -> float | None:
+    """Returns the persistence of videos over that of real ones; None if that is 0, as of a few."""
+    real = persistence["real"]["persistence"]
+    return persistence[name]["persistence"] / real if real else None
 
 
 def to_markdown(result: dict) -> str:
@@ -120,11 +124,11 @@ def to_markdown(result: dict) -> str:
 
 def _row(name: str, persistence: dict) -> tuple[str, ...]:
     row = persistence[name]
-    over_real = row["persistence"] / persistence["real"]["persistence"]
+    ratio = over_real(persistence, name)
     return (
         name,
         f"{row['persistence']:.3f} +- {row['persistence_standard_error']:.3f}",
-        f"{over_real:.1%}",
+        "-" if ratio is None else f"{ratio:.1%}",
         f"{row['displacement']:.2f}",
         ", ".join(map(str, row["digit_histogram"])),
     )

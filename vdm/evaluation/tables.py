@@ -40,10 +40,31 @@ def load_results(folders: list[Path]) -> list[dict]:
             try:
                 content = json.loads(path.read_text())
                 if isinstance(content, dict) and isinstance(content.get("protocol"), dict):
-                    results.append({**read_record(path), "path": path})
+                    result = read_record(path)
+                    _check_result(result)
+                    results.append({**result, "path": path})
             except (OSError, ValueError) as error:
                 raise ValueError(f"{path} cannot be read: {error}") from error
     return results
+
+
+def _check_result(result: dict) -> None:
+    """Raises ValueError unless the parts of a result that the tables use have their types."""
+    protocol, config = result["protocol"], result.get("config", {})
+    metrics = protocol.get("metrics", [])
+    if not isinstance(config, dict) or not all(isinstance(x, dict) for x in _sections(config)):
+        raise ValueError("its 'config' is no configuration")
+    if not isinstance(protocol.get("name"), str) or not isinstance(metrics, list):
+        raise ValueError("its 'protocol' has no name, or no list of metrics")
+    for metric in metrics:
+        for suffix in ("", "_standard_error", "_standard_deviation", "_10_splits"):
+            value = result.get(f"{metric}{suffix}", 0.0)
+            if not isinstance(value, int | float):
+                raise ValueError(f"its '{metric}{suffix}' is {value!r}, and must be a number")
+
+
+def _sections(config: dict) -> list[object]:
+    return [config.get(name, {}) for name in ("eval", "sample")]
 
 
 def belongs(result: dict, table: Table) -> bool:

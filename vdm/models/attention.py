@@ -205,6 +205,7 @@ class TemporalAttention(nn.Module):
                 name,
                 nn.initializers.normal(self.relative_position_scale),
                 (2 * limit + 1, self.head_dim),
+                jnp.float32,
             )[distance + limit].astype(self.dtype)
             for name in ("relative_key", "relative_value")
         )

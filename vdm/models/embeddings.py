@@ -57,7 +57,8 @@ class TextPooling(nn.Module):
             2,
             axis=-1,
         )
-        query = self.param("query", nn.initializers.normal(1.0), (self.num_heads, head_dim))
+        shape = (self.num_heads, head_dim)
+        query = self.param("query", nn.initializers.normal(1.0), shape, jnp.float32)
         logits = jnp.einsum("hd,...thd->...ht", query.astype(self.dtype), keys) * head_dim**-0.5
         logits = jnp.where(text_mask[..., None, :], logits.astype(jnp.float32), -1e9)
         weights = jax.nn.softmax(logits, axis=-1).astype(self.dtype)

@@ -60,8 +60,8 @@ class _Affine(nn.Module):
     @nn.compact
     def __call__(self):
         return (
-            self.param("scale", nn.initializers.ones, (self.features,)),
-            self.param("bias", nn.initializers.zeros, (self.features,)),
+            self.param("scale", nn.initializers.ones, (self.features,), jnp.float32),
+            self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32),
         )
 
 

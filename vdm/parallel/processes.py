@@ -58,6 +58,8 @@ class Processes:
     """
 
     def __init__(self) -> None:
+        # JAX_ENABLE_X64 would change the last bits of a run that resumes with it.
+        jax.config.update("jax_enable_x64", False)
         self._watchdog: Watchdog | None = None
         self._index: int | None = None  # of this process; None if it is the only one
 

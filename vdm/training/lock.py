@@ -13,6 +13,7 @@ from vdm.files import AnyPath, read_record, write_record
 _NAME = "train.lock"
 _HEARTBEAT = 10.0  # seconds
 _SILENCE = 30.0  # seconds without a heartbeat after which an owner on another machine is gone
+_MAX_PID = 2**31 - 1  # of the system's calls
 _SETTLING = 0.5  # seconds after which one of several that lock at once sees the others
 
 
@@ -122,9 +123,14 @@ class _Record:
 def _read(path: AnyPath) -> _Record | None:
     """Returns the owner in a lock file, None if there is none or it is damaged."""
     try:
-        return _Record(**read_record(path))
+        owner = _Record(**read_record(path))
     except (FileNotFoundError, ValueError, TypeError):
         return None
+    has_types = all(
+        isinstance(value, int if name in ("pid", "beat") else str)
+        for name, value in dataclasses.asdict(owner).items()
+    )
+    return owner if has_types and 0 < owner.pid <= _MAX_PID else None
 
 
 def _is_alive(path: AnyPath, owner: _Record) -> bool:

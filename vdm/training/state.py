@@ -110,7 +110,10 @@ def _with_looped_iterations(muon: optax.GradientTransformation) -> optax.Gradien
         updates, state = muon.update(gradient, rows, params)
         return updates, _map_coefficients(lambda rows: rows[0], state)
 
-    return optax.GradientTransformation(muon.init, update)
+    def init(params):  # in float32 also where JAX's default is float64
+        return _map_coefficients(lambda row: row.astype(jnp.float32), muon.init(params))
+
+    return optax.GradientTransformation(init, update)
 
 
 def _map_coefficients(function: Callable[[jax.Array], jax.Array], state):
@@ -145,7 +148,7 @@ def init_state(config: ml_collections.ConfigDict) -> TrainState:
         params=params,
         ema_params=jax.tree.map(jnp.copy, params),
         opt_state=make_optimizer(config).init(params),
-        metric_sums={name: jnp.zeros(()) for name in ("loss", "grad_norm", "steps")},
+        metric_sums={n: jnp.zeros((), jnp.float32) for n in ("loss", "grad_norm", "steps")},
         teacher=jax.tree.map(jnp.copy, params) if is_student(config) else None,
     )
 

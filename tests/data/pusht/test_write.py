@@ -87,6 +87,7 @@ def test_other_settings_or_versions_are_an_error(tmp_path, monkeypatch):
     [
         (["--frames=0"], "--frames is 0, and must be at least 1"),
         (["--seed=-1"], "--seed is -1, and must be at least 0"),
+        ([f"--seed={2**63}"], f"--seed is {2**63}, and must be less than 2**63"),
         (["--data_dir=FILE/folder"], "cannot be written"),
     ],
 )
@@ -98,6 +99,16 @@ def test_invalid_options_are_one_sentence(flags, sentence, tmp_path, capsys):
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ") and sentence in line
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("content", ["{}", '{"settings": {}, "versions": {}, "shards": {}}', "["])
+def test_a_damaged_record_is_one_sentence(content, tmp_path, capsys):
+    (tmp_path / "pusht.json").write_text(content)
+    with pytest.raises(SystemExit):
+        main(["pusht", f"--data_dir={tmp_path}"])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {tmp_path / 'pusht.json'} is damaged")
+    assert line.endswith("choose another --data_dir, or delete that folder")
 
 
 def test_the_missing_package_is_named_and_nothing_written(tmp_path, monkeypatch, capsys):

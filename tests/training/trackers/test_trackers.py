@@ -40,6 +40,14 @@ def test_metrics_have_each_step_once(workdir):
     assert lines == [{"step": n, "loss": 1 / n, "grad_norm": 2.0 * n} for n in range(1, 7)]
 
 
+def test_a_last_line_without_its_end_is_not_joined_to_the_next(tmp_path, tiny_config):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1, "loss": 1.0}')
+    with open_trackers(tiny_config, tmp_path, 1, enabled=True) as trackers:
+        trackers.scalars(2, {"loss": 0.5})
+    assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [1, 2]
+
+
 def test_tensorboard_reads_scalars_texts_and_videos(workdir):
     events = EventAccumulator(str(workdir / "tensorboard")).Reload()
     scalars = [(event.step, event.value) for event in events.Scalars("grad_norm")]

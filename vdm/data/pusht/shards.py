@@ -8,16 +8,32 @@ versions of packages and the SHA-256 of each shard, or no shards as long as some
 from pathlib import Path
 
 from vdm.data.pusht.environment import SPLITS
-from vdm.files import user_cache
+from vdm.files import DamagedFile, read_record, user_cache
 
 RECORD = "pusht.json"
 FORMAT = 2  # of the shards, and of the disc's motions
 SHARD_SIZE = 128  # clips
+_SETTINGS = {"format", "seed", "frames", *SPLITS}
 
 
 def default_folder() -> Path:
     """Returns ~/.cache/vdm/pusht, or $XDG_CACHE_HOME/vdm/pusht if that variable is set."""
     return user_cache() / "pusht"
+
+
+def read_description(folder: Path) -> dict:
+    """Returns the content of pusht.json.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      DamagedFile: it is damaged, or does not describe a PushT.
+    """
+    record = read_record(folder / RECORD)
+    parts = [record.get(name) for name in ("versions", "shards", "settings")]
+    are_dicts = all(isinstance(part, dict) for part in parts)
+    if not are_dicts or not record["settings"].keys() >= _SETTINGS:
+        raise DamagedFile(f"{folder / RECORD} is damaged: it does not describe a prepared PushT")
+    return record
 
 
 def shards_of(settings: dict) -> dict[str, range]:

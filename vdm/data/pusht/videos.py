@@ -14,10 +14,11 @@ from vdm.data.pusht.shards import (
     SHARD_SIZE,
     clip_name,
     default_folder,
+    read_description,
     shard_name,
     shards_of,
 )
-from vdm.files import DamagedFile, read_record
+from vdm.files import DamagedFile
 from vdm.metrics.weights.files import sha256_of
 from vdm.video.formats.arrays import reading_arrays
 from vdm.video.pixels import central_square
@@ -98,8 +99,8 @@ def open_pusht(config: ml_collections.ConfigDict, split: str) -> PushtVideos:
     folder = Path(data.path).expanduser() if data.path else default_folder()
     command = "python -m vdm.data.prepare pusht" + (f" --data_dir={data.path}" if data.path else "")
     try:
-        record = read_record(folder / RECORD)
-        complete = record.get("shards") and record["settings"]["format"] == FORMAT
+        record = read_description(folder)
+        complete = record["shards"] and record["settings"]["format"] == FORMAT
     except (FileNotFoundError, NotADirectoryError):
         complete = False
     if not complete:
@@ -121,7 +122,7 @@ def open_pusht(config: ml_collections.ConfigDict, split: str) -> PushtVideos:
 @functools.lru_cache(maxsize=8)
 def _open(folder: Path, split: str, modified: int, command: str) -> PushtVideos:
     """Opens a split after comparing its shards with their digests; `modified` is of the record."""
-    record = read_record(folder / RECORD)
+    record = read_description(folder)
     for name in shards_of(record["settings"]):
         path = folder / name
         if name.startswith(split) and (

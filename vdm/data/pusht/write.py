@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from vdm.data.pusht.environment import draw_clip, make_environment
-from vdm.data.pusht.shards import FORMAT, RECORD, clip_name, shards_of
-from vdm.files import read_record, replacing, write_record
+from vdm.data.pusht.shards import FORMAT, RECORD, clip_name, read_description, shards_of
+from vdm.files import DamagedFile, replacing, write_record
 from vdm.metrics.weights.files import sha256_of
 from vdm.progress import progress
 
@@ -50,6 +50,8 @@ def prepare_pusht(
     for name, (value, minimum) in (minima | {"seed": (seed, 0), "workers": (workers, 0)}).items():
         if value < minimum:
             raise ValueError(f"--{name} is {value}, and must be at least {minimum}")
+        if value >= 2**63:
+            raise ValueError(f"--{name} is {value}, and must be less than 2**63")
     settings = {"format": FORMAT, "seed": seed, "train": train, "test": test, "frames": frames}
     try:
         record = _started(folder, settings)
@@ -64,6 +66,8 @@ def prepare_pusht(
         _write_shards(folder, missing, seed, frames, workers)
         record = _completed(folder, record)
         write_record(folder / RECORD, record)
+    except DamagedFile as error:
+        raise ValueError(f"{error}; {_REMEDY}") from error
     except OSError as error:
         raise OSError(f"{folder} cannot be written: {error.strerror or error}") from error
     return record
@@ -86,7 +90,7 @@ def moving_share(corners: np.ndarray) -> float:
 def _started(folder: Path, settings: dict) -> dict:
     """Returns the record of a folder; of a new folder, writes one without shards."""
     try:
-        record = read_record(folder / RECORD)
+        record = read_description(folder)
     except FileNotFoundError:
         record = {"settings": settings, "versions": _versions(), "shards": {}}
         folder.mkdir(parents=True, exist_ok=True)

@@ -26,11 +26,11 @@ def _drop_after(path: Path, step: int) -> None:
     if not path.exists():
         return
     kept = []
-    for line in path.read_text(errors="replace").splitlines(keepends=True):
+    for line in path.read_text(errors="replace").splitlines():
         try:
             is_kept = json.loads(line)["step"] <= step
         except (json.JSONDecodeError, KeyError, TypeError):
             continue
         if is_kept:
-            kept.append(line)
+            kept.append(f"{line}\n")  # the last one may lack it, and the next would be joined to it
     write_text(path, "".join(kept))
