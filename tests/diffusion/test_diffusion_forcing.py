@@ -258,9 +258,9 @@ def test_frame_times_are_uniform_and_independent_of_each_other(time_sampling):
 
 @pytest.mark.parametrize("time_sampling", ["independent", "stratified"])
 def test_mixed_frame_times_are_shared_in_half_of_the_examples(time_sampling):
-    _, t = draw_noise(
+    noise, t = draw_noise(
         jax.random.key(0),
-        (2_000, 3, 1, 1, 1),
+        (2_000, 3, 10, 10, 8),
         schedule=lambda t: t,
         time_sampling=time_sampling,
         frame_times="mixed",
@@ -270,6 +270,9 @@ def test_mixed_frame_times_are_shared_in_half_of_the_examples(time_sampling):
     np.testing.assert_allclose(np.corrcoef(t[~shared].T), np.eye(3), atol=0.1)
     for times in (t[shared, 0], t[~shared].ravel()):  # both uniform
         assert kstest(times, "uniform").pvalue > 0.01
+    # Sharing is independent of the noise, in whatever order its elements are drawn.
+    first = np.asarray(noise)[0].ravel()[: len(shared)] < 0
+    assert abs(np.corrcoef(shared, first)[0, 1]) < 0.1
 
 
 def test_the_loss_weighs_each_frame_at_its_own_log_snr():

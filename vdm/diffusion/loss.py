@@ -85,7 +85,7 @@ def draw_noise(
       ValueError: if frame_times is not one of FRAME_TIMES.
     """
     check_choice("frame_times", frame_times, FRAME_TIMES)
-    time_key, noise_key = jax.random.split(key)
+    time_key, noise_key, share_key = jax.random.split(key, 3)
     batch, per_frame = shape[0], () if frame_times == "shared" else shape[1:2]
     if time_sampling == "stratified":
         offsets = jnp.arange(batch, dtype=jnp.float32) / batch
@@ -97,7 +97,7 @@ def draw_noise(
     else:
         t = jax.random.uniform(time_key, (batch, *per_frame), jnp.float32)
     if frame_times == "mixed":
-        shared = jax.random.bernoulli(jax.random.fold_in(key, 1), shape=(batch, 1))
+        shared = jax.random.bernoulli(share_key, shape=(batch, 1))
         t = jnp.where(shared, t[:, :1], t)
     # Drawn flat, with the same values: XLA for CPUs unrolls the loops over small axes, which takes
     # seconds to compile.
