@@ -375,6 +375,33 @@ def test_models_of_a_cascade_draw_different_noise(tiny_config, params, tmp_path,
     assert np.abs(from_uint8(videos)).max(axis=(1, 2, 3, 4)).min() > 0.02  # 8 bits resolve 0.008
 
 
+def test_both_models_of_a_cascade_have_the_labels_of_the_same_examples(
+    tiny_config, tmp_path, monkeypatch
+):
+    """With each sample replaced by its label, above that of the observed low resolution."""
+
+    def labels(keys, denoiser, shape, *, condition, observation=None, **options):
+        values = condition["label"] / 10
+        if observation is not None:
+            values -= observation[1].values[:, 0, 0, 0, 0]
+        return jnp.broadcast_to(values.reshape(-1, 1, 1, 1, 1), shape)
+
+    monkeypatch.setattr("vdm.sampling.generate.sample", labels)
+    config = tiny_config
+    config.data.condition, config.model.num_classes = "label", 10
+    params = init_params(config)
+    base = config.copy_and_resolve_references()
+    base.data.update(frameskip=2, resolution=4, downsample=2)
+    base.model.attention_resolutions = (2,)
+    export(tmp_path / "base.safetensors", params, base, 0)
+    config.sample.update(task="cascade", batch_size=8, per_example=3)
+    config.cascade.update(
+        base_checkpoint=str(tmp_path / "base.safetensors"), num_frames=4, frameskip=2
+    )
+    videos = make_generator(config, make_mesh(config))(params, range(8))
+    np.testing.assert_allclose(from_uint8(videos), 0, atol=0.01)  # 8 bits resolve 0.008
+
+
 @pytest.mark.slow
 def test_cascade_gives_its_low_resolution_model_the_same_label(tiny_config, tmp_path):
     """The high-resolution model is unconditional here, so only the other can differ."""

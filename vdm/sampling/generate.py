@@ -262,7 +262,7 @@ def _make_base_generator(
     path = as_path(config.cascade.base_checkpoint)
     base_config = from_record(load_exported_config(path)[0], path)
     base_config.model.remat = config.model.remat  # changes memory, and no number
-    for field in ("seed", "batch_size", "label", "caption"):
+    for field in ("seed", "batch_size", "label", "caption", "per_example"):
         base_config.sample[field] = config.sample[field]
     base = make_generator(base_config, mesh, stage=1)
     return partial(base, sharded_params(mesh, load_exported(path)))
