@@ -32,6 +32,12 @@ def test_zero_prediction_has_the_mean_square_of_the_target(tiny_config, target):
         assert row["standard_error"] < 0.05
 
 
+def test_one_video_has_no_standard_error(tiny_config):
+    tiny_config.eval.update(num_videos=1, log_snr_bins=1)
+    [row] = make_held_out_loss(tiny_config, make_mesh(tiny_config))(init_params(tiny_config))
+    assert row["loss"] > 0 and row["standard_error"] == 0
+
+
 def test_the_mean_has_the_weights_of_training(tiny_config):
     """The mean log-SNR over uniform times, from bins whose loss is the log-SNR in their middle."""
     tiny_config.diffusion.log_snr_shift = -2.0

@@ -121,6 +121,14 @@ def test_observed_frames_can_be_excluded():
     assert measured(protocol, 8)["fvd"] == pytest.approx(expected, rel=1e-6)
 
 
+def test_blocks_need_as_many_frames():
+    protocol = Protocol("long", ("fvd_by_block",), block_frames=FRAMES)
+    result = measured(protocol, 8)
+    assert result["fvd_block_0"] == measured(Protocol("fvd", ("fvd",)), 8)["fvd"]
+    with pytest.raises(ValueError, match="videos have 5 frames, fewer than a block of 16"):
+        measured(PROTOCOLS["long"], 8)
+
+
 def test_the_standard_error_matches_repeated_draws():
     """Draws of 300 generated videos against 3,000 fixed real ones."""
     protocol = Protocol("fvd", ("fvd",))

@@ -7,6 +7,7 @@ import pytest
 from sklearn.metrics.pairwise import polynomial_kernel
 from sklearn.neighbors import NearestNeighbors
 
+import vdm
 from vdm.metrics.__main__ import main
 from vdm.metrics.pairwise.kernel import kernel_distance
 from vdm.metrics.pairwise.nearest import nearest
@@ -47,6 +48,8 @@ def test_motion_of_a_ramp():
     videos = np.broadcast_to(videos, (2, 6, 4, 4, 3)).astype(np.uint8)
     np.testing.assert_array_equal(motion(videos), [3, 7])
     np.testing.assert_array_equal(motion(videos[:, ::-1]), [3, 7])
+    with pytest.raises(ValueError, match="videos have 1 frame, and motion needs 2"):
+        motion(videos[:, :1])
 
 
 def test_kernel_distance_equals_the_mean_over_pairs():
@@ -109,6 +112,10 @@ def test_the_command_pairs_samples_with_their_real_videos(tmp_path, capsys):
     error = each[:, 1].std(ddof=1) / 3**0.5
     assert result["psnr_best_standard_error"] == pytest.approx(error)
     assert result["ssim"] < result["ssim_best"] < 1 and 0.9 < result["motion"] < 1.1
+    # One pair, which has no spread: a standard error of 0, and no NaN.
+    alone = vdm.metrics.compare_sets(real[:1], generated[:1], protocol="similarity")
+    assert alone["psnr"] == pytest.approx(each[0, 0])
+    assert {alone[f"{name}_standard_error"] for name in ("psnr", "ssim", "motion")} == {0.0}
     np.savez(tmp_path / "generated.npz", video=generated[:5])
     with pytest.raises(SystemExit):
         main([*paths, "--protocol=similarity"])

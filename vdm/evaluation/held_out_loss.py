@@ -12,6 +12,7 @@ from vdm.build import make_model, make_schedule, random_key
 from vdm.data.batches import Batches
 from vdm.data.datasets import make_data_set
 from vdm.diffusion.loss import loss_at
+from vdm.metrics.statistics import standard_error
 from vdm.parallel.mesh import batch_sharding, replicated, rounded_up
 from vdm.parallel.messages import gathered
 from vdm.parallel.rows import local_rows, shard_batch, shard_rows
@@ -126,5 +127,5 @@ def _row(low: float, high: float, losses: np.ndarray) -> dict[str, float]:
         "log_snr_from": float(low),
         "log_snr_to": float(high),
         "loss": float(losses.mean()),
-        "standard_error": float(losses.std(ddof=1) / len(losses) ** 0.5),
+        "standard_error": standard_error(losses),
     }

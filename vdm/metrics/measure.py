@@ -16,7 +16,7 @@ from vdm.metrics.inception_score import ScoreSums
 from vdm.metrics.pairwise.kernel import kernel_distance
 from vdm.metrics.pairwise.similarity import motion, psnr, ssim
 from vdm.metrics.protocols import METRICS, PAIRED, PIXELS, Protocol
-from vdm.metrics.statistics import FeatureStatistics
+from vdm.metrics.statistics import FeatureStatistics, standard_error
 from vdm.progress import progress
 
 # Groups of the jackknife that estimates the error of a Frechet distance, each with all samples of
@@ -97,7 +97,7 @@ def summarize(
       batch_size: number of videos per call of a network.
 
     Raises:
-      ValueError: there are too few videos, or too few frames for a network; fewer videos than
+      ValueError: there are too few videos, or too few frames for a metric; fewer videos than
         splits of an Inception Score.
     """
     views = {METRICS[metric] for metric in protocol.metrics if METRICS[metric][0] != PIXELS}
@@ -210,6 +210,8 @@ def _clips_of_views(
             yield network, view, videos
             continue
         size = protocol.block_frames
+        if videos.shape[1] < size:
+            raise ValueError(f"videos have {videos.shape[1]} frames, fewer than a block of {size}")
         for block in range(videos.shape[1] // size):
             yield network, f"block_{block}", videos[:, block * size : (block + 1) * size]
 
@@ -245,7 +247,7 @@ def _of_values(
     if not means[1]:
         return {}
     relative = [
-        values.std(ddof=1) / math.sqrt(len(values)) / max(mean, 1e-12)
+        standard_error(values) / max(mean, 1e-12)
         for values, mean in zip((of_start, of_real), means, strict=True)
     ]
     ratio = float(means[0] / means[1])
@@ -253,8 +255,7 @@ def _of_values(
 
 
 def _with_error(name: str, values: np.ndarray) -> dict[str, float]:
-    error = float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else 0.0
-    return {name: float(values.mean()), f"{name}_standard_error": error}
+    return {name: float(values.mean()), f"{name}_standard_error": standard_error(values)}
 
 
 def warnings_of(real: Summary, generated: Summary, protocol: Protocol) -> list[str]:

@@ -5,6 +5,11 @@ import dataclasses
 import numpy as np
 
 
+def standard_error(values: np.ndarray) -> float:
+    """Returns the standard error of the mean of values [n], n >= 1; 0 for one value."""
+    return float(values.std(ddof=1) / len(values) ** 0.5) if len(values) > 1 else 0.0
+
+
 @dataclasses.dataclass(frozen=True)
 class FeatureStatistics:
     """Count, mean and scatter of vectors, in float64. Merging is associative up to rounding."""

@@ -72,6 +72,11 @@ def motion(videos: np.ndarray) -> np.ndarray:
     """Returns the mean absolute difference of consecutive frames of uint8 videos, in [0, 255].
 
     Videos are [n, frames, height, width, channels] with at least 2 frames; the result is [n].
+
+    Raises:
+      ValueError: videos have one frame.
     """
+    if videos.shape[1] < 2:
+        raise ValueError(f"videos have {videos.shape[1]} frame, and motion needs 2")
     steps = np.diff(videos.astype(np.int16), axis=1)
     return np.abs(steps).mean(axis=(1, 2, 3, 4), dtype=np.float64)
