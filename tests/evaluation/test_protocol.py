@@ -19,8 +19,8 @@ from vdm.data.datasets import make_data_set
 from vdm.evaluation import protocol
 from vdm.evaluation.paper_tables import TABLES
 from vdm.evaluation.report import evaluate_to_folder
+from vdm.evaluation.tables import belongs, rows_of, to_markdown
 from vdm.evaluation.tables import main as write_tables
-from vdm.evaluation.tables import rows_of, to_markdown
 from vdm.metrics.frechet import frechet_distance
 from vdm.metrics.protocols import PROTOCOLS, Protocol
 from vdm.sampling.conditions import examples_of
@@ -231,6 +231,7 @@ def _text_result(tmp_path, name, **changes):
         "model": {"base_channels": 256},
         "data": {"num_images": 8, "frameskip": 1},
         "sample": {"task": "generate", "guidance_weight": 1.0, "conditioning": "reconstruction"},
+        "extend": {"method": "autoregressive", "num_given": 0},
     }
     for field, value in changes.items():
         section, field = field.split("__")
@@ -254,6 +255,9 @@ def test_each_result_is_in_the_table_of_its_settings(tmp_path):
         result("large_weight_5", sample__guidance_weight=5.0),
         result("long", sample__task="extend", sample__guidance_weight=2.0),
         result("long_replaced", sample__task="extend", sample__conditioning="replacement"),
+        result("long_joint", sample__task="extend", extend__method="joint"),
+        result("long_noisy", sample__task="extend", sample__context_noise=0.1),
+        result("long_given", sample__task="extend", extend__num_given=16),
     ]
     found = {
         table.name: [row for row in rows_of(table, results) if str(tmp_path) in row[0]]
@@ -270,7 +274,30 @@ def test_each_result_is_in_the_table_of_its_settings(tmp_path):
     assert [row[2] for row in found["Table 5"]] == ["1.0", "5.0"]
     assert [row[2] for row in found["Table 6"]] == ["reconstruction", "replacement"]
     others = to_markdown(results).partition("## Other results")[2]
-    assert "small_guided" in others and "long_replaced" not in others
+    for name in ("small_guided", "long_joint", "long_noisy", "long_given"):
+        assert f"{name} |" in others
+    assert "long_replaced" not in others
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("ucf101", {"sample.task": "upsample"}),  # of real videos
+        ("ucf101", {"data.condition": "label"}),
+        ("bair", {"predict.stride": 5}),
+        ("bair", {"data.condition": "action"}),
+        ("kinetics600", {"predict.stride": 5}),
+    ],
+)
+def test_tables_1_to_3_have_no_results_of_easier_tasks(name, changes, tmp_path):
+    table = next(table for table in TABLES if name in table.protocols)
+    config = resolve(name, None, {}).to_dict()
+    result = {"protocol": PROTOCOLS[name].to_dict(), "config": config, "path": tmp_path / "r"}
+    assert belongs(result, table)
+    for field, value in changes.items():
+        section, field = field.split(".")
+        config[section][field] = value
+    assert not belongs(result, table)
 
 
 @pytest.mark.parametrize(
@@ -280,6 +307,7 @@ def test_each_result_is_in_the_table_of_its_settings(tmp_path):
         ({"fvd_standard_error": "3"}, "its 'fvd_standard_error' is '3', and must be a number"),
         ({"config": None}, "its 'config' is no configuration"),
         ({"config": {"eval": []}}, "its 'config' is no configuration"),
+        ({"config": {"predict": []}}, "its 'config' is no configuration"),
         ({"protocol": {"name": ["bair"]}}, "its 'protocol' has no name"),
     ],
 )

@@ -35,7 +35,8 @@ class Table:
       name: 'Table 1' to 'Table 6'.
       title: data set and task.
       protocols: names of the protocols in vdm.metrics.protocols whose results the table shows.
-      requires: {'section.field' of the configuration: values that a result in the table has}.
+      requires: {'section.field' of the configuration: values that a result in the table has}; None
+        allows results without the field, such as those of `python -m vdm.metrics`.
       settings: columns before the metrics, as 'section.field' of the configuration.
       metrics: columns of metrics, keys of vdm.metrics.protocols.METRICS.
       rows: the paper's rows: method, one value per setting, one cell per metric.
@@ -59,6 +60,7 @@ class Table:
 
 _SAMPLER = ("sample.sampler", "sample.num_steps")
 _METHOD = (*_SAMPLER, "sample.conditioning")
+_ALL_FRAMES_AT_ONCE = {"predict.stride": (0, None), "data.condition": ("none", None)}
 _THE_PAPER = "Video Diffusion (the paper)"
 
 
@@ -94,6 +96,7 @@ TABLES = (
             (_THE_PAPER, "ancestral", "256", "295 +- 3", "57 +- 0.62"),
             *_others(_SAMPLER, ("real data at 64x64", NOT_GIVEN, "60.2")),
         ),
+        requires={"sample.task": ("generate", None), "data.condition": ("none", None)},
         note="The paper says neither which real videos FID compares with, nor of what its +- is. "
         "`ucf101` compares with one window of each of the 13,320 videos, which is our reading; "
         "`ucf101_train` with ten of each of the 9,537 training videos, as the other rows do.",
@@ -119,6 +122,7 @@ TABLES = (
             (_THE_PAPER, "ancestral", "512", "reconstruction", "68.19"),
             (_THE_PAPER, "langevin", "256 + 256", "reconstruction", "66.92"),
         ),
+        requires=_ALL_FRAMES_AT_ONCE,
         note="The paper uses the camera `image_main`, most others `image_aux1`: not comparable.",
     ),
     Table(
@@ -144,6 +148,7 @@ TABLES = (
                 *("langevin", "128 + 128", "reconstruction", "16.9", NOT_GIVEN),
             ),
         ),
+        requires=_ALL_FRAMES_AT_ONCE,
         note="IS is over the 400 classes of Kinetics-400, those of the I3D of FVD. The paper does "
         "not say of what its +- is.",
     ),
@@ -211,8 +216,12 @@ TABLES = (
         ),
         requires={
             "model.base_channels": (256,),
+            "data.num_images": (8,),
             "sample.task": ("extend",),
             "sample.conditioning": ("reconstruction", "replacement"),
+            "sample.context_noise": (0.0, None),
+            "extend.method": ("autoregressive", None),
+            "extend.num_given": (0, None),
         },
         note=_TRAIN_AND_VALIDATION,
     ),

@@ -64,7 +64,8 @@ def _check_result(result: dict) -> None:
 
 
 def _sections(config: dict) -> list[object]:
-    return [config.get(name, {}) for name in ("eval", "sample")]
+    names = ("data", "eval", "extend", "model", "predict", "sample")
+    return [config.get(name, {}) for name in names]
 
 
 def belongs(result: dict, table: Table) -> bool:
