@@ -22,6 +22,7 @@ from vdm.evaluation.report import evaluate_to_folder
 from vdm.evaluation.tables import belongs, rows_of, to_markdown
 from vdm.evaluation.tables import main as write_tables
 from vdm.metrics.frechet import frechet_distance
+from vdm.metrics.measure import compare, summarize
 from vdm.metrics.protocols import PROTOCOLS, Protocol
 from vdm.sampling.conditions import examples_of
 from vdm.video.pixels import from_uint8, to_uint8
@@ -154,6 +155,21 @@ def test_a_real_video_without_all_of_its_samples_is_refused(tiny_config):
         ValueError, match=r"eval\.num_videos is 10, .* multiple of .*per_example, 4"
     ):
         protocol.protocol_of(tiny_config)
+
+
+def test_the_observed_frames_of_an_extension_are_not_compared(tiny_config):
+    """They equal the real ones, whose PSNR of 100 would be a part of the mean."""
+    tiny_config.sample.task = "extend"
+    tiny_config.eval.protocol = "similarity"
+    tiny_config.extend.update(num_frames=6, num_given=4)
+    found = protocol.protocol_of(tiny_config)
+    assert (found.frames, found.frames_given) == (6, 4)
+    real = np.zeros((1, 6, 16, 16, 3), np.uint8)
+    sample = real.copy()
+    sample[:, 4:] = 51  # a fifth of the range in the new frames
+    summary = summarize(iter(sample), 1, found, {}, references=iter(real))
+    numbers = compare(summarize(iter(real), 1, found, {}), summary, found)
+    assert numbers["psnr"] == pytest.approx(20 * np.log10(5))
 
 
 @pytest.mark.parametrize(

@@ -39,12 +39,14 @@ def protocol_of(config: ml_collections.ConfigDict) -> Protocol:
     protocol, data = PROTOCOLS[config.eval.protocol], config.data
     long = {"extend": config.extend, "cascade": config.cascade}.get(config.sample.task)
     frames = long.num_frames if long else data.frames
-    num_given = config.predict.num_given if config.sample.task == "predict" else 0
+    given = {"predict": config.predict, "extend": config.extend}.get(config.sample.task)
+    num_given = given.num_given if given else 0
     for name, required, found in (
         ("data.frames", protocol.frames, frames),
         ("data.resolution", protocol.resolution, data.resolution),
         ("data.frameskip", protocol.frameskip if protocol.table else 0, data.frameskip),
         ("data.name", protocol.dataset if protocol.table in _PUBLIC else 0, data.name),
+        ("sample.task", "predict" if protocol.frames_given else 0, config.sample.task),
         ("predict.num_given", protocol.frames_given, num_given),
     ):
         if required and required != found:
