@@ -64,7 +64,8 @@ def make_data_set(config: ml_collections.ConfigDict, split: str) -> DataSet:
 def held_out_videos(config: ml_collections.ConfigDict, frames: int, split: str = "test") -> DataSet:
     """Builds a data set of real videos in a fixed order, without flips, images or conditions.
 
-    The first `frames` frames of a video of 'test' are those of `make_data_set` if it has as many.
+    A video of 'test' begins as that of `make_data_set`, unless its start is random and `frames` is
+    not config.data.frames: random starts depend on the length of a clip.
 
     Raises:
       ValueError: as `make_data_set`.

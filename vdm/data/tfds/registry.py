@@ -37,7 +37,7 @@ TFDS_DATA_SETS = {
     "bair_robot_pushing_small": TfdsDataSet(
         {"train": "train", "test": "test"}, has_configs=False, held_out_start="first", num_frames=30
     ),
-    # The paper trains on all 13,320 videos and evaluates against all of them (section 4).
+    # The paper trains on all 13,320 videos; it does not say which ones FID compares with.
     "ucf101": TfdsDataSet(
         {"train": "train+test", "test": "train+test", "only_train": "train"},
         features={"label": "label"},
