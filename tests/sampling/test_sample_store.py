@@ -1,8 +1,11 @@
 """A store that was interrupted ends with the samples of an uninterrupted one."""
 
+import jax
 import numpy as np
 import pytest
 
+from tests.compiled import init_params
+from vdm.exported import export
 from vdm.sampling.sample_store import SampleStore, samples_made_by
 
 
@@ -65,3 +68,21 @@ def test_weights_and_settings_determine_the_folder(tiny_config):
     assert samples_made_by(tiny_config, params) == base
     tiny_config.sample.guidance_weight += 1
     assert samples_made_by(tiny_config, params) != base
+
+
+@pytest.mark.parametrize(
+    ("task", "section", "field"),
+    [("cascade", "cascade", "base_checkpoint"), ("extend", "extend", "key_frame_checkpoint")],
+)
+def test_another_second_model_at_the_same_path_has_another_folder(
+    tiny_config, tmp_path, task, section, field
+):
+    params, path = init_params(tiny_config), tmp_path / "other.safetensors"
+    config = tiny_config.copy_and_resolve_references()
+    config.sample.task, config[section][field] = task, str(path)
+    folders = set()
+    for shift, steps in ((0.0, 4), (1.0, 4), (1.0, 8)):  # other weights; another configuration
+        tiny_config.sample.num_steps = steps
+        export(path, jax.tree.map(lambda leaf, by=shift: leaf + by, params), tiny_config, 0)
+        folders.add(SampleStore(tmp_path, samples_made_by(config, params), 4, 4).folder)
+    assert len(folders) == 3
