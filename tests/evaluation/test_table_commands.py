@@ -81,6 +81,9 @@ def test_the_commands_pass_the_checks(script, tmp_path):
             assert protocol.protocol_of(config).name == config.eval.protocol
     evaluations = [config.to_json_best_effort() for mode, _, config in runs if mode == "eval"]
     assert len(set(evaluations)) == len(evaluations)
+    encoding = [command for command in commands if "vdm.data.encode_text" in command]
+    assert all("--config.seed=7" in command for command in encoding)
+    assert len(encoding) == (script in ("table_4", "tables_5_and_6"))
     modules = [command[1] for command in commands]
     assert modules[-1] == f"vdm.evaluation.{'figure4' if script == 'figure_4' else 'tables'}"
 
