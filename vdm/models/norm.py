@@ -37,7 +37,7 @@ class FrameGroupNorm(nn.Module):
         FiLM comes before the swish.
         """
         channels = h.shape[-1]
-        groups = math.gcd(_MAX_GROUPS, max(1, channels // _MIN_CHANNELS_PER_GROUP))
+        groups = math.gcd(_MAX_GROUPS, channels, max(1, channels // _MIN_CHANNELS_PER_GROUP))
         scale, bias = _Affine(channels, name="group_norm")()
         if film is not None:
             film_scale, film_shift = (part.astype(jnp.float32) for part in film)
