@@ -148,6 +148,34 @@ def test_consecutive_samples_share_an_example(tiny_config):
     assert examples_of(tiny_config, [0, 99, 100, 25_599]).tolist() == [0, 0, 1, 255]
 
 
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"sample.task": "generate"}, r"sample\.task is 'generate', and must be another"),
+        ({"sample.task": "cascade"}, r"sample\.task is 'cascade', and must be another"),
+        ({"sample.task": "extend"}, r"extend\.num_given is 0, and must be at least 1"),
+        ({"sample.observed": "mine.mp4"}, r"sample\.observed is 'mine\.mp4', and must be empty"),
+        (
+            {"sample.task": "extend", "extend.num_given": 1, "data.name": "captioned_videos"},
+            r"sample\.task is 'extend', and must keep the 4 frames of a clip",
+        ),
+        ({}, ""),
+        ({"sample.task": "extend", "extend.num_given": 1}, ""),
+        ({"sample.task": "upsample", "data.name": "captioned_videos"}, ""),
+    ],
+)
+def test_samples_are_paired_with_videos_that_they_observed_alone(tiny_config, options, reason):
+    tiny_config.sample.task, tiny_config.eval.protocol = "predict", "similarity"
+    for field, value in options.items():
+        section, name = field.split(".")
+        tiny_config[section][name] = value
+    if not reason:
+        assert protocol.protocol_of(tiny_config).name == "similarity"
+        return
+    with pytest.raises(ValueError, match=f"whose frames they were given: config.{reason}"):
+        protocol.protocol_of(tiny_config)
+
+
 def test_a_real_video_without_all_of_its_samples_is_refused(tiny_config):
     tiny_config.eval.update(protocol="prediction", num_videos=10)
     tiny_config.sample.update(task="predict", per_example=4)

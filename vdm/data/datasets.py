@@ -19,6 +19,7 @@ from vdm.files import local_path
 ZEROS = "zeros"
 _ACTION_WIDTHS = {"pusht": ACTION_WIDTH, "bair_robot_pushing_small": 4}
 DATA_SETS = ("moving_digits", "folder", "pusht", *TFDS_DATA_SETS, ZEROS)
+FIRST_FRAMES = "first frames"  # of `held_out_clips`
 
 
 def make_data_set(config: ml_collections.ConfigDict, split: str) -> DataSet:
@@ -87,7 +88,7 @@ def split_name(config: ml_collections.ConfigDict, split: str) -> str:
 def held_out_clips(config: ml_collections.ConfigDict) -> str:
     """Describes which frames of a held-out video form its clip."""
     is_random = _held_out_start(config.data.name) == "random"
-    return "one random window of each video" if is_random else "first frames"
+    return "one random window of each video" if is_random else FIRST_FRAMES
 
 
 def number_of_videos(data_set: DataSet) -> int:

@@ -11,7 +11,14 @@ import ml_collections
 import numpy as np
 
 from vdm import markdown
-from vdm.data.datasets import DataSet, held_out_clips, held_out_videos, number_of_videos, split_name
+from vdm.data.datasets import (
+    FIRST_FRAMES,
+    DataSet,
+    held_out_clips,
+    held_out_videos,
+    number_of_videos,
+    split_name,
+)
 from vdm.evaluation.baselines import Baseline, pixels_of
 from vdm.evaluation.memorisation import memorisation
 from vdm.evaluation.paper_tables import TABLES
@@ -23,6 +30,7 @@ from vdm.metrics.measure import Summary, compare, summarize, warnings_of
 from vdm.metrics.protocols import GENERAL, PAIRED, PROTOCOLS, Protocol
 from vdm.parallel.mesh import make_mesh, sharded_params
 from vdm.sampling.sample_store import SampleStore, stored_samples
+from vdm.sampling.tasks import frames_needed
 from vdm.video.pixels import with_channels
 
 # Tables of public data sets; the others may be run on other data than the paper's.
@@ -55,11 +63,8 @@ def protocol_of(config: ml_collections.ConfigDict) -> Protocol:
                 f"configuration makes {found!r}; {', '.join(p.name for p in GENERAL)} are for "
                 "videos of any data set"
             )
-    if any(metric in PAIRED for metric in protocol.metrics) and config.sample.task == "generate":
-        raise ValueError(
-            f"config.eval.protocol {protocol.name!r} compares samples with the videos whose frames "
-            "they were given: config.sample.task is 'generate', and must be another"
-        )
+    if any(metric in PAIRED for metric in protocol.metrics):
+        _check_pairs(config, frames)
     samples = max(protocol.samples_per_given, config.sample.per_example)
     num_generated = protocol.num_generated or config.eval.num_videos
     if num_generated % samples:
@@ -85,6 +90,27 @@ def protocol_of(config: ml_collections.ConfigDict) -> Protocol:
         seed=config.sample.seed,
         compression="none",
     )
+
+
+def _check_pairs(config: ml_collections.ConfigDict, frames: int) -> None:
+    """Raises ValueError unless samples of `frames` frames observe frames of the real videos."""
+    task, data, reason = config.sample.task, config.data, ""
+    if task in ("generate", "cascade"):
+        reason = f"config.sample.task is {task!r}, and must be another"
+    elif not frames_needed(config):
+        reason = "config.extend.num_given is 0, and must be at least 1"
+    elif config.sample.observed:
+        reason = f"config.sample.observed is {config.sample.observed!r}, and must be empty"
+    elif frames != data.frames and held_out_clips(config) != FIRST_FRAMES:
+        reason = (
+            f"config.sample.task is {task!r}, and must keep the {data.frames} frames of a clip, "
+            f"since clips of {data.name!r} begin at a random frame that depends on their number"
+        )
+    if reason:
+        raise ValueError(
+            f"config.eval.protocol {config.eval.protocol!r} compares samples with the held-out "
+            f"videos whose frames they were given: {reason}"
+        )
 
 
 def real_sources(config: ml_collections.ConfigDict, protocol: Protocol) -> dict[str, DataSet]:
