@@ -1,6 +1,7 @@
 """Files of runs, local and in an emulated object store."""
 
 import json
+import math
 import os
 import random
 
@@ -58,6 +59,18 @@ def test_a_damaged_record_is_never_read_as_another_one(tmp_path):
     assert damaged > 0.6 * len(trials)
     path.write_text(json.dumps(record))  # as earlier versions wrote it
     assert read_record(path) == record
+
+
+def test_records_are_json_that_strict_parsers_read(tmp_path):
+    """RFC 8259 has neither NaN nor Infinity."""
+    undefined = {"error": math.nan, "peaks": {"memory": math.inf}, "each": (1.5, -math.inf)}
+    write_record(tmp_path / "r.json", {"loss": 0.5, **undefined})
+
+    def refuse(constant):
+        raise AssertionError(constant)
+
+    json.loads((tmp_path / "r.json").read_text(), parse_constant=refuse)
+    assert read_record(tmp_path / "r.json") == {"loss": 0.5, "peaks": {}, "each": [1.5, None]}
 
 
 def test_a_path_of_an_object_store_says_what_it_needs(monkeypatch):

@@ -1,6 +1,7 @@
 """Metrics of single videos against scikit-image, scikit-learn and closed forms."""
 
 import json
+from functools import partial
 
 import numpy as np
 import pytest
@@ -8,9 +9,11 @@ from sklearn.metrics.pairwise import polynomial_kernel
 from sklearn.neighbors import NearestNeighbors
 
 from vdm.metrics.__main__ import main
+from vdm.metrics.measure import compare, summarize
 from vdm.metrics.pairwise.kernel import kernel_distance
 from vdm.metrics.pairwise.nearest import nearest
 from vdm.metrics.pairwise.similarity import MAX_PSNR, motion, psnr, ssim
+from vdm.metrics.protocols import Protocol
 
 
 @pytest.fixture
@@ -113,3 +116,14 @@ def test_the_command_pairs_samples_with_their_real_videos(tmp_path, capsys):
     with pytest.raises(SystemExit):
         main([*paths, "--protocol=similarity"])
     assert "has 5 videos, and must have a multiple of 3" in capsys.readouterr().err
+
+
+def test_samples_of_one_video_have_no_standard_error():
+    """One start is one independent value, however many samples it has."""
+    real, *samples = np.random.default_rng(0).integers(0, 256, (4, 4, 16, 16, 3), dtype=np.uint8)
+    protocol = Protocol("p", ("psnr", "motion"), samples_per_given=3)
+    measure = partial(summarize, protocol=protocol, extractors={})
+    generated = measure(samples, 3, references=[real] * 3)
+    result = compare(measure([real] * 3, 3), generated, protocol)
+    assert result["psnr"] == pytest.approx(psnr(np.stack([real] * 3), np.stack(samples)).mean())
+    assert result.keys() == {"psnr", "psnr_best", "motion"}

@@ -244,17 +244,22 @@ def _of_values(
     means = [values.mean() for values in (of_start, of_real)]
     if not means[1]:
         return {}
+    ratio = float(means[0] / means[1])
+    if min(len(of_start), len(of_real)) < 2:
+        return {metric: ratio}
     relative = [
         values.std(ddof=1) / math.sqrt(len(values)) / max(mean, 1e-12)
         for values, mean in zip((of_start, of_real), means, strict=True)
     ]
-    ratio = float(means[0] / means[1])
     return {metric: ratio, f"{metric}_standard_error": ratio * math.hypot(*relative)}
 
 
 def _with_error(name: str, values: np.ndarray) -> dict[str, float]:
-    error = float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else 0.0
-    return {name: float(values.mean()), f"{name}_standard_error": error}
+    """Returns the mean of values, and its standard error, which one value does not have."""
+    result = {name: float(values.mean())}
+    if len(values) > 1:
+        result[f"{name}_standard_error"] = float(values.std(ddof=1) / math.sqrt(len(values)))
+    return result
 
 
 def warnings_of(real: Summary, generated: Summary, protocol: Protocol) -> list[str]:
