@@ -51,6 +51,12 @@ def _rewrite(path, change):
     save_file(tensors, path, metadata)
 
 
+def _edit(metadata, field, value):
+    config = json.loads(metadata["config"])
+    config["model"][field] = value
+    metadata["config"] = json.dumps(config)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -67,6 +73,13 @@ def _rewrite(path, change):
         (lambda t, m: m.update(config="{"), "its configuration or step is no JSON"),
         (lambda t, m: m.update(config="{}"), "holds no configuration"),
         (lambda t, m: m.update(config=m["config"].replace("16", "32")), "conditioning.* of shape"),
+        (lambda t, m: _edit(m, "base_channels", 0), "config.model and config.data fit no network"),
+        (lambda t, m: _edit(m, "channel_multipliers", []), "fit no network"),
+        (lambda t, m: _edit(m, "head_dim", None), "config.model.head_dim None"),
+        (
+            lambda t, m: t.update({"conv_in/conv/bias": t["conv_in/conv/bias"].astype(np.int32)}),
+            "bias of type I32, and needs F32",
+        ),
         (lambda t, m: m.pop("config"), "--mode=export did not write it"),
     ],
 )

@@ -56,18 +56,24 @@ def load_exported(path: AnyPath) -> dict:
     """
     with _open(path) as file:
         record, _ = _config_and_step(file, path)
-        expected = parameter_shapes(from_record(record, path))
+        try:
+            expected = parameter_shapes(from_record(record, path))
+        except ValueError as error:
+            raise DamagedFile(f"{path} is damaged: {error}") from error
         metadata, names = file.metadata(), set(file.keys())
         for name in sorted(expected.keys() | names):
             if name not in names:
                 raise DamagedFile(f"{path} has no tensor {name}, which its configuration needs")
             if name not in expected:
                 raise DamagedFile(f"{path} has a tensor {name}, which its configuration does not")
-            if (shape := tuple(file.get_slice(name).get_shape())) != expected[name]:
+            stored = file.get_slice(name)
+            if (shape := tuple(stored.get_shape())) != expected[name]:
                 raise DamagedFile(
                     f"{path} has the tensor {name} of shape {shape}, and its configuration needs "
                     f"{expected[name]}"
                 )
+            if (dtype := stored.get_dtype()) != "F32":
+                raise DamagedFile(f"{path} has the tensor {name} of type {dtype}, and needs F32")
         tensors = {name: file.get_tensor(name) for name in expected}
     # Files that were exported before the digest existed have none.
     if metadata.get("digest", digest := _digest(metadata, tensors)) != digest:

@@ -111,7 +111,7 @@ def _exported_file(source: AnyPath) -> AnyPath:
 
 def _fit_devices(config: ml_collections.ConfigDict) -> None:
     """Replaces a mesh of other devices, those of training, by data parallelism."""
-    if jax.device_count() % config.mesh.fsdp:
+    if config.mesh.fsdp < 1 or jax.device_count() % config.mesh.fsdp:
         config.mesh.fsdp = 1
 
 
