@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from vdm.data.folder.videos import open_folder
 from vdm.sampling.sample_store import SampleStore, samples_made_by
 
 
@@ -65,3 +66,33 @@ def test_weights_and_settings_determine_the_folder(tiny_config):
     assert samples_made_by(tiny_config, params) == base
     tiny_config.sample.guidance_weight += 1
     assert samples_made_by(tiny_config, params) != base
+
+
+@pytest.mark.parametrize("field", ["sample.observed", "data.path"])
+def test_observed_videos_determine_the_folder(tiny_config, tmp_path, field):
+    """A video that is replaced under its name is never mixed with samples of the one before."""
+    section, name = field.split(".")
+    tiny_config.data.name = "folder"
+    tiny_config[section][name] = str(tmp_path)
+    tiny_config.sample.task = "predict"
+
+    def made_by_videos(seed):
+        rng = np.random.default_rng(seed)
+        for video in ("a.npz", "b.npz"):
+            np.savez(tmp_path / video, video=rng.integers(0, 256, (4, 8, 8, 3), np.uint8))
+        open_folder.cache_clear()  # as in another process
+        return samples_made_by(tiny_config, {})
+
+    first = made_by_videos(0)
+    assert samples_made_by(tiny_config, {}) == first != made_by_videos(1)
+    if field == "sample.observed":  # whatever the times of the files
+        assert made_by_videos(0) == first
+
+
+def test_the_other_model_of_a_cascade_determines_the_folder(tiny_config, tmp_path):
+    base = tmp_path / "base.safetensors"
+    tiny_config.sample.task, tiny_config.cascade.base_checkpoint = "cascade", str(base)
+    base.write_bytes(b"before")
+    before = samples_made_by(tiny_config, {})
+    base.write_bytes(b"after")
+    assert samples_made_by(tiny_config, {}) != before

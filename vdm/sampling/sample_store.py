@@ -16,6 +16,7 @@ from vdm.files import AnyPath, DamagedFile, make_folder, replacing, write_text
 from vdm.metrics.weights.files import digest_of
 from vdm.parallel.messages import from_first_process, gathered, is_first_process, wait_for_all
 from vdm.progress import progress
+from vdm.sampling.conditions import digests_of_sources
 from vdm.sampling.generate import make_generator
 
 
@@ -131,7 +132,10 @@ def samples_made_by(config: ml_collections.ConfigDict, params: dict) -> dict:
     tensors = jax.tree.map(gathered, flatten_dict(params, sep="/"))
     excluded = ("training", "eval", "checkpoint", "step", "mesh", "plan", "rehearse")
     sections = {name: part for name, part in config.to_dict().items() if name not in excluded}
-    return {"weights_sha256": digest_of(tensors), **sections}
+    made_by = {"weights_sha256": digest_of(tensors), **sections}
+    if sources := digests_of_sources(config):
+        made_by["sources_sha256"] = sources
+    return made_by
 
 
 def stored_samples(

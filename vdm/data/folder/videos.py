@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import hashlib
+import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -11,7 +12,7 @@ from pathlib import Path
 from vdm.data.folder.manifest import Entry, class_numbers, find_manifest, normalised, read_manifest
 from vdm.files import make_folder, printable, write_text
 from vdm.video.folders import MANIFEST_NAMES
-from vdm.video.index import REPORT_NAME, FolderIndex, index_folder
+from vdm.video.index import REPORT_NAME, FolderIndex, index_folder, state_of
 from vdm.video.read import Video
 from vdm.video.timing import describe_length
 
@@ -44,6 +45,12 @@ class FolderVideos:
 
     def name(self, index: int) -> str:
         return self.names[index]
+
+    def state(self) -> str:
+        """Returns a SHA-256 that changes when a video, its label or its caption does."""
+        states = {name: state_of(self.index.videos[name].path) for name in self.names}
+        record = printable(json.dumps([states, dict(self.labels), dict(self.captions)]))
+        return hashlib.sha256(record.encode()).hexdigest()
 
     def label(self, index: int) -> int:
         return self.labels[self.names[index]]
