@@ -73,8 +73,8 @@ def _edit(metadata, field, value):
         (lambda t, m: m.update(config="{"), "its configuration or step is no JSON"),
         (lambda t, m: m.update(config="{}"), "holds no configuration"),
         (lambda t, m: m.update(config=m["config"].replace("16", "32")), "conditioning.* of shape"),
-        (lambda t, m: _edit(m, "base_channels", 0), "config.model and config.data fit no network"),
-        (lambda t, m: _edit(m, "channel_multipliers", []), "fit no network"),
+        (lambda t, m: _edit(m, "base_channels", 0), "fit no network: "),
+        (lambda t, m: _edit(m, "channel_multipliers", []), "fit no network: "),
         (lambda t, m: _edit(m, "head_dim", None), "config.model.head_dim None"),
         (
             lambda t, m: t.update({"conv_in/conv/bias": t["conv_in/conv/bias"].astype(np.int32)}),

@@ -51,15 +51,13 @@ def load_exported(path: AnyPath) -> dict:
 
     Raises:
       FileNotFoundError: the file does not exist.
+      ValueError: its configuration is damaged.
       DamagedFile: the file is damaged, or its tensors are not those of its configuration; the
         message names the first such tensor.
     """
     with _open(path) as file:
         record, _ = _config_and_step(file, path)
-        try:
-            expected = parameter_shapes(from_record(record, path))
-        except ValueError as error:
-            raise DamagedFile(f"{path} is damaged: {error}") from error
+        expected = parameter_shapes(from_record(record, path), path)
         metadata, names = file.metadata(), set(file.keys())
         for name in sorted(expected.keys() | names):
             if name not in names:
