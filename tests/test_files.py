@@ -37,6 +37,16 @@ def test_a_file_is_the_old_or_the_complete_new_one(folder):
     assert [found.name for found in folder.iterdir()] == ["a.txt"]
 
 
+def test_a_full_disk_names_the_file(tmp_path):
+    with (
+        pytest.raises(OSError, match=r"a\.npz cannot be written: No space left on device$"),
+        replacing(tmp_path / "a.npz"),
+        open("/dev/full", "wb", buffering=0) as full,
+    ):
+        full.write(b"0")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_damaged_record_is_never_read_as_another_one(tmp_path):
     path, record = tmp_path / "r.json", {"b": [1, 2.5e-8, None], "a": {"text": "ä\n", "on": True}}
     write_record(path, record)

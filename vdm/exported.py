@@ -24,6 +24,9 @@ def export(path: AnyPath, params: dict, config: ml_collections.ConfigDict, step:
 
     Tensor names are paths such as 'middle_0/residual/conv_1/conv/kernel'. The metadata has
     'config', as JSON; 'step', the number of training steps; and 'digest', a SHA-256 of all.
+
+    Raises:
+      OSError: the file cannot be written; the message names it.
     """
     tensors = {
         name: np.ascontiguousarray(value, np.float32)
@@ -32,7 +35,10 @@ def export(path: AnyPath, params: dict, config: ml_collections.ConfigDict, step:
     metadata = {"config": config.to_json_best_effort(), "step": str(step)}
     metadata["digest"] = _digest(metadata, tensors)
     with replacing(path) as temporary:
-        save_file(tensors, temporary, metadata)
+        try:
+            save_file(tensors, temporary, metadata)
+        except SafetensorError as error:  # also of a full disk
+            raise OSError(f"{path} cannot be written: {error}") from error
 
 
 def load_exported_config(path: AnyPath) -> tuple[dict, int]:

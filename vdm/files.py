@@ -80,6 +80,9 @@ def replacing(path: AnyPath) -> Iterator[Path]:
 
     A reader sees the old file or the complete new one. If the block raises, `path` is unchanged
     and the temporary file is deleted.
+
+    Raises:
+      OSError: the file cannot be written, as on a full disk; the message names `path`.
     """
     if is_remote(path):  # Object stores write whole objects.
         with tempfile.TemporaryDirectory() as folder:
@@ -91,6 +94,10 @@ def replacing(path: AnyPath) -> Iterator[Path]:
     try:
         yield temporary
         temporary.replace(path)
+    except OSError as error:
+        if not error.errno or error.filename is not None:  # not of a write, or it names its file
+            raise
+        raise OSError(f"{path} cannot be written: {error.strerror}") from error
     finally:
         temporary.unlink(missing_ok=True)
 
