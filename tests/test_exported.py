@@ -1,6 +1,9 @@
 """Exported weights and their configuration survive a round trip."""
 
 import json
+import re
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -51,6 +54,12 @@ def _rewrite(path, change):
     save_file(tensors, path, metadata)
 
 
+def _edit(metadata, field, value):
+    config = json.loads(metadata["config"])
+    config["model"][field] = value
+    metadata["config"] = json.dumps(config)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -67,6 +76,13 @@ def _rewrite(path, change):
         (lambda t, m: m.update(config="{"), "its configuration or step is no JSON"),
         (lambda t, m: m.update(config="{}"), "holds no configuration"),
         (lambda t, m: m.update(config=m["config"].replace("16", "32")), "conditioning.* of shape"),
+        (lambda t, m: _edit(m, "base_channels", 0), "fit no network: "),
+        (lambda t, m: _edit(m, "channel_multipliers", []), "fit no network: "),
+        (lambda t, m: _edit(m, "head_dim", None), "config.model.head_dim None"),
+        (
+            lambda t, m: t.update({"conv_in/conv/bias": t["conv_in/conv/bias"].astype(np.int32)}),
+            "bias of type I32, and needs F32",
+        ),
         (lambda t, m: m.pop("config"), "--mode=export did not write it"),
     ],
 )
@@ -80,6 +96,27 @@ def test_reads_files_from_before_the_digest(exported):
     expected = load_exported(exported)
     _rewrite(exported, lambda tensors, metadata: metadata.pop("digest"))
     jax.tree.map(np.testing.assert_array_equal, load_exported(exported), expected)
+
+
+def test_a_full_disk_keeps_the_file_before(exported):
+    code = """if True:
+        import resource, sys
+        import numpy as np
+        from vdm.exported import export, load_exported_config
+        from vdm.configuration.stored import from_record
+        from pathlib import Path
+        path = Path(sys.argv[1])
+        config = from_record(load_exported_config(path)[0], path)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+        export(path, {"conv": np.zeros(1000)}, config, 4)
+    """
+    before = exported.read_bytes()
+    done = subprocess.run([sys.executable, "-c", code, exported], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert re.match(
+        r"OSError: .*model\.safetensors cannot be written: ", done.stderr.split("\n")[-2]
+    )
+    assert exported.read_bytes() == before and len(list(exported.parent.iterdir())) == 1
 
 
 def test_no_flipped_bit_is_loaded(exported):

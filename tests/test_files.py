@@ -1,6 +1,7 @@
 """Files of runs, local and in an emulated object store."""
 
 import json
+import math
 import os
 import random
 
@@ -36,6 +37,16 @@ def test_a_file_is_the_old_or_the_complete_new_one(folder):
     assert [found.name for found in folder.iterdir()] == ["a.txt"]
 
 
+def test_a_full_disk_names_the_file(tmp_path):
+    with (
+        pytest.raises(OSError, match=r"a\.npz cannot be written: No space left on device$"),
+        replacing(tmp_path / "a.npz"),
+        open("/dev/full", "wb", buffering=0) as full,
+    ):
+        full.write(b"0")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_damaged_record_is_never_read_as_another_one(tmp_path):
     path, record = tmp_path / "r.json", {"b": [1, 2.5e-8, None], "a": {"text": "ä\n", "on": True}}
     write_record(path, record)
@@ -58,6 +69,18 @@ def test_a_damaged_record_is_never_read_as_another_one(tmp_path):
     assert damaged > 0.6 * len(trials)
     path.write_text(json.dumps(record))  # as earlier versions wrote it
     assert read_record(path) == record
+
+
+def test_records_are_json_that_strict_parsers_read(tmp_path):
+    """RFC 8259 has neither NaN nor Infinity."""
+    undefined = {"error": math.nan, "peaks": {"memory": math.inf}, "each": (1.5, -math.inf)}
+    write_record(tmp_path / "r.json", {"loss": 0.5, **undefined})
+
+    def refuse(constant):
+        raise AssertionError(constant)
+
+    json.loads((tmp_path / "r.json").read_text(), parse_constant=refuse)
+    assert read_record(tmp_path / "r.json") == {"loss": 0.5, "peaks": {}, "each": [1.5, None]}
 
 
 def test_a_path_of_an_object_store_says_what_it_needs(monkeypatch):

@@ -176,22 +176,31 @@ def test_loads_workdirs_folders_and_names(labelled, file, model, tmp_path):
 
 def test_errors_say_what_to_do(model, file, tmp_path):
     (tmp_path / "run").mkdir()
+    run = tmp_path / "trained"
+    (run / "checkpoints" / "3").mkdir(parents=True)
+    save_run_config(run, model.config)
     for path, options, message in (
         (tmp_path / "gone", {}, "gone does not exist, and must be .* or one of moving_digits"),
         (tmp_path / "run", {}, "run has no checkpoint and no model.safetensors: train with"),
         (file, {"step": 3}, "step is 3, and must be empty"),
+        (run, {"step": "newest"}, "step is 'newest', and must be '' for the newest checkpoint"),
     ):
         with pytest.raises((ValueError, OSError), match=message):
             vdm.load(path, **options)
     videos = _videos(2, 4, 8, 8, 1)
     for call, message in (
         (lambda: model.sample(0), "n is 0"),
+        (lambda: model.sample(1.5), "n is 1.5, and must be an integer of at least 1"),
+        (lambda: model.predict(None), "videos is None, and must be an array"),
+        (lambda: model.predict(videos, per_example=0), "sample.per_example is 0, and must be at"),
+        (lambda: model.upsample(videos, factor=0), "upsample.factor is 0, and must be at least 1"),
+        (lambda: model.extend(videos, num_frames="9"), "num_frames is '9', and must be an integer"),
         (lambda: model.sample(1, num_step=3), "no setting num_step: did you mean num_steps"),
         (lambda: model.sample(1, num_steps="3"), "num_steps is '3', and must be of type int"),
         (lambda: model.sample(1, sampler="dim"), "config.sample.sampler is 'dim', and must be one"),
         (lambda: model.sample(1, label=10), "config.sample.label is 10, and must be less than"),
         (lambda: model.sample(1, label=[1, 2]), "label has 2 values, and there are 1 samples"),
-        (lambda: model.sample(1, num_frames=3), "num_frames is 3, and must be at least 4"),
+        (lambda: model.sample(1, num_frames=3), "num_frames is 3, and must be an integer of at"),
         (lambda: model.sample(1, caption="a"), "config.sample.caption is 'a', and must be empty"),
         (lambda: model.predict(videos, num_given=4), "predict.num_given is 4, and must be 1 to 3"),
         (lambda: model.predict(videos[0]), "videos is uint8 .* must be uint8"),

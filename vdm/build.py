@@ -106,9 +106,21 @@ def random_key(seed: int | jax.Array) -> jax.Array:
     return jax.random.key(seed, impl="threefry2x32")
 
 
-def parameter_shapes(config: ml_collections.ConfigDict) -> dict[str, tuple[int, ...]]:
-    """Returns the shape of each parameter by its path, 'middle_0/residual/conv_1/conv/kernel'."""
-    params = jax.eval_shape(partial(init_params, config))
+def parameter_shapes(
+    config: ml_collections.ConfigDict, name: object = "this configuration"
+) -> dict[str, tuple[int, ...]]:
+    """Returns the shape of each parameter by its path, 'middle_0/residual/conv_1/conv/kernel'.
+
+    Raises:
+      ValueError: there is no network of the configuration, which the message calls `name`.
+    """
+    try:
+        params = jax.eval_shape(partial(init_params, config))
+    except Exception as error:  # Flax and JAX raise many types on values that do not fit.
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"config.model and config.data of {name} fit no network: {reason}"
+        ) from error
     return {path: leaf.shape for path, leaf in flatten_dict(params, sep="/").items()}
 
 

@@ -24,6 +24,9 @@ def export(path: AnyPath, params: dict, config: ml_collections.ConfigDict, step:
 
     Tensor names are paths such as 'middle_0/residual/conv_1/conv/kernel'. The metadata has
     'config', as JSON; 'step', the number of training steps; and 'digest', a SHA-256 of all.
+
+    Raises:
+      OSError: the file cannot be written; the message names it.
     """
     tensors = {
         name: np.ascontiguousarray(value, np.float32)
@@ -32,7 +35,10 @@ def export(path: AnyPath, params: dict, config: ml_collections.ConfigDict, step:
     metadata = {"config": config.to_json_best_effort(), "step": str(step)}
     metadata["digest"] = _digest(metadata, tensors)
     with replacing(path) as temporary:
-        save_file(tensors, temporary, metadata)
+        try:
+            save_file(tensors, temporary, metadata)
+        except SafetensorError as error:  # also of a full disk
+            raise OSError(f"{path} cannot be written: {error}") from error
 
 
 def load_exported_config(path: AnyPath) -> tuple[dict, int]:
@@ -51,23 +57,27 @@ def load_exported(path: AnyPath) -> dict:
 
     Raises:
       FileNotFoundError: the file does not exist.
+      ValueError: its configuration is damaged.
       DamagedFile: the file is damaged, or its tensors are not those of its configuration; the
         message names the first such tensor.
     """
     with _open(path) as file:
         record, _ = _config_and_step(file, path)
-        expected = parameter_shapes(from_record(record, path))
+        expected = parameter_shapes(from_record(record, path), path)
         metadata, names = file.metadata(), set(file.keys())
         for name in sorted(expected.keys() | names):
             if name not in names:
                 raise DamagedFile(f"{path} has no tensor {name}, which its configuration needs")
             if name not in expected:
                 raise DamagedFile(f"{path} has a tensor {name}, which its configuration does not")
-            if (shape := tuple(file.get_slice(name).get_shape())) != expected[name]:
+            stored = file.get_slice(name)
+            if (shape := tuple(stored.get_shape())) != expected[name]:
                 raise DamagedFile(
                     f"{path} has the tensor {name} of shape {shape}, and its configuration needs "
                     f"{expected[name]}"
                 )
+            if (dtype := stored.get_dtype()) != "F32":
+                raise DamagedFile(f"{path} has the tensor {name} of type {dtype}, and needs F32")
         tensors = {name: file.get_tensor(name) for name in expected}
     # Files that were exported before the digest existed have none.
     if metadata.get("digest", digest := _digest(metadata, tensors)) != digest:

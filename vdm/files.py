@@ -4,12 +4,13 @@ import contextlib
 import hashlib
 import importlib.util
 import json
+import math
 import os
 import tempfile
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import fsspec
 from etils import epath
@@ -79,6 +80,9 @@ def replacing(path: AnyPath) -> Iterator[Path]:
 
     A reader sees the old file or the complete new one. If the block raises, `path` is unchanged
     and the temporary file is deleted.
+
+    Raises:
+      OSError: the file cannot be written, as on a full disk; the message names `path`.
     """
     if is_remote(path):  # Object stores write whole objects.
         with tempfile.TemporaryDirectory() as folder:
@@ -90,6 +94,10 @@ def replacing(path: AnyPath) -> Iterator[Path]:
     try:
         yield temporary
         temporary.replace(path)
+    except OSError as error:
+        if not error.errno or error.filename is not None:  # not of a write, or it names its file
+            raise
+        raise OSError(f"{path} cannot be written: {error.strerror}") from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -123,8 +131,24 @@ def printable(text: str) -> str:
 
 
 def write_record(path: AnyPath, record: dict) -> None:
-    """Writes a dict as JSON atomically, `sealed`."""
-    write_text(path, json.dumps(sealed(record), indent=2) + "\n")
+    """Writes what is `defined` of a dict as JSON atomically, `sealed`."""
+    write_text(path, json.dumps(sealed(defined(record)), indent=2) + "\n")
+
+
+def defined(values: Any) -> Any:
+    """Returns values without numbers that are infinite or NaN, which JSON does not have.
+
+    A dict loses such an entry; a list keeps its length, with None.
+    """
+    if isinstance(values, Mapping):
+        return {key: defined(value) for key, value in values.items() if not _is_undefined(value)}
+    if isinstance(values, list | tuple):
+        return [None if _is_undefined(value) else defined(value) for value in values]
+    return values
+
+
+def _is_undefined(value: object) -> bool:
+    return isinstance(value, float) and not math.isfinite(value)
 
 
 def read_record(path: AnyPath) -> dict:

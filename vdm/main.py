@@ -40,8 +40,8 @@ def train(config, workdir: AnyPath) -> None:
 
     mesh = make_mesh(config)
     held_out_loss = make_mean_held_out_loss(config, mesh) if config.training.eval_every else None
-    run(config, workdir, preview=make_preview(config, mesh), held_out_loss=held_out_loss)
-    print(f"trained; checkpoints and metrics are in {workdir}")
+    if run(config, workdir, preview=make_preview(config, mesh), held_out_loss=held_out_loss):
+        print(f"trained; checkpoints and metrics are in {workdir}")
 
 
 def sample(config, workdir: AnyPath) -> None:

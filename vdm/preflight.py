@@ -24,7 +24,7 @@ from vdm.parallel.mesh import check_divides, make_mesh
 from vdm.parallel.processes import first_line
 from vdm.planning.plan import check_steps, plan_file
 from vdm.rehearse import check_rehearsal_folder, rehearsal_config
-from vdm.sampling.conditions import load_observed
+from vdm.sampling.conditions import load_observed, needs_held_out
 from vdm.sampling.generate import key_frame_config
 from vdm.sampling.preview import preview_config
 from vdm.training.compatibility import check_same_run, check_weights
@@ -81,7 +81,7 @@ def _check_run(config: ml_collections.ConfigDict, workdir: AnyPath, mode: str) -
         make_data_set(config, "train")
         check_installed(config.training.wandb_project)
     is_evaluated = mode == "eval" or (mode == "train" and config.training.eval_every)
-    if is_evaluated or (mode in ("train", "sample") and _needs_held_out(sampled)):
+    if is_evaluated or (mode in ("train", "sample") and needs_held_out(sampled)):
         make_data_set(config, "test")
     if mode == "eval":
         _check_evaluation(config)
@@ -151,14 +151,6 @@ def _check_base_model(config: ml_collections.ConfigDict) -> None:
             f"{path} has data.resolution {base['resolution']}, which does not divide "
             f"config.data.resolution, {resolution}"
         )
-
-
-def _needs_held_out(config: ml_collections.ConfigDict) -> bool:
-    """Returns whether samples observe held-out videos, or use their conditions."""
-    data, sample = config.data, config.sample
-    observes = sample.task not in ("generate", "cascade") and not sample.observed
-    is_given = sample.label >= 0 if data.condition == "label" else sample.caption or sample.action
-    return observes or (data.condition != "none" and not is_given)
 
 
 def _check_evaluation(config: ml_collections.ConfigDict) -> None:

@@ -12,7 +12,7 @@ import ml_collections
 import numpy as np
 
 from vdm.build import count_parameters
-from vdm.checks import check_task, validate
+from vdm.checks import RULES, check_task, require, validate
 from vdm.configuration.stored import from_record, load_run_config
 from vdm.data.datasets import make_data_set
 from vdm.exported import load_exported, load_exported_config
@@ -81,6 +81,7 @@ def load(path: str | Path, *, step: int | str = "") -> "VideoModel":
         if config is None:
             raise ValueError(f"{source} has checkpoints, and no config.json that describes them")
         config.step, config.checkpoint = str(step), ""
+        require(config, "step", RULES["step"].allows(config.step), RULES["step"].expected)
         _fit_devices(config)
         return VideoModel(config, *load_ema(config, source))
     file = _exported_file(source)
@@ -111,7 +112,7 @@ def _exported_file(source: AnyPath) -> AnyPath:
 
 def _fit_devices(config: ml_collections.ConfigDict) -> None:
     """Replaces a mesh of other devices, those of training, by data parallelism."""
-    if jax.device_count() % config.mesh.fsdp:
+    if config.mesh.fsdp < 1 or jax.device_count() % config.mesh.fsdp:
         config.mesh.fsdp = 1
 
 
@@ -169,8 +170,7 @@ class VideoModel:
         frames = self.config.data.frames
         if not num_frames or num_frames == frames:
             return self._run("generate", n, settings)
-        if num_frames < frames:
-            raise ValueError(f"num_frames is {num_frames}, and must be at least {frames}")
+        _check_integer("num_frames", num_frames, frames)
         fields = {"num_frames": num_frames, "num_given": 0, **self._blocks(None, None, method)}
         return self._run("extend", n, settings, {"extend": fields}, self._no_videos())
 
@@ -259,6 +259,7 @@ class VideoModel:
                     f"{name} has {video.num_frames} frames, and the first video {found.frames}: "
                     "videos to extend need equally many"
                 )
+        _check_integer("num_frames", num_frames, 1)
         if num_frames <= found.frames:
             raise ValueError(
                 f"num_frames is {num_frames}, and must be more than {found.frames}, the number of "
@@ -267,6 +268,7 @@ class VideoModel:
         # The model sees the last block, and the frames before it are kept.
         given = min(found.frames, self.config.data.frames)
         config = self._configured("predict", settings, {"predict": {"num_given": found.frames}})
+        validate(config)
         known = load_observed(config, videos)[:, : found.frames]
         before, block = np.split(known, [found.frames - given], axis=1)
         padding = self.config.data.frames - given
@@ -283,7 +285,10 @@ class VideoModel:
     def _of_videos(
         self, task: str, videos: Videos, settings: SampleSettings, **values: object
     ) -> np.ndarray:
+        if videos is None:
+            raise ValueError("videos is None, and must be an array, a list of arrays or a path")
         config = self._configured(task, settings, {task: values})
+        validate(config)
         check_task(config)
         observed = load_observed(config, videos)
         n = len(observed) * config.sample.per_example
@@ -316,8 +321,7 @@ class VideoModel:
         videos: np.ndarray | None = None,
     ) -> np.ndarray:
         """Samples n videos by a task, with its fields and its observed videos."""
-        if n < 1:
-            raise ValueError(f"n is {n}, and must be at least 1")
+        _check_integer("n", n, 1)
         config = self._configured(task, settings, sections or {})
         validate(config)
         check_task(config)
@@ -366,8 +370,13 @@ class VideoModel:
         return config
 
 
+def _check_integer(name: str, value: object, minimum: int) -> None:
+    if not isinstance(value, int | np.integer) or value < minimum:
+        raise ValueError(f"{name} is {value!r}, and must be an integer of at least {minimum}")
+
+
 def _check_guidance(config: ml_collections.ConfigDict, settings: SampleSettings) -> None:
-    if config.data.condition == "none" and settings.get("guidance_weight", 1) not in (0, 1):
+    if config.data.condition == "none" and settings.get("guidance_weight") not in (None, 0, 1):
         raise ValueError(
             f"guidance_weight is {settings['guidance_weight']}, and must not be set: "
             "classifier-free guidance needs a condition, and the model is unconditional"

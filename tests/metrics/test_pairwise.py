@@ -1,6 +1,7 @@
 """Metrics of single videos against scikit-image, scikit-learn and closed forms."""
 
 import json
+from functools import partial
 
 import numpy as np
 import pytest
@@ -9,9 +10,11 @@ from sklearn.neighbors import NearestNeighbors
 
 import vdm
 from vdm.metrics.__main__ import main
+from vdm.metrics.measure import compare, summarize
 from vdm.metrics.pairwise.kernel import kernel_distance
 from vdm.metrics.pairwise.nearest import nearest
 from vdm.metrics.pairwise.similarity import MAX_PSNR, motion, psnr, ssim
+from vdm.metrics.protocols import Protocol
 
 
 @pytest.fixture
@@ -112,11 +115,22 @@ def test_the_command_pairs_samples_with_their_real_videos(tmp_path, capsys):
     error = each[:, 1].std(ddof=1) / 3**0.5
     assert result["psnr_best_standard_error"] == pytest.approx(error)
     assert result["ssim"] < result["ssim_best"] < 1 and 0.9 < result["motion"] < 1.1
-    # One pair, which has no spread: a standard error of 0, and no NaN.
+    # One pair has no spread, and therefore no standard error.
     alone = vdm.metrics.compare_sets(real[:1], generated[:1], protocol="similarity")
     assert alone["psnr"] == pytest.approx(each[0, 0])
-    assert {alone[f"{name}_standard_error"] for name in ("psnr", "ssim", "motion")} == {0.0}
+    assert not [name for name in alone if name.endswith("_standard_error")]
     np.savez(tmp_path / "generated.npz", video=generated[:5])
     with pytest.raises(SystemExit):
         main([*paths, "--protocol=similarity"])
     assert "has 5 videos, and must have a multiple of 3" in capsys.readouterr().err
+
+
+def test_samples_of_one_video_have_no_standard_error():
+    """One start is one independent value, however many samples it has."""
+    real, *samples = np.random.default_rng(0).integers(0, 256, (4, 4, 16, 16, 3), dtype=np.uint8)
+    protocol = Protocol("p", ("psnr", "motion"), samples_per_given=3)
+    measure = partial(summarize, protocol=protocol, extractors={})
+    generated = measure(samples, 3, references=[real] * 3)
+    result = compare(measure([real] * 3, 3), generated, protocol)
+    assert result["psnr"] == pytest.approx(psnr(np.stack([real] * 3), np.stack(samples)).mean())
+    assert result.keys() == {"psnr", "psnr_best", "motion"}

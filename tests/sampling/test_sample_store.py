@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from tests.compiled import init_params
+from vdm.data.folder.videos import open_folder
 from vdm.exported import export
 from vdm.sampling.sample_store import SampleStore, samples_made_by
 
@@ -86,3 +87,24 @@ def test_another_second_model_at_the_same_path_has_another_folder(
         export(path, jax.tree.map(lambda leaf, by=shift: leaf + by, params), tiny_config, 0)
         folders.add(SampleStore(tmp_path, samples_made_by(config, params), 4, 4).folder)
     assert len(folders) == 3
+
+
+@pytest.mark.parametrize("field", ["sample.observed", "data.path"])
+def test_observed_videos_determine_the_folder(tiny_config, tmp_path, field):
+    """A video that is replaced under its name is never mixed with samples of the one before."""
+    section, name = field.split(".")
+    tiny_config.data.name = "folder"
+    tiny_config[section][name] = str(tmp_path)
+    tiny_config.sample.task = "predict"
+
+    def made_by_videos(seed):
+        rng = np.random.default_rng(seed)
+        for video in ("a.npz", "b.npz"):
+            np.savez(tmp_path / video, video=rng.integers(0, 256, (4, 8, 8, 3), np.uint8))
+        open_folder.cache_clear()  # as in another process
+        return samples_made_by(tiny_config, {})
+
+    first = made_by_videos(0)
+    assert samples_made_by(tiny_config, {}) == first != made_by_videos(1)
+    if field == "sample.observed":  # whatever the times of the files
+        assert made_by_videos(0) == first

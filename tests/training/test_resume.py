@@ -142,3 +142,16 @@ def test_a_changed_log_interval_logs_the_mean_of_its_steps(tmp_path, tiny_config
     resumed = losses(tmp_path / "resumed", (5, 4), (12, 6))
     assert resumed[6] == pytest.approx((each[5] + each[6]) / 2, rel=1e-6)
     assert resumed[12] == pytest.approx(sum(each[step] for step in range(7, 13)) / 6, rel=1e-6)
+
+
+def test_a_command_without_steps_to_take_changes_nothing(tmp_path, tiny_config, capsys):
+    tiny_config.training.num_steps = 2
+    assert train(tiny_config, tmp_path, preview=None)
+    config = (tmp_path / "config.json").read_bytes()
+    tiny_config.training.update(num_steps=1, log_every=7)
+    assert not train(tiny_config, tmp_path, preview=None)
+    assert "of step 2, and config.training.num_steps is 1" in capsys.readouterr().out
+    assert (tmp_path / "config.json").read_bytes() == config
+    (tmp_path / "config.json").unlink()  # as the message for a damaged one asks
+    assert not train(tiny_config, tmp_path, preview=None)
+    assert (tmp_path / "config.json").exists()

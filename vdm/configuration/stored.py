@@ -58,6 +58,8 @@ def from_record(record: object, source: str | AnyPath) -> ml_collections.ConfigD
     for field in fields_of(config).keys() & stored.keys():
         value = stored[field]
         try:
+            if value is None:
+                raise TypeError("a field has a value")
             set_field(config, field, tuple(value) if isinstance(value, list) else value)
         except TypeError as error:
             raise ValueError(f"{source} has config.{field} {value!r}: {error}") from error

@@ -103,7 +103,7 @@ def open_reader(config: ml_collections.ConfigDict, split: str) -> VideoReader:
       ValueError: as `make_data_set`.
     """
     if config.data.name == "folder":
-        return _folder(config, split)
+        return open_folder_of(config, split)
     return open_pusht(config, split) if config.data.name == "pusht" else open_tfds(config, split)
 
 
@@ -135,7 +135,8 @@ def _held_out_start(name: str) -> str:
     return TFDS_DATA_SETS[name].held_out_start if name in TFDS_DATA_SETS else "first"
 
 
-def _folder(config: ml_collections.ConfigDict, split: str) -> FolderVideos:
+def open_folder_of(config: ml_collections.ConfigDict, split: str) -> FolderVideos:
+    """Opens a split of the folder config.data.path; errors as of `make_data_set`."""
     data = config.data
     if not data.path:
         raise ValueError("config.data.path is empty, and must be a folder of videos")

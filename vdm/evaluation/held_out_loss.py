@@ -20,7 +20,8 @@ from vdm.progress import progress
 
 _NUM_TIMES = 10_000  # of the average over t
 
-# Bins of log-SNR, from noise to data, each with log_snr_from, log_snr_to, loss and standard_error.
+# Bins of log-SNR, from noise to data, each with log_snr_from, log_snr_to, loss and standard_error;
+# one video has no standard error.
 Rows = list[dict[str, float]]
 
 
@@ -123,9 +124,11 @@ def _edges(config: ml_collections.ConfigDict) -> np.ndarray:
 
 def _row(low: float, high: float, losses: np.ndarray) -> dict[str, float]:
     losses = losses.astype(np.float64)
-    return {
+    row = {
         "log_snr_from": float(low),
         "log_snr_to": float(high),
         "loss": float(losses.mean()),
-        "standard_error": standard_error(losses),
     }
+    if len(losses) > 1:
+        row["standard_error"] = standard_error(losses)
+    return row

@@ -114,7 +114,8 @@ def to_markdown(result: dict) -> str:
     losses = [
         (
             f"{row['log_snr_from']:g} to {row['log_snr_to']:g}",
-            f"{row['loss']:.5f} +- {row['standard_error']:.5f}",
+            f"{row['loss']:.5f}"
+            + (f" +- {row['standard_error']:.5f}" if "standard_error" in row else ""),
         )
         for row in loss["bins"]
     ]

@@ -8,7 +8,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from vdm.files import local_path
+from vdm.files import defined, local_path
 from vdm.metrics.protocols import PROTOCOLS
 from vdm.metrics.sets import measure_sets, open_sets
 
@@ -98,7 +98,7 @@ def main(argv: list[str] | None = None) -> None:
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
-    text = json.dumps(result, indent=2)
+    text = json.dumps(defined(result), indent=2)
     print(text)
     if flags.output:
         flags.output.write_text(text + "\n")

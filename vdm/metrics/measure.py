@@ -246,16 +246,22 @@ def _of_values(
     means = [values.mean() for values in (of_start, of_real)]
     if not means[1]:
         return {}
+    ratio = float(means[0] / means[1])
+    if min(len(of_start), len(of_real)) < 2:
+        return {metric: ratio}
     relative = [
         standard_error(values) / max(mean, 1e-12)
         for values, mean in zip((of_start, of_real), means, strict=True)
     ]
-    ratio = float(means[0] / means[1])
     return {metric: ratio, f"{metric}_standard_error": ratio * math.hypot(*relative)}
 
 
 def _with_error(name: str, values: np.ndarray) -> dict[str, float]:
-    return {name: float(values.mean()), f"{name}_standard_error": standard_error(values)}
+    """Returns the mean of values, and its standard error, which one value does not have."""
+    result = {name: float(values.mean())}
+    if len(values) > 1:
+        result[f"{name}_standard_error"] = standard_error(values)
+    return result
 
 
 def warnings_of(real: Summary, generated: Summary, protocol: Protocol) -> list[str]:

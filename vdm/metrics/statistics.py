@@ -6,8 +6,8 @@ import numpy as np
 
 
 def standard_error(values: np.ndarray) -> float:
-    """Returns the standard error of the mean of values [n], n >= 1; 0 for one value."""
-    return float(values.std(ddof=1) / len(values) ** 0.5) if len(values) > 1 else 0.0
+    """Returns the standard error of the mean of values [n], n >= 2."""
+    return float(values.std(ddof=1) / len(values) ** 0.5)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,7 +14,7 @@ import ml_collections
 from jax.sharding import Mesh
 
 from vdm.build import count_parameters, init_params
-from vdm.files import AnyPath, as_path, make_folder, write_text
+from vdm.files import AnyPath, as_path, defined, make_folder, write_text
 from vdm.parallel.mesh import make_mesh
 from vdm.planning import report
 from vdm.planning.collectives import by_kind
@@ -114,7 +114,7 @@ def make_plan(
             step["suggestion"] = _suggest(config, compiled, target, log)
         if output:
             make_folder(output.parent)
-            write_text(output, json.dumps(result, indent=2) + "\n")
+            write_text(output, json.dumps(defined(result), indent=2) + "\n")
     log(report.closing(result))
     return result
 

@@ -4,6 +4,7 @@ Both come from held-out example i // config.sample.per_example, unless config.sa
 one caption, one action or a path for all samples.
 """
 
+import hashlib
 import os
 from collections.abc import Callable, Sequence
 
@@ -11,9 +12,11 @@ import ml_collections
 import numpy as np
 
 from vdm.data.captions.encoded import encode_given
-from vdm.data.datasets import make_data_set
+from vdm.data.datasets import make_data_set, open_folder_of
 from vdm.data.folder.user_videos import load_videos
-from vdm.files import local_path
+from vdm.files import as_path, local_copy, local_path
+from vdm.metrics.weights.files import sha256_of
+from vdm.parallel.messages import from_first_process
 from vdm.sampling.tasks import frames_needed
 from vdm.video.pixels import from_uint8
 from vdm.video.video_sets import Videos
@@ -66,6 +69,35 @@ def conditions(config: ml_collections.ConfigDict, indices: Indices) -> dict[str,
     examples = [source.example(i) for i in held_out]
     names = (data.condition, f"{data.condition}_mask")
     return {name: np.stack([example[name] for example in examples]) for name in names}
+
+
+def needs_held_out(config: ml_collections.ConfigDict) -> bool:
+    """Returns whether samples observe held-out videos, or use their conditions."""
+    data, sample = config.data, config.sample
+    observes = sample.task not in ("generate", "cascade") and not sample.observed
+    is_given = sample.label >= 0 if data.condition == "label" else sample.caption or sample.action
+    return observes or (data.condition != "none" and not is_given)
+
+
+def digests_of_sources(config: ml_collections.ConfigDict) -> dict[str, str]:
+    """Returns a SHA-256 of each source of samples that may change under its name, by field.
+
+    They are the user's observed videos, the files of other models, and the held-out videos of a
+    folder.
+    """
+    sample, digests = config.sample, {}
+    if sample.task not in ("generate", "cascade") and sample.observed:
+        digests["sample.observed"] = hashlib.sha256(load_observed(config).tobytes()).hexdigest()
+    for task, field in (("cascade", "base_checkpoint"), ("extend", "key_frame_checkpoint")):
+        if sample.task == task and (name := config[task][field]):
+            with local_copy(as_path(name)) as file:
+                digests[f"{task}.{field}"] = sha256_of(file)
+    if config.data.name == "folder" and needs_held_out(config):
+        state = open_folder_of(config, "test").state()
+        # The times of files may differ between machines, and all have to agree.
+        agreed = from_first_process(np.frombuffer(bytes.fromhex(state), np.uint8))
+        digests["data.path"] = agreed.tobytes().hex()
+    return digests
 
 
 def describe_conditions(

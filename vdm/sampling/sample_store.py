@@ -12,11 +12,11 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 from jax.sharding import Mesh
 
-from vdm.exported import load_exported, load_exported_config
-from vdm.files import AnyPath, DamagedFile, as_path, make_folder, replacing, write_text
+from vdm.files import AnyPath, DamagedFile, make_folder, replacing, write_text
 from vdm.metrics.weights.files import digest_of
 from vdm.parallel.messages import from_first_process, gathered, is_first_process, wait_for_all
 from vdm.progress import progress
+from vdm.sampling.conditions import digests_of_sources
 from vdm.sampling.generate import make_generator
 
 
@@ -132,20 +132,10 @@ def samples_made_by(config: ml_collections.ConfigDict, params: dict) -> dict:
     tensors = jax.tree.map(gathered, flatten_dict(params, sep="/"))
     excluded = ("training", "eval", "checkpoint", "step", "mesh", "plan", "rehearse")
     sections = {name: part for name, part in config.to_dict().items() if name not in excluded}
-    return {"weights_sha256": digest_of(tensors), **sections, **_other_model(config)}
-
-
-def _other_model(config: ml_collections.ConfigDict) -> dict:
-    """Returns the weights and the configuration of a second model that draws, if there is one."""
-    files = {
-        "cascade": config.cascade.base_checkpoint,
-        "extend": config.extend.key_frame_checkpoint,
-    }
-    if not (path := files.get(config.sample.task)):
-        return {}
-    tensors = flatten_dict(load_exported(as_path(path)), sep="/")
-    record, _ = load_exported_config(as_path(path))
-    return {"other_weights_sha256": digest_of(tensors), "other_config": record}
+    made_by = {"weights_sha256": digest_of(tensors), **sections}
+    if sources := digests_of_sources(config):
+        made_by["sources_sha256"] = sources
+    return made_by
 
 
 def stored_samples(

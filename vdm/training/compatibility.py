@@ -59,7 +59,7 @@ def check_same_model(
     trained = from_record(saved, name)
     parts = _OF_MODEL + (_OF_STUDENT if trained.training.distill_steps else ())
     differences = differing_fields(config, trained, parts)
-    if not differences and parameter_shapes(config) != parameter_shapes(trained):
+    if not differences and parameter_shapes(config) != parameter_shapes(trained, name):
         # The resolution decides at which levels there is attention.
         differences = differing_fields(config, trained, ("data",))
     if differences:

@@ -13,7 +13,7 @@ from clu.parameter_overview import get_parameter_overview
 from jax.sharding import Mesh
 
 from vdm.build import count_parameters
-from vdm.configuration.stored import save_run_config
+from vdm.configuration.stored import load_run_config, save_run_config
 from vdm.data.batches import Batches, DataSet
 from vdm.data.datasets import make_data_set
 from vdm.data.shapes import batch_shapes
@@ -53,7 +53,7 @@ def train(
     *,
     preview: Preview | None,
     held_out_loss: HeldOutLoss | None = None,
-) -> None:
+) -> bool:
     """Trains up to config.training.num_steps, resuming from the newest checkpoint of the workdir.
 
     A resumed run equals the uninterrupted run bit for bit: step n is a function of the state and of
@@ -66,6 +66,9 @@ def train(
       preview: draws sample videos, every config.training.sample_every steps, and earlier at
         halves of it.
       held_out_loss: evaluates, every config.training.eval_every steps and after the last one.
+
+    Returns:
+      Whether there were steps to take; without any, config.json stays as it is.
 
     Raises:
       LossNotFinite: the loss or the gradient is not finite; the last good checkpoint is kept.
@@ -83,7 +86,7 @@ def train(
     if is_first_process():
         make_folder(workdir)
     with RunLock(workdir, enabled=is_first_process()) as lock:
-        _train(config, workdir, mesh, source, preview, held_out_loss, lock)
+        return _train(config, workdir, mesh, source, preview, held_out_loss, lock)
 
 
 def _train(
@@ -94,7 +97,7 @@ def _train(
     preview: Preview | None,
     held_out_loss: HeldOutLoss | None,
     lock: RunLock,
-) -> None:
+) -> bool:
     training = config.training
 
     # ---- State: restored, or new.
@@ -103,6 +106,16 @@ def _train(
     state = checkpoints.restore(abstract_state)
     source_params = load_source(config, mesh) if state is None else None
     first_step = 0 if state is None else int(state.step)
+    if first_step >= training.num_steps:
+        print(
+            f"nothing to do: the newest checkpoint is of step {first_step}, and "
+            f"config.training.num_steps is {training.num_steps}",
+            flush=True,
+        )
+        if is_first_process() and load_run_config(workdir) is None:  # it was lost
+            save_run_config(workdir, config)
+        checkpoints.close()
+        return False
     if is_first_process():
         save_run_config(workdir, config)
         overview = get_parameter_overview(abstract_state.params, include_stats=False)
@@ -113,10 +126,6 @@ def _train(
         f"{jax.devices()[0].platform} device(s); from step {first_step} to {training.num_steps}",
         flush=True,
     )
-    if first_step >= training.num_steps:
-        print("nothing to do: the newest checkpoint has all the steps", flush=True)
-        checkpoints.close()
-        return
 
     # ---- Step, trackers and input.
     train_step = make_train_step(config, mesh)
@@ -221,6 +230,7 @@ def _train(
                     notice.report(f"no preview of step {step}: {error}")
                 timer.restart(step, batches.seconds_waited)
     checkpoints.close()
+    return True
 
 
 def _is_due(step: int, every: int, is_last: bool) -> bool:

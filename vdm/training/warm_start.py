@@ -233,10 +233,11 @@ def _load(
 
 
 def _match(config: ml_collections.ConfigDict, source: ml_collections.ConfigDict) -> Match:
-    matched = match(parameter_shapes(config), parameter_shapes(source))
+    name = config.training.init_from
+    matched = match(parameter_shapes(config), parameter_shapes(source, name))
     if not matched.taken:
         raise ValueError(
-            f"{_FIELD} {config.training.init_from} has no parameter with the name and shape of one "
+            f"{_FIELD} {name} has no parameter with the name and shape of one "
             "of this configuration's network"
         )
     return matched

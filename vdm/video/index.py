@@ -81,7 +81,7 @@ def index_folder(folder: Path, *, save: bool = True, frame_rate: float = 0.0) ->
     check_frame_rate(frame_rate)
     found = find_videos(folder)
     path = _index_path(folder)
-    states = {video.name: _state(video) for video in found.videos}
+    states = {video.name: state_of(video.path) for video in found.videos}
     known = {
         name: record
         for name, record in _load(path).items()
@@ -179,13 +179,12 @@ def _is_of_the_system(error: Exception) -> bool:
     return isinstance(cause, OSError) and bool(cause.errno)
 
 
-def _state(found: Found) -> list[int]:
-    """Numbers that change when a video does: bytes, newest time, and the count of images."""
-    if found.path.is_dir():
-        names = images.image_names(found.path)
-        status = [(found.path / name).stat() for name in names]
+def state_of(path: Path) -> list[int]:
+    """Returns numbers that change when a video does: bytes, newest time, and count of images."""
+    if path.is_dir():
+        status = [(path / name).stat() for name in images.image_names(path)]
     else:
-        status = [found.path.stat()]
+        status = [path.stat()]
     newest = max((item.st_mtime_ns for item in status), default=0)
     return [sum(item.st_size for item in status), newest, len(status)]
 

@@ -222,6 +222,26 @@ def test_a_manifest_selects_and_describes_videos(videos):
         make_data_set(config, "test")
 
 
+@pytest.mark.parametrize("beside", ["intro.mkv", "extra/intro.mkv"])
+def test_folders_of_splits_have_no_videos_beside_them(videos, beside):
+    """Otherwise test/ would be trained on."""
+    for old, new in (("a", "train"), ("b", "test"), ("c", "val")):
+        (videos / old).rename(videos / new)
+    splits = open_folder(videos, needed_frames=16)
+    assert {name.split("/")[0] for name in splits["test"].names} == {"test"}
+    assert {name.split("/")[0] for name in splits["train"].names} == {"train"}
+    (videos / beside).parent.mkdir(exist_ok=True)
+    shutil.copy(videos / "test" / "4.mkv", videos / beside)
+    open_folder.cache_clear()
+    name = beside.split("/")[0]
+    message = f"folders of splits, test and train and val, and beside them {name}, in no split"
+    with pytest.raises(ValueError, match=message):
+        open_folder(videos, needed_frames=16)
+    manifest = "file,split\n" + "".join(f"{n},{s}\n" for s in splits for n in splits[s].names)
+    (videos / "manifest.csv").write_text(manifest)
+    assert open_folder(videos, needed_frames=16)["test"].names == splits["test"].names
+
+
 def test_held_out_videos_stay_held_out_when_videos_are_added(videos):
     splits = open_folder(videos, needed_frames=16, test_share=0.3)
     held_out = set(splits["test"].names)

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import hashlib
+import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -11,7 +12,7 @@ from pathlib import Path
 from vdm.data.folder.manifest import Entry, class_numbers, find_manifest, normalised, read_manifest
 from vdm.files import make_folder, printable, write_text
 from vdm.video.folders import MANIFEST_NAMES
-from vdm.video.index import REPORT_NAME, FolderIndex, index_folder
+from vdm.video.index import REPORT_NAME, FolderIndex, index_folder, state_of
 from vdm.video.read import Video
 from vdm.video.timing import describe_length
 
@@ -45,6 +46,12 @@ class FolderVideos:
     def name(self, index: int) -> str:
         return self.names[index]
 
+    def state(self) -> str:
+        """Returns a SHA-256 that changes when a video, its label or its caption does."""
+        states = {name: state_of(self.index.videos[name].path) for name in self.names}
+        record = printable(json.dumps([states, dict(self.labels), dict(self.captions)]))
+        return hashlib.sha256(record.encode()).hexdigest()
+
     def label(self, index: int) -> int:
         return self.labels[self.names[index]]
 
@@ -68,8 +75,8 @@ def open_folder(
     and splits. The fraction `test_share` of videos without a split is held out, by a hash of their
     name, so that adding or removing videos moves no other; at least one is held out, and one is
     not. The class of a video without a label is the first folder of its path. Without a manifest,
-    folders named train/ and test/ are the splits; val/ or validation/ is held out if there is no
-    test/, and skipped otherwise.
+    folders named train/ and test/ are the splits, beside which no other video may be; val/ or
+    validation/ is held out if there is no test/, and skipped otherwise.
 
     Videos of fewer than `needed_frames` at the frame rate are skipped, and for the conditions
     'label' and 'text' those without a label or caption. video_index.txt beside the index lists the
@@ -83,7 +90,7 @@ def open_folder(
         raise NotADirectoryError(f"{path} is a file, and must be a folder of videos")
     index = index_folder(path, frame_rate=frame_rate)
     entries = _manifest_entries(path)
-    by_folder = {} if entries else _splits_by_folder(index.videos)
+    by_folder = {} if entries else _splits_by_folder(path, index.videos)
     described = {name: _described(name, entries, by_folder) for name in index.videos}
 
     skipped = {name: index.left_out[name] for name in index.unreadable}
@@ -138,13 +145,25 @@ def _manifest_entries(folder: Path) -> dict[str, Entry]:
     return {normalised(entry.file): entry for entry in read_manifest(path)} if path else {}
 
 
-def _splits_by_folder(names: Iterable[str]) -> dict[str, str]:
-    """Returns the split of each video by its first folder, {} if the folders are not splits."""
+def _splits_by_folder(folder: Path, names: Iterable[str]) -> dict[str, str]:
+    """Returns the split of each video by its first folder, {} if the folders are not splits.
+
+    Raises:
+      ValueError: there are videos beside the folders of splits.
+    """
     first = {name: name.split("/")[0].lower() if "/" in name else "" for name in names}
     tops = set(first.values())
     known = (*_TRAIN_FOLDERS, *_TEST_FOLDERS, *_VALIDATION_FOLDERS)
-    if not tops.intersection(_TRAIN_FOLDERS) or len(tops) < 2 or not tops.issubset(known):
+    found = sorted(tops.intersection(known))
+    if not tops.intersection(_TRAIN_FOLDERS) or len(found) < 2:
         return {}
+    if beside := sorted({name.split("/")[0] for name, top in first.items() if top not in known}):
+        more = ", ..." if len(beside) > 4 else ""
+        raise ValueError(
+            f"{folder} has folders of splits, {' and '.join(found)}, and beside them "
+            f"{', '.join(beside[:4])}{more}, in no split: move these into one of the folders, or "
+            "assign the splits in manifest.csv"
+        )
     held_out = _TEST_FOLDERS if tops.intersection(_TEST_FOLDERS) else _VALIDATION_FOLDERS
     splits = dict.fromkeys(_TRAIN_FOLDERS, "train") | dict.fromkeys(held_out, "test")
     return {name: splits.get(top, "validation") for name, top in first.items()}

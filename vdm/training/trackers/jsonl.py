@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from vdm.files import write_text
+from vdm.files import defined, write_text
 from vdm.training.trackers.interface import Tracker
 
 
@@ -18,7 +18,7 @@ class JsonLines(Tracker):
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         with self._path.open("a") as file:
-            file.write(json.dumps({"step": step, **values}) + "\n")
+            file.write(json.dumps(defined({"step": step, **values})) + "\n")
 
 
 def _drop_after(path: Path, step: int) -> None:
