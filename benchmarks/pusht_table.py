@@ -30,18 +30,22 @@ from measuring import IMAGES, RESULTS, ROOT, hardware, write_result
 from vdm.metrics.measure import standard_error_of_difference
 
 CHECKPOINT = "checkpoints/pusht.safetensors"
-_AT_ONCE = ["--config.predict.stride=0", "--config.sample.num_steps=16"]
-_GUIDED = ["--config.sample.conditioning=reconstruction", *_AT_ONCE]
+_16_STEPS = ["--config.sample.sampler=dpmpp_2m", "--config.sample.num_steps=16"]
+_GUIDED = ["--config.sample.conditioning=reconstruction"]
 _FORCED = ["--config.sample.conditioning=diffusion_forcing"]
 _WEIGHTS = (1, 2, 5, 10, 20)
 _RECONSTRUCTION = {
-    f"reconstruction, w_r {weight}": [*_GUIDED, f"--config.sample.reconstruction_weight={weight}"]
+    f"reconstruction, w_r {weight}": [
+        *_GUIDED,
+        *_16_STEPS,
+        f"--config.sample.reconstruction_weight={weight}",
+    ]
     for weight in _WEIGHTS
 }
 ROWS = {
     "train_videos": ["--config.eval.baseline=train_videos"],
     "repeat_first_frame": ["--config.eval.baseline=repeat_first_frame"],
-    "replacement": ["--config.sample.conditioning=replacement", *_AT_ONCE],
+    "replacement": ["--config.sample.conditioning=replacement", *_16_STEPS],
     **_RECONSTRUCTION,
     "reconstruction, ancestral": [
         *_GUIDED,
@@ -56,21 +60,20 @@ ROWS = {
     **{
         f"diffusion forcing, history weight {weight}": [
             *_FORCED,
-            *_AT_ONCE,
+            *_16_STEPS,
             f"--config.sample.history_guidance_weight={weight}",
         ]
         for weight in (1, 4)
     },
     "diffusion forcing, ancestral": [
         *_FORCED,
-        "--config.predict.stride=0",
-        "--config.sample.history_guidance_weight=1",
         "--config.sample.sampler=ancestral",
         "--config.sample.num_steps=64",
     ],
     "diffusion forcing, history weight 3, blocks of 5 frames": [
         *_FORCED,
         "--config.predict.stride=5",
+        "--config.sample.sampler=dpmpp_2m",
         "--config.sample.num_steps=8",
         "--config.sample.history_guidance_weight=3",
     ],
