@@ -181,7 +181,9 @@ def main():
         rows = [r for r in rows if r["row"] != name] + [row]
         rows.sort(key=lambda r: list(ROWS).index(r["row"]))
         write_result(path.stem, {"rows": rows, "claims": claims(rows)}, "flax")
-    plot(rows)
+    measured = {row["row"] for row in rows}
+    if "replacement" in measured and measured.intersection(_RECONSTRUCTION):
+        plot(rows)
 
 
 if __name__ == "__main__":

@@ -131,7 +131,7 @@ class TorchSpaceTimeUNet(nn.Module):
 
     def _norm(self, h, name):
         channels = h.shape[1]
-        groups = math.gcd(32, max(1, channels // 4))  # as vdm/models/norm.py
+        groups = math.gcd(32, channels, max(1, channels // 4))  # as vdm/models/norm.py
         scale, bias = (self.weights[f"{name}/group_norm/{part}"] for part in ("scale", "bias"))
         return functional.group_norm(h, groups, scale, bias, _NORM_EPSILON)
 

@@ -33,6 +33,8 @@ from vdm.sampling.sample_store import SampleStore, stored_samples
 from vdm.sampling.tasks import frames_needed
 from vdm.video.pixels import with_channels
 
+# Ends of the names of numbers that describe the error of another number.
+_OF_ERRORS = ("_standard_error", "_standard_deviation", "_leave_one_out")
 # Tables of public data sets; the others may be run on other data than the paper's.
 _PUBLIC = ("Table 1", "Table 2", "Table 3")
 NEAREST_FIGURE = "nearest_training_clips.png"
@@ -228,7 +230,7 @@ def _over_repeats(numbers: list[dict[str, Any]]) -> dict:
         return numbers[0]
     result: dict[str, float | list[float]] = {}
     for name in numbers[0]:
-        if name.endswith(("_standard_error", "_standard_deviation", "_leave_one_out")):
+        if name.endswith(_OF_ERRORS):
             continue
         values = [repeat[name] for repeat in numbers]
         result[name] = float(np.mean(values))
@@ -252,7 +254,7 @@ def _against_all_splits(
 
 def _with_split(metric: str, split: str) -> str:
     """Returns the name of a number for a split other than the protocol's first."""
-    for error in ("_standard_error", "_standard_deviation", "_leave_one_out"):
+    for error in _OF_ERRORS:
         if metric.endswith(error):
             return f"{metric.removesuffix(error)}_{split}{error}"
     return f"{metric}_{split}"

@@ -74,9 +74,13 @@ def conditions(config: ml_collections.ConfigDict, indices: Indices) -> dict[str,
 def needs_held_out(config: ml_collections.ConfigDict) -> bool:
     """Returns whether samples observe held-out videos, or use their conditions."""
     data, sample = config.data, config.sample
-    observes = sample.task not in ("generate", "cascade") and not sample.observed
+    observes = _observes(config) and not sample.observed
     is_given = sample.label >= 0 if data.condition == "label" else sample.caption or sample.action
     return observes or (data.condition != "none" and not is_given)
+
+
+def _observes(config: ml_collections.ConfigDict) -> bool:
+    return config.sample.task not in ("generate", "cascade")
 
 
 def digests_of_sources(config: ml_collections.ConfigDict) -> dict[str, str]:
@@ -86,7 +90,7 @@ def digests_of_sources(config: ml_collections.ConfigDict) -> dict[str, str]:
     folder.
     """
     sample, digests = config.sample, {}
-    if sample.task not in ("generate", "cascade") and sample.observed:
+    if _observes(config) and sample.observed:
         digests["sample.observed"] = hashlib.sha256(load_observed(config).tobytes()).hexdigest()
     for task, field in (("cascade", "base_checkpoint"), ("extend", "key_frame_checkpoint")):
         if sample.task == task and (name := config[task][field]):

@@ -83,6 +83,12 @@ def packets(container, stream) -> Iterator:
             yield packet
 
 
+def frames_of(container, stream) -> Iterator:
+    """Yields PyAV's frames from the container's position on, unchecked, in display order."""
+    for packet in packets(container, stream):
+        yield from packet.decode()
+
+
 def decode(path: Path, container, stream) -> Iterator:
     """Yields PyAV's frames from the container's position on, in display order.
 
@@ -90,8 +96,7 @@ def decode(path: Path, container, stream) -> Iterator:
       UnreadableVideoError: a frame is damaged, or has another size than the first.
     """
     size = None
-    frames = (frame for packet in packets(container, stream) for frame in packet.decode())
-    for index, frame in enumerate(frames):
+    for index, frame in enumerate(frames_of(container, stream)):
         if frame.is_corrupt:
             raise UnreadableVideoError(path, f"is damaged at frame {index}")
         size = size or upright_size(frame)

@@ -25,6 +25,7 @@ from vdm.video.formats.containers import (
     check_complete,
     checksum,
     decode,
+    frames_of,
     opened,
     orientation_note,
     packets,
@@ -216,9 +217,7 @@ def _skips(stream) -> bool:
 def _sequential_frames(path: Path, wanted: list[int]) -> Iterator:
     """Yields PyAV's frames at ascending indices, decoding from the first frame."""
     with opened(path) as (container, stream):
-        frames = enumerate(
-            frame for packet in packets(container, stream) for frame in packet.decode()
-        )
+        frames = enumerate(frames_of(container, stream))
         for index in wanted:
             for found, frame in frames:
                 if found == index:
