@@ -4,12 +4,12 @@
     python -m vdm.data.prepare pusht
     python benchmarks/pusht_table.py [--checkpoint=FILE] [--rows ROW ...] [--config.field=value ...]
 
-Each row is an evaluation by the protocol 'pusht' (docs/evaluation.md) of 256 samples, one for each
-of 256 test clips, with the same seeds: FVD, KVD, PSNR, SSIM, motion, and the share of frames in
-which the block keeps its shape. 'train_videos' compares real training with real test clips, which a
-perfect model would reach. `+-` is a standard error: of FVD by the jackknife, of KVD by the
-bootstrap. A run replaces its own rows of the file and keeps the others. --rows without a ROW draws
-the figure of the file's rows alone.
+Each row is an evaluation by the protocol 'pusht' (docs/evaluation.md) of 256 predictions, one for
+each of 256 test clips, or of four for each, with the same seeds: FVD, KVD, PSNR, SSIM, motion, and
+the share of frames in which the block keeps its shape. 'train_videos' compares real training with
+real test clips, which a perfect model would reach. `+-` is a standard error: of FVD by the
+jackknife, of KVD by the bootstrap. A run replaces its own rows of the file and keeps the others.
+--rows without a ROW draws the figure of the file's rows alone.
 
 Prints and writes benchmarks/results/pusht_table.json and docs/images/pusht_weights.png: FVD against
 the reconstruction weight, beside the distance that benchmarks/gaussian_conditioning.py measured.
@@ -33,6 +33,7 @@ CHECKPOINT = "checkpoints/pusht.safetensors"
 _16_STEPS = ["--config.sample.sampler=dpmpp_2m", "--config.sample.num_steps=16"]
 _GUIDED = ["--config.sample.conditioning=reconstruction"]
 _FORCED = ["--config.sample.conditioning=diffusion_forcing"]
+_FOUR_EACH = ["--config.eval.num_videos=1024", "--config.sample.per_example=4"]
 _WEIGHTS = (1, 2, 5, 10, 20)
 _RECONSTRUCTION = {
     f"reconstruction, w_r {weight}": [
@@ -78,6 +79,10 @@ ROWS = {
         "--config.sample.history_guidance_weight=3",
     ],
 }
+ROWS |= {
+    f"{name}, 4 predictions each": [*ROWS[name], *_FOUR_EACH]
+    for name in ("replacement", "reconstruction, w_r 10")
+}
 _METRICS = ("fvd", "kvd", "psnr", "ssim", "motion", "block_shape")
 
 
@@ -113,20 +118,28 @@ def row_of(name: str, options: list[str], result: dict) -> dict:
 
 
 def claims(rows: list[dict]) -> list[str]:
-    """Returns what the rows say of the paper's claim, one sentence each.
+    """Returns what the rows say of the paper's claim, a sentence each, by number of predictions.
 
     The error of a difference is that of methods with the same observed frames and noise.
     """
-    by_name = {row["row"]: row for row in rows if "fvd_leave_one_out" in row}
-    guided = [row for name, row in by_name.items() if name in _RECONSTRUCTION]
+    rows = [row for row in rows if "fvd_leave_one_out" in row]
+    return [
+        sentence
+        for videos in sorted({row["videos"] for row in rows})
+        for sentence in _claims([row for row in rows if row["videos"] == videos])
+    ]
+
+
+def _claims(rows: list[dict]) -> list[str]:
+    guided = [row for row in rows if row["row"].startswith("reconstruction, w_r")]
     if not guided:
         return []
     best = min(guided, key=lambda row: row["fvd"])
     sentences = []
-    for other in ("replacement", "repeat_first_frame"):
-        if other not in by_name:
+    for compared in rows:
+        other = compared["row"]
+        if not other.startswith(("replacement", "repeat_first_frame")):
             continue
-        compared = by_name[other]
         gap = compared["fvd"] - best["fvd"]
         error = standard_error_of_difference("fvd", compared, best)
         sentences.append(
