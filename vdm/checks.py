@@ -413,9 +413,7 @@ def _check_student(config: ml_collections.ConfigDict) -> None:
         unweighted = config.diffusion.loss_weighting == "none"
         expected = "'none' for a student, whose loss has config.training.distill_weighting"
         require(config, "diffusion.loss_weighting", unweighted, expected)
-        shared = config.diffusion.frame_times == "shared"
-        expected = "'shared' for a student, whose teacher has one noise level per step"
-        require(config, "diffusion.frame_times", shared, expected)
+        _check_student_of_forcing(config)
     if weights:
         where = "where config.model.guidance_weights is set"
         require(config, "diffusion.target", target in STUDENT_TARGETS, f"{choices} {where}")
@@ -443,6 +441,20 @@ def _check_student(config: ml_collections.ConfigDict) -> None:
             require(
                 config, "sample.guidance_weight", config.sample.guidance_weight in (0, 1), expected
             )
+
+
+def _check_student_of_forcing(config: ml_collections.ConfigDict) -> None:
+    """Checks that a student of diffusion forcing samples given what it learned: first frames."""
+    sample, reason = config.sample, "for a student, which learned to observe first frames"
+    if config.diffusion.frame_times == "shared" or sample.conditioning != "diffusion_forcing":
+        return
+    prefix = sample.task != "interpolate"
+    require(config, "sample.task", prefix, f"generate, predict or extend {reason} alone")
+    in_order = sample.task != "extend" or config.extend.method != "key_frames"
+    require(config, "extend.method", in_order, f"'autoregressive' or 'joint' {reason} alone")
+    unguided = sample.history_guidance_weight == 1.0
+    require(config, "sample.history_guidance_weight", unguided, f"1 {reason} without noise")
+    require(config, "sample.context_noise", not sample.context_noise, f"0 {reason} without noise")
 
 
 def _in_range(config: ml_collections.ConfigDict, field: str, first: int, last: int) -> None:

@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 
 from tests.diffusion.gaussian import Gaussian, scales
+from vdm.diffusion.conditioning import ObservedFrames
 from vdm.diffusion.distillation import (
     STUDENT_TARGETS,
     WEIGHTINGS,
     distillation_loss,
+    draw_observed,
     loss_weight,
     student_log_snr,
     two_step_target,
@@ -32,41 +34,39 @@ EYE = np.eye(FRAMES)
 STAGES = (64, 32, 16, 8, 4, 2, 1)
 
 
-def _ddim(num_steps, first, last, student=None):
+def _ddim(num_steps, first, last, data=DATA):
     """The map of steps first to last - 1 of num_steps, as (matrix, offset), in float64.
 
-    `student` has (matrix, offset) of x_hat at each step; by default the exact E[x given z].
+    x_hat is the exact E[x given z] of `data`.
     """
-    levels = scales(num_steps)
-    matrix, offset = EYE, np.zeros(FRAMES)
+    levels, eye = scales(num_steps), np.eye(len(data.mean))
+    matrix, offset = eye, np.zeros(len(eye))
     for k in range(first, last):
         (alpha_t, sigma_t), (alpha_s, sigma_s) = levels[k], levels[k + 1]
         if k == num_steps - 1:
             alpha_s, sigma_s = 1.0, 0.0  # the last step ends at x_hat
-        if student is None:
-            gain = DATA.gain(alpha_t, sigma_t)
-            x_matrix, x_offset = gain, MEAN - alpha_t * gain @ MEAN
-        else:
-            x_matrix, x_offset = student[k]
-        step = sigma_s / sigma_t * EYE + (alpha_s - alpha_t * sigma_s / sigma_t) * x_matrix
+        gain = data.gain(alpha_t, sigma_t)
+        x_matrix, x_offset = gain, data.mean - alpha_t * gain @ data.mean
+        step = sigma_s / sigma_t * eye + (alpha_s - alpha_t * sigma_s / sigma_t) * x_matrix
         shift = (alpha_s - alpha_t * sigma_s / sigma_t) * x_offset
         matrix, offset = step @ matrix, step @ offset + shift
     return matrix, offset
 
 
-def _optimal_student(num_steps):
+def _optimal_student(num_steps, data=DATA, num_teacher_steps=STAGES[0]):
     """x_hat of the student of num_steps from teachers 64, ..., 2 num_steps: (matrix, offset) by k.
 
     One step of it is 64 / num_steps steps of the exact denoiser, which is solved for x_hat.
     """
-    levels, ratio, student = scales(num_steps), STAGES[0] // num_steps, []
+    levels, ratio, student = scales(num_steps), num_teacher_steps // num_steps, []
     for k in range(num_steps):
         (alpha_t, sigma_t), (alpha_s, sigma_s) = levels[k], levels[k + 1]
         if k == num_steps - 1:
             alpha_s, sigma_s = 1.0, 0.0
-        matrix, offset = _ddim(STAGES[0], k * ratio, (k + 1) * ratio)
+        matrix, offset = _ddim(num_teacher_steps, k * ratio, (k + 1) * ratio, data)
         scale = alpha_s - alpha_t * sigma_s / sigma_t
-        student.append(((matrix - sigma_s / sigma_t * EYE) / scale, offset / scale))
+        eye = np.eye(len(data.mean))
+        student.append(((matrix - sigma_s / sigma_t * eye) / scale, offset / scale))
     return student
 
 
@@ -135,6 +135,79 @@ def test_n_steps_of_the_student_are_2n_of_the_teacher(num_steps):
     # All of the teachers' steps are those of the first one.
     first = sample(jax.random.key(1), DATA.denoiser, shape, sampler="ddim", num_steps=STAGES[0])
     np.testing.assert_allclose(fast, first, atol=1e-4)
+
+
+@pytest.mark.parametrize("num_steps", [8, 2, 1])
+def test_a_student_of_diffusion_forcing_is_that_of_the_conditional_law(num_steps):
+    """Observed frames have the log-SNR of data; the others take the steps of their exact law."""
+    observed, count = np.array([True, True, False, False]), 6
+    values = np.random.default_rng(2).normal(size=(count, FRAMES))
+    starts, midpoints, ends = student_log_snr((jnp.arange(num_steps) + 0.5) / num_steps, num_steps)
+    for k in range(num_steps):
+        log_snrs = [
+            jnp.broadcast_to(jnp.where(observed, 20.0, level[k]), (count, FRAMES))
+            for level in (starts, midpoints, ends)
+        ]
+        noise = jax.random.normal(jax.random.key(k), (count, FRAMES))
+        z = diffuse(jnp.asarray(values, jnp.float32), noise, log_snrs[0])
+        found = two_step_target(DATA.frame_denoiser, z, *log_snrs)
+        np.testing.assert_allclose(found[:, observed], values[:, observed], atol=1e-3)
+        for row in range(count):
+            law = DATA.given(EYE[observed], values[row, observed])
+            missing = Gaussian(law.mean[2:], law.covariance[2:, 2:])
+            student = _optimal_student(num_steps, missing, 2 * num_steps)[k]
+            expected = _apply(student, z[row : row + 1, 2:])[0]
+            np.testing.assert_allclose(found[row, 2:], expected, atol=2e-3)
+
+
+@pytest.mark.parametrize("num_steps", [8, 1])
+def test_n_steps_of_a_student_of_diffusion_forcing_are_2n_of_its_teacher(num_steps):
+    starts, midpoints, ends = student_log_snr((jnp.arange(num_steps) + 0.5) / num_steps, num_steps)
+
+    def student(z, log_snr):
+        k = jnp.abs(starts - log_snr[0, -1]).argmin()
+        is_observed = log_snr > 19.0
+        levels = (jnp.where(is_observed, log_snr, level[k]) for level in (midpoints, ends))
+        return two_step_target(DATA.frame_denoiser, z, log_snr, *levels)
+
+    shape = (32, FRAMES, 1, 1, 1)
+    values = jax.random.normal(jax.random.key(2), shape)
+    fast, slow = (
+        sample(
+            jax.random.key(1),
+            denoiser,
+            shape,
+            sampler="ddim",
+            num_steps=steps,
+            observation=ObservedFrames(values, jnp.arange(FRAMES) < 2),
+            conditioning="diffusion_forcing",
+        )
+        for denoiser, steps in ((student, num_steps), (DATA.frame_denoiser, 2 * num_steps))
+    )
+    assert np.std(slow[:, 2:]) > 0.3
+    np.testing.assert_allclose(fast, slow, atol=1e-4)
+
+
+def test_half_of_the_videos_observe_the_frames_of_the_task_and_the_others_any_number():
+    observed = np.asarray(draw_observed(jax.random.key(0), 8000, 4, 3))
+    lengths = observed.sum(1)
+    np.testing.assert_array_equal(observed, np.arange(4) < lengths[:, None])
+    expected = 8000 * np.array([0.125, 0.125, 0.125, 0.625, 0.0])
+    assert np.abs(np.bincount(lengths, minlength=5) - expected).max() < 4 * np.sqrt(2000)
+
+
+def test_the_loss_of_frames_is_the_mean_over_the_missing_ones():
+    rng = np.random.default_rng(3)
+    z, x_target, prediction = (
+        jnp.asarray(rng.normal(size=(2, 3, 5)), jnp.float32) for _ in range(3)
+    )
+    log_snr = jnp.array([[20.0, -1.0, 2.0], [20.0, 20.0, 3.0]])
+    loss = distillation_loss(
+        lambda *_: prediction, z, log_snr, x_target, target="x", observed=log_snr == 20.0
+    )
+    means = np.mean(np.square(np.asarray(prediction - x_target, np.float64)), axis=2)
+    first = (means[0, 1] + np.exp(2.0) * means[0, 2]) / 2
+    np.testing.assert_allclose(loss, [first, np.exp(3.0) * means[1, 2]], rtol=1e-5)
 
 
 def test_a_student_has_the_steps_of_the_sampler_and_the_midpoints_of_its_teachers():

@@ -58,7 +58,8 @@ def _student_config(teacher_config, path="", *, steps=2, weights=()):
 
 
 def _scales(log_snr):
-    log_snr = np.asarray(log_snr, np.float64).reshape(-1, 1, 1, 1, 1)
+    log_snr = np.asarray(log_snr, np.float64)
+    log_snr = log_snr.reshape(*log_snr.shape, *[1] * (5 - log_snr.ndim))
     return 1 / np.sqrt(1 + np.exp(-log_snr)), 1 / np.sqrt(1 + np.exp(log_snr))
 
 
@@ -78,7 +79,9 @@ def test_a_students_loss_is_the_error_of_two_steps_of_its_teacher(teacher_config
     objective, batch = make_objective(config), _batch(config)
     x = batch["video"]
     batch, draws = objective.draw(jax.random.key(3), batch, x.shape)
-    noise, log_snr, log_snr_m, log_snr_s = (np.asarray(draw) for draw in draws)
+    noise, log_snrs, observed = draws
+    assert observed is None
+    log_snr, log_snr_m, log_snr_s = map(np.asarray, log_snrs)
     assert 0 < np.sum(np.asarray(batch["label"]) < 0) < 4  # dropped for both networks
     key = jax.random.key(4)
     loss = jax.jit(objective.loss)(params, teacher, batch, x, draws, key)
@@ -109,6 +112,50 @@ def test_a_students_loss_is_the_error_of_two_steps_of_its_teacher(teacher_config
     assert bool(weights) == ("guidance_weight" in batch)
 
 
+def test_a_student_of_diffusion_forcing_has_the_error_of_the_missing_frames(tiny_config):
+    """Against the paper's formula, where the networks see observed frames without noise."""
+    config = _student_config(tiny_config, steps=2)
+    config.diffusion.frame_times, config.predict.num_given = "mixed", 2
+    config.data.num_images = 1
+    config.training.distill_weighting = "v"
+    config.sample.update(sampler="ddim", conditioning="diffusion_forcing", task="predict")
+    validate(config)
+    params, teacher = (_random_params(config, seed) for seed in (0, 1))
+    objective, batch = make_objective(config), _batch(config, 8)
+    x = np.concatenate([batch["video"], batch["images"]], axis=1)
+    batch, draws = objective.draw(jax.random.key(3), batch, x.shape)
+    loss = jax.jit(objective.loss)(params, teacher, batch, x, draws, jax.random.key(4))
+    noise, (log_snr, log_snr_m, log_snr_s), observed = jax.tree.map(np.asarray, draws)
+    assert observed.shape == (8, 5) and not observed[:, 4].any()  # the image
+    assert observed[:, 0].any() and not observed[:, 0].all()
+    np.testing.assert_allclose(log_snr[observed], 20.0, rtol=1e-5)
+
+    def estimate(params, z, log_snr):
+        arguments = (jnp.asarray(z, jnp.float32), jnp.asarray(log_snr), batch)
+        v = make_model(config).apply({"params": params}, *arguments, num_images=1)
+        alpha, sigma = _scales(log_snr)
+        return alpha * z - sigma * v
+
+    (alpha, sigma), (alpha_m, sigma_m) = _scales(log_snr), _scales(log_snr_m)
+    z = alpha * x + sigma * noise
+    x_t = np.clip(estimate(teacher, z, log_snr), -1, 1)
+    z_m = alpha_m * x_t + sigma_m * (z - alpha * x_t) / sigma
+    x_m = np.clip(estimate(teacher, z_m, log_snr_m), -1, 1)
+    is_last = _column(np.isinf(log_snr_s))
+    alpha_s, sigma_s = _scales(np.where(np.isinf(log_snr_s), 0.0, log_snr_s))
+    alpha_s, sigma_s = np.where(is_last, 1.0, alpha_s), np.where(is_last, 0.0, sigma_s)
+    z_s = alpha_s * x_m + sigma_s * (z_m - alpha_m * x_m) / sigma_m
+    step = alpha_s - sigma_s / sigma * alpha
+    x_target = (z_s - sigma_s / sigma * z) / np.where(_column(observed), 1.0, step)
+    error = (estimate(params, z, log_snr) - x_target) / sigma
+    expected = np.mean(error**2, axis=(2, 3, 4)).mean(axis=1, where=~observed)
+    np.testing.assert_allclose(loss, expected, rtol=2e-3)
+
+
+def _column(values):
+    return values.reshape(*values.shape, 1, 1, 1)
+
+
 def _jax_scales(log_snr):
     return jnp.sqrt(jax.nn.sigmoid(log_snr)), jnp.sqrt(jax.nn.sigmoid(-log_snr))
 
@@ -126,7 +173,7 @@ def test_a_guided_students_target_is_the_guided_teacher_of_the_sampler(teacher_c
     objective, batch = make_objective(config), _batch(config)
     x = batch["video"]
     batch, draws = objective.draw(jax.random.key(5), batch, x.shape)
-    noise, log_snr = draws
+    noise, (log_snr,), _ = draws
     weight = np.asarray(batch["guidance_weight"])
     assert weight.min() > 1 and weight.max() < 4 and len(set(weight)) == 4
     loss = jax.jit(objective.loss)(student, padded, batch, x, draws, jax.random.key(6))
@@ -218,6 +265,31 @@ def test_names_a_wrong_field_of_a_student(changes, message, teacher_config):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"sample.task": "interpolate"}, r"task is 'interpolate', and must be generate, predict"),
+        ({"sample.context_noise": 0.1}, r"context_noise is 0\.1, and must be 0 for a student"),
+        (
+            {"sample.history_guidance_weight": 3.0},
+            r"history_guidance_weight is 3\.0, and must be 1 for a student, which learned to obse",
+        ),
+        (
+            {"sample.task": "extend", "extend.method": "key_frames"},
+            r"method is 'key_frames', and must be 'autoregressive' or 'joint' for a student",
+        ),
+    ],
+)
+def test_names_a_wrong_observation_of_a_student_of_diffusion_forcing(changes, message, tiny_config):
+    config = _student_config(tiny_config)
+    config.diffusion.frame_times = "independent"
+    config.sample.update(sampler="ddim", conditioning="diffusion_forcing", task="predict")
+    validate(config)
+    config.update_from_flattened_dict(changes)
+    with pytest.raises(ValueError, match=message):
+        validate(config)
+
+
 def test_guidance_is_distilled_from_a_model_with_a_condition(tiny_config):
     tiny_config.model.guidance_weights, tiny_config.sample.guidance_weight = (1.0, 4.0), 2.0
     with pytest.raises(ValueError, match=r"data\.condition is 'none', and must be label, text"):
@@ -243,6 +315,11 @@ def test_guidance_is_distilled_from_a_model_with_a_condition(tiny_config):
             {"model.guidance_weights": (1.0, 4.0)},
             {},
             r"no teacher of this model: its config\.model\.guidance_weights is \(1\.0, 4\.0\)",
+        ),
+        (
+            {},
+            {"diffusion.frame_times": "mixed"},
+            r"frame_times is 'mixed', and must be 'shared', since .* with one noise level per vid",
         ),
         (
             {"diffusion.log_snr_shift": -1.0},

@@ -11,9 +11,17 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-from vdm.diffusion.process import Denoiser, Network, check_choice, diffuse, predict_eps, predict_x
+from vdm.diffusion.process import (
+    Denoiser,
+    Network,
+    check_choice,
+    diffuse,
+    expand_log_snr,
+    predict_eps,
+    predict_x,
+)
 from vdm.diffusion.schedule import cosine_log_snr, sampling_log_snr
 
 WEIGHTINGS = ("truncated_snr", "v")
@@ -54,12 +62,29 @@ def student_log_snr(
     return starts[step], midpoints[step], ends[step]
 
 
+def draw_observed(
+    key: PRNGKeyArray, batch: int, frames: int, num_given: int
+) -> Bool[Array, "batch frames"]:
+    """Draws which frames a student of diffusion forcing observes: the first ones of each video.
+
+    With probability 1/2 the first `num_given`, and otherwise the first k, with k uniform from 0 to
+    frames - 1: the student predicts and extends from any number of frames, and generates.
+
+    Returns:
+      The masks [batch, frames], True for observed frames.
+    """
+    task_key, length_key = jax.random.split(key)
+    of_task = jax.random.bernoulli(task_key, shape=(batch,))
+    lengths = jax.random.randint(length_key, (batch,), 0, frames)
+    return jnp.arange(frames) < jnp.where(of_task, num_given, lengths)[:, None]
+
+
 def two_step_target(
     teacher: Denoiser,
     z: Float[Array, " batch *shape"],
-    log_snr_t: Float[Array, " batch"],
-    log_snr_m: Float[Array, " batch"],
-    log_snr_s: Float[Array, " batch"],
+    log_snr_t: Float[Array, " batch *frames"],
+    log_snr_m: Float[Array, " batch *frames"],
+    log_snr_s: Float[Array, " batch *frames"],
 ) -> Float[Array, " batch *shape"]:
     """Returns the x whose DDIM step from z_t to z_s equals two of the teacher (algorithm 2).
 
@@ -71,12 +96,13 @@ def two_step_target(
 
     The second form, which follows from DDIM's z_s = alpha_s x_hat + sigma_s eps_hat, has no
     difference of nearly equal latents. It is a mean of the teacher's two estimates. Where s is the
-    end of sampling, log_snr_s is infinite, w is 1 and x~ = x_hat(z_m).
+    end of sampling, log_snr_s is infinite, w is 1 and x~ = x_hat(z_m). An observed frame of
+    diffusion forcing has one log-SNR: there, z_m is z_t, and x~ is x_hat(z_t).
 
     Args:
       teacher: (z, log_snr) -> x_hat.
       z: latents z_t, [batch, ...].
-      log_snr_t: log-SNR of z, [batch].
+      log_snr_t: log-SNR of z, [batch] or [batch, frames].
       log_snr_m: log-SNR at the midpoint, more than log_snr_t.
       log_snr_s: log-SNR at the end of the step, more than log_snr_m; it may be infinite.
 
@@ -86,8 +112,11 @@ def two_step_target(
     x_t = teacher(z, log_snr_t)
     z_m = diffuse(x_t, predict_eps(x_t, z, log_snr_t), log_snr_m)
     x_m = teacher(z_m, log_snr_m)
-    w = jnp.expm1(0.5 * (log_snr_m - log_snr_s)) / jnp.expm1(0.5 * (log_snr_t - log_snr_s))
-    return x_t + w.reshape(-1, *[1] * (z.ndim - 1)) * (x_m - x_t)
+    is_constant = log_snr_t == log_snr_s
+    whole_step = jnp.where(is_constant, -1.0, log_snr_t - log_snr_s)
+    second_step = jnp.where(is_constant, 0.0, log_snr_m - log_snr_s)
+    w = jnp.expm1(0.5 * second_step) / jnp.expm1(0.5 * whole_step)
+    return x_t + expand_log_snr(w, z) * (x_m - x_t)
 
 
 def loss_weight(log_snr: Float[ArrayLike, "*shape"], weighting: str) -> Float[Array, "*shape"]:
@@ -114,24 +143,26 @@ def loss_weight(log_snr: Float[ArrayLike, "*shape"], weighting: str) -> Float[Ar
 def distillation_loss(
     network: Network,
     z: Float[Array, " batch *shape"],
-    log_snr: Float[Array, " batch"],
+    log_snr: Float[Array, " batch *frames"],
     x_target: Float[Array, " batch *shape"],
     *,
     target: str = "v",
     weighting: str = "truncated_snr",
+    observed: Bool[Array, "batch frames"] | None = None,
 ) -> Float[Array, " batch"]:
     """Returns weight(log_snr) || x~ - x_hat(z) ||^2, the loss of a student (algorithm 2).
 
-    The norm is a mean over elements.
+    The norm is a mean over elements. With log-SNRs of frames, each frame has its own weight, and
+    the loss is the mean over the missing frames.
 
     Args:
-      network: the student, which maps z [batch, ...] and log_snr [batch] to a prediction of the
-        shape of z.
+      network: the student, which maps z [batch, ...] and log_snr to a prediction of the shape of z.
       z: latents [batch, ...].
-      log_snr: log-SNR of z, [batch], finite.
+      log_snr: log-SNR of z, [batch] or [batch, frames], finite.
       x_target: x~, from `two_step_target` or a guided teacher; it has no gradient.
       target: what the network predicts, one of STUDENT_TARGETS.
       weighting: one of WEIGHTINGS.
+      observed: the observed frames, with log-SNRs of frames; None for none.
 
     Returns:
       The loss [batch], float32.
@@ -145,5 +176,8 @@ def distillation_loss(
         )
     x_hat = predict_x(network(z, log_snr).astype(jnp.float32), z, log_snr, target)
     error = x_hat - jax.lax.stop_gradient(x_target).astype(jnp.float32)
-    mean = jnp.mean(jnp.square(error), axis=tuple(range(1, z.ndim)))
-    return loss_weight(log_snr, weighting) * mean
+    mean = jnp.mean(jnp.square(error), axis=tuple(range(log_snr.ndim, z.ndim)))
+    loss = loss_weight(log_snr, weighting) * mean
+    if log_snr.ndim == 1:
+        return loss
+    return loss.mean(axis=1, where=None if observed is None else ~observed)

@@ -12,7 +12,12 @@ import jax.numpy as jnp
 import ml_collections
 
 from vdm.build import empty_condition, is_student, make_model, make_schedule
-from vdm.diffusion.distillation import distillation_loss, student_log_snr, two_step_target
+from vdm.diffusion.distillation import (
+    distillation_loss,
+    draw_observed,
+    student_log_snr,
+    two_step_target,
+)
 from vdm.diffusion.guidance import ConditionalDenoiser, classifier_free_guidance
 from vdm.diffusion.loss import draw_noise, loss_given
 from vdm.diffusion.process import Denoiser, Network, denoiser, diffuse
@@ -25,12 +30,12 @@ class Objective(NamedTuple):
     """A training objective.
 
     Attributes:
-      draw: (key, batch, shape of x) -> (batch, draws), arrays [batch, ...].
+      draw: (key, batch, shape of x) -> (batch, draws), a tree of arrays [batch, ...].
       loss: (params, teacher, batch, x, draws, dropout key) -> the loss [batch]; `teacher` has the
         parameters of a student's teacher.
     """
 
-    draw: Callable[..., tuple[Batch, tuple[jax.Array, ...]]]
+    draw: Callable[..., tuple[Batch, tuple]]
     loss: Callable[..., jax.Array]
 
 
@@ -89,14 +94,15 @@ def _distillation(config: ml_collections.ConfigDict) -> Objective:
     """The student's error of the teacher's two steps, or of the guided teacher.
 
     The student and the teacher see the same conditions: those that config.model.condition_dropout
-    drops are dropped from the batch.
+    drops are dropped from the batch. Of a teacher of diffusion forcing, both observe frames without
+    noise, as in sampling.
     """
     diffusion, training = config.diffusion, config.training
     schedule, num_steps = make_schedule(config), training.distill_steps
     model = make_model(config).clone(condition_dropout=0.0)
 
     def draw(key, batch, shape):
-        noise_key, condition_key, weight_key = jax.random.split(key, 3)
+        noise_key, condition_key, weight_key, observed_key = jax.random.split(key, 4)
         noise, t = draw_noise(
             noise_key, shape, schedule=lambda t: t, time_sampling=diffusion.time_sampling
         )
@@ -105,11 +111,18 @@ def _distillation(config: ml_collections.ConfigDict) -> Objective:
             low, high = config.model.guidance_weights
             weight = jax.random.uniform(weight_key, shape[:1], minval=low, maxval=high)
             batch = {**batch, "guidance_weight": weight}
-        log_snr = student_log_snr(t, num_steps, schedule) if num_steps else (schedule(t),)
-        return batch, (noise, *log_snr)
+        log_snrs = student_log_snr(t, num_steps, schedule) if num_steps else (schedule(t),)
+        observed = None
+        if diffusion.frame_times != "shared":
+            frames, images = config.data.frames, config.data.num_images
+            observed = draw_observed(observed_key, len(t), frames, config.predict.num_given)
+            observed = jnp.pad(observed, ((0, 0), (0, images)))
+            of_data = schedule(jnp.float32(0.0))
+            log_snrs = tuple(jnp.where(observed, of_data, each[:, None]) for each in log_snrs)
+        return batch, (noise, log_snrs, observed)
 
     def loss(params, teacher, batch, x, draws, dropout_key):
-        noise, log_snr, *later = draws
+        noise, (log_snr, *later), observed = draws
         z = diffuse(x.astype(jnp.float32), noise, log_snr)
         if num_steps:
             x_target = two_step_target(_teacher(config, teacher, batch), z, log_snr, *later)
@@ -123,6 +136,7 @@ def _distillation(config: ml_collections.ConfigDict) -> Objective:
             x_target,
             target=diffusion.target,
             weighting=training.distill_weighting,
+            observed=observed,
         )
 
     return Objective(draw, loss)

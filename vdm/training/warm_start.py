@@ -137,6 +137,11 @@ def _check_teacher(config: ml_collections.ConfigDict, teacher: ml_collections.Co
             f"config.training.distill_steps is {num_steps}, and must be half of the {found} steps "
             f"of its teacher, {_FIELD} {name}"
         )
+    if config.diffusion.frame_times != "shared" and teacher.diffusion.frame_times == "shared":
+        raise ValueError(
+            f"config.diffusion.frame_times is {config.diffusion.frame_times!r}, and must be "
+            f"'shared', since {_FIELD} {name} was trained with one noise level per video"
+        )
     if not num_steps and teacher.model.guidance_weights:
         raise ValueError(
             f"config.training.distill_steps is 0, and must be positive, since {_FIELD} {name} is a "
