@@ -93,6 +93,11 @@ MISTAKES = {
         "config.data.resolution is 10, and must be divisible by 4, model.patch_size times the "
         "stride of model.channel_multipliers, such as 8",
     ),
+    "a resolution at which the network would have no attention": (
+        (FOLDER, RUN, "--config.data.path={tmp}/videos", "--config.data.resolution=96"),
+        "config.model.attention_resolutions is (8, 16, 32), and must be empty, or have one of 96, "
+        "48, 24, 12, the resolutions of the network, such as (24, 12): attention alone connects",
+    ),
     "heads that do not divide the channels": (
         (DIGITS, RUN, "--config.model.head_dim=24"),
         "config.model.head_dim is 24, and must be a divisor of 32",

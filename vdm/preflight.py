@@ -11,7 +11,7 @@ import uuid
 import jax
 import ml_collections
 
-from vdm.checks import check_task, require, validate, value_of
+from vdm.checks import check_attention, check_task, require, validate, value_of
 from vdm.configuration.stored import from_record
 from vdm.data.captions.encoded import encode_given
 from vdm.data.datasets import check_name, make_data_set
@@ -27,6 +27,7 @@ from vdm.rehearse import check_rehearsal_folder, rehearsal_config
 from vdm.sampling.conditions import load_observed, needs_held_out
 from vdm.sampling.generate import key_frame_config
 from vdm.sampling.preview import preview_config
+from vdm.training.checkpoints import saved_steps
 from vdm.training.compatibility import check_same_run, check_weights
 from vdm.training.trackers.wandb import check_installed
 from vdm.training.warm_start import check_warm_start
@@ -64,6 +65,8 @@ def check(config: ml_collections.ConfigDict, workdir: AnyPath | None, mode: str)
         )
     else:
         _check_run(config, workdir, mode)
+    if mode in ("train", "rehearse", "plan") and not (workdir and saved_steps(workdir)):
+        check_attention(config)
 
 
 def _check_run(config: ml_collections.ConfigDict, workdir: AnyPath, mode: str) -> None:
