@@ -142,7 +142,8 @@ def check_sampling(config: ml_collections.ConfigDict) -> None:
 def _check_base_model(config: ml_collections.ConfigDict) -> None:
     """Checks that the low-resolution model of a cascade fits this one."""
     path, resolution = config.cascade.base_checkpoint, config.data.resolution
-    base = from_record(load_exported_config(as_path(path))[0], path).data
+    found = from_record(load_exported_config(as_path(path))[0], path)
+    base = found.data
     for field in ("data.channels", "data.condition", "data.frame_rate", "cascade.frameskip"):
         name, value = field.partition(".")[2], value_of(config, field)
         if base[name] != value:
@@ -154,6 +155,10 @@ def _check_base_model(config: ml_collections.ConfigDict) -> None:
             f"{path} has data.resolution {base['resolution']}, which does not divide "
             f"config.data.resolution, {resolution}"
         )
+    frames = found.extend.num_frames if found.sample.task == "extend" else base.frames
+    reach = frames * config.cascade.frameskip
+    expected = f"at most {reach}, the {frames} frames of {path} times config.cascade.frameskip"
+    require(config, "cascade.num_frames", config.cascade.num_frames <= reach, expected)
 
 
 def _check_evaluation(config: ml_collections.ConfigDict) -> None:

@@ -350,11 +350,15 @@ def test_cascade_runs_two_models(tiny_config, params, tmp_path):
     config = tiny_config
     config.sample.update(task="cascade", num_videos=2, batch_size=2)
     config.cascade.update(
-        base_checkpoint=str(tmp_path / "base.safetensors"), num_frames=9, frameskip=2
+        base_checkpoint=str(tmp_path / "base.safetensors"), num_frames=8, frameskip=2
     )
     check_sampling(config)
     videos = make_generator(config, make_mesh(config))(params, range(2))
-    assert videos.shape == (2, 9, 8, 8, 1)
+    assert videos.shape == (2, 8, 8, 8, 1)
+    config.cascade.num_frames = 9  # one more than the 4 low-resolution frames of frameskip 2 span
+    with pytest.raises(ValueError, match=r"cascade\.num_frames is 9, and must be at most 8, the 4"):
+        check_sampling(config)
+    config.cascade.num_frames = 8
     config.cascade.frameskip = 4
     with pytest.raises(ValueError, match=r"frameskip 2, and config\.cascade\.frameskip is 4"):
         check_sampling(config)
