@@ -240,6 +240,27 @@ def test_the_message_says_what_to_do(mistake, folders):
     assert not (folders / "run").exists()
 
 
+def test_only_previews_of_a_training_need_held_out_videos(
+    folders, tiny_config, tmp_path, monkeypatch
+):
+    from vdm import main
+
+    data = {"name": "folder", "path": str(folders / "labelled"), "test_share": 0.0}
+    tiny_config.data.update(**data, condition="label", channels=3, num_images=0)
+    tiny_config.model.num_classes = 2
+    tiny_config.training.sample_every = 10
+    with pytest.raises(ValueError, match="is in the split 'test'"):
+        check(tiny_config, tmp_path / "run", "train")
+    tiny_config.training.sample_every = 0
+    check(tiny_config, tmp_path / "run", "train")
+    previews = []
+    monkeypatch.setattr(
+        "vdm.training.loop.train", lambda *_, preview, **__: previews.append(preview)
+    )
+    main.train(tiny_config, tmp_path / "run")
+    assert previews == [None]
+
+
 def test_another_model_in_the_workdir_of_a_run(tiny_config, tmp_path):
     save_run_config(tmp_path, tiny_config)
     checkpoint = tmp_path / "checkpoints" / "3"

@@ -84,7 +84,8 @@ def _check_run(config: ml_collections.ConfigDict, workdir: AnyPath, mode: str) -
         make_data_set(config, "train")
         check_installed(config.training.wandb_project)
     is_evaluated = mode == "eval" or (mode == "train" and config.training.eval_every)
-    if is_evaluated or (mode in ("train", "sample") and needs_held_out(sampled)):
+    is_sampled = mode == "sample" or (mode == "train" and config.training.sample_every)
+    if is_evaluated or (is_sampled and needs_held_out(sampled)):
         make_data_set(config, "test")
     if mode == "eval":
         _check_evaluation(config)
