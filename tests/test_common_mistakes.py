@@ -93,6 +93,11 @@ MISTAKES = {
         "config.data.resolution is 10, and must be divisible by 4, model.patch_size times the "
         "stride of model.channel_multipliers, such as 8",
     ),
+    "a resolution at which the network would have no attention": (
+        (FOLDER, RUN, "--config.data.path={tmp}/videos", "--config.data.resolution=96"),
+        "config.model.attention_resolutions is (8, 16, 32), and must be empty, or have one of 96, "
+        "48, 24, 12, the resolutions of the network, such as (24, 12): attention alone connects",
+    ),
     "heads that do not divide the channels": (
         (DIGITS, RUN, "--config.model.head_dim=24"),
         "config.model.head_dim is 24, and must be a divisor of 32",
@@ -233,6 +238,27 @@ def test_the_message_says_what_to_do(mistake, folders):
     found = message_of(*(argument.replace("{tmp}", str(folders)) for argument in arguments))
     assert expected.replace("{tmp}", str(folders)) in found
     assert not (folders / "run").exists()
+
+
+def test_only_previews_of_a_training_need_held_out_videos(
+    folders, tiny_config, tmp_path, monkeypatch
+):
+    from vdm import main
+
+    data = {"name": "folder", "path": str(folders / "labelled"), "test_share": 0.0}
+    tiny_config.data.update(**data, condition="label", channels=3, num_images=0)
+    tiny_config.model.num_classes = 2
+    tiny_config.training.sample_every = 10
+    with pytest.raises(ValueError, match="is in the split 'test'"):
+        check(tiny_config, tmp_path / "run", "train")
+    tiny_config.training.sample_every = 0
+    check(tiny_config, tmp_path / "run", "train")
+    previews = []
+    monkeypatch.setattr(
+        "vdm.training.loop.train", lambda *_, preview, **__: previews.append(preview)
+    )
+    main.train(tiny_config, tmp_path / "run")
+    assert previews == [None]
 
 
 def test_another_model_in_the_workdir_of_a_run(tiny_config, tmp_path):

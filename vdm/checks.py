@@ -32,6 +32,7 @@ from vdm.video.timing import MAX_FRAME_RATE
 OPTIMIZATION_LEVELS = ("O0", "O1", "O2", "O3")
 # Devices have numbers of 32 bits.
 _MAX_INTEGER, _MAX_FLOAT = 2**31 - 1, float(np.finfo(np.float32).max)
+_MAX_ATTENTION = 32  # the highest resolution at which the paper's models attend
 # Intervals and limits of the host, where a huge number means never, or all.
 _ON_HOST = (
     *("data.num_workers", "data.prefetch", "plan.max_trials"),
@@ -366,6 +367,30 @@ def _check_schedules(config: ml_collections.ConfigDict) -> None:
     require(config, "training.decay_steps", training.decay_steps <= steps, expected)
 
 
+def check_attention(config: ml_collections.ConfigDict) -> None:
+    """Checks that a new network attends at a resolution that it has, or nowhere by choice.
+
+    Raises:
+      ValueError: it would have no attention, which alone connects frames; the message has the
+        resolutions.
+    """
+    chosen, sizes = config.model.attention_resolutions, _resolutions(config)
+    low = tuple(size for size in sizes if size <= _MAX_ATTENTION) or sizes[-1:]
+    expected = (
+        f"empty, or have one of {', '.join(map(str, sizes))}, the resolutions of the network, such "
+        f"as {low}: attention alone connects frames"
+    )
+    fits = not chosen or set(chosen) & set(sizes)
+    require(config, "model.attention_resolutions", fits, expected)
+
+
+def _resolutions(config: ml_collections.ConfigDict) -> tuple[int, ...]:
+    """Returns the height of frames at each level of the network, in patches."""
+    model = config.model
+    side = config.data.resolution // model.patch_size
+    return tuple(side // 2**level for level in range(len(model.channel_multipliers)))
+
+
 def _check_model(config: ml_collections.ConfigDict) -> None:
     model, resolution = config.model, config.data.resolution
     stride = model.patch_size * 2 ** (len(model.channel_multipliers) - 1)
@@ -373,8 +398,7 @@ def _check_model(config: ml_collections.ConfigDict) -> None:
     nearest = max(1, round(resolution / stride)) * stride
     expected = f"divisible by {stride}, {factors}, such as {nearest}"
     require(config, "data.resolution", resolution % stride == 0, expected)
-    for level, multiplier in enumerate(model.channel_multipliers):
-        size = resolution // model.patch_size // 2**level
+    for size, multiplier in zip(_resolutions(config), model.channel_multipliers, strict=True):
         channels = model.base_channels * multiplier
         divides = channels % model.head_dim == 0 or size not in model.attention_resolutions
         expected = f"a divisor of {channels}, the channels at resolution {size}"

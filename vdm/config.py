@@ -129,7 +129,8 @@ def default_config() -> ml_collections.ConfigDict:
     training.gradient_clip = 1.0  # max global norm of the gradient; 0: off; not fixed by the paper
     training.ema_decay = 0.9999  # of the exponential moving average of the parameters
     # True: min(ema_decay, (1 + n) / (10 + n)) at step n, as in TensorFlow; False: 0 at step 0 and
-    # then ema_decay, as in the authors' released diffusion code. Not fixed by the paper.
+    # then ema_decay, as in the authors' released diffusion code, but ema_decay from step 0 on in a
+    # warm start, which keeps the EMA of its source. Not fixed by the paper.
     training.ema_ramp = False
     # Trackers and checkpoints.
     training.log_every = 100  # steps

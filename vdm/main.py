@@ -40,7 +40,8 @@ def train(config, workdir: AnyPath) -> None:
 
     mesh = make_mesh(config)
     held_out_loss = make_mean_held_out_loss(config, mesh) if config.training.eval_every else None
-    if run(config, workdir, preview=make_preview(config, mesh), held_out_loss=held_out_loss):
+    preview = make_preview(config, mesh) if config.training.sample_every else None
+    if run(config, workdir, preview=preview, held_out_loss=held_out_loss):
         print(f"trained; checkpoints and metrics are in {workdir}")
 
 

@@ -11,7 +11,7 @@ import uuid
 import jax
 import ml_collections
 
-from vdm.checks import check_task, require, validate, value_of
+from vdm.checks import check_attention, check_task, require, validate, value_of
 from vdm.configuration.stored import from_record
 from vdm.data.captions.encoded import encode_given
 from vdm.data.datasets import check_name, make_data_set
@@ -27,6 +27,7 @@ from vdm.rehearse import check_rehearsal_folder, rehearsal_config
 from vdm.sampling.conditions import load_observed, needs_held_out
 from vdm.sampling.generate import key_frame_config
 from vdm.sampling.preview import preview_config
+from vdm.training.checkpoints import saved_steps
 from vdm.training.compatibility import check_same_run, check_weights
 from vdm.training.trackers.wandb import check_installed
 from vdm.training.warm_start import check_warm_start
@@ -64,6 +65,8 @@ def check(config: ml_collections.ConfigDict, workdir: AnyPath | None, mode: str)
         )
     else:
         _check_run(config, workdir, mode)
+    if mode in ("train", "rehearse", "plan") and not (workdir and saved_steps(workdir)):
+        check_attention(config)
 
 
 def _check_run(config: ml_collections.ConfigDict, workdir: AnyPath, mode: str) -> None:
@@ -81,7 +84,8 @@ def _check_run(config: ml_collections.ConfigDict, workdir: AnyPath, mode: str) -
         make_data_set(config, "train")
         check_installed(config.training.wandb_project)
     is_evaluated = mode == "eval" or (mode == "train" and config.training.eval_every)
-    if is_evaluated or (mode in ("train", "sample") and needs_held_out(sampled)):
+    is_sampled = mode == "sample" or (mode == "train" and config.training.sample_every)
+    if is_evaluated or (is_sampled and needs_held_out(sampled)):
         make_data_set(config, "test")
     if mode == "eval":
         _check_evaluation(config)
@@ -139,7 +143,8 @@ def check_sampling(config: ml_collections.ConfigDict) -> None:
 def _check_base_model(config: ml_collections.ConfigDict) -> None:
     """Checks that the low-resolution model of a cascade fits this one."""
     path, resolution = config.cascade.base_checkpoint, config.data.resolution
-    base = from_record(load_exported_config(as_path(path))[0], path).data
+    found = from_record(load_exported_config(as_path(path))[0], path)
+    base = found.data
     for field in ("data.channels", "data.condition", "data.frame_rate", "cascade.frameskip"):
         name, value = field.partition(".")[2], value_of(config, field)
         if base[name] != value:
@@ -151,6 +156,10 @@ def _check_base_model(config: ml_collections.ConfigDict) -> None:
             f"{path} has data.resolution {base['resolution']}, which does not divide "
             f"config.data.resolution, {resolution}"
         )
+    frames = found.extend.num_frames if found.sample.task == "extend" else base.frames
+    reach = frames * config.cascade.frameskip
+    expected = f"at most {reach}, the {frames} frames of {path} times config.cascade.frameskip"
+    require(config, "cascade.num_frames", config.cascade.num_frames <= reach, expected)
 
 
 def _check_evaluation(config: ml_collections.ConfigDict) -> None:

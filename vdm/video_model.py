@@ -172,7 +172,7 @@ class VideoModel:
             return self._run("generate", n, settings)
         _check_integer("num_frames", num_frames, frames)
         fields = {"num_frames": num_frames, "num_given": 0, **self._blocks(None, None, method)}
-        return self._run("extend", n, settings, {"extend": fields}, self._no_videos())
+        return self._run("extend", n, settings, {"extend": fields})
 
     def predict(
         self,
@@ -306,11 +306,6 @@ class VideoModel:
             rest = frames - overlap
             stride = min(default.stride, rest) if method == "autoregressive" else rest
         return {"overlap": overlap, "stride": stride, "method": method}
-
-    def _no_videos(self) -> np.ndarray:
-        data = self.config.data
-        size = (data.resolution, data.resolution, data.channels)
-        return np.zeros((1, data.frames, *size), np.uint8)
 
     def _run(
         self,

@@ -33,6 +33,12 @@ def test_a_repeated_frame_is_compared_with_the_video_that_it_is_of(config):
     assert result["motion"] == 0 and result["config"]["eval"]["baseline"] == "repeat_first_frame"
 
 
+def test_a_prediction_that_stands_still_has_no_motion_however_many_frames_are_given(config):
+    config.eval.update(protocol="similarity", baseline="repeat_first_frame")
+    config.sample.task, config.predict.num_given = "predict", 3
+    assert protocol.evaluate(config, {}, 0, None)["motion"] == 0
+
+
 def test_copies_of_training_videos_are_found(config, monkeypatch):
     monkeypatch.setattr(memorisation, "_MAX_CLIPS", 8)
     config.eval.update(protocol="memorisation", baseline="train_videos")

@@ -200,6 +200,19 @@ def test_the_observed_frames_of_an_extension_are_not_compared(tiny_config):
     assert numbers["psnr"] == pytest.approx(20 * np.log10(5))
 
 
+def test_the_observed_frames_of_an_interpolation_are_not_compared(tiny_config):
+    tiny_config.data.frames = 7
+    tiny_config.sample.task, tiny_config.interpolate.every = "interpolate", 3
+    tiny_config.eval.protocol = "similarity"
+    found = protocol.protocol_of(tiny_config)
+    real = np.zeros((1, 7, 16, 16, 3), np.uint8)
+    sample = real.copy()
+    sample[:, [1, 2, 4, 5]] = 51  # a fifth of the range between the observed frames 0, 3 and 6
+    summary = summarize(iter(sample), 1, found, {}, references=iter(real))
+    numbers = compare(summarize(iter(real), 1, found, {}), summary, found)
+    assert numbers["psnr"] == pytest.approx(20 * np.log10(5))
+
+
 @pytest.mark.parametrize(
     "name", ["bair", "kinetics600", "text_9x128", "text_large", "text_small", "ucf101"]
 )

@@ -58,6 +58,14 @@ def _batch_bytes(config, videos):
     return videos * frames * data.resolution**2 * data.channels * FLOAT
 
 
+def test_a_plan_for_other_hardware_than_the_attached_cpus_counts_all_of_attention(tiny):
+    """In tiles, as on CPUs, the compiler counts one tile."""
+    changes = {"data.resolution": 64, "model.attention_resolutions": (32,)}
+    result, _ = _plan(tiny, ("sample",), **changes)
+    step = result["steps"]["sample"]
+    assert step["flops"] == pytest.approx(step["flops_as_written"], rel=0.2)
+
+
 @pytest.mark.slow
 def test_arguments_and_communication_of_data_parallel_training(tiny, replicated):
     result, _, _ = replicated

@@ -2,11 +2,12 @@
 
 import importlib.util
 import math
+from types import SimpleNamespace
 
 import pytest
 
 from vdm.planning.collectives import Collective
-from vdm.planning.hardware.peaks import HARDWARE, Hardware
+from vdm.planning.hardware.peaks import HARDWARE, Hardware, hardware_of
 from vdm.planning.hardware.topology import check_topology, link_share
 from vdm.planning.roofline import Efficiencies, estimate
 
@@ -38,6 +39,27 @@ def test_collectives_across_nodes_use_the_network():
 def test_hardware_without_peaks_has_no_estimate():
     shares = Efficiencies(1, 1, 1)
     assert estimate(Hardware("cpu", 1e9), shares, flops=1, memory_bytes=1, collectives=[]) is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "gib", "has_peaks"),
+    [
+        ("TPU v4", 32, True),
+        ("TPU v5 lite", 16, True),
+        ("NVIDIA A100-SXM4-40GB", 40, True),
+        ("NVIDIA A100-SXM4-80GB", 80, True),
+        ("NVIDIA H100 80GB HBM3", 80, True),
+        # Other cards of these names: the memory is what the device reports.
+        ("NVIDIA A100-PCIE-40GB", 30, False),
+        ("NVIDIA A100-SXM4-80GB MIG 3g.40gb", 30, False),
+        ("NVIDIA H100 PCIe", 30, False),
+    ],
+)
+def test_attached_devices_have_the_memory_of_their_kind(kind, gib, has_peaks):
+    stats = {"bytes_limit": 30 * 2**30}
+    device = SimpleNamespace(device_kind=kind, platform="gpu", memory_stats=lambda: stats)
+    hardware = hardware_of(device)
+    assert hardware.memory == gib * 2**30 and (hardware.flops is not None) == has_peaks
 
 
 @pytest.mark.parametrize("name", HARDWARE)

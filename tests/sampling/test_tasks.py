@@ -15,7 +15,7 @@ from vdm.diffusion.conditioning import ObservedFrames, ObservedLowResolution
 from vdm.exported import export
 from vdm.parallel.mesh import make_mesh
 from vdm.preflight import check_sampling
-from vdm.sampling.conditions import load_observed
+from vdm.sampling.conditions import load_observed, needs_held_out
 from vdm.sampling.generate import divides_by_block, make_generator
 from vdm.sampling.preview import preview_config
 from vdm.sampling.tasks import cascade, extend, predict
@@ -73,6 +73,17 @@ def test_extension_observes_the_last_frames_so_far(tiny_config):
         observed = draw.observations[block]
         assert observed.mask[0].tolist() == [i < len(values) for i in range(6)]
         assert observed.values[0, : len(values), 0, 0, 0].tolist() == values
+
+
+def test_an_extension_from_nothing_needs_no_held_out_videos(tiny_config, tmp_path):
+    tiny_config.sample.update(task="extend", num_videos=2, batch_size=2, guidance_weight=1.0)
+    tiny_config.extend.update(num_frames=6, num_given=0, overlap=2, stride=2)
+    mesh, params = make_mesh(tiny_config), init_params(tiny_config)
+    expected = make_generator(tiny_config, mesh)(params, range(2))
+    tiny_config.data.update(name="folder", path=str(tmp_path / "gone"))
+    assert not needs_held_out(tiny_config)
+    found = make_generator(tiny_config, mesh)(params, range(2))
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_context_noise_is_of_generated_frames_alone(tiny_config):
@@ -339,11 +350,15 @@ def test_cascade_runs_two_models(tiny_config, params, tmp_path):
     config = tiny_config
     config.sample.update(task="cascade", num_videos=2, batch_size=2)
     config.cascade.update(
-        base_checkpoint=str(tmp_path / "base.safetensors"), num_frames=9, frameskip=2
+        base_checkpoint=str(tmp_path / "base.safetensors"), num_frames=8, frameskip=2
     )
     check_sampling(config)
     videos = make_generator(config, make_mesh(config))(params, range(2))
-    assert videos.shape == (2, 9, 8, 8, 1)
+    assert videos.shape == (2, 8, 8, 8, 1)
+    config.cascade.num_frames = 9  # one more than the 4 low-resolution frames of frameskip 2 span
+    with pytest.raises(ValueError, match=r"cascade\.num_frames is 9, and must be at most 8, the 4"):
+        check_sampling(config)
+    config.cascade.num_frames = 8
     config.cascade.frameskip = 4
     with pytest.raises(ValueError, match=r"frameskip 2, and config\.cascade\.frameskip is 4"):
         check_sampling(config)

@@ -119,6 +119,13 @@ def test_ema_weights_its_parameters_as_its_decay_says(tiny_config, ramp):
     assert sum(weights) == pytest.approx(1)
 
 
+@pytest.mark.usefixtures("quick_compilation_once")
+def test_metrics_of_a_run_that_never_logs_are_summed_over_all_steps(tiny_config):
+    tiny_config.training.log_every = 10**12
+    sums = _run(tiny_config, jax.devices()[:1], 3)[-1].metric_sums
+    assert float(sums["steps"]) == 3
+
+
 @pytest.mark.slow
 def test_muon_updates_kernels_by_nearly_orthogonal_matrices(tiny_config_of_module):
     """Every singular value of a step is about 0.2 learning_rate max(inputs, outputs)^(1/2)."""

@@ -16,9 +16,12 @@ from vdm.configuration.stored import save_run_config
 from vdm.data.datasets import make_data_set
 from vdm.diffusion.loss import draw_noise, loss_given
 from vdm.exported import export, load_exported
+from vdm.parallel.mesh import make_mesh
+from vdm.parallel.rows import shard_batch
 from vdm.training.checkpoints import Checkpoints
 from vdm.training.loop import train
 from vdm.training.state import init_state, make_optimizer
+from vdm.training.step import make_train_step
 from vdm.training.warm_start import check_warm_start, match, merge
 
 SHIPPED = Path(__file__).parents[2] / "checkpoints" / "moving_digits.safetensors"
@@ -87,6 +90,21 @@ def test_an_unconditional_run_starts_a_model_with_a_label_condition(source, tiny
     expected = jax.jit(unconditional.apply)({"params": trained.ema_params}, z, log_snr)
     assert np.abs(expected).max() > 0.01
     np.testing.assert_array_equal(conditional, expected)
+
+
+def test_the_ema_of_a_source_continues(source, tiny_config):
+    workdir, trained = source
+    tiny_config.training.update(init_from=str(workdir), ema_ramp=False, ema_decay=0.75)
+    mesh, size = make_mesh(tiny_config), tiny_config.training.batch_size
+    batch = shard_batch(mesh, make_data_set(tiny_config, "train").batch(0, size), size)
+    state = make_train_step(tiny_config, mesh)(first_state(tiny_config), batch)
+
+    def expected(old, new):
+        return 0.75 * np.asarray(old) + 0.25 * np.asarray(new)
+
+    averages = jax.tree.map(expected, trained.ema_params, state.params)
+    compare = partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6)
+    jax.tree.map(compare, state.ema_params, averages)
 
 
 @pytest.mark.slow

@@ -82,6 +82,7 @@ def protocol_of(config: ml_collections.ConfigDict) -> Protocol:
         num_generated=num_generated,
         frames=frames,
         frames_given=protocol.frames_given or num_given,
+        given_every=config.interpolate.every if config.sample.task == "interpolate" else 0,
         samples_per_given=samples,
         frame_rate=data.frame_rate,
         frameskip=data.frameskip,

@@ -326,15 +326,15 @@ def _of_pixels(
     protocol: Protocol, videos: np.ndarray, references: np.ndarray | None
 ) -> dict[str, np.ndarray]:
     """Returns the numbers of each video for the metrics without a network, of predicted frames."""
-    result = {}
-    if "motion" in protocol.metrics:
-        result["motion"] = motion(videos)
+    result, predicted = {}, protocol.predicted(videos.shape[1])
+    if "motion" in protocol.metrics:  # to each predicted frame, the first from an observed one
+        result["motion"] = motion(videos[:, max(0, protocol.frames_given - 1) :])
     if "block_shape" in protocol.metrics:
-        result["block_shape"] = block_shape(videos[:, protocol.frames_given :])
+        result["block_shape"] = block_shape(videos[:, predicted])
     if references is not None:
-        predicted = [v[:, protocol.frames_given :] for v in (references, videos)]
+        pair = [v[:, predicted] for v in (references, videos)]
         functions = {"psnr": psnr, "ssim": ssim}
-        result |= {m: functions[m](*predicted) for m in PAIRED if m in protocol.metrics}
+        result |= {m: functions[m](*pair) for m in PAIRED if m in protocol.metrics}
     return {metric: numbers[:, None] for metric, numbers in result.items()}
 
 

@@ -48,7 +48,8 @@ class Protocol:
         stored.
       frameskip: distance between consecutive frames.
       resolution: height and width in pixels before the network's resize, 0 for any.
-      frames_given: number of observed frames per generated video.
+      frames_given: number of observed frames per generated video, its first ones.
+      given_every: one of this many frames is observed, as in interpolation; 0: the first ones.
       given_frames_counted: whether the network sees the observed frames.
       samples_per_given: number of samples per real video.
       windows_per_video: number of random windows of each real video.
@@ -78,6 +79,7 @@ class Protocol:
     frameskip: int = 1
     resolution: int = ANY
     frames_given: int = 0
+    given_every: int = 0
     given_frames_counted: bool = True
     samples_per_given: int = 1
     windows_per_video: int = 1
@@ -103,6 +105,12 @@ class Protocol:
         """Names of the networks that the metrics need, without duplicates."""
         networks = dict.fromkeys(METRICS[metric][0] for metric in self.metrics)
         return tuple(name for name in networks if name != PIXELS)
+
+    def predicted(self, frames: int) -> list[int]:
+        """Returns the indices of the frames that are not observed, of a video of so many."""
+        if self.given_every:
+            return [frame for frame in range(frames) if frame % self.given_every]
+        return list(range(self.frames_given, frames))
 
     def to_dict(self) -> dict:
         """Returns all fields, for JSON."""

@@ -62,8 +62,9 @@ def make_step(config: ml_collections.ConfigDict, mesh: Mesh, name: str) -> Step:
     Raises:
       ValueError: if the number of devices does not divide the batch.
     """
-    if config.model.spatial_attention == "auto" and mesh.devices.flat[0].platform != "cpu":
-        # 'auto' is a choice by the attached devices, and these may not be.
+    is_for_cpu = mesh.devices.flat[0].platform == "cpu" and not config.plan.hardware
+    if config.model.spatial_attention == "auto" and not is_for_cpu:
+        # 'auto' is a choice by the attached devices, and the plan may be for others.
         config = config.copy_and_resolve_references()
         config.model.spatial_attention = "whole"
     return {"train": _train, "sample": _sample, "guided": _guided}[name](config, mesh)

@@ -80,7 +80,7 @@ def needs_held_out(config: ml_collections.ConfigDict) -> bool:
 
 
 def _observes(config: ml_collections.ConfigDict) -> bool:
-    return config.sample.task not in ("generate", "cascade")
+    return frames_needed(config) > 0
 
 
 def digests_of_sources(config: ml_collections.ConfigDict) -> dict[str, str]:
@@ -130,13 +130,18 @@ def make_observed(
 
     The videos are float32 [len(indices), frames, height, width, channels] in [-1, 1]: `videos`, as
     `load_observed` returns them, or those of config.sample.observed, both repeated cyclically; or
-    else held-out videos.
+    else held-out videos; or zeros for a task that observes no frames, such as an extension from
+    nothing.
 
     Raises:
       ValueError, OSError: as of `load_observed` and `make_data_set`.
     """
     if videos is None and config.sample.observed:
         videos = load_observed(config)
+    if videos is None and not _observes(config):
+        data = config.data
+        shape = (1, data.frames, data.resolution, data.resolution, data.channels)
+        videos = np.zeros(shape, np.uint8)
     if videos is not None:
         pixels = from_uint8(videos)
         return lambda indices: pixels[examples_of(config, indices) % len(pixels)]

@@ -15,6 +15,7 @@ from vdm.training.objective import make_objective
 from vdm.training.state import TrainState, make_optimizer, state_shapes
 
 _EMA_RAMP = 10  # of config.training.ema_ramp
+_MAX_STEP = 2**31 - 1  # an interval of more steps means never
 
 
 def join_images(batch: Mapping[str, jax.Array]) -> jax.Array:
@@ -66,12 +67,16 @@ def make_train_step(config: ml_collections.ConfigDict, mesh: Mesh) -> jax.stages
         params = optax.apply_updates(state.params, updates)
         if training.ema_ramp:
             decay = jnp.minimum(training.ema_decay, (1.0 + state.step) / (_EMA_RAMP + state.step))
+        elif (
+            training.init_from
+        ):  # the average of the source, unlike a random start, is worth keeping
+            decay = training.ema_decay
         else:
             decay = jnp.where(state.step == 0, 0.0, training.ema_decay)
         ema_params = jax.tree.map(
             lambda ema, new: ema + (1.0 - decay) * (new - ema), state.ema_params, params
         )
-        is_reset = state.step % training.log_every == 0
+        is_reset = state.step % min(training.log_every, _MAX_STEP) == 0
         metrics = {"loss": loss_value, "grad_norm": optax.tree.norm(gradient), "steps": 1.0}
         metric_sums = jax.tree.map(
             lambda total, new: jnp.where(is_reset, 0.0, total) + new,

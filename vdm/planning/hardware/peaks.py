@@ -72,7 +72,7 @@ _ALL = (
 HARDWARE = {hardware.name: hardware for hardware in _ALL}
 
 # Prefixes of `jax.Device.device_kind`, longer ones first.
-_NAMES_BY_KIND = {
+_TPUS = {
     "TPU v4": "v4",
     "TPU v5 lite": "v5e",
     "TPU v5e": "v5e",
@@ -80,19 +80,23 @@ _NAMES_BY_KIND = {
     "TPU v5": "v5p",
     "TPU v6": "v6e",
     "TPU7x": "tpu7x",
+}
+# Whole device kinds: PCIe cards, and slices of a GPU (MIG), have other memory and peaks.
+_GPUS = {
     "NVIDIA A100-SXM4-40GB": "a100-40gb",
-    "NVIDIA A100": "a100",
-    "NVIDIA H100": "h100",
+    "NVIDIA A100-SXM4-80GB": "a100",
+    "NVIDIA H100 80GB HBM3": "h100",
     "NVIDIA H200": "h200",
 }
 
 
 def hardware_of(device: jax.Device) -> Hardware:
     """Returns the peaks of a device; for unknown hardware, the memory that the device reports."""
-    for kind, name in _NAMES_BY_KIND.items():
-        if device.device_kind.startswith(kind):
-            return HARDWARE[name]
-    return Hardware(device.device_kind, _reported_memory(device), source="the device itself")
+    kind = device.device_kind
+    names = [name for prefix, name in _TPUS.items() if kind.startswith(prefix)]
+    if name := _GPUS.get(kind) or next(iter(names), None):
+        return HARDWARE[name]
+    return Hardware(kind, _reported_memory(device), source="the device itself")
 
 
 def _reported_memory(device: jax.Device) -> float:
