@@ -67,9 +67,7 @@ def make_train_step(config: ml_collections.ConfigDict, mesh: Mesh) -> jax.stages
         params = optax.apply_updates(state.params, updates)
         if training.ema_ramp:
             decay = jnp.minimum(training.ema_decay, (1.0 + state.step) / (_EMA_RAMP + state.step))
-        elif (
-            training.init_from
-        ):  # the average of the source, unlike a random start, is worth keeping
+        elif training.init_from:  # keeps the average of the source; that of a random start is none
             decay = training.ema_decay
         else:
             decay = jnp.where(state.step == 0, 0.0, training.ema_decay)
