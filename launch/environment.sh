@@ -1,6 +1,6 @@
-# Sourced by launch/quickstart, launch/test and launch/docs: changes to the repository root, creates .venv there
-# and installs vdm into it, editable. In an installed package it does neither: the scripts use the
-# `python` of PATH.
+# Sourced by launch/quickstart, launch/test and launch/docs: changes to the repository root, creates
+# .venv there and installs vdm into it, editable. In an installed package it does neither: the scripts
+# use the `python` of PATH.
 #
 # Needs Python 3.11 or newer and a package registry. Takes 15 s with uv on PATH, a minute with pip,
 # and seconds if everything is installed. PYTHON selects the interpreter.
