@@ -242,6 +242,8 @@ def test_only_exported_files_are_pushed(hub, tmp_path):
         push(str(tmp_path / "junk.safetensors"), "me/tiny")
     with pytest.raises(FileNotFoundError, match=r"no file .*gone"):
         push(str(tmp_path / "gone"), "me/tiny")
+    with pytest.raises(ValueError, match=r"is a folder, .* --mode=export writes .*/model\.safe"):
+        push(str(tmp_path), "me/tiny")
     assert not hub.requests
 
 

@@ -95,6 +95,11 @@ def push(
     repository, branch = _parsed(reference)
     reference = f"hf://{repository}" + (f"@{branch}" if branch else "")
     path = find_checkpoint(checkpoint) or as_path(checkpoint)
+    if path.is_dir():
+        raise ValueError(
+            f"{checkpoint} is a folder, and must be an exported file: --mode=export writes "
+            f"{path / _FILE}"
+        )
     params = load_exported(path)  # verifies the digest, too
     record, step = load_exported_config(path)
     config = from_record(record, path)

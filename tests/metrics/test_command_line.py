@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -26,6 +27,16 @@ def fails(capsys, *arguments):
         main(list(arguments))
     assert stop.value.code == 1
     return capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full is missing")
+def test_a_result_that_cannot_be_written_is_printed(tmp_path, capsys):
+    video = np.random.default_rng(0).integers(256, size=(2, 4, 12, 12, 1), dtype=np.uint8)
+    np.savez(tmp_path / "a.npz", video=video)
+    arguments = [f"--{name}={tmp_path / 'a.npz'}" for name in ("real", "generated")]
+    with pytest.raises(SystemExit, match=r"^error: /dev/full cannot be written: No space left"):
+        main([*arguments, "--protocol=similarity", "--output=/dev/full"])
+    assert "psnr" in json.loads(capsys.readouterr().out)
 
 
 def test_errors_precede_the_loading_of_networks(paths, capsys):

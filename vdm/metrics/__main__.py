@@ -100,10 +100,13 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit(1)
     text = json.dumps(defined(result), indent=2)
     print(text)
-    if flags.output:
-        flags.output.write_text(text + "\n")
     for warning in result["warnings"]:
         print(f"warning: {warning}", file=sys.stderr)
+    try:
+        if flags.output:
+            flags.output.write_text(text + "\n")
+    except OSError as error:
+        sys.exit(f"error: {flags.output} cannot be written: {error.strerror}")
 
 
 if __name__ == "__main__":
