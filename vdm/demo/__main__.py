@@ -38,7 +38,7 @@ def main(argv: list[str] | None = None) -> None:
     """Serves the page until interrupted."""
     flags = parse(argv)
     if importlib.util.find_spec("gradio") is None:
-        sys.exit('error: the demo needs Gradio: pip install -e ".[demo]"')
+        sys.exit('error: the demo needs Gradio: pip install "video-diffusion-jax[demo]"')
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # deletes the folder, as Ctrl+C does
     with tempfile.TemporaryDirectory(prefix="vdm_demo_") as folder:
         # Of uploaded and shown files; set before Gradio is imported.
