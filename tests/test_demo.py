@@ -14,7 +14,7 @@ import pytest
 from flax.traverse_util import unflatten_dict
 
 from vdm.build import parameter_shapes
-from vdm.demo.__main__ import parse
+from vdm.demo.__main__ import free_port, parse
 from vdm.demo.requests import Demo, RequestError, Settings, condition_field, default_settings
 from vdm.exported import export
 from vdm.video.read import open_video
@@ -157,6 +157,17 @@ def test_a_port_out_of_range_is_one_sentence(port, capsys):
     with pytest.raises(SystemExit):
         parse([f"--port={port}"])
     assert f"--port is {port}, and must be from 0 to 65535" in capsys.readouterr().err
+
+
+def test_a_port_that_is_not_free_is_one_sentence():
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(OSError, match=rf"^--host=127\.0\.0\.1 --port={port} cannot be used: A"):
+            free_port("127.0.0.1", port)
+        free = free_port("127.0.0.1", 0)
+    assert free not in (0, port) and free_port("127.0.0.1", free) == free
+    with pytest.raises(OSError, match=r"^--host=no\.such\.host --port=0 cannot be used: "):
+        free_port("no.such.host", 0)
 
 
 def _browser():
