@@ -8,7 +8,7 @@ import math
 import os
 import tempfile
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -72,6 +72,15 @@ def make_folder(path: AnyPath) -> None:
     """Creates a folder and its parents if they are missing; object stores have none."""
     if not is_remote(path):
         path.mkdir(parents=True, exist_ok=True)
+
+
+def find_files(folder: AnyPath, suffix: str) -> Sequence[AnyPath]:
+    """Returns the files with a suffix at any depth of a folder, in the order of their paths."""
+    if not is_remote(folder):
+        return sorted(Path(folder).rglob(f"*{suffix}"))
+    store, root = fsspec.core.url_to_fs(os.fspath(folder))  # epath finds files of one level alone
+    names = sorted(name for name in store.find(root) if name.endswith(suffix))
+    return [epath.Path(store.unstrip_protocol(name)) for name in names]
 
 
 @contextlib.contextmanager
