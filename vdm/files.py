@@ -40,7 +40,13 @@ def user_cache() -> Path:
 
 
 def local_path(path: str | os.PathLike[str]) -> Path:
-    """Returns a local path, with '~' expanded; a name like '~a.mp4' that is no user's stays."""
+    """Returns a local path, with '~' expanded; a name like '~a.mp4' that is no user's stays.
+
+    Raises:
+      ValueError: it is a path of an object store, or another URL.
+    """
+    if is_remote(path):
+        raise ValueError(f"{os.fspath(path)} is a URL, and must be a local or mounted path")
     return Path(os.path.expanduser(path))
 
 
@@ -63,7 +69,7 @@ def as_path(text: str) -> epath.Path:
     return epath.Path(text)
 
 
-def is_remote(path: str | AnyPath) -> bool:
+def is_remote(path: str | os.PathLike[str]) -> bool:
     """Returns whether a path is in an object store."""
     return "://" in os.fspath(path)
 

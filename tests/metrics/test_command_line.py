@@ -45,6 +45,7 @@ def test_errors_precede_the_loading_of_networks(paths, capsys):
     np.savez(wide, video=np.zeros((2, 16, 8, 9, 3), np.uint8))
     for arguments, sentence in (
         (["--real=none", f"--generated={fake}"], "none does not exist"),
+        (["--real=gs://b/a", f"--generated={fake}"], "gs://b/a is a URL, and must be a local"),
         ([f"--real={real}", f"--generated={fake}", "--protocol=bair"], "8 x 8 pixels .* 64 x 64"),
         (
             [f"--real={real}", f"--generated={fake}", "--protocol=bair", "--frames=8"],
