@@ -1,10 +1,11 @@
-# Sourced by launch/test and launch/quickstart: changes to the repository root, creates .venv there
-# and installs vdm into it, editable. In an installed package it does neither: the scripts use the
-# `python` of PATH.
+# Sourced by launch/quickstart, launch/test and launch/docs: changes to the repository root, creates
+# .venv there and installs vdm into it, editable. In an installed package it does neither: the scripts
+# use the `python` of PATH.
 #
 # Needs Python 3.11 or newer and a package registry. Takes 15 s with uv on PATH, a minute with pip,
 # and seconds if everything is installed. PYTHON selects the interpreter.
 
+unset CDPATH # by which cd prints the folder, or changes to another one
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 [ ! -f "$root/setup.py" ] || cd "$root"
 
@@ -29,9 +30,13 @@ has_uv() {
   uv --version >/dev/null 2>&1
 }
 
+has_pip() { # an interrupted `python -m venv` leaves an interpreter without it
+  "$1" -m pip --version >/dev/null 2>&1
+}
+
 make_environment() { # argument: the package to install, . or .[test]
   [ -f "$root/setup.py" ] || return 0
-  if ! is_recent .venv/bin/python; then
+  if ! is_recent .venv/bin/python || ! { has_uv || has_pip .venv/bin/python; }; then
     local python
     python=$(find_python)
     rm -rf .venv # incomplete, moved, or with an older Python

@@ -4,9 +4,9 @@
 # Needs gcloud, logged in with a project; a slice, created by
 #   gcloud compute tpus tpu-vm create NAME --zone=ZONE --accelerator-type=v4-128 \
 #       --version=tpu-ubuntu2204-base
-# and a workdir that all hosts share: --workdir=gs://BUCKET/PATH, or Filestore. Copies this checkout
-# to every host, installs it with Python 3.12 (the image has 3.10) from uv, and runs the same
-# command on all; JAX connects them. Ctrl-C here does not stop them. To save and stop:
+# and a workdir that all hosts share: --workdir=gs://BUCKET/PATH, or Filestore. Copies the last commit
+# of this checkout to every host, installs it with Python 3.12 (the image has 3.10) from uv, and runs
+# the same command on all; JAX connects them. Ctrl-C here does not stop them. To save and stop:
 #   gcloud compute tpus tpu-vm ssh NAME --zone=ZONE --worker=all --command='pkill -TERM -f vdm.main'
 set -euo pipefail
 [ $# -ge 3 ] || {
@@ -21,10 +21,12 @@ on_all() {
   gcloud compute tpus tpu-vm ssh "$name" --zone="$zone" --worker=all --command="$1"
 }
 
-archive=$(mktemp --suffix=.tar.gz)
-trap 'rm -f "$archive"' EXIT
-git archive --format=tar.gz --output="$archive" HEAD
-gcloud compute tpus tpu-vm scp "$archive" "$name:vdm.tar.gz" --zone="$zone" --worker=all
+changes=$(git status --short)
+[ -z "$changes" ] || printf 'warning: not committed, so not copied:\n%s\n' "$changes" >&2
+folder=$(mktemp -d)
+trap 'rm -rf "$folder"' EXIT
+git archive --format=tar.gz --output="$folder/vdm.tar.gz" HEAD
+gcloud compute tpus tpu-vm scp "$folder/vdm.tar.gz" "$name:vdm.tar.gz" --zone="$zone" --worker=all
 on_all 'set -e
   mkdir -p ~/vdm && tar -xzf ~/vdm.tar.gz -C ~/vdm && cd ~/vdm
   python3 -m pip install --quiet --user --upgrade uv

@@ -14,7 +14,7 @@ import pytest
 from flax.traverse_util import unflatten_dict
 
 from vdm.build import parameter_shapes
-from vdm.demo.__main__ import parse
+from vdm.demo.__main__ import free_port, parse
 from vdm.demo.requests import Demo, RequestError, Settings, condition_field, default_settings
 from vdm.exported import export
 from vdm.video.read import open_video
@@ -86,6 +86,17 @@ def test_a_clip_is_predicted_extended_and_upsampled(demo, files, tmp_path):
             np.testing.assert_array_equal(video[:known], clip[:known])
 
 
+def test_a_model_of_diffusion_forcing_upsamples(tiny_config, tmp_path):
+    """The page has no field of the conditioning, and that of such a model is for frames alone."""
+    tiny_config.diffusion.frame_times = "independent"
+    tiny_config.sample.conditioning = "diffusion_forcing"
+    export(path := tmp_path / "forcing.safetensors", _params(tiny_config), tiny_config, 1)
+    clip = np.zeros((4, 8, 8, 1), np.uint8)
+    settings = default_settings(tiny_config, num_videos=1)
+    found = Demo([str(path)], tmp_path).run("upsample", str(path), settings, clip=clip, option=2)
+    assert found.videos.shape == (1, 4, 8, 8, 1)
+
+
 def test_errors_are_one_sentence(demo, files, tmp_path):
     (tmp_path / "notes.txt").write_text("no video")
     (tmp_path / "broken.mp4").write_bytes(b"no video")
@@ -135,7 +146,10 @@ def test_the_command_names_the_extra_that_is_missing():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 1
-    assert done.stderr.strip() == 'error: the demo needs Gradio: pip install -e ".[demo]"'
+    assert (
+        done.stderr.strip()
+        == 'error: the demo needs Gradio: pip install "video-diffusion-jax[demo]"'
+    )
 
 
 @pytest.mark.parametrize("port", [-1, 65536])
@@ -143,6 +157,17 @@ def test_a_port_out_of_range_is_one_sentence(port, capsys):
     with pytest.raises(SystemExit):
         parse([f"--port={port}"])
     assert f"--port is {port}, and must be from 0 to 65535" in capsys.readouterr().err
+
+
+def test_a_port_that_is_not_free_is_one_sentence():
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(OSError, match=rf"^--host=127\.0\.0\.1 --port={port} cannot be used: A"):
+            free_port("127.0.0.1", port)
+        free = free_port("127.0.0.1", 0)
+    assert free not in (0, port) and free_port("127.0.0.1", free) == free
+    with pytest.raises(OSError, match=r"^--host=no\.such\.host --port=0 cannot be used: "):
+        free_port("no.such.host", 0)
 
 
 def _browser():

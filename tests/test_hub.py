@@ -136,6 +136,21 @@ def test_a_card_describes_the_model(hub, exported, tiny_config, tmp_path):
     metadata, page = _card(hub, "me/text")
     assert metadata["pipeline_tag"] == "text-to-video" and metadata["license"] == "mit"
     assert 'model.sample(4, caption="...")' in page and "private" not in page
+    assert '"video-diffusion-jax[hub]"' in page  # the encoder 'words' needs no other package
+    tiny_config.data.text_encoder = "bert-large-uncased"
+    push(_export(tmp_path / "bert.safetensors", tiny_config), "me/bert")
+    assert '"video-diffusion-jax[hub,text]"' in _card(hub, "me/bert")[1]
+
+
+def test_the_command_of_a_card_samples_a_model_of_actions(hub, tiny_config, tmp_path):
+    tiny_config.data.update(condition="action", augment_flip=False)
+    tiny_config.model.action_width = 4
+    tiny_config.sample.update(num_steps=1, sampler="ddim")
+    push(_export(tmp_path / "action.safetensors", tiny_config), "me/action")
+    (command,) = re.findall("```python\n(.*?)```", _card(hub, "me/action")[1], re.DOTALL)
+    names = {}
+    exec(command, names)
+    assert names["videos"].shape == (4, 4, 8, 8, 1)
 
 
 def test_a_shipped_model_has_its_card(hub):
@@ -242,6 +257,8 @@ def test_only_exported_files_are_pushed(hub, tmp_path):
         push(str(tmp_path / "junk.safetensors"), "me/tiny")
     with pytest.raises(FileNotFoundError, match=r"no file .*gone"):
         push(str(tmp_path / "gone"), "me/tiny")
+    with pytest.raises(ValueError, match=r"is a folder, .* --mode=export writes .*/model\.safe"):
+        push(str(tmp_path), "me/tiny")
     assert not hub.requests
 
 

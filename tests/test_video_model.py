@@ -205,6 +205,7 @@ def test_errors_say_what_to_do(model, file, tmp_path):
         (lambda: model.predict(videos, num_given=4), "predict.num_given is 4, and must be 1 to 3"),
         (lambda: model.predict(videos[0]), "videos is uint8 .* must be uint8"),
         (lambda: model.predict(videos[:, :1], num_given=2), r"videos\[0\] has 1 frame, and 2 are"),
+        (lambda: model.extend(videos, num_frames=9, overlap=4), "overlap is 4, and must be 1 to 3"),
         (lambda: model.extend(videos, num_frames=4), "num_frames is 4, and must be more than 4"),
         (
             lambda: model.extend([*videos, np.repeat(videos[0], 2, 0)], num_frames=9),

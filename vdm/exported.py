@@ -9,12 +9,11 @@ import ml_collections
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from vdm.build import parameter_shapes
 from vdm.configuration.stored import from_record
-from vdm.files import AnyPath, DamagedFile, local_copy, replacing
-from vdm.metrics.weights.files import digest_of
+from vdm.files import AnyPath, DamagedFile, local_copy
+from vdm.metrics.weights.files import digest_of, write_safetensors
 
 _SEPARATOR = "/"
 
@@ -34,11 +33,7 @@ def export(path: AnyPath, params: dict, config: ml_collections.ConfigDict, step:
     }
     metadata = {"config": config.to_json_best_effort(), "step": str(step)}
     metadata["digest"] = _digest(metadata, tensors)
-    with replacing(path) as temporary:
-        try:
-            save_file(tensors, temporary, metadata)
-        except SafetensorError as error:  # also of a full disk
-            raise OSError(f"{path} cannot be written: {error}") from error
+    write_safetensors(path, tensors, metadata)
 
 
 def load_exported_config(path: AnyPath) -> tuple[dict, int]:

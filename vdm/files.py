@@ -8,7 +8,7 @@ import math
 import os
 import tempfile
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -40,7 +40,13 @@ def user_cache() -> Path:
 
 
 def local_path(path: str | os.PathLike[str]) -> Path:
-    """Returns a local path, with '~' expanded; a name like '~a.mp4' that is no user's stays."""
+    """Returns a local path, with '~' expanded; a name like '~a.mp4' that is no user's stays.
+
+    Raises:
+      ValueError: it is a path of an object store, or another URL.
+    """
+    if is_remote(path):
+        raise ValueError(f"{os.fspath(path)} is a URL, and must be a local or mounted path")
     return Path(os.path.expanduser(path))
 
 
@@ -63,7 +69,7 @@ def as_path(text: str) -> epath.Path:
     return epath.Path(text)
 
 
-def is_remote(path: str | AnyPath) -> bool:
+def is_remote(path: str | os.PathLike[str]) -> bool:
     """Returns whether a path is in an object store."""
     return "://" in os.fspath(path)
 
@@ -72,6 +78,15 @@ def make_folder(path: AnyPath) -> None:
     """Creates a folder and its parents if they are missing; object stores have none."""
     if not is_remote(path):
         path.mkdir(parents=True, exist_ok=True)
+
+
+def find_files(folder: AnyPath, suffix: str) -> Sequence[AnyPath]:
+    """Returns the files with a suffix at any depth of a folder, in the order of their paths."""
+    if not is_remote(folder):
+        return sorted(Path(folder).rglob(f"*{suffix}"))
+    store, root = fsspec.core.url_to_fs(os.fspath(folder))  # epath finds files of one level alone
+    names = sorted(name for name in store.find(root) if name.endswith(suffix))
+    return [epath.Path(store.unstrip_protocol(name)) for name in names]
 
 
 @contextlib.contextmanager

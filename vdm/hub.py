@@ -28,17 +28,16 @@ from vdm.shipped import checkpoint_names, find_checkpoint
 _FILE = "model.safetensors"
 _REFERENCE = re.compile(r"(?:hf://)?([\w.-]+/[\w.-]+)(?:@(.+))?")
 _LOG_IN = "log in by `hf auth login`, or set HF_TOKEN"
-# By config.data.condition: the kind of model, and an argument that sets the condition.
-_KINDS = {
-    "none": ("unconditional", ""),
-    "label": ("class-conditional", ", label=0"),
-    "text": ("text-to-video", ', caption="..."'),
-    "action": ("action-conditional", ", action=(0, 0)"),
+_KINDS = {  # by config.data.condition
+    "none": "unconditional",
+    "label": "class-conditional",
+    "text": "text-to-video",
+    "action": "action-conditional",
 }
 _USAGE = """## Use
 
 ```
-pip install "video-diffusion-jax[hub]"
+pip install "video-diffusion-jax[{extras}]"
 ```
 
 ```python
@@ -95,10 +94,15 @@ def push(
     repository, branch = _parsed(reference)
     reference = f"hf://{repository}" + (f"@{branch}" if branch else "")
     path = find_checkpoint(checkpoint) or as_path(checkpoint)
+    if path.is_dir():
+        raise ValueError(
+            f"{checkpoint} is a folder, and must be an exported file: --mode=export writes "
+            f"{path / _FILE}"
+        )
     params = load_exported(path)  # verifies the digest, too
     record, step = load_exported_config(path)
     config = from_record(record, path)
-    usage = _USAGE.format(reference=reference, condition=_KINDS[config.data.condition][1])
+    usage = _usage(config, reference)
     if card is not None:
         page = card.read_text(encoding="utf-8")
     elif checkpoint in checkpoint_names():
@@ -130,9 +134,22 @@ def push(
     return commit.commit_url
 
 
+def _usage(config: ml_collections.ConfigDict, reference: str) -> str:
+    """Returns the commands that install vdm and sample the model."""
+    condition = {
+        "none": "",
+        "label": ", label=0",
+        "text": ', caption="..."',
+        "action": f", action={(0,) * config.model.action_width}",
+    }[config.data.condition]
+    encodes = config.data.condition == "text" and config.data.text_encoder != "words"
+    extras = "hub,text" if encodes else "hub"
+    return _USAGE.format(reference=reference, condition=condition, extras=extras)
+
+
 def _metadata(config: ml_collections.ConfigDict, license: str) -> str:
     """Returns the metadata of a model card, as YAML."""
-    kind, _ = _KINDS[config.data.condition]
+    kind = _KINDS[config.data.condition]
     metadata: dict[str, object] = {
         "library_name": "video-diffusion-jax",
         "tags": ["vdm", "jax", "flax", "video-diffusion", "video-generation", kind],
@@ -160,8 +177,8 @@ def _described(config: ml_collections.ConfigDict, step: int, params: dict) -> li
         ("sampler", f"{sample.sampler}, {sample.num_steps} steps"),
         ("guidance weight", sample.guidance_weight),
     ]
-    kind, _ = _KINDS[data.condition]
-    return [f"# Video diffusion model, {kind}", "", *table(("field", "value"), rows)]
+    title = f"# Video diffusion model, {_KINDS[data.condition]}"
+    return [title, "", *table(("field", "value"), rows)]
 
 
 def _parsed(reference: str) -> tuple[str, str | None]:

@@ -303,7 +303,7 @@ class VideoModel:
             overlap = default.overlap if default.overlap < frames else frames // 2
         method = default.method if method is None else method
         if stride is None:
-            rest = frames - overlap
+            rest = max(frames - overlap, 1)  # 1: too much overlap is the error, not the stride
             stride = min(default.stride, rest) if method == "autoregressive" else rest
         return {"overlap": overlap, "stride": stride, "method": method}
 

@@ -228,6 +228,21 @@ def test_configurations_of_the_paper_fit_their_protocols(name):
             protocol.protocol_of(config)
 
 
+def test_tables_of_runs_in_an_object_store(bucket, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    run = bucket / "tables" / "run"
+    result = {"fvd": 123.456, "protocol": PROTOCOLS["bair"].to_dict(), "config": {}}
+    (run / "eval" / "bair_0.json").write_text(json.dumps(result))
+    write_tables([str(run), f"--output={run}"])
+    page = (run / "tables.md").read_text()
+    assert "this project, gs://tests/tables/run/eval/bair_0 |" in page and "| 123.46 |" in page
+    assert capsys.readouterr().out.strip() == page.strip()
+    assert not list(tmp_path.iterdir())  # such as a folder gs:
+    with pytest.raises(SystemExit):
+        write_tables([str(bucket / "tables" / "gone")])
+    assert capsys.readouterr().err == "error: gs://tests/tables/gone is not a folder\n"
+
+
 def test_tables_have_the_papers_numbers_ours_and_not_run(tmp_path, capsys):
     (tmp_path / "runs").mkdir()
     result = {

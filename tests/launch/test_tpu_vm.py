@@ -29,17 +29,35 @@ echo "uv $*" >>"$LOG"
 [ "$1" = venv ] || exit 0
 mkdir -p .venv/bin && cp "$HOST/bin/stub_vdm" .venv/bin/python
 """
+# That of macOS, from where gcloud is often called, has no long options.
+MKTEMP = """#!/usr/bin/env bash
+[[ $* != *--* ]] || exit 1
+PATH=${PATH#*:} exec mktemp "$@"
+"""
 VDM = """#!/usr/bin/env bash
 [ -f setup.py ] || exit 1
 printf '%s\\n' "$@" >"$HOST/arguments"
 """
 
 
-@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="the script copies a commit")
-def test_hosts_get_a_recent_python_and_the_arguments(tmp_path):
+@pytest.fixture
+def checkout(tmp_path):
+    """A repository of few files, with one commit."""
+    checkout = tmp_path / "checkout"
+    for name in ("launch/tpu_vm.sh", "setup.py", "vdm/main.py"):
+        (checkout / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, checkout / name)
+    identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    for command in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "--message=one"]):
+        subprocess.run(["git", *identity, *command], cwd=checkout, check=True)
+    return checkout
+
+
+def test_hosts_get_a_recent_python_and_the_arguments(checkout, tmp_path):
     host, local = tmp_path / "host", tmp_path / "local"
     for path, script in (
         (local / "gcloud", GCLOUD),
+        (local / "mktemp", MKTEMP),
         (host / "bin" / "python3", PYTHON),
         (host / "bin" / "stub_uv", UV),
         (host / "bin" / "stub_vdm", VDM),
@@ -58,15 +76,19 @@ def test_hosts_get_a_recent_python_and_the_arguments(tmp_path):
         "--config.sample.caption=a dog's $HOME",
         "--mode=a b",
     ]
-    for _ in range(2):  # the second call updates the first
+    for change in ("", "?? mine.py\n"):  # the second call updates the first
+        if change:
+            (checkout / "mine.py").touch()
         done = subprocess.run(
-            ["bash", ROOT / "launch" / "tpu_vm.sh", "pod", "zone-a", *arguments],
+            ["bash", checkout / "launch" / "tpu_vm.sh", "pod", "zone-a", *arguments],
             env=environment,
             capture_output=True,
             text=True,
             check=False,
         )
         assert done.returncode == 0, done.stderr
+        warning = f"warning: not committed, so not copied:\n{change}" if change else ""
+        assert done.stderr == warning
     found = (host / "arguments").read_text().splitlines()
     assert found == ["-m", "vdm.main", "--connect_timeout=300", *arguments]
     lines = log.read_text().splitlines()

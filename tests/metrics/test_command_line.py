@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -28,12 +29,23 @@ def fails(capsys, *arguments):
     return capsys.readouterr().err.splitlines()[-1]
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full is missing")
+def test_a_result_that_cannot_be_written_is_printed(tmp_path, capsys):
+    video = np.random.default_rng(0).integers(256, size=(2, 4, 12, 12, 1), dtype=np.uint8)
+    np.savez(tmp_path / "a.npz", video=video)
+    arguments = [f"--{name}={tmp_path / 'a.npz'}" for name in ("real", "generated")]
+    with pytest.raises(SystemExit, match=r"^error: /dev/full cannot be written: No space left"):
+        main([*arguments, "--protocol=similarity", "--output=/dev/full"])
+    assert "psnr" in json.loads(capsys.readouterr().out)
+
+
 def test_errors_precede_the_loading_of_networks(paths, capsys):
     real, fake, short = (f"{paths}/{name}.npz" for name in ("real", "fake", "short"))
     wide = f"{paths}/wide.npz"
     np.savez(wide, video=np.zeros((2, 16, 8, 9, 3), np.uint8))
     for arguments, sentence in (
         (["--real=none", f"--generated={fake}"], "none does not exist"),
+        (["--real=gs://b/a", f"--generated={fake}"], "gs://b/a is a URL, and must be a local"),
         ([f"--real={real}", f"--generated={fake}", "--protocol=bair"], "8 x 8 pixels .* 64 x 64"),
         (
             [f"--real={real}", f"--generated={fake}", "--protocol=bair", "--frames=8"],

@@ -4,6 +4,7 @@ import collections
 import importlib.util
 import io
 import pickle
+import resource
 import sys
 import types
 import zipfile
@@ -261,6 +262,27 @@ def test_pickles_that_call_functions_are_errors(function, tmp_path, capsys, monk
     with pytest.raises(pickle.UnpicklingError, match="not allowed"):
         read_torch(archive)
     monkeypatch.setattr(sys, "argv", ["import_weights", "--network=i3d", f"--path={path}"])
-    with pytest.raises(SystemExit, match="not allowed"):
+    with pytest.raises(SystemExit, match=r"^error: .*not allowed"):
         main()
     assert "it ran" not in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("capsys")  # pytest would write what is printed into a limited file
+def test_weights_that_cannot_be_stored_are_one_sentence(tmp_path, monkeypatch):
+    module = "vdm.metrics.import_weights"
+    np.savez(tmp_path / "weights.npz", kernel=np.zeros(1000, np.float32))
+    monkeypatch.setattr(f"{module}.convert", lambda network, tensors: tensors)
+    arguments = ["import_weights", "--network=i3d", f"--path={tmp_path / 'weights.npz'}"]
+    monkeypatch.setattr(sys, "argv", arguments)
+    monkeypatch.setenv("VDM_CACHE", str(tmp_path / "weights.npz" / "cache"))
+    with pytest.raises(SystemExit, match=r"^error: .*Not a directory"):
+        main()
+    monkeypatch.setenv("VDM_CACHE", str(tmp_path / "cache"))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))  # as a full disk
+    try:
+        with pytest.raises(SystemExit, match=r"^error: .*i3d\.safetensors cannot be written: "):
+            main()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not list((tmp_path / "cache").iterdir())

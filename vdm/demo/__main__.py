@@ -4,6 +4,7 @@ import argparse
 import importlib.util
 import os
 import signal
+import socket
 import sys
 import tempfile
 from pathlib import Path
@@ -21,7 +22,9 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         "hf://OWNER/NAME on the Hugging Face Hub; may be repeated; default: all shipped ones "
         f"({', '.join(checkpoint_names())})",
     )
-    parser.add_argument("--port", type=int, default=7860, help="default: %(default)s")
+    parser.add_argument(
+        "--port", type=int, default=7860, help="0 takes a free one; default: %(default)s"
+    )
     parser.add_argument(
         "--host",
         default="127.0.0.1",
@@ -34,11 +37,25 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     return parsed
 
 
+def free_port(host: str, port: int) -> int:
+    """Returns the port, or one that is free if it is 0.
+
+    Raises:
+      OSError: the page cannot be served there, for example since another program has the port.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        with socket.create_server((host, port), family=family) as server:
+            return server.getsockname()[1]
+    except OSError as error:
+        raise OSError(f"--host={host} --port={port} cannot be used: {error.strerror}") from error
+
+
 def main(argv: list[str] | None = None) -> None:
     """Serves the page until interrupted."""
     flags = parse(argv)
     if importlib.util.find_spec("gradio") is None:
-        sys.exit('error: the demo needs Gradio: pip install -e ".[demo]"')
+        sys.exit('error: the demo needs Gradio: pip install "video-diffusion-jax[demo]"')
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # deletes the folder, as Ctrl+C does
     with tempfile.TemporaryDirectory(prefix="vdm_demo_") as folder:
         # Of uploaded and shown files; set before Gradio is imported.
@@ -49,10 +66,11 @@ def main(argv: list[str] | None = None) -> None:
 
         keep_compiled_programs()
         try:
+            port = free_port(flags.host, flags.port)
             demo = Demo(flags.checkpoint or checkpoint_names(), Path(folder))
             for checkpoint in demo.checkpoints:
                 demo.model(checkpoint)
-            launch(make_page(demo), host=flags.host, port=flags.port)
+            launch(make_page(demo), host=flags.host, port=port)
         except (ValueError, OSError) as error:
             sys.exit(f"error: {error}")
 

@@ -220,6 +220,7 @@ def _sample(
         return model.predict(videos, num_given=option, **fields)
     if task == "extend":
         return model.extend(videos, num_frames=option or 2 * model.config.data.frames, **fields)
+    fields["conditioning"] = "reconstruction"  # the one that observes a low resolution
     return model.upsample(videos, factor=option, **fields)
 
 

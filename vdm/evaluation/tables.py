@@ -9,13 +9,20 @@ digits, whether the paper's claims hold there, and the paper's rows.
 import argparse
 import json
 import sys
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Iterable, Sequence
 
 from vdm import markdown
 from vdm.evaluation import miniature_tables
 from vdm.evaluation.paper_tables import NOT_RUN, TABLES, Table
-from vdm.files import read_record, write_text
+from vdm.files import (
+    AnyPath,
+    as_path,
+    find_files,
+    make_folder,
+    printable,
+    read_record,
+    write_text,
+)
 
 # What the +- of one set of samples is, by the starts of the metrics' names.
 _KINDS_OF_ERROR = {
@@ -26,7 +33,7 @@ _KINDS_OF_ERROR = {
 }
 
 
-def load_results(folders: list[Path]) -> list[dict]:
+def load_results(folders: Sequence[AnyPath]) -> list[dict]:
     """Returns the results of --mode=eval and vdm.metrics in folders, each with its 'path'.
 
     Raises:
@@ -36,7 +43,7 @@ def load_results(folders: list[Path]) -> list[dict]:
     for folder in folders:
         if not folder.is_dir():
             raise ValueError(f"{folder} is not a folder")
-        for path in sorted(folder.rglob("*.json")):
+        for path in find_files(folder, ".json"):
             try:
                 content = json.loads(path.read_text())
                 if isinstance(content, dict) and isinstance(content.get("protocol"), dict):
@@ -212,24 +219,23 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument(
         "folders",
-        type=Path,
         nargs="*",
         metavar="DIR",
         help="workdirs of runs; default: none, prints the miniature tables",
     )
-    parser.add_argument("--output", type=Path, default=Path(), help="output folder, default: .")
+    parser.add_argument("--output", default=".", help="output folder, default: %(default)s")
     flags = parser.parse_args(argv)
     try:
         if not flags.folders:
             print(miniature_tables.to_markdown())
             return
-        results = load_results(flags.folders)
-        flags.output.mkdir(parents=True, exist_ok=True)
-        write_text(flags.output / "tables.md", to_markdown(results))
+        results = load_results([as_path(folder) for folder in flags.folders])
+        make_folder(output := as_path(flags.output))
+        write_text(output / "tables.md", page := printable(to_markdown(results)))
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
-    print((flags.output / "tables.md").read_text())
+    print(page)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ import math
 import os
 import sys
 from functools import partial
-from pathlib import Path
 
 from vdm.files import defined, local_path
 from vdm.metrics.protocols import PROTOCOLS
@@ -20,8 +19,8 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         "video file, .npz file, or folder, searched to any depth, of video files, GIFs, folders "
         "of images and .npz files with `video` uint8 [n, frames, height, width, channels]"
     )
-    parser.add_argument("--real", type=Path, required=True, help=f"real videos: {kinds}")
-    parser.add_argument("--generated", type=Path, required=True, help="generated videos, as --real")
+    parser.add_argument("--real", required=True, help=f"real videos: {kinds}")
+    parser.add_argument("--generated", required=True, help="generated videos, as --real")
     parser.add_argument("--protocol", choices=PROTOCOLS, default="fvd", help="default: %(default)s")
     parser.add_argument("--output", type=local_path, help=".json file for the result")
     parser.add_argument(
@@ -100,10 +99,13 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit(1)
     text = json.dumps(defined(result), indent=2)
     print(text)
-    if flags.output:
-        flags.output.write_text(text + "\n")
     for warning in result["warnings"]:
         print(f"warning: {warning}", file=sys.stderr)
+    try:
+        if flags.output:
+            flags.output.write_text(text + "\n")
+    except OSError as error:
+        sys.exit(f"error: {flags.output} cannot be written: {error.strerror}")
 
 
 if __name__ == "__main__":

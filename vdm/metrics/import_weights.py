@@ -138,8 +138,8 @@ def main() -> None:
     arguments = parser.parse_args()
     try:
         import_weights(arguments.network, arguments.path, arguments.mean)
-    except (FileNotFoundError, ValueError) as error:
-        sys.exit(str(error))
+    except (OSError, ValueError) as error:
+        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from vdm.files import replacing
+from vdm.files import AnyPath, replacing
 from vdm.metrics.weights.naming import HEAD, convert
 from vdm.metrics.weights.unpickle import read_pickle, read_torch
 
@@ -115,9 +115,19 @@ def store_weights(network: str, tensors: Mapping[str, np.ndarray], source_sha256
     path = cached_file(network)
     path.parent.mkdir(parents=True, exist_ok=True)
     metadata = {"network": network, "digest": digest_of(tensors), "source_sha256": source_sha256}
-    with replacing(path) as temporary:
-        save_file(dict(tensors), temporary, metadata)
+    write_safetensors(path, tensors, metadata)
     return path
+
+
+def write_safetensors(
+    path: AnyPath, tensors: Mapping[str, np.ndarray], metadata: dict[str, str]
+) -> None:
+    """Writes a safetensors file atomically; raises OSError, with its path, if it cannot."""
+    with replacing(path) as temporary:
+        try:
+            save_file(dict(tensors), temporary, metadata)
+        except SafetensorError as error:  # also of a full disk
+            raise OSError(f"{path} cannot be written: {error}") from error
 
 
 def digest_of(tensors: Mapping[str, np.ndarray]) -> str:
