@@ -21,7 +21,9 @@ from vdm.video.errors import UnreadableVideoError
 
 SUFFIXES = (
     *(".mp4", ".m4v", ".mov", ".avi", ".webm", ".mkv", ".mpg", ".mpeg", ".wmv", ".asf", ".flv"),
-    *(".ts", ".mts", ".m2ts", ".3gp", ".ogv", ".vob"),
+    *(".ts", ".mts", ".m2ts", ".3gp", ".3g2", ".ogv", ".ogm", ".vob", ".qt", ".f4v", ".divx"),
+    *(".mxf", ".dv", ".y4m", ".mpe", ".m1v", ".m2v", ".mjpeg", ".mjpg", ".ivf"),
+    *(".h264", ".264", ".hevc", ".265"),
 )
 
 # A file is truncated if it lacks more than these seconds and this share of its duration: containers
