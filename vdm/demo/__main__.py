@@ -46,9 +46,11 @@ def main(argv: list[str] | None = None) -> None:
         from vdm.demo.page import launch, make_page
         from vdm.demo.requests import Demo
         from vdm.main import keep_compiled_programs
+        from vdm.parallel.processes import check_devices
 
         keep_compiled_programs()
         try:
+            check_devices()
             demo = Demo(flags.checkpoint or checkpoint_names(), Path(folder))
             for checkpoint in demo.checkpoints:
                 demo.model(checkpoint)

@@ -76,14 +76,7 @@ class Processes:
         _check(options)
         if options.num_processes != 1 or options.coordinator:
             self._connect(options, preemptible)
-        try:
-            jax.devices()
-        except (RuntimeError, AssertionError) as error:
-            platforms = os.environ.get("JAX_PLATFORMS", "")
-            reason = f": {first_line(error)}" if str(error) else ""
-            raise ValueError(
-                f"JAX has no devices of JAX_PLATFORMS={platforms!r}{reason}"
-            ) from error
+        check_devices()
 
     def _connect(self, options: ConnectOptions, preemptible: bool) -> None:
         jax.config.update("jax_enable_preemption_service", preemptible)
@@ -184,6 +177,16 @@ class Processes:
         words = ("Gloo", "gloo", "NCCL", "UNAVAILABLE", "DEADLINE_EXCEEDED", "heartbeat")
         if self._index is not None and any(word in str(error) for word in words):
             self.fail(f"another process was lost: {first_line(error)}; {RESUME_HINT}", 1)
+
+
+def check_devices() -> None:
+    """Raises ValueError if JAX has no devices, as with JAX_PLATFORMS=cuda where there is no GPU."""
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:
+        platforms = os.environ.get("JAX_PLATFORMS", "")
+        reason = f": {first_line(error)}" if str(error) else ""
+        raise ValueError(f"JAX has no devices of JAX_PLATFORMS={platforms!r}{reason}") from error
 
 
 def _check(options: ConnectOptions) -> None:
