@@ -74,9 +74,7 @@ def test_a_missing_accelerator_is_one_sentence(paths):
 
 def test_an_output_that_cannot_be_written_is_one_sentence(paths, monkeypatch, capsys):
     monkeypatch.setattr("vdm.metrics.__main__.run", lambda flags: {"fvd": 1.5, "warnings": []})
-    found = fails(
-        capsys, f"--real={paths}", f"--generated={paths}", "--output=/proc/nobodys.json"
-    )
+    found = fails(capsys, f"--real={paths}", f"--generated={paths}", "--output=/proc/nobodys.json")
     assert re.fullmatch(r"error: .*'/proc/nobodys\.json'", found)
 
 
