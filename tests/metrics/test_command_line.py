@@ -78,6 +78,16 @@ def test_an_output_that_cannot_be_written_is_one_sentence(paths, monkeypatch, ca
     assert re.fullmatch(r"error: .*'/proc/nobodys\.json'", found)
 
 
+def test_ctrl_c_is_one_sentence(paths, monkeypatch, capsys):
+    def interrupted(flags):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("vdm.metrics.__main__.run", interrupted)
+    with pytest.raises(SystemExit) as stop:
+        main([f"--real={paths}", f"--generated={paths}"])
+    assert (stop.value.code, capsys.readouterr().err) == (130, "error: interrupted\n")
+
+
 def test_too_few_frames_for_the_network_are_an_error(paths, capsys):
     weights_or_skip()
     found = fails(capsys, f"--real={paths}/short.npz", f"--generated={paths}/fake.npz")

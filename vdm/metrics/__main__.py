@@ -105,6 +105,9 @@ def main(argv: list[str] | None = None) -> None:
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
+    except KeyboardInterrupt:
+        print("error: interrupted", file=sys.stderr)
+        sys.exit(130)
     for warning in result["warnings"]:
         print(f"warning: {warning}", file=sys.stderr)
 

@@ -116,7 +116,7 @@ class Processes:
             work()
             self.finish()
         except KeyboardInterrupt:
-            self.fail("interrupted", 130)
+            self.interrupt()
         except Preempted as notice:
             self._exit("" if self._index else str(notice), Preempted.STATUS)
         except CheckpointNotSaved as error:  # at once: Orbax's threads would print more errors
@@ -136,6 +136,10 @@ class Processes:
     def fail(self, message: str, status: int) -> NoReturn:
         """Prints an error message and exits, which also ends the other processes."""
         self._exit(self._error(message), status)
+
+    def interrupt(self) -> NoReturn:
+        """Exits after Ctrl-C."""
+        self.fail("interrupted", 130)
 
     def finish(self) -> None:
         """Waits until all processes have finished."""
