@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -76,6 +77,12 @@ def test_an_output_that_cannot_be_written_is_one_sentence(paths, monkeypatch, ca
     monkeypatch.setattr("vdm.metrics.__main__.run", lambda flags: {"fvd": 1.5, "warnings": []})
     found = fails(capsys, f"--real={paths}", f"--generated={paths}", "--output=/proc/nobodys.json")
     assert re.fullmatch(r"error: .*'/proc/nobodys\.json'", found)
+
+
+def test_too_little_memory_is_one_sentence(paths, monkeypatch, capsys):
+    monkeypatch.setattr("vdm.metrics.__main__.run", lambda _: jnp.zeros(2**45).block_until_ready())
+    found = fails(capsys, f"--real={paths}", f"--generated={paths}")
+    assert found.startswith("error: out of memory: ") and "a smaller --batch_size" in found
 
 
 def test_ctrl_c_is_one_sentence(paths, monkeypatch, capsys):

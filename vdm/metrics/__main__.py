@@ -108,6 +108,14 @@ def main(argv: list[str] | None = None) -> None:
     except KeyboardInterrupt:
         print("error: interrupted", file=sys.stderr)
         sys.exit(130)
+    except Exception as error:
+        from vdm.parallel.processes import first_line, is_out_of_memory  # imports JAX
+
+        if not is_out_of_memory(error):
+            raise
+        hint = "a smaller --batch_size, --resolution or --frames needs less"
+        print(f"error: out of memory: {first_line(error)}; {hint}", file=sys.stderr)
+        sys.exit(1)
     for warning in result["warnings"]:
         print(f"warning: {warning}", file=sys.stderr)
 
