@@ -104,6 +104,13 @@ class Protocol:
         networks = dict.fromkeys(METRICS[metric][0] for metric in self.metrics)
         return tuple(name for name in networks if name != PIXELS)
 
+    @property
+    def compares_sets(self) -> bool:
+        """Whether a metric compares the features of sets, which need two videos each."""
+        return any(
+            METRICS[metric][0] != PIXELS and not metric.startswith("is_") for metric in self.metrics
+        )
+
     def to_dict(self) -> dict:
         """Returns all fields, for JSON."""
         return dataclasses.asdict(self)
