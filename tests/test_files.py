@@ -47,6 +47,20 @@ def test_a_full_disk_names_the_file(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_file_that_cannot_be_created_is_named_without_its_temporary_name(tmp_path):
+    with pytest.raises(OSError, match=r"missing/a\.txt cannot be written: No such file or"):
+        write_text(tmp_path / "missing" / "a.txt", "text")
+
+
+def test_a_device_or_a_pipe_is_written_and_not_replaced(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    write_text(pipe, "text")
+    assert os.read(reader, 99) == b"text" and pipe.is_fifo()
+    os.close(reader)
+
+
 def test_a_damaged_record_is_never_read_as_another_one(tmp_path):
     path, record = tmp_path / "r.json", {"b": [1, 2.5e-8, None], "a": {"text": "ä\n", "on": True}}
     write_record(path, record)

@@ -217,3 +217,19 @@ def test_names_a_workdir_that_cannot_be_written(tmp_path):
         done = _run(CONFIG, f"--workdir={path}", "--mode=train")
         assert done.returncode == 1 and "Traceback" not in done.stderr
         assert str(path) in done.stderr.strip().splitlines()[-1]
+
+
+@pytest.mark.parametrize("module", ["vdm.main", "vdm.evaluation.figure4"])
+def test_ctrl_c_during_the_checks_is_one_sentence(tmp_path, module):
+    """They index the videos of a folder, which takes hours for large ones."""
+    code = f"""
+import runpy, sys
+import vdm.preflight
+def interrupted(*_):
+    raise KeyboardInterrupt
+vdm.preflight.check = interrupted
+sys.argv = [{module!r}, {CONFIG!r}, "--workdir={tmp_path}"]
+runpy.run_module({module!r}, run_name="__main__", alter_sys=True)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (130, "error: interrupted\n")

@@ -94,7 +94,7 @@ def replacing(path: AnyPath) -> Iterator[Path]:
     """Yields a temporary local path, whose file replaces `path` when the block ends.
 
     A reader sees the old file or the complete new one. If the block raises, `path` is unchanged
-    and the temporary file is deleted.
+    and the temporary file is deleted. A device or a pipe is not replaced: it is yielded itself.
 
     Raises:
       OSError: the file cannot be written, as on a full disk; the message names `path`.
@@ -104,13 +104,17 @@ def replacing(path: AnyPath) -> Iterator[Path]:
             yield (temporary := Path(folder) / path.name)
             epath.Path(temporary).copy(path, overwrite=True)
         return
+    if path.exists() and not path.is_file():  # a device or a pipe, such as /dev/null
+        yield Path(path)
+        return
     # A process id would not be unique: hosts may share the folder.
     temporary = Path(path).with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         yield temporary
         temporary.replace(path)
     except OSError as error:
-        if not error.errno or error.filename is not None:  # not of a write, or it names its file
+        names_another = error.filename not in (None, temporary, str(temporary))
+        if not error.errno or names_another:
             raise
         raise OSError(f"{path} cannot be written: {error.strerror}") from error
     finally:

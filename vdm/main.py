@@ -141,6 +141,8 @@ def main(config) -> None:
         check(config, workdir, mode)
     except (ValueError, TypeError, OSError) as error:
         processes.fail(str(error), 1)
+    except KeyboardInterrupt:  # of the search and indexing of videos, for instance
+        processes.interrupt()
     modes: dict[str, Callable[..., None]]
     modes = {"train": train, "sample": sample, "eval": evaluate, "export": export}
     modes |= {"rehearse": rehearse, "plan": plan}

@@ -15,7 +15,7 @@ from vdm.checks import check_attention, check_task, require, validate, value_of
 from vdm.configuration.stored import from_record
 from vdm.data.captions.encoded import encode_given
 from vdm.data.datasets import check_name, make_data_set
-from vdm.evaluation.protocol import protocol_of, real_sources
+from vdm.evaluation.protocol import check_numbers, protocol_of, real_sources
 from vdm.exported import load_exported_config
 from vdm.files import AnyPath, as_path, is_remote
 from vdm.metrics.features import make_extractors, measurable
@@ -177,11 +177,12 @@ def _check_evaluation(config: ml_collections.ConfigDict) -> None:
         name = f"config.eval.protocol {protocol.name!r}, which has SSIM"
         fits = config.data.resolution >= SSIM_WINDOW
         require(config, "data.resolution", fits, f"at least {SSIM_WINDOW} for {name}")
-    real_sources(config, protocol)
+    sources = real_sources(config, protocol)
     extractors = make_extractors(protocol)
-    _, missing = measurable(protocol, extractors)
+    protocol, missing = measurable(protocol, extractors)
     for sentence in missing:
         print(f"warning: {sentence}", flush=True)
+    check_numbers(protocol, sources)
     for extractor in extractors.values():
         if protocol.frames < extractor.min_frames:
             raise ValueError(

@@ -1,5 +1,6 @@
 """Evaluation by a protocol resumes, equals its closed form, and refuses unsuitable videos."""
 
+import contextlib
 import dataclasses
 import functools
 import importlib.util
@@ -35,7 +36,7 @@ pytestmark = pytest.mark.usefixtures("quick_compilation")
 class MeanOfQuarters:
     """Features: the mean of each quarter of the frame, over all frames."""
 
-    digest, min_frames = "none", 1
+    digest, min_frames, has_classes = "none", 1, True
 
     def __call__(self, videos):
         n, frames, side = videos.shape[:3]
@@ -141,6 +142,30 @@ def test_without_a_classifier_the_other_metrics_are_reported(config, tmp_path, m
     capsys.readouterr()
     preflight.check(config, tmp_path, "eval")  # before any work
     assert f"warning: {warning}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("metric", "samples", "videos", "reason"),
+    [
+        ("fvd", 1, 0, r"config\.eval\.num_videos is 1, and must be at least 2 for"),
+        ("kvd", 8, 1, "'fvd' needs 2 real videos, and the split 'test' has 1$"),
+        ("is_i3d", 9, 0, r"config\.eval\.num_videos is 9, and must be at least 10 for"),
+        ("fvd", 2, 2, ""),
+        ("is_i3d", 10, 0, ""),
+        ("motion", 1, 1, ""),
+    ],
+)
+def test_too_few_videos_are_found_before_sampling(
+    config, tmp_path, monkeypatch, metric, samples, videos, reason
+):
+    small = Protocol("fvd", (metric,), inception_splits=(1, 10))
+    monkeypatch.setitem(PROTOCOLS, "fvd", small)
+    networks = {"i3d": MeanOfQuarters()} if small.networks else {}
+    monkeypatch.setattr(preflight, "make_extractors", lambda _: networks)
+    monkeypatch.setattr(protocol, "number_of_videos", lambda _: videos)
+    config.eval.update(protocol="fvd", num_videos=samples, baseline="train_videos")
+    with pytest.raises(ValueError, match=reason) if reason else contextlib.nullcontext():
+        preflight.check(config, tmp_path, "eval")
 
 
 def test_consecutive_samples_share_an_example(tiny_config):

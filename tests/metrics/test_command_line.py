@@ -1,11 +1,13 @@
 """python -m vdm.metrics: results with their protocol, and one-line errors."""
 
 import json
+import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -66,6 +68,45 @@ def test_errors_precede_the_loading_of_networks(paths, capsys):
         assert re.search(sentence, found), found
 
 
+def _run(paths, *arguments, **environment):
+    sets = (f"--real={paths}/real.npz", f"--generated={paths}/fake.npz")
+    return subprocess.run(
+        [sys.executable, "-m", "vdm.metrics", *sets, *arguments],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_a_missing_accelerator_is_one_sentence(paths):
+    done = _run(paths, JAX_PLATFORMS="nobodys")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("error: JAX has no devices of JAX_PLATFORMS='nobodys'")
+
+
+def test_an_output_that_cannot_be_written_is_one_sentence(paths, monkeypatch, capsys):
+    monkeypatch.setattr("vdm.metrics.__main__.run", lambda flags: {"fvd": 1.5, "warnings": []})
+    found = fails(capsys, f"--real={paths}", f"--generated={paths}", "--output=/proc/nobodys.json")
+    assert re.fullmatch(r"error: .*'/proc/nobodys\.json'", found)
+
+
+def test_too_little_memory_is_one_sentence(paths, monkeypatch, capsys):
+    monkeypatch.setattr("vdm.metrics.__main__.run", lambda _: jnp.zeros(2**45).block_until_ready())
+    found = fails(capsys, f"--real={paths}", f"--generated={paths}")
+    assert found.startswith("error: out of memory: ") and "a smaller --batch_size" in found
+
+
+def test_ctrl_c_is_one_sentence(paths, monkeypatch, capsys):
+    def interrupted(flags):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("vdm.metrics.__main__.run", interrupted)
+    with pytest.raises(SystemExit) as stop:
+        main([f"--real={paths}", f"--generated={paths}"])
+    assert (stop.value.code, capsys.readouterr().err) == (130, "error: interrupted\n")
+
+
 def test_too_few_frames_for_the_network_are_an_error(paths, capsys):
     weights_or_skip()
     found = fails(capsys, f"--real={paths}/short.npz", f"--generated={paths}/fake.npz")
@@ -82,15 +123,8 @@ def weights_or_skip():
 def test_the_result_has_the_metric_and_its_protocol(paths):
     sha = weights_or_skip()
     output = paths / "result.json"
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "vdm.metrics", "--batch_size=3", f"--output={output}"),
-            *(f"--real={paths}/real.npz", f"--generated={paths}/fake.npz"),
-        ],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    done = _run(paths, "--batch_size=3", f"--output={output}")
+    assert done.returncode == 0, done.stderr
     result = json.loads(output.read_text())
     assert json.loads(done.stdout) == result
     assert result["fvd"] > 1

@@ -21,6 +21,7 @@ from vdm.metrics.weights.files import (
     is_published,
     load_weights,
     sha256_of,
+    store_weights,
 )
 from vdm.metrics.weights.unpickle import read_pickle, read_torch
 
@@ -231,6 +232,20 @@ def test_errors_name_the_first_tensor_that_does_not_fit(tmp_path):
         naming.convert("i3d", tensors)
     with pytest.raises(ValueError, match="not names of the tensors of c3d"):
         naming.convert("c3d", tensors)
+
+
+def test_damaged_and_exchanged_weights_of_the_cache_are_named():
+    tensors = random_tensors("i3d")
+    path = store_weights("i3d", tensors, "")
+    assert load_weights("i3d").keys() == tensors.keys()
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"i3d\.safetensors is damaged: .* digest that it states"):
+        load_weights("i3d")
+    store_weights("i3d", tensors, "").rename(path.with_name("c3d.safetensors"))
+    with pytest.raises(ValueError, match=r"c3d\.safetensors has no weights of c3d: .*not names"):
+        load_weights("c3d")
 
 
 def test_missing_weights_are_an_error_with_the_command(monkeypatch, cache):

@@ -3,6 +3,8 @@
 import dataclasses
 import functools
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -16,6 +18,8 @@ from vdm.metrics.measure import (
     summarize,
     warnings_of,
 )
+from vdm.metrics.networks import c3d, i3d, inception
+from vdm.metrics.pairwise.similarity import ssim
 from vdm.metrics.protocols import PAPER, PROTOCOLS, Protocol
 
 NUM_VIDEOS, FRAMES = 43, 5
@@ -246,3 +250,22 @@ def test_the_papers_protocols_match_its_tables():
         text = by_name[name]
         assert (text.num_generated, text.frames, text.frameskip) == (4096, frames, frameskip)
         assert text.inception_splits == (1, 10)
+
+
+def test_networks_and_similarity_are_float32_under_x64():
+    pair = np.random.default_rng(0).integers(0, 256, (2, 1, 2, 12, 12, 3), dtype=np.uint8)
+    inputs = {
+        "i3d": (i3d.I3D(), (1, 9, 224, 224, 3)),
+        "inception": (inception.InceptionV3(head=True), (1, 299, 299, 3)),
+        "c3d": (c3d.C3D(), (1, 16, 112, 112, 3)),
+    }
+    expected = ssim(*pair)
+    jax.config.update("jax_enable_x64", True)
+    try:
+        for name, (module, shape) in inputs.items():
+            arguments = jax.random.key(0), jnp.zeros(shape, jnp.float32)
+            made = jax.eval_shape(module.init_with_output, *arguments)
+            assert {leaf.dtype for leaf in jax.tree.leaves(made)} == {jnp.dtype("float32")}, name
+        np.testing.assert_array_equal(ssim(*pair), expected)
+    finally:
+        jax.config.update("jax_enable_x64", False)

@@ -37,6 +37,10 @@ def test_an_interrupted_command_goes_on_where_it_was(tiny_config, tmp_path, monk
     with pytest.raises(KeyboardInterrupt):
         sample_to_folder(tiny_config, params, tmp_path / "samples")
     assert not (tmp_path / "samples" / "samples.npz").exists()
+    other = tiny_config.copy_and_resolve_references()
+    other.sample.update(seed=1, num_videos=1)
+    monkeypatch.setattr(sample_store, "make_generator", original)
+    sample_to_folder(other, params, tmp_path / "samples")
     monkeypatch.setattr(sample_store, "make_generator", recording(original, 100))
     sample_to_folder(tiny_config, params, tmp_path / "samples")
     assert sampled == list(range(7))

@@ -190,7 +190,7 @@ def _pixels(seed=0, channels=3):
     return np.random.default_rng(seed).integers(0, 256, (10, 14, channels), dtype=np.uint8)
 
 
-@pytest.mark.parametrize("suffix", [".png", ".bmp", ".tif", ".tiff", ".webp", ".PNG"])
+@pytest.mark.parametrize("suffix", [".png", ".bmp", ".tif", ".webp", ".PNG", ".ppm", ".tga"])
 def test_still_formats_equal_their_source(tmp_path, suffix):
     pixels = _pixels()
     Image.fromarray(pixels).save(tmp_path / f"a{suffix}", lossless=True)

@@ -165,6 +165,12 @@ def _named(tmp_path, name, data):
     return tmp_path / name
 
 
+def _of_unknown_codec(tmp_path):
+    path = _written(tmp_path, options=_X264)
+    path.write_bytes(path.read_bytes().replace(b"avc1", b"zzzz"))
+    return path
+
+
 def _changing(tmp_path):
     # MPEG streams can be put end to end.
     parts = [
@@ -184,6 +190,7 @@ def _changing(tmp_path):
         (lambda folder: folder / "none.mp4", "cannot be opened: No such file"),
         (lambda folder: write_sound(folder / "a.mp4"), "has no video, but audio"),
         (lambda folder: write_sound(folder / "a.mkv"), "has no video, but audio"),
+        (_of_unknown_codec, "has video of a codec that FFmpeg does not decode"),
         (_noisy, "is damaged at frame|cannot be decoded"),
         (lambda folder: _cut(folder, "a.mp4", 0.6, options=_X264), "cannot be opened"),
         (

@@ -229,6 +229,13 @@ def test_v17_names_that_are_not_utf_8(tmp_path):
         (".vob", ("-c:v", "mpeg2video")),
         (".m4v", ("-c:v", "mpeg4", "-f", "mp4")),
         (".mpeg", ("-c:v", "mpeg1video")),
+        (".y4m", ("-pix_fmt", "yuv420p")),
+        (".mxf", ("-c:v", "mpeg2video")),
+        (".qt", (*_X264, "-f", "mov")),
+        (".h264", (*_X264, "-bf", "2", "-g", "12")),
+        (".m2v", ("-c:v", "mpeg2video", "-bf", "2")),
+        (".mjpeg", ()),
+        (".ivf", ("-c:v", "libvpx")),
     ],
 )
 def test_v18_other_containers_are_found_and_read(tmp_path, suffix, options):
@@ -240,7 +247,7 @@ def test_v18_other_containers_are_found_and_read(tmp_path, suffix, options):
         assert_frames(video, reference_frames(path))
 
 
-@pytest.mark.parametrize("suffix", [".webp", ".bmp", ".tif", ".tiff", ".png"])
+@pytest.mark.parametrize("suffix", [".webp", ".bmp", ".tif", ".png", ".ppm", ".tga"])
 def test_v18_other_images_are_frames(tmp_path, suffix):
     _images(tmp_path / "a", _SMALL, suffix)
     assert _names(tmp_path) == ["a"]

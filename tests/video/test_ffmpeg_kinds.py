@@ -181,6 +181,16 @@ def test_a_duration_in_other_words_is_ignored(tmp_path, text):
     assert_frames(open_video(path), reference_frames(path))
 
 
+@pytest.mark.parametrize("suffix", [".avi", ".mp4", ".mkv", ".flv"])
+def test_a_title_that_is_not_utf_8_is_ignored(tmp_path, suffix):
+    title = ("-metadata", "title=Mr. Xe", "-metadata:s:v", "title=Mr. Xe")
+    path = encode(tmp_path / f"a{suffix}", moving(20), *_GROUPS, *title)
+    data = path.read_bytes()
+    assert b"Mr. Xe" in data
+    path.write_bytes(data.replace(b"Mr. Xe", "Sr. Ñú".encode("latin-1")))
+    assert_frames(open_video(path), reference_frames(path))
+
+
 def test_repeated_frames_of_theora_equal_ffmpeg(tmp_path):
     """Theora stores them as empty packets."""
     pictures = ("-f", "lavfi", "-i", "testsrc=d=2:s=64x48:r=5")

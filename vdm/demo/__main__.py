@@ -63,9 +63,11 @@ def main(argv: list[str] | None = None) -> None:
         from vdm.demo.page import launch, make_page
         from vdm.demo.requests import Demo
         from vdm.main import keep_compiled_programs
+        from vdm.parallel.processes import check_devices
 
         keep_compiled_programs()
         try:
+            check_devices()
             port = free_port(flags.host, flags.port)
             demo = Demo(flags.checkpoint or checkpoint_names(), Path(folder))
             for checkpoint in demo.checkpoints:

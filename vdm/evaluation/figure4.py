@@ -89,6 +89,8 @@ def main(config: ml_collections.ConfigDict) -> None:
         check(config, workdir, "sample")
     except (ValueError, TypeError, OSError) as error:
         processes.fail(str(error), 1)
+    except KeyboardInterrupt:  # of the search and indexing of videos, for instance
+        processes.interrupt()
     processes.run(partial(_write, config, workdir))
 
 

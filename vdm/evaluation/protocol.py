@@ -129,6 +129,24 @@ def real_sources(config: ml_collections.ConfigDict, protocol: Protocol) -> dict[
     }
 
 
+def check_numbers(protocol: Protocol, sources: dict[str, DataSet]) -> None:
+    """Raises ValueError unless there are enough samples and real videos of `real_sources`."""
+    scores = any(metric.startswith("is_") for metric in protocol.metrics)
+    needed = max(2 if protocol.compares_sets else 1, max(protocol.inception_splits) * scores)
+    if protocol.num_generated < needed:
+        raise ValueError(
+            f"config.eval.num_videos is {protocol.num_generated}, and must be at least {needed} "
+            f"for config.eval.protocol {protocol.name!r}"
+        )
+    for name, source in sources.items():
+        found = len(_real_examples(protocol, number_of_videos(source)))
+        if found < needed:
+            raise ValueError(
+                f"config.eval.protocol {protocol.name!r} needs {needed} real videos, and the split "
+                f"{name!r} has {found}"
+            )
+
+
 def _splits(protocol: Protocol) -> list[str]:
     return ["test" if split == "any" else split for split in protocol.splits]
 

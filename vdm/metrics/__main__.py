@@ -69,6 +69,15 @@ def run(flags: argparse.Namespace) -> dict:
         raise IsADirectoryError(f"output is {flags.output}, and must be a file, not a folder")
     if flags.batch_size < 1:
         raise ValueError(f"batch_size is {flags.batch_size}, and must be at least 1")
+
+    import jax
+
+    from vdm.parallel.processes import check_devices
+
+    # XLA's convolutions use little more than one core, so on CPU each core is a device.
+    if "JAX_NUM_CPU_DEVICES" not in os.environ:
+        jax.config.update("jax_num_cpu_devices", math.gcd(os.cpu_count() or 1, flags.batch_size))
+    check_devices()
     real, generated = open_sets(
         flags.real,
         flags.generated,
@@ -79,12 +88,6 @@ def run(flags: argparse.Namespace) -> dict:
         frameskip=flags.frameskip,
         clips_per_video=flags.clips_per_video,
     )
-
-    import jax
-
-    # XLA's convolutions use little more than one core, so on CPU each core is a device.
-    if "JAX_NUM_CPU_DEVICES" not in os.environ:
-        jax.config.update("jax_num_cpu_devices", math.gcd(os.cpu_count() or 1, flags.batch_size))
     log = partial(print, file=sys.stderr, flush=True)
     return measure_sets(real, generated, flags.protocol, batch_size=flags.batch_size, log=log)
 
@@ -94,11 +97,22 @@ def main(argv: list[str] | None = None) -> None:
     flags = parse(argv)
     try:
         result = run(flags)
+        text = json.dumps(defined(result), indent=2)
+        print(text, flush=True)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
-    text = json.dumps(defined(result), indent=2)
-    print(text)
+    except KeyboardInterrupt:
+        print("error: interrupted", file=sys.stderr)
+        sys.exit(130)
+    except Exception as error:
+        from vdm.parallel.processes import first_line, is_out_of_memory  # imports JAX
+
+        if not is_out_of_memory(error):
+            raise
+        hint = "a smaller --batch_size, --resolution or --frames needs less"
+        print(f"error: out of memory: {first_line(error)}; {hint}", file=sys.stderr)
+        sys.exit(1)
     for warning in result["warnings"]:
         print(f"warning: {warning}", file=sys.stderr)
     try:

@@ -106,6 +106,13 @@ class Protocol:
         networks = dict.fromkeys(METRICS[metric][0] for metric in self.metrics)
         return tuple(name for name in networks if name != PIXELS)
 
+    @property
+    def compares_sets(self) -> bool:
+        """Whether a metric compares the features of sets, which need two videos each."""
+        return any(
+            METRICS[metric][0] != PIXELS and not metric.startswith("is_") for metric in self.metrics
+        )
+
     def predicted(self, frames: int) -> list[int]:
         """Returns the indices of the frames that are not observed, of a video of so many."""
         if self.given_every:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from numbers import Integral
 from typing import Any
 
-from vdm.metrics.protocols import METRICS, PAIRED, PIXELS, PROTOCOLS, Protocol
+from vdm.metrics.protocols import PAIRED, PROTOCOLS, Protocol
 from vdm.video.video_sets import Videos, VideoSet, open_videos
 
 
@@ -221,10 +221,7 @@ def _paired(protocol: Protocol, real: VideoSet, generated: VideoSet) -> Protocol
 
 
 def _check(videos: VideoSet, protocol: Protocol) -> None:
-    compares_sets = any(
-        METRICS[metric][0] != PIXELS and not metric.startswith("is_") for metric in protocol.metrics
-    )
-    if len(videos) < 2 and compares_sets:
+    if len(videos) < 2 and protocol.compares_sets:
         raise ValueError(f"{videos.path} has {len(videos)} video, and a covariance needs 2")
     side = protocol.resolution
     if side and videos.size != (side, side):

@@ -76,14 +76,7 @@ class Processes:
         _check(options)
         if options.num_processes != 1 or options.coordinator:
             self._connect(options, preemptible)
-        try:
-            jax.devices()
-        except (RuntimeError, AssertionError) as error:
-            platforms = os.environ.get("JAX_PLATFORMS", "")
-            reason = f": {first_line(error)}" if str(error) else ""
-            raise ValueError(
-                f"JAX has no devices of JAX_PLATFORMS={platforms!r}{reason}"
-            ) from error
+        check_devices()
 
     def _connect(self, options: ConnectOptions, preemptible: bool) -> None:
         jax.config.update("jax_enable_preemption_service", preemptible)
@@ -123,7 +116,7 @@ class Processes:
             work()
             self.finish()
         except KeyboardInterrupt:
-            self.fail("interrupted", 130)
+            self.interrupt()
         except Preempted as notice:
             self._exit("" if self._index else str(notice), Preempted.STATUS)
         except CheckpointNotSaved as error:  # at once: Orbax's threads would print more errors
@@ -143,6 +136,10 @@ class Processes:
     def fail(self, message: str, status: int) -> NoReturn:
         """Prints an error message and exits, which also ends the other processes."""
         self._exit(self._error(message), status)
+
+    def interrupt(self) -> NoReturn:
+        """Exits after Ctrl-C."""
+        self.fail("interrupted", 130)
 
     def finish(self) -> None:
         """Waits until all processes have finished."""
@@ -184,6 +181,16 @@ class Processes:
         words = ("Gloo", "gloo", "NCCL", "UNAVAILABLE", "DEADLINE_EXCEEDED", "heartbeat")
         if self._index is not None and any(word in str(error) for word in words):
             self.fail(f"another process was lost: {first_line(error)}; {RESUME_HINT}", 1)
+
+
+def check_devices() -> None:
+    """Raises ValueError if JAX has no devices, as with JAX_PLATFORMS=cuda where there is no GPU."""
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:
+        platforms = os.environ.get("JAX_PLATFORMS", "")
+        reason = f": {first_line(error)}" if str(error) else ""
+        raise ValueError(f"JAX has no devices of JAX_PLATFORMS={platforms!r}{reason}") from error
 
 
 def _check(options: ConnectOptions) -> None:

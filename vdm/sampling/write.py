@@ -10,7 +10,7 @@ import ml_collections
 import numpy as np
 from etils import epath
 
-from vdm.files import AnyPath, make_folder, replacing
+from vdm.files import AnyPath, is_remote, make_folder, replacing
 from vdm.parallel.mesh import make_mesh, sharded_params
 from vdm.parallel.messages import is_first_process
 from vdm.sampling.conditions import describe_conditions
@@ -56,7 +56,10 @@ def sample_to_folder(
         max_video_files=config.sample.max_video_files,
         described=describe_conditions(config, range(count)),
     )
-    epath.Path(store.parent).rmtree()
+    epath.Path(store.folder).rmtree()
+    # Interrupted samples of other settings stay.
+    if not is_remote(store.parent) and not any(store.parent.iterdir()):
+        store.parent.rmdir()
     return sheet
 
 

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from vdm.data.folder.manifest import Entry, class_numbers, read_manifest
+from vdm.data.folder.manifest import Entry, class_numbers, find_manifest, read_manifest
 
 ENTRIES = [
     Entry("walk/a.mp4", "walk", 'a man, "walking"', "train"),
@@ -88,3 +88,17 @@ def test_text_that_is_not_utf8_is_an_error(tmp_path):
 
 def test_classes_are_numbered_by_name():
     assert class_numbers(["walk", "jump", "run", "jump"]) == {"jump": 0, "run": 1, "walk": 2}
+
+
+def test_the_manifest_of_a_folder_is_one_file_or_an_error(tmp_path):
+    assert find_manifest(tmp_path) is None
+    rows, listed = (tmp_path / name for name in ("manifest.csv", "manifest.jsonl"))
+    rows.symlink_to(tmp_path / "unmounted" / "manifest.csv")
+    with pytest.raises(FileNotFoundError, match=r"manifest\.csv is a dangling link"):
+        find_manifest(tmp_path)
+    rows.unlink()
+    rows.touch()
+    assert find_manifest(tmp_path) == rows
+    listed.touch()
+    with pytest.raises(ValueError, match=r"has manifest\.csv and manifest\.jsonl, and must have"):
+        find_manifest(tmp_path)

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import os
 import posixpath
 import unicodedata
 from collections.abc import Iterable
@@ -27,9 +28,12 @@ def find_manifest(folder: Path) -> Path | None:
     """Returns manifest.csv or manifest.jsonl of a folder, None if it has neither.
 
     Raises:
+      FileNotFoundError: it is a dangling link.
       ValueError: the folder has both.
     """
-    found = [path for name in MANIFEST_NAMES if (path := folder / name).exists()]
+    found = [path for name in MANIFEST_NAMES if os.path.lexists(path := folder / name)]
+    if found and not found[0].exists():
+        raise FileNotFoundError(f"{found[0]} is a dangling link, and must be a manifest")
     if len(found) > 1:
         raise ValueError(f"{folder} has {' and '.join(MANIFEST_NAMES)}, and must have one of them")
     return found[0] if found else None

@@ -43,10 +43,12 @@ class ConvUnit(nn.Module):
             "kernel",
             nn.initializers.he_normal(),
             (*self.kernel_size, h.shape[-1], self.features),
+            jnp.float32,
         )
-        beta = self.param("beta", nn.initializers.zeros, (self.features,))
-        mean = self.param("mean", nn.initializers.zeros, (self.features,))
-        variance = self.param("variance", nn.initializers.ones, (self.features,))
+        per_feature = ((self.features,), jnp.float32)
+        beta = self.param("beta", nn.initializers.zeros, *per_feature)
+        mean = self.param("mean", nn.initializers.zeros, *per_feature)
+        variance = self.param("variance", nn.initializers.ones, *per_feature)
         h = convolve(h, kernel, self.stride, self.padding)
         return nn.relu((h - mean) * jax.lax.rsqrt(variance + _EPSILON) + beta)
 

@@ -64,7 +64,7 @@ def _windowed(
             tap * jax.lax.slice_in_dim(videos, i, i + size, axis=axis)
             for i, tap in enumerate(window)
         )
-        videos = sum(parts, start=jnp.zeros(()))
+        videos = sum(parts, start=jnp.zeros((), jnp.float32))
     return videos
 
 

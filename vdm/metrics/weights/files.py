@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 
 from vdm.files import AnyPath, replacing
@@ -89,7 +89,7 @@ def load_weights(network: str) -> dict[str, np.ndarray]:
         raise ValueError(f"network is {network!r}, and must be one of {', '.join(PUBLISHED)}")
     published, cached = PUBLISHED[network], cached_file(network)
     if cached.is_file():
-        return convert(network, read_safetensors(cached))
+        return _read_cached(network, cached)
     path = published.path()
     if path is None:
         raise FileNotFoundError(_missing(network))
@@ -97,6 +97,22 @@ def load_weights(network: str) -> dict[str, np.ndarray]:
         raise ValueError(f"{path} has SHA-256 {found}, and must have {published.sha256}")
     tensors = read_torch(path) if zipfile.is_zipfile(path) else read_pickle(path)
     return convert(network, tensors)
+
+
+def _read_cached(network: str, path: Path) -> dict[str, np.ndarray]:
+    """Reads a file of `store_weights`, which may have been damaged or exchanged since."""
+    tensors = read_safetensors(path)
+    with safe_open(path, framework="numpy") as file:
+        stated = (file.metadata() or {}).get("digest")
+    if stated and stated != digest_of(tensors):
+        raise ValueError(
+            f"{path} is damaged: its tensors do not have the digest that it states; "
+            "python -m vdm.metrics.import_weights creates it again"
+        )
+    try:
+        return convert(network, tensors)
+    except ValueError as error:
+        raise ValueError(f"{path} has no weights of {network}: {error}") from error
 
 
 def read_safetensors(path: Path) -> dict[str, np.ndarray]:

@@ -6,6 +6,7 @@ and is used for these. Frames are rotated and flipped by the file's display matr
 """
 
 import contextlib
+import functools
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +21,9 @@ from vdm.video.errors import UnreadableVideoError
 
 SUFFIXES = (
     *(".mp4", ".m4v", ".mov", ".avi", ".webm", ".mkv", ".mpg", ".mpeg", ".wmv", ".asf", ".flv"),
-    *(".ts", ".mts", ".m2ts", ".3gp", ".ogv", ".vob"),
+    *(".ts", ".mts", ".m2ts", ".3gp", ".3g2", ".ogv", ".ogm", ".vob", ".qt", ".f4v", ".divx"),
+    *(".mxf", ".dv", ".y4m", ".mpe", ".m1v", ".m2v", ".mjpeg", ".mjpg", ".ivf"),
+    *(".h264", ".264", ".hevc", ".265"),
 )
 
 # A file is truncated if it lacks more than these seconds and this share of its duration: containers
@@ -272,11 +275,12 @@ def _rows(plane) -> bytes:
 def _open(path: Path, stack: contextlib.ExitStack, probes: bool):
     # The option is for the probing decoder, not for the one that decodes later.
     options = {} if probes else {"skip_frame": "all"}
+    open_file = functools.partial(av.open, options=options, metadata_errors="replace")
     try:
         # With the protocol FFmpeg does not read '12:' in '12:30.mp4' as a protocol.
-        return av.open(f"file:{path}", options=options)
+        return open_file(f"file:{path}")
     except UnicodeEncodeError:  # the name is not UTF-8
-        return av.open(stack.enter_context(path.open("rb")), options=options)
+        return open_file(stack.enter_context(path.open("rb")))
 
 
 def _default_stream(path: Path, container):
@@ -287,6 +291,9 @@ def _default_stream(path: Path, container):
     if not streams:
         kinds = sorted({stream.type for stream in container.streams} - {"video"})
         raise UnreadableVideoError(path, f"has no video, but {' and '.join(kinds) or 'nothing'}")
+    streams = [stream for stream in streams if stream.codec_context]
+    if not streams:
+        raise UnreadableVideoError(path, "has video of a codec that FFmpeg does not decode")
     default = av.stream.Disposition.default
     return max(streams, key=lambda s: (bool(s.disposition & default), s.width * s.height))
 

@@ -13,10 +13,13 @@ from PIL import Image, ImageFile, ImageOps
 from vdm.video.errors import UnreadableVideoError
 from vdm.video.formats.select import select_frames
 
-SUFFIXES = (".png", ".apng", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+SUFFIXES = (
+    *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".tif", ".tiff"),
+    *(".ppm", ".pgm", ".pnm", ".tga"),
+)
 GIF = ".gif"
 
-_FORMATS = ("GIF", "PNG", "JPEG", "WEBP", "BMP", "TIFF")
+_FORMATS = ("GIF", "PNG", "JPEG", "WEBP", "BMP", "TIFF", "PPM", "TGA")
 _MAY_BE_ANIMATED = (GIF, ".png", ".apng", ".webp")
 # Browsers show a picture with a delay of 10 ms or less for 100 ms.
 _MAX_IGNORED_DELAY, _BROWSER_DELAY = 10, 100
