@@ -119,7 +119,8 @@ def main(argv: list[str] | None = None) -> None:
         if flags.output:
             flags.output.write_text(text + "\n")
     except OSError as error:
-        sys.exit(f"error: {flags.output} cannot be written: {error.strerror}")
+        print(f"error: {flags.output} cannot be written: {error.strerror}", file=sys.stderr)
+        sys.exit(1)
 
 
 if __name__ == "__main__":
