@@ -85,12 +85,6 @@ def test_a_missing_accelerator_is_one_sentence(paths):
     assert done.stderr.startswith("error: JAX has no devices of JAX_PLATFORMS='nobodys'")
 
 
-def test_an_output_that_cannot_be_written_is_one_sentence(paths, monkeypatch, capsys):
-    monkeypatch.setattr("vdm.metrics.__main__.run", lambda flags: {"fvd": 1.5, "warnings": []})
-    found = fails(capsys, f"--real={paths}", f"--generated={paths}", "--output=/proc/nobodys.json")
-    assert re.fullmatch(r"error: .*'/proc/nobodys\.json'", found)
-
-
 def test_too_little_memory_is_one_sentence(paths, monkeypatch, capsys):
     monkeypatch.setattr("vdm.metrics.__main__.run", lambda _: jnp.zeros(2**45).block_until_ready())
     found = fails(capsys, f"--real={paths}", f"--generated={paths}")

@@ -119,8 +119,7 @@ def main(argv: list[str] | None = None) -> None:
         if flags.output:
             flags.output.write_text(text + "\n")
     except OSError as error:
-        print(f"error: {flags.output} cannot be written: {error.strerror}", file=sys.stderr)
-        sys.exit(1)
+        sys.exit(f"error: {flags.output} cannot be written: {error.strerror}")
 
 
 if __name__ == "__main__":
