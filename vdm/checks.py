@@ -468,9 +468,13 @@ def _check_student(config: ml_collections.ConfigDict) -> None:
 
 
 def _check_student_of_forcing(config: ml_collections.ConfigDict) -> None:
-    """Checks that a student of diffusion forcing samples given what it learned: first frames."""
+    """Checks that a student of diffusion forcing observes first frames, in training and samples."""
     sample, reason = config.sample, "for a student, which learned to observe first frames"
-    if config.diffusion.frame_times == "shared" or sample.conditioning != "diffusion_forcing":
+    if config.diffusion.frame_times == "shared":
+        return
+    # With all frames observed there is none to learn from, and the loss is not defined.
+    _in_range(config, "predict.num_given", 1, config.data.frames - 1)
+    if sample.conditioning != "diffusion_forcing":
         return
     prefix = sample.task != "interpolate"
     require(config, "sample.task", prefix, f"generate, predict or extend {reason} alone")

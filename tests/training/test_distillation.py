@@ -269,6 +269,10 @@ def test_names_a_wrong_field_of_a_student(changes, message, teacher_config):
     ("changes", "message"),
     [
         ({"sample.task": "interpolate"}, r"task is 'interpolate', and must be generate, predict"),
+        (
+            {"sample.task": "generate", "predict.num_given": 4},
+            r"num_given is 4, and must be 1 to 3",
+        ),
         ({"sample.context_noise": 0.1}, r"context_noise is 0\.1, and must be 0 for a student"),
         (
             {"sample.history_guidance_weight": 3.0},
