@@ -1,0 +1,128 @@
+"""Video prediction of PushT in few steps, at equal numbers of network evaluations.
+
+    pip install -e ".[pusht,metrics]"
+    python -m vdm.data.prepare pusht
+    python benchmarks/pusht_steps.py [--methods METHOD ...] [--evaluations N ...] [--students FILE]
+
+Each row is one prediction of each of 256 test clips from its first frame, with the same seeds, and
+is measured by the protocol 'pusht' (docs/evaluation.md), as those of benchmarks/pusht_table.py:
+FVD, KVD, PSNR, SSIM and the share of frames in which the block keeps its shape. `+-` is a standard
+error. An evaluation is one call of the network; reconstruction guidance has its gradient as well,
+and history guidance two calls per step. A student has its own number of steps.
+
+Seconds are the least over all batches of 16 videos but the first, which compiles. A run replaces
+its own rows of the file and keeps the others.
+
+Prints and writes benchmarks/results/pusht_steps.json after each row. On two cores a row takes three
+minutes, and a third of a minute more per evaluation, or a whole one by reconstruction guidance.
+"""
+
+import argparse
+import json
+import pathlib
+import time
+
+import numpy as np
+from measuring import RESULTS, hardware, write_result
+
+from vdm.configuration.resolve import resolve
+from vdm.data.datasets import held_out_videos
+from vdm.evaluation.protocol import protocol_of
+from vdm.exported import load_exported
+from vdm.metrics.features import make_extractors
+from vdm.metrics.measure import compare, summarize
+from vdm.parallel.mesh import make_mesh, sharded_params
+from vdm.sampling.generate import make_generator
+from vdm.video.pixels import to_uint8
+
+CHECKPOINT = "pusht"
+STUDENT = "student"
+METHODS = {
+    "reconstruction guidance": {"conditioning": "reconstruction", "sampler": "dpmpp_2m"},
+    "diffusion forcing": {"sampler": "dpmpp_2m"},
+    "diffusion forcing, ddim": {"sampler": "ddim"},
+    "diffusion forcing, ancestral": {"sampler": "ancestral"},
+    "history guidance": {"sampler": "dpmpp_2m", "history_guidance_weight": 2},
+}
+EVALUATIONS = (1, 2, 4, 8, 16, 32, 64, 256)
+_SCALARS = ("fvd", "kvd", "psnr", "ssim", "motion", "block_shape")
+
+
+def calls_per_step(method: str) -> int:
+    """Returns the network evaluations of a step."""
+    return 2 if method == "history guidance" else 1
+
+
+def sampled(config) -> tuple[np.ndarray, float]:
+    """Returns one prediction of each test clip, uint8 [videos, ...], and seconds per video."""
+    mesh, size = make_mesh(config), config.sample.batch_size
+    params = sharded_params(mesh, load_exported(pathlib.Path(config.checkpoint)))
+    generate, videos, times = make_generator(config, mesh), [], []
+    for first in range(0, config.eval.num_videos, size):
+        start = time.perf_counter()
+        videos.append(generate(params, range(first, first + size)))
+        times.append(time.perf_counter() - start)
+    return np.concatenate(videos), min(times[1:]) / size
+
+
+class Measure:
+    """Measures predictions of the test clips, whose features are computed once."""
+
+    def __init__(self, config):
+        self.protocol = protocol_of(config)
+        self.extractors = make_extractors(self.protocol)
+        real = held_out_videos(config, config.data.frames)
+        self.clips = to_uint8(real.batch(0, config.eval.num_videos)["video"])
+        self.real = self._summary(self.clips)
+
+    def _summary(self, videos, **options):
+        return summarize(videos, len(videos), self.protocol, self.extractors, **options)
+
+    def __call__(self, videos: np.ndarray) -> dict:
+        """Returns the numbers of one prediction of each clip."""
+        return compare(self.real, self._summary(videos, references=self.clips), self.protocol)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--methods", nargs="*", choices=tuple(METHODS), default=tuple(METHODS))
+    parser.add_argument("--evaluations", nargs="*", type=int, default=EVALUATIONS)
+    parser.add_argument("--students", nargs="*", default=(), help="exported files of students")
+    flags = parser.parse_args()
+    configs = {}
+    for method in flags.methods:
+        calls = calls_per_step(method)
+        for evaluations in flags.evaluations:
+            if evaluations % calls == 0:
+                fields = {**METHODS[method], "num_steps": evaluations // calls}
+                overrides = {f"sample.{name}": str(value) for name, value in fields.items()}
+                config = resolve(None, None, {"checkpoint": CHECKPOINT, **overrides})
+                configs[method, evaluations] = config
+    for path in flags.students:
+        config = resolve(None, None, {"checkpoint": path})
+        configs[STUDENT, config.sample.num_steps] = config
+
+    path = RESULTS / "pusht_steps.json"
+    rows = json.loads(path.read_text())["rows"] if path.exists() else []
+    measure = Measure(next(iter(configs.values())))
+    for (method, evaluations), config in configs.items():
+        videos, seconds_per_video = sampled(config)
+        numbers = measure(videos)
+        row = {
+            "method": method,
+            "evaluations": evaluations,
+            "checkpoint": pathlib.Path(config.checkpoint).name,
+            "sample": config.sample.to_dict(),
+            "videos": len(videos),
+            "seconds_per_video": seconds_per_video,
+            "hardware": hardware(),
+            **{name: value for name, value in numbers.items() if name.startswith(_SCALARS)},
+        }
+        order = [*METHODS, STUDENT]
+        rows = [r for r in rows if (r["method"], r["evaluations"]) != (method, evaluations)]
+        rows = sorted([*rows, row], key=lambda r: (order.index(r["method"]), -r["evaluations"]))
+        write_result(path.stem, {"rows": rows}, "flax")
+
+
+if __name__ == "__main__":
+    main()
