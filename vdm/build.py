@@ -125,5 +125,5 @@ def parameter_shapes(
 
 
 def count_parameters(params: dict) -> int:
-    """Returns the number of scalars in a tree of arrays or of their shapes."""
+    """Returns the number of scalars in a pytree of arrays or of their shapes."""
     return sum(leaf.size for leaf in jax.tree.leaves(params))

@@ -117,7 +117,7 @@ class SpaceTimeUNet(nn.Module):
           train: whether to apply dropout and condition_dropout, with the rng stream 'dropout'.
 
         Returns:
-          The prediction, float32, of the shape of z.
+          The prediction, float32, same shape as z.
 
         Raises:
           ValueError: the U-Net's total downsampling does not divide height and width.

@@ -86,7 +86,7 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def param_shardings(mesh: Mesh, abstract_tree):
-    """Returns the tree of NamedSharding for a tree of arrays or of their shapes.
+    """Returns the tree of NamedSharding for a pytree of arrays or of their shapes.
 
     The tree has parameters, or is a training state, whose moments have the parameters' shapes:
 

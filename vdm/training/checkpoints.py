@@ -376,7 +376,7 @@ def _without_ema(state: TrainState) -> dict:
 
 
 def abstract_on(mesh: Mesh, tree):
-    """Returns shapes, dtypes and the shardings of `param_shardings` for a tree of arrays."""
+    """Returns shapes, dtypes and the shardings of `param_shardings` for a pytree of arrays."""
     return jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
         tree,

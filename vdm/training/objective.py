@@ -30,7 +30,7 @@ class Objective(NamedTuple):
     """A training objective.
 
     Attributes:
-      draw: (key, batch, shape of x) -> (batch, draws), a tree of arrays [batch, ...].
+      draw: (key, batch, shape of x) -> (batch, draws), a pytree of arrays [batch, ...].
       loss: (params, teacher, batch, x, draws, dropout key) -> the loss [batch]; `teacher` has the
         parameters of a student's teacher.
     """
