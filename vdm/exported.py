@@ -76,7 +76,7 @@ def load_exported(path: AnyPath) -> dict:
         tensors = {name: file.get_tensor(name) for name in expected}
     # Files exported before the digest was introduced have none.
     if metadata.get("digest", digest := _digest(metadata, tensors)) != digest:
-        raise DamagedFile(f"{path} is damaged: its tensors do not have the digest that it states")
+        raise DamagedFile(f"{path} is damaged: its tensors do not match its digest")
     return unflatten_dict(tensors, sep=_SEPARATOR)
 
 

@@ -290,7 +290,7 @@ class Checkpoints:
             found, saved = digests_of(restored[name]), record[name]
             for path in found.keys() | saved.keys():
                 if found.get(path) != saved.get(path):
-                    raise ValueError(f"{name}{path} does not have its digest")
+                    raise ValueError(f"{name}{path} does not match its digest")
         return {name: restored[name] for name in items}
 
     @contextlib.contextmanager

@@ -106,7 +106,7 @@ def _read_cached(network: str, path: Path) -> dict[str, np.ndarray]:
         stated = (file.metadata() or {}).get("digest")
     if stated and stated != digest_of(tensors):
         raise ValueError(
-            f"{path} is damaged: its tensors do not have the digest that it states; "
+            f"{path} is damaged: its tensors do not match its digest; "
             "python -m vdm.metrics.import_weights creates it again"
         )
     try:
