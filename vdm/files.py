@@ -19,7 +19,7 @@ AnyPath: TypeAlias = Path | epath.Path
 
 # Object stores: the package that opens their paths, and the vdm extra that installs it.
 _STORES = {"gs": ("gcsfs", "gcs"), "s3": ("s3fs", "s3")}
-# epath would use TensorFlow if it is installed, and importing that takes seconds.
+# TensorFlow is only for data sets, but epath would use it if it is installed.
 os.environ.setdefault("EPATH_USE_TF", "false")
 # gcsfs would query the Storage Control API for the bucket type, and warn without permission.
 os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
