@@ -71,8 +71,7 @@ def load_ema(config: ml_collections.ConfigDict, workdir: AnyPath) -> tuple[dict,
 
 
 class Checkpoints:
-    """Manages the checkpoints of a workdir: items 'ema', 'rest' of the state, and 'digests' of
-    both.
+    """Manages a workdir's checkpoints: 'ema', the 'rest' of the state, and 'digests' of both.
 
     The digests also hold the held-out loss, if it was evaluated. The checkpoint with the lowest
     loss is kept in addition to the newest ones.
