@@ -50,7 +50,7 @@ class Protocol:
       resolution: height and width in pixels before the network's resize, 0 for any.
       frames_given: number of observed first frames per generated video.
       given_every: every n-th frame is observed, as in interpolation; 0: the first frames.
-      given_frames_counted: whether metrics include the observed frames.
+      given_frames_counted: whether the networks see the observed frames.
       samples_per_given: number of samples per real video.
       windows_per_video: number of random windows of each real video.
       with_replacement: whether real videos are drawn with replacement, with windows that differ

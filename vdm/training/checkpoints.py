@@ -197,7 +197,9 @@ class Checkpoints:
     def restore_params(self, abstract_state: TrainState) -> tuple[dict, dict, int]:
         """Returns the newest readable parameters, their EMA and their step; changes nothing.
 
-        `abstract_state` has shapes, dtypes and shardings, from `abstract_on`. Raises:
+        `abstract_state` has shapes, dtypes and shardings, from `abstract_on`.
+
+        Raises:
           FileNotFoundError: the workdir has no checkpoint.
           OSError: all checkpoints are damaged.
         """
