@@ -8,28 +8,28 @@
     python -m vdm.evaluation.tables DIR
 
 Parameters: 139,253,635.
-Hardware: the paper trains 660,000 steps of 128 videos on 128 TPU v4 chips. Memory per device
-and hours of training by --mode=plan, an estimate that no device has confirmed (docs/plan.md):
+Hardware: the paper trains 660,000 steps of 128 videos on 128 TPU v4 chips. Memory per device and
+training time, estimated by --mode=plan and not confirmed by a run (docs/plan.md):
 
     128 TPU v4 chips   7.9 of 32 GiB   13.8 to 14.3 hours
     8 GPUs of 80 GB    24.1 of 80 GiB   80 to 81 hours
     16 GPUs of 80 GB   21.6 of 80 GiB   39 to 44 hours
 
-The GPU rows are compiled for TPU v5p chips, with an H100's memory and peaks, and for 2 to 4 % fewer
-parameters (config.model.narrow_upsampling=True). 8 GPUs take --config.training.accumulate=4; 16
-take --config.training.accumulate=2 --config.mesh.fsdp=8.
+The GPU rows were compiled for TPU v5p chips, with an H100's memory and peaks, and with 2 to 4 %
+fewer parameters (config.model.narrow_upsampling=True). 8 GPUs need --config.training.accumulate=4;
+16 need --config.training.accumulate=2 --config.mesh.fsdp=8.
 
-Expected: FVD of 100 samples for each of the 256 test videos, against these.
+Expected: FVD between 100 samples for each of the 256 test videos, and these test videos.
 
     sampler               paper      ours
     langevin, 256 + 256   66.92      not run
     ancestral, 512        68.19      not run
 
-The second row takes --config.sample.sampler=ancestral --config.sample.num_steps=512.
+The second row needs --config.sample.sampler=ancestral --config.sample.num_steps=512.
 
 Differs from the paper: nothing.
-Choices that the paper leaves open are marked in vdm/config.py. Those of the network and of training
-follow the authors' released diffusion code (channels kept by upsampling, biases of all projections,
+Choices that the paper leaves open are marked in vdm/config.py. Those of network and training follow
+the authors' released diffusion code (channels kept by upsampling, biases of all projections,
 independent times, 32 groups per norm, warm-up, EMA), except for bfloat16 activations.
 docs/data.md describes the data.
 """

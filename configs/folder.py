@@ -8,13 +8,13 @@
     python -m vdm.main --config=configs/folder.py \
         --config.data.path=VIDEOS --workdir=DIR --mode=eval
 
-VIDEOS holds video files, GIFs or folders of images, at any depth and of any size, with 16 frames or
-more (docs/data.md). Nothing has to be prepared: the first start decodes all videos once, and
-VIDEOS/video_index.txt lists the files that were skipped, and why.
+VIDEOS holds video files, GIFs or folders of images, at any depth and of any size, with at least 16
+frames (docs/data.md). No preparation is needed: the first run decodes all videos once, and lists
+skipped files with the reasons in VIDEOS/video_index.txt.
 
-Hardware: one GPU of 24 GB or more; memory and hours are not planned.
+Hardware: one GPU with 24 GB or more; memory and time have not been estimated.
 Expected: not run, since the data are yours. --mode=eval reports the FVD between samples and
-held-out videos; it needs thousands of each.
+held-out videos, and needs thousands of each.
 
 Classes are the sub-folders of VIDEOS, or the column `label` of its manifest.csv:
 
@@ -23,8 +23,8 @@ Classes are the sub-folders of VIDEOS, or the column `label` of its manifest.csv
 Joint training on independent images: --config.data.num_images=4.
 
 Differs from the paper's models: 64 base channels instead of 128 or more, one block per resolution,
-upsampling that narrows the channels, attention without biases, batches of 16, stratified times and
-gradient checkpointing.
+narrow upsampling, attention without biases, batches of 16, stratified times and gradient
+checkpointing.
 """
 
 from vdm.config import default_config

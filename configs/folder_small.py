@@ -67,7 +67,7 @@ def get_config():
 
     config.sample.sampler = "dpmpp_2m"
     config.sample.num_steps = 32
-    # A guided step takes twice the memory of an unguided one, instead of nine times.
+    # Limits a guided step to twice the memory of an unguided one, instead of nine times.
     config.sample.reconstruction_micro_batch = 4
 
     config.eval.protocol = "memorisation"

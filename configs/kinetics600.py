@@ -8,29 +8,29 @@
     python -m vdm.evaluation.tables DIR
 
 Parameters: 1,142,622,723.
-Hardware: the paper trains 220,000 steps of 256 videos on 256 TPU v4 chips. Memory per device
-and hours of training by --mode=plan, an estimate that no device has confirmed (docs/plan.md):
+Hardware: the paper trains 220,000 steps of 256 videos on 256 TPU v4 chips. Memory per device and
+training time, estimated by --mode=plan and not confirmed by a run (docs/plan.md):
 
     256 TPU v4 chips   26.1 of 32 GiB   13.1 to 14.3 hours
     8 GPUs of 80 GB    61.5 of 80 GiB   104 to 105 hours
     16 GPUs of 80 GB   42.9 of 80 GiB   52 to 66 hours
 
-The GPU rows are compiled for TPU v5p chips, with an H100's memory and peaks, and for 2 to 4 % fewer
-parameters (config.model.narrow_upsampling=True). 8 GPUs take --config.training.accumulate=8; 16
-take --config.training.accumulate=4 --config.mesh.fsdp=8.
+The GPU rows were compiled for TPU v5p chips, with an H100's memory and peaks, and with 2 to 4 %
+fewer parameters (config.model.narrow_upsampling=True). 8 GPUs need --config.training.accumulate=8;
+16 need --config.training.accumulate=4 --config.mesh.fsdp=8.
 
-Expected: one sample for each of 50,000 test videos, against these, by I3D.
+Expected: I3D metrics of one sample for each of 50,000 test videos, compared with these videos.
 
                           paper                  ours
     sampler               FVD          IS        FVD, IS
     langevin, 128 + 128   16.2 +- 0.34 15.64     not run
     ancestral, 256        18.6         15.39     not run
 
-The second row takes --config.sample.sampler=ancestral --config.sample.num_steps=256.
+The second row needs --config.sample.sampler=ancestral --config.sample.num_steps=256.
 
 Differs from the paper: nothing.
-Choices that the paper leaves open are marked in vdm/config.py. Those of the network and of training
-follow the authors' released diffusion code (channels kept by upsampling, biases of all projections,
+Choices that the paper leaves open are marked in vdm/config.py. Those of network and training follow
+the authors' released diffusion code (channels kept by upsampling, biases of all projections,
 independent times, 32 groups per norm, warm-up, EMA), except for bfloat16 activations.
 docs/data.md describes the data.
 """

@@ -4,7 +4,7 @@
     python -m vdm.main --config=configs/moving_digits.py --workdir=DIR --mode=sample
     python -m vdm.main --config=configs/moving_digits.py --workdir=DIR --mode=eval
 
-`launch/quickstart` runs the three. The data are embedded: nothing has to be prepared.
+`launch/quickstart` runs all three. The data are included: no preparation is needed.
 
 Hardware: two CPU cores, about 10 minutes of training, no accelerator.
 Expected: digits that keep the shape of their label while they move. Digit persistence, measured on
@@ -22,8 +22,8 @@ Joint training on independent images: --config.data.num_images=4.
 Differs from the paper's models: 16 channels at full resolution, one block per resolution, attention
 at half the resolution and below and upsampling that narrows the channels, to be small; Muon instead
 of Adam, a shifted noise schedule, stratified times and a ramp of the EMA, to learn in minutes.
-Digits move left and right; with --config.data.motion=any they move in eight directions, which takes
-far longer to learn.
+Digits move left and right; with --config.data.motion=any, they move in eight directions, which
+takes far longer to learn.
 """
 
 from vdm.config import default_config
@@ -76,7 +76,7 @@ def get_config():
     config.sample.sampler = "dpmpp_2m"
     config.sample.num_steps = 24
     config.sample.guidance_weight = 3.0
-    # A guided step takes twice the memory of an unguided one, instead of nine times.
+    # Limits a guided step to twice the memory of an unguided one, instead of nine times.
     config.sample.reconstruction_micro_batch = 4
 
     config.eval.num_videos = 128

@@ -1,6 +1,6 @@
 """A cascade of two models of moving digits: 64 frames by super-resolution in time and space.
 
-Section 4.3 of the paper, with models that train in minutes. Not in the paper.
+The cascade of section 4.3, with small models that are not in the paper and train in minutes.
 
     python -m vdm.main --config=configs/moving_digits_cascade.py:low --workdir=low --mode=train
     python -m vdm.main --config=configs/moving_digits_cascade.py:low --workdir=low --mode=export
@@ -8,18 +8,18 @@ Section 4.3 of the paper, with models that train in minutes. Not in the paper.
     python -m vdm.main --config=configs/moving_digits_cascade.py:high --workdir=high \
         --mode=sample --config.cascade.base_checkpoint=low/model.safetensors
 
-The last command with --mode=eval measures digit persistence. The data are embedded: nothing has to
-be prepared.
+The last command, with --mode=eval instead, measures digit persistence. The data are included: no
+preparation is needed.
 
 `low` generates 16 frames at frameskip 4 and 6x6 pixels. `high`, a model of 9 frames at frameskip 1
-and 12x12 pixels, samples by the cascade: each block is given its low-resolution frames and the last
-3 high-resolution frames of the block before. The two train independently.
+and 12x12 pixels, upsamples them: each block observes its low-resolution frames and the last 3
+high-resolution frames of the previous block. The two models train independently.
 
 Hardware: two CPU cores, about 15 minutes of training for both at once and 3 minutes to sample.
 Expected: digits that keep their shape and glide over all 64 frames, a little softer than those of
 configs/moving_digits.py. docs/conditional_sampling.md has a picture.
 
-Differs from configs/moving_digits.py: the sizes. From the paper's models: as that page does.
+Differs from configs/moving_digits.py in the sizes, and from the paper's models like that file.
 """
 
 from vdm.config import default_config
@@ -75,7 +75,7 @@ def get_config(stage="high"):
     config.training.sample_every = 0
 
     config.sample.task = "generate" if low else "cascade"
-    # With a large reconstruction weight dpmpp_2m leaves noise in the observed frames.
+    # With a large reconstruction weight, dpmpp_2m would leave noise in the observed frames.
     config.sample.sampler = "dpmpp_2m" if low else "ancestral"
     config.sample.num_steps = 24 if low else 48
     config.sample.guidance_weight = 2.0

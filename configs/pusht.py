@@ -7,17 +7,17 @@
     python -m vdm.main --config=configs/pusht.py --workdir=DIR --mode=sample
     python -m vdm.main --config=configs/pusht.py --workdir=DIR --mode=eval
 
-A stand-in for configs/bair.py that anyone can prepare, trained as that model is: on whole clips,
-without conditions. Samples observe the first frame of a held-out clip, by diffusion forcing. The
+A substitute for configs/bair.py that anyone can prepare, trained in the same way: on whole clips,
+unconditionally. Samples observe the first frame of a held-out clip, by diffusion forcing. The
 paper's method:
 
     --config.sample.conditioning=reconstruction
 
 Parameters: 3,910,896.
-Hardware: two CPU cores, 2 s per step; no GPU has run it.
+Hardware: two CPU cores, 2 s per step; not run on a GPU.
 Expected: docs/pusht.md.
 
-A model that is driven by the disc's actions (docs/data.md):
+A model conditioned on the disc's actions (docs/data.md):
 
     --config.data.condition=action --config.model.action_width=2 --config.data.augment_flip=False
 
@@ -61,8 +61,8 @@ def get_config():
     config.diffusion.time_sampling = "stratified"
     config.diffusion.frame_times = "mixed"
     config.diffusion.loss_weighting = "v"
-    # Half of the times are then at log-SNRs of -5.3 to -1.7, where the block gets its shape
-    # (docs/pusht.md).
+    # Half of the training times then have log-SNRs from -5.3 to -1.7, where the block gets its
+    # shape (docs/pusht.md).
     config.diffusion.log_snr_shift = -3.5
 
     config.training.batch_size = 8
@@ -82,7 +82,7 @@ def get_config():
     config.sample.reconstruction_weight = 10.0
     config.sample.sampler = "ancestral"
     config.sample.num_steps = 64
-    # A guided step takes twice the memory of an unguided one, instead of nine times.
+    # Limits a guided step to twice the memory of an unguided one, instead of nine times.
     config.sample.reconstruction_micro_batch = 4
 
     config.predict.num_given = 1

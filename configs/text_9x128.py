@@ -11,25 +11,25 @@
     python -m vdm.evaluation.tables DIR
 
 Parameters: 1,150,987,523.
-Hardware: the paper trains 800,000 steps of 128 videos on 128 TPU v4 chips. Memory per device
-and hours of training by --mode=plan, an estimate that no device has confirmed (docs/plan.md):
+Hardware: the paper trains 800,000 steps of 128 videos on 128 TPU v4 chips. Memory per device and
+training time, estimated by --mode=plan and not confirmed by a run (docs/plan.md):
 
     128 TPU v4 chips   24.6 of 32 GiB   38 to 43 hours
     8 GPUs of 80 GB    54.6 of 80 GiB   151 to 155 hours
     16 GPUs of 80 GB   31.7 of 80 GiB   75 to 125 hours
 
-The GPU rows are compiled for TPU v5p chips, with an H100's memory and peaks, and for 2 to 4 % fewer
-parameters (config.model.narrow_upsampling=True). 8 GPUs take --config.training.accumulate=4; 16
-take --config.training.accumulate=2 --config.mesh.fsdp=8.
+The GPU rows were compiled for TPU v5p chips, with an H100's memory and peaks, and with 2 to 4 %
+fewer parameters (config.model.narrow_upsampling=True). 8 GPUs need --config.training.accumulate=4;
+16 need --config.training.accumulate=2 --config.mesh.fsdp=8.
 
-The paper extends a 16x64x64 video of frameskip 4 with it to 64x128x128 of frameskip 1, given that
-video and the last frames of the block before: --config.sample.task=cascade
---config.cascade.base_checkpoint=FILE, with the exported low-resolution model.
-Expected: no number. The paper shows samples and has no table for it; ours: not run.
+The paper upsamples a 16x64x64 video at frameskip 4 with this model to 64x128x128 at frameskip 1.
+Each block observes the low-resolution video and the last frames of the previous block:
+--config.sample.task=cascade --config.cascade.base_checkpoint=FILE, the low-resolution model.
+Expected: no number. The paper shows samples but has no table for this model; ours: not run.
 
 Differs from the paper: nothing but the data. The paper's 10 million captioned videos are private.
-Choices that the paper leaves open are marked in vdm/config.py. Those of the network and of training
-follow the authors' released diffusion code (channels kept by upsampling, biases of all projections,
+Choices that the paper leaves open are marked in vdm/config.py. Those of network and training follow
+the authors' released diffusion code (channels kept by upsampling, biases of all projections,
 independent times, 32 groups per norm, warm-up, EMA), except for bfloat16 activations.
 docs/data.md describes the data.
 """

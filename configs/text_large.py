@@ -10,16 +10,16 @@
     python -m vdm.evaluation.tables DIR
 
 Parameters: 1,147,873,795.
-Hardware: the paper trains 700,000 steps of 128 videos on 128 TPU v4 chips. Memory per device
-and hours of training by --mode=plan, an estimate that no device has confirmed (docs/plan.md):
+Hardware: the paper trains 700,000 steps of 128 videos on 128 TPU v4 chips. Memory per device and
+training time, estimated by --mode=plan and not confirmed by a run (docs/plan.md):
 
     128 TPU v4 chips   26.0 of 32 GiB   42 to 45 hours
     8 GPUs of 80 GB    60.0 of 80 GiB   165 to 169 hours
     16 GPUs of 80 GB   38.7 of 80 GiB   83 to 126 hours
 
-The GPU rows are compiled for TPU v5p chips, with an H100's memory and peaks, and for 2 to 4 % fewer
-parameters (config.model.narrow_upsampling=True). 8 GPUs take --config.training.accumulate=4; 16
-take --config.training.accumulate=2 --config.mesh.fsdp=8.
+The GPU rows were compiled for TPU v5p chips, with an H100's memory and peaks, and with 2 to 4 %
+fewer parameters (config.model.narrow_upsampling=True). 8 GPUs need --config.training.accumulate=4;
+16 need --config.training.accumulate=2 --config.mesh.fsdp=8.
 
 The paper trains it twice: on every frame (here) and on every fourth (--config.data.frameskip=4
 --config.eval.protocol=text_16x64x64_frameskip4).
@@ -39,8 +39,8 @@ The weight of classifier-free guidance is --config.sample.guidance_weight, read 
 --config.eval.protocol=text_64x64x64; vdm/evaluation/paper_tables.py has its numbers.
 
 Differs from the paper: nothing but the data. The paper's 10 million captioned videos are private.
-Choices that the paper leaves open are marked in vdm/config.py. Those of the network and of training
-follow the authors' released diffusion code (channels kept by upsampling, biases of all projections,
+Choices that the paper leaves open are marked in vdm/config.py. Those of network and training follow
+the authors' released diffusion code (channels kept by upsampling, biases of all projections,
 independent times, 32 groups per norm, warm-up, EMA), except for bfloat16 activations.
 docs/data.md describes the data.
 """

@@ -10,16 +10,16 @@
     python -m vdm.evaluation.tables DIR
 
 Parameters: 298,659,075.
-Hardware: the paper trains 200,000 steps of 128 videos on 64 TPU v4 chips. Memory per device
-and hours of training by --mode=plan, an estimate that no device has confirmed (docs/plan.md):
+Hardware: the paper trains 200,000 steps of 128 videos on 64 TPU v4 chips. Memory per device and
+training time, estimated by --mode=plan and not confirmed by a run (docs/plan.md):
 
     64 TPU v4 chips   13.4 of 32 GiB   7.9 to 8.1 hours
     8 GPUs of 80 GB    23.8 of 80 GiB   20 to 21 hours
     16 GPUs of 80 GB   18.5 of 80 GiB   9.6 to 12.8 hours
 
-The GPU rows are compiled for TPU v5p chips, with an H100's memory and peaks, and for 2 to 4 % fewer
-parameters (config.model.narrow_upsampling=True). 8 GPUs take --config.training.accumulate=4; 16
-take --config.training.accumulate=2 --config.mesh.fsdp=8.
+The GPU rows were compiled for TPU v5p chips, with an H100's memory and peaks, and with 2 to 4 %
+fewer parameters (config.model.narrow_upsampling=True). 8 GPUs need --config.training.accumulate=4;
+16 need --config.training.accumulate=2 --config.mesh.fsdp=8.
 
 The paper trains it three times: with 8 independent images per video (here), with 4
 (--config.data.num_images=4) and with none (--config.data.num_images=0).
@@ -32,8 +32,8 @@ Expected: 4,096 samples; FVD and FID against the training / validation set, IS o
     any      not run         not run      not run    not run      not run      ours
 
 Differs from the paper: nothing but the data. The paper's 10 million captioned videos are private.
-Choices that the paper leaves open are marked in vdm/config.py. Those of the network and of training
-follow the authors' released diffusion code (channels kept by upsampling, biases of all projections,
+Choices that the paper leaves open are marked in vdm/config.py. Those of network and training follow
+the authors' released diffusion code (channels kept by upsampling, biases of all projections,
 independent times, 32 groups per norm, warm-up, EMA), except for bfloat16 activations.
 docs/data.md describes the data.
 """

@@ -8,18 +8,18 @@
     python -m vdm.evaluation.tables DIR
 
 Parameters: 1,144,721,923.
-Hardware: the paper trains 60,000 steps of 128 videos on 128 TPU v4 chips. Memory per device
-and hours of training by --mode=plan, an estimate that no device has confirmed (docs/plan.md):
+Hardware: the paper trains 60,000 steps of 128 videos on 128 TPU v4 chips. Memory per device and
+training time, estimated by --mode=plan and not confirmed by a run (docs/plan.md):
 
     128 TPU v4 chips   26.1 of 32 GiB   3.6 to 3.9 hours
     8 GPUs of 80 GB    61.4 of 80 GiB   14.2 to 14.6 hours
     16 GPUs of 80 GB   42.8 of 80 GiB   7.1 to 10.8 hours
 
-The GPU rows are compiled for TPU v5p chips, with an H100's memory and peaks, and for 2 to 4 % fewer
-parameters (config.model.narrow_upsampling=True). 8 GPUs take --config.training.accumulate=4; 16
-take --config.training.accumulate=2 --config.mesh.fsdp=8.
+The GPU rows were compiled for TPU v5p chips, with an H100's memory and peaks, and with 2 to 4 %
+fewer parameters (config.model.narrow_upsampling=True). 8 GPUs need --config.training.accumulate=4;
+16 need --config.training.accumulate=2 --config.mesh.fsdp=8.
 
-Expected: 10,000 samples against all 13,320 videos, by C3D, whose weights you bring
+Expected: C3D metrics of 10,000 samples against all 13,320 videos. You must supply C3D's weights
 (docs/evaluation.md).
 
                FID        IS
@@ -27,10 +27,10 @@ Expected: 10,000 samples against all 13,320 videos, by C3D, whose weights you br
     ours       not run    not run
 
 Differs from the paper: nothing.
-Choices that the paper leaves open are marked in vdm/config.py. Those of the network and of training
-follow the authors' released diffusion code (channels kept by upsampling, biases of all projections,
+Choices that the paper leaves open are marked in vdm/config.py. Those of network and training follow
+the authors' released diffusion code (channels kept by upsampling, biases of all projections,
 independent times, 32 groups per norm, warm-up, EMA), except for bfloat16 activations.
-The paper does not say how frames of 320x240 become 64x64: the central square, resized by area.
+The paper does not specify how 320x240 frames become 64x64: the central square, resized by area.
 docs/data.md describes the data.
 """
 

@@ -5,7 +5,7 @@
 # Needs Python 3.11 or newer and a package registry. Takes 15 s with uv on PATH, a minute with pip,
 # and seconds if everything is installed. PYTHON selects the interpreter.
 
-unset CDPATH # by which cd prints the folder, or changes to another one
+unset CDPATH # with it, cd prints the folder or changes to another one
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 [ ! -f "$root/setup.py" ] || cd "$root"
 

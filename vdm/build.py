@@ -35,10 +35,10 @@ def make_denoiser(
 ) -> Denoiser:
     """Returns the network with parameters and condition bound: (z, log_snr) -> x_hat.
 
-    A config.sample.guidance_weight other than 0 and 1 means classifier-free guidance (eq 6), in one
-    call of the network on twice the batch; of a guided student it is an input, in one call on the
-    batch. Otherwise, weight 0 ignores the condition: the inputs of
-    `models.embeddings.ConditioningEmbedding`, or {}. `clip` to [-1, 1] replaces
+    If config.sample.guidance_weight is not 0 or 1, this applies classifier-free guidance (eq 6), in
+    one call of the network on twice the batch. A guided student takes the weight as an input, in
+    one call on the batch. Weight 0 ignores the condition. `condition` has the inputs of
+    `models.embeddings.ConditioningEmbedding`, or is {}. `clip` (to [-1, 1]) overrides
     config.diffusion.clip.
     """
     model, weight = make_model(config), config.sample.guidance_weight
@@ -49,7 +49,7 @@ def make_denoiser(
             condition = {**condition, "guidance_weight": jnp.full(len(z), weight, jnp.float32)}
         return model.apply({"params": params}, z, log_snr, condition)
 
-    # Guidance applies to the raw prediction, which is linear in eps: x_hat is clipped after it.
+    # Guidance applies to the raw prediction, which is linear in eps; x_hat is clipped afterwards.
     guided: Network = ConditionalDenoiser(network, condition if weight or is_input else {})
     if condition and evaluates_twice(config):
         unconditional = ConditionalDenoiser(network, empty_condition(condition))
@@ -59,17 +59,17 @@ def make_denoiser(
 
 
 def evaluates_twice(config: ml_collections.ConfigDict) -> bool:
-    """Returns whether a step with a condition evaluates the network twice, for guidance."""
+    """Returns whether guidance evaluates the network twice per conditional step."""
     return config.sample.guidance_weight not in (0, 1) and not config.model.guidance_weights
 
 
 def is_student(config: ml_collections.ConfigDict) -> bool:
-    """Returns whether training distils a teacher: its guidance, or its number of steps."""
+    """Returns whether training distils a teacher, to fewer steps or into one guided call."""
     return bool(config.training.distill_steps or config.model.guidance_weights)
 
 
 def empty_condition(condition: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-    """Returns 'no condition' in the shape of a condition: label -1, text or actions all masked."""
+    """Returns 'no condition' with the shapes of a condition: label -1, text or actions masked."""
     return {
         name: jnp.full_like(value, -1 if name.endswith("label") else 0)
         for name, value in condition.items()
@@ -102,7 +102,7 @@ def init_params(config: ml_collections.ConfigDict) -> dict:
 
 
 def random_key(seed: int | jax.Array) -> jax.Array:
-    """Returns the key of a seed, whatever JAX's default generator is: results depend on it."""
+    """Returns a PRNG key of a fixed generator, since results must not depend on JAX's default."""
     return jax.random.key(seed, impl="threefry2x32")
 
 
@@ -112,11 +112,11 @@ def parameter_shapes(
     """Returns the shape of each parameter by its path, 'middle_0/residual/conv_1/conv/kernel'.
 
     Raises:
-      ValueError: there is no network of the configuration, which the message calls `name`.
+      ValueError: the configuration fits no network; `name` is what the message calls it.
     """
     try:
         params = jax.eval_shape(partial(init_params, config))
-    except Exception as error:  # Flax and JAX raise many types on values that do not fit.
+    except Exception as error:  # Flax and JAX raise many exception types on invalid values.
         reason = str(error).splitlines()[0]
         raise ValueError(
             f"config.model and config.data of {name} fit no network: {reason}"
@@ -125,5 +125,5 @@ def parameter_shapes(
 
 
 def count_parameters(params: dict) -> int:
-    """Returns the number of scalars in a tree of arrays or of their shapes."""
+    """Returns the number of scalars in a pytree of arrays or of their shapes."""
     return sum(leaf.size for leaf in jax.tree.leaves(params))

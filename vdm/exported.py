@@ -1,4 +1,4 @@
-"""EMA weights as one safetensors file, with the configuration inside."""
+"""Exports and loads EMA weights as one safetensors file that includes the configuration."""
 
 import contextlib
 import hashlib
@@ -22,7 +22,7 @@ def export(path: AnyPath, params: dict, config: ml_collections.ConfigDict, step:
     """Writes EMA parameters to a safetensors file in an existing folder, as float32.
 
     Tensor names are paths such as 'middle_0/residual/conv_1/conv/kernel'. The metadata has
-    'config', as JSON; 'step', the number of training steps; and 'digest', a SHA-256 of all.
+    'config', as JSON; 'step', the number of training steps; and 'digest', a SHA-256 of everything.
 
     Raises:
       OSError: the file cannot be written; the message names it.
@@ -53,8 +53,8 @@ def load_exported(path: AnyPath) -> dict:
     Raises:
       FileNotFoundError: the file does not exist.
       ValueError: its configuration is damaged.
-      DamagedFile: the file is damaged, or its tensors are not those of its configuration; the
-        message names the first such tensor.
+      DamagedFile: the file is damaged, or a tensor does not match its configuration; the message
+        names the first such tensor.
     """
     with _open(path) as file:
         record, _ = _config_and_step(file, path)
@@ -74,9 +74,9 @@ def load_exported(path: AnyPath) -> dict:
             if (dtype := stored.get_dtype()) != "F32":
                 raise DamagedFile(f"{path} has the tensor {name} of type {dtype}, and needs F32")
         tensors = {name: file.get_tensor(name) for name in expected}
-    # Files that were exported before the digest existed have none.
+    # Files exported before the digest was introduced have none.
     if metadata.get("digest", digest := _digest(metadata, tensors)) != digest:
-        raise DamagedFile(f"{path} is damaged: its tensors do not have the digest that it states")
+        raise DamagedFile(f"{path} is damaged: its tensors do not match its digest")
     return unflatten_dict(tensors, sep=_SEPARATOR)
 
 

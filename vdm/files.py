@@ -1,4 +1,4 @@
-"""Files of runs: local or in an object store, written atomically, records with a checksum."""
+"""Reads and writes files of runs, local or in object stores: atomically, with checksums."""
 
 import contextlib
 import hashlib
@@ -17,17 +17,17 @@ from etils import epath
 
 AnyPath: TypeAlias = Path | epath.Path
 
-# Packages that open the paths of object stores, and the extra of vdm that installs each.
+# Object stores: the package that opens their paths, and the vdm extra that installs it.
 _STORES = {"gs": ("gcsfs", "gcs"), "s3": ("s3fs", "s3")}
-# TensorFlow is for data sets alone, and epath would prefer it.
+# TensorFlow is only for data sets, but epath would use it if it is installed.
 os.environ.setdefault("EPATH_USE_TF", "false")
-# gcsfs would ask the Storage Control API for the type of a bucket, and warn where it may not.
+# gcsfs would query the Storage Control API for the bucket type, and warn without permission.
 os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
 _DIGEST = "sha256"
 
 
 class DamagedFile(OSError, ValueError):
-    """The content of a file is not what was written."""
+    """The content of a file differs from what was written."""
 
 
 def user_cache() -> Path:
@@ -40,7 +40,7 @@ def user_cache() -> Path:
 
 
 def local_path(path: str | os.PathLike[str]) -> Path:
-    """Returns a local path, with '~' expanded; a name like '~a.mp4' that is no user's stays.
+    """Returns a local path with '~' expanded; '~a.mp4' is unchanged if there is no such user.
 
     Raises:
       ValueError: it is a path of an object store, or another URL.
@@ -51,10 +51,10 @@ def local_path(path: str | os.PathLike[str]) -> Path:
 
 
 def as_path(text: str) -> epath.Path:
-    """Returns the path of a local file or folder, '~' expanded, or of one in an object store.
+    """Converts text to a local path, with '~' expanded, or to a path in an object store.
 
     Raises:
-      ValueError: the path has another scheme than gs:// and s3://, or its package is missing.
+      ValueError: the scheme is neither gs:// nor s3://, or its package is not installed.
     """
     scheme, is_url, _ = text.partition("://")
     if not is_url:
@@ -64,7 +64,7 @@ def as_path(text: str) -> epath.Path:
     package, extra = _STORES[scheme]
     if importlib.util.find_spec(package) is None:
         raise ValueError(f"{text} needs {package}: pip install 'video-diffusion-jax[{extra}]'")
-    # Other processes write there, too, so that a cached list of files would be wrong.
+    # No caching of listings, because other processes write there, too.
     fsspec.config.conf.setdefault(scheme, {})["use_listings_cache"] = False
     return epath.Path(text)
 
@@ -75,26 +75,26 @@ def is_remote(path: str | os.PathLike[str]) -> bool:
 
 
 def make_folder(path: AnyPath) -> None:
-    """Creates a folder and its parents if they are missing; object stores have none."""
+    """Creates a folder and its parents if missing; does nothing in object stores."""
     if not is_remote(path):
         path.mkdir(parents=True, exist_ok=True)
 
 
 def find_files(folder: AnyPath, suffix: str) -> Sequence[AnyPath]:
-    """Returns the files with a suffix at any depth of a folder, in the order of their paths."""
+    """Returns the files with a suffix at any depth of a folder, sorted by path."""
     if not is_remote(folder):
         return sorted(Path(folder).rglob(f"*{suffix}"))
-    store, root = fsspec.core.url_to_fs(os.fspath(folder))  # epath finds files of one level alone
+    store, root = fsspec.core.url_to_fs(os.fspath(folder))  # epath lists only one level
     names = sorted(name for name in store.find(root) if name.endswith(suffix))
     return [epath.Path(store.unstrip_protocol(name)) for name in names]
 
 
 @contextlib.contextmanager
 def replacing(path: AnyPath) -> Iterator[Path]:
-    """Yields a temporary local path, whose file replaces `path` when the block ends.
+    """Yields a temporary local path; its file replaces `path` when the block ends.
 
     A reader sees the old file or the complete new one. If the block raises, `path` is unchanged
-    and the temporary file is deleted. A device or a pipe is not replaced: it is yielded itself.
+    and the temporary file is deleted. For a device or a pipe, yields `path` itself.
 
     Raises:
       OSError: the file cannot be written, as on a full disk; the message names `path`.
@@ -107,7 +107,7 @@ def replacing(path: AnyPath) -> Iterator[Path]:
     if path.exists() and not path.is_file():  # a device or a pipe, such as /dev/null
         yield Path(path)
         return
-    # A process id would not be unique: hosts may share the folder.
+    # A process id would not be unique, because hosts may share the folder.
     temporary = Path(path).with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         yield temporary
@@ -123,7 +123,7 @@ def replacing(path: AnyPath) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def local_copy(path: AnyPath) -> Iterator[Path]:
-    """Yields a local path of a file, for libraries that read no object store.
+    """Yields a local copy of a remote file, for libraries that cannot read object stores.
 
     Raises:
       FileNotFoundError: there is no such file.
@@ -139,25 +139,25 @@ def local_copy(path: AnyPath) -> Iterator[Path]:
 
 
 def write_text(path: AnyPath, text: str) -> None:
-    """Writes a UTF-8 text file atomically; characters outside UTF-8 become escapes."""
+    """Writes a UTF-8 text file atomically; characters that UTF-8 cannot encode are escaped."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def printable(text: str) -> str:
-    """Returns a text with characters outside UTF-8 as escapes, as `write_text` writes it."""
+    """Escapes characters that UTF-8 cannot encode, as in `write_text`."""
     return text.encode("utf-8", errors="backslashreplace").decode()
 
 
 def write_record(path: AnyPath, record: dict) -> None:
-    """Writes what is `defined` of a dict as JSON atomically, `sealed`."""
+    """Writes a dict as JSON atomically, without NaN and infinity, and with a checksum."""
     write_text(path, json.dumps(sealed(defined(record)), indent=2) + "\n")
 
 
 def defined(values: Any) -> Any:
-    """Returns values without numbers that are infinite or NaN, which JSON does not have.
+    """Removes numbers that are infinite or NaN, which JSON cannot represent.
 
-    A dict loses such an entry; a list keeps its length, with None.
+    Such entries are dropped from a dict; in a list they become None.
     """
     if isinstance(values, Mapping):
         return {key: defined(value) for key, value in values.items() if not _is_undefined(value)}
@@ -171,7 +171,7 @@ def _is_undefined(value: object) -> bool:
 
 
 def read_record(path: AnyPath) -> dict:
-    """Returns a dict that `write_record` wrote, or that was written as JSON without a checksum.
+    """Reads a dict written by `write_record`, or a JSON object without a checksum.
 
     Raises:
       FileNotFoundError: there is no such file.
@@ -192,20 +192,20 @@ def read_record(path: AnyPath) -> dict:
 
 
 def sealed(record: Mapping) -> dict:
-    """Returns a record as JSON stores it, with a SHA-256 of its content as the last entry."""
+    """Returns a record as JSON stores it, plus a SHA-256 of its content as the last entry."""
     stored = json.loads(json.dumps(record))
     return {**stored, _DIGEST: _digest(stored)}
 
 
 def unsealed(record: Mapping, *, required: bool) -> dict:
-    """Returns the content of a record of `sealed`; without a checksum only if none is required.
+    """Verifies and removes the checksum of `sealed`; it may be missing if not `required`.
 
     Raises:
-      ValueError: the record has changed since it was sealed.
+      ValueError: the content does not match the checksum, or a required one is missing.
     """
     content = {name: value for name, value in record.items() if name != _DIGEST}
     if (required or _DIGEST in record) and record.get(_DIGEST) != _digest(content):
-        raise ValueError(f"its content does not have its {_DIGEST}")
+        raise ValueError(f"its content does not match its {_DIGEST}")
     return content
 
 

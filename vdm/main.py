@@ -24,8 +24,8 @@ _MODE = flags.DEFINE_enum(
     MODES,
     "train: trains, resuming from the newest checkpoint in WORKDIR. sample: writes videos, arrays "
     "and a contact sheet to WORKDIR/samples. eval: writes a report to WORKDIR/eval. export: writes "
-    "the EMA weights and the configuration to WORKDIR/model.safetensors. rehearse: takes each "
-    "phase of a run once, and prints their seconds; keeps no file. plan: compiles the steps for "
+    "the EMA weights and the configuration to WORKDIR/model.safetensors. rehearse: runs each "
+    "phase of a run once and prints its seconds; keeps no file. plan: compiles the steps for "
     "attached or unattached devices, and reports memory, FLOPs, communication and time. "
     "config: prints all fields of the configuration, their values and what they mean.",
 )
@@ -87,7 +87,7 @@ def export(config, workdir: AnyPath) -> None:
 
 
 def _step_of(path: AnyPath) -> int | None:
-    """Returns the training step of an exported file, None if there is none that can be read."""
+    """Returns the training step of an exported file, None if it is missing or unreadable."""
     from vdm.exported import load_exported_config
 
     try:
@@ -97,7 +97,7 @@ def _step_of(path: AnyPath) -> int | None:
 
 
 def rehearse(config, workdir: AnyPath | None) -> None:
-    """Takes each phase of a run once, prints their seconds, and keeps no file."""
+    """Runs each phase of a run once and prints its seconds; keeps no file."""
     from vdm.rehearse import rehearse as run
 
     run(config, workdir)
@@ -114,13 +114,13 @@ def plan(config, workdir: AnyPath | None) -> None:
 
 
 def keep_compiled_programs() -> None:
-    """Keeps compiled programs in ~/.cache/vdm, unless JAX_COMPILATION_CACHE_DIR says otherwise."""
+    """Caches compiled programs in ~/.cache/vdm, unless JAX_COMPILATION_CACHE_DIR is set."""
     import jax
 
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        with contextlib.suppress(RuntimeError):  # there is no home folder
+        with contextlib.suppress(RuntimeError):  # no home folder
             jax.config.update("jax_compilation_cache_dir", str(user_cache() / "compiled"))
-    # A full or damaged cache costs time, and nothing else.
+    # A full or damaged cache only costs time.
     warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache entry")
 
 
@@ -134,14 +134,14 @@ def main(config) -> None:
     keep_compiled_programs()
     processes = Processes()
     try:
-        if mode != "plan":  # planning needs one process alone
+        if mode != "plan":  # planning needs only one process
             processes.connect(connect_flags.connect_options(), preemptible=mode == "train")
         from vdm.preflight import check  # after connecting: its imports may use a device
 
         check(config, workdir, mode)
     except (ValueError, TypeError, OSError) as error:
         processes.fail(str(error), 1)
-    except KeyboardInterrupt:  # of the search and indexing of videos, for instance
+    except KeyboardInterrupt:  # for instance while indexing videos
         processes.interrupt()
     modes: dict[str, Callable[..., None]]
     modes = {"train": train, "sample": sample, "eval": evaluate, "export": export}

@@ -1,7 +1,7 @@
-"""Checks before any long work: fields, files, data sets, checkpoints and the workdir.
+"""Preflight checks of fields, files, data sets, checkpoints and the workdir.
 
-They write nothing. Each raises ValueError or OSError with a one-line message that names the field,
-the file or the folder.
+They run before any long work and write nothing. Each raises ValueError or OSError, with a one-line
+message that names the field, the file or the folder.
 """
 
 import os
@@ -32,7 +32,7 @@ from vdm.training.compatibility import check_same_run, check_weights
 from vdm.training.trackers.wandb import check_installed
 from vdm.training.warm_start import check_warm_start
 
-# The files and the folders that each mode writes in the workdir.
+# Files and folders that each mode writes in the workdir.
 _WRITTEN = {
     "train": (
         ("config.json", "metrics.jsonl", "parameters.txt", "train.lock"),
@@ -45,10 +45,10 @@ _WRITTEN = {
 
 
 def check(config: ml_collections.ConfigDict, workdir: AnyPath | None, mode: str) -> None:
-    """Checks a command of `vdm.main`: one of its modes.
+    """Checks a command of `vdm.main` before it runs.
 
-    The mode 'plan' needs no data and no checkpoint. The workdir of 'plan' may be None, and that of
-    'rehearse', too, with one process.
+    `mode` is one of the modes of `vdm.main`. 'plan' needs no data and no checkpoint. The workdir
+    may be None for 'plan' and, with one process, for 'rehearse'.
 
     Raises:
       ValueError, OSError: the message names the field, the file or the folder.
@@ -123,7 +123,7 @@ def _check_plan(config: ml_collections.ConfigDict, workdir: AnyPath | None) -> N
 
 
 def check_sampling(config: ml_collections.ConfigDict) -> None:
-    """Checks the task of config.sample, and the caption, videos or model that it needs.
+    """Checks config.sample.task, and the caption, videos or second model that it needs.
 
     Raises:
       ValueError, OSError: the message names the field, the file or the frame.
@@ -164,7 +164,7 @@ def _check_base_model(config: ml_collections.ConfigDict) -> None:
 
 def _check_evaluation(config: ml_collections.ConfigDict) -> None:
     if config.eval.protocol == "moving_digits":
-        expected = "empty for config.eval.protocol 'moving_digits', which has real videos beside"
+        expected = "empty for config.eval.protocol 'moving_digits', which reports real videos"
         require(config, "eval.baseline", not config.eval.baseline, expected)
         expected = (
             "'moving_digits' for config.eval.protocol 'moving_digits': videos of any data set have "
@@ -208,7 +208,7 @@ def _check_checkpoint(config: ml_collections.ConfigDict, workdir: AnyPath, mode:
 
 
 def _check_kind(path: AnyPath, *, is_folder: bool) -> None:
-    """Checks that what has a path is a folder, or a file; object stores have no folders."""
+    """Checks that an existing path is a folder, or is a file; object stores have no folders."""
     if is_remote(path) or not os.path.lexists(path):
         return
     if is_folder and not path.is_dir():

@@ -1,4 +1,4 @@
-"""Progress with the time left: a bar in a terminal, lines in a log file."""
+"""Progress with the remaining time: a bar in a terminal, lines in a log file."""
 
 import shutil
 import sys
@@ -15,16 +15,16 @@ _LINE = "{desc}: {n_fmt}/{total_fmt}{unit}, {elapsed} elapsed, {remaining} left"
 def progress(
     description: str, total: int, unit: str, *, initial: int = 0, stream: TextIO | None = None
 ) -> tqdm:
-    """Returns a progress bar, a context manager; call `update(n)` after each n units.
+    """Returns a progress bar as a context manager; call its `update(n)` after n units.
 
-    In a terminal it is a bar, cleared at the end. Otherwise it is a line every 10 seconds, and none
-    for shorter work. Processes other than the first print nothing.
+    In a terminal, it is a bar that is cleared at the end. Otherwise it prints a line every 10
+    seconds, and none for shorter work. Only the first process prints.
 
     Args:
-      description: what is done, such as 'sampling'.
+      description: name of the work, such as 'sampling'.
       total: number of units.
       unit: plural name of a unit, such as 'videos'.
-      initial: number of units that were done before.
+      initial: number of units done before; default 0.
       stream: where to print; default stderr.
     """
     stream = stream or sys.stderr
@@ -38,7 +38,7 @@ def progress(
 
 
 class _Lines:
-    """Turns what tqdm writes, which rewrites one line, into lines that follow each other."""
+    """Converts tqdm's output, which overwrites one line, to consecutive lines."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream

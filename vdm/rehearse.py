@@ -1,8 +1,8 @@
-"""--mode=rehearse: each phase of a run once, timed, so that a job fails early or not at all.
+"""--mode=rehearse: runs and times each phase of a run once, so that problems show up early.
 
-The phases are those of the product: the first batch, the initial state, a training step, a
-checkpoint that is saved, restored and compared, a preview and a batch of the evaluation. Sampling
-has few steps, which take the compiled program and the memory of many.
+The phases use the same code as a real run: the first batch, the initial state, a training step, a
+checkpoint (saved, restored and compared), a preview and a batch of the evaluation. Sampling takes
+few steps, with the compiled program and memory of a full run.
 """
 
 import contextlib
@@ -36,7 +36,7 @@ from vdm.training.warm_start import load_source, make_first_state
 from vdm.video.display import gif_bytes, mp4_bytes
 from vdm.video.pixels import to_uint8, with_channels
 
-NAME = "rehearsal"  # of the folder in WORKDIR
+NAME = "rehearsal"  # folder in WORKDIR
 _PREVIEWS = ("preview.gif", "preview.mp4")
 _FILES = {"checkpoints", *_PREVIEWS}
 _SAMPLER_STEPS = 2
@@ -55,14 +55,14 @@ class Phases:
 
     @contextlib.contextmanager
     def __call__(self, name: str) -> Iterator[None]:
-        """Measures the block, and prints the name before it, so that a failure has a phase."""
+        """Times the block; prints the name first, so that a failure shows its phase."""
         print(f"rehearsing: {name}", flush=True)
         start = time.monotonic()
         yield
         self._seconds[name] = time.monotonic() - start
 
     def note(self, text: str) -> None:
-        """Adds a line below the table."""
+        """Adds a note below the table."""
         self._notes.append(text)
 
     def table(self) -> str:
@@ -74,7 +74,7 @@ class Phases:
 
 
 def rehearsal_config(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-    """Returns the configuration of a rehearsal: short sampling, and zeros if they are chosen."""
+    """Returns the configuration of a rehearsal: few sampling steps, and zeros as data if chosen."""
     config = preview_config(config)
     config.sample.update(num_steps=min(_SAMPLER_STEPS, config.sample.num_steps), repaint_repeats=1)
     config.eval.log_snr_bins = 1
@@ -85,7 +85,7 @@ def rehearsal_config(config: ml_collections.ConfigDict) -> ml_collections.Config
 
 
 def check_rehearsal_folder(workdir: AnyPath) -> None:
-    """Raises ValueError if WORKDIR/rehearsal has other files than those of a killed rehearsal."""
+    """Raises ValueError if WORKDIR/rehearsal has files that no rehearsal wrote."""
     found = {path.name for path in (workdir / NAME).glob("*")}
     if others := sorted(found - _FILES):
         raise ValueError(f"{workdir / NAME} has {others[0]}, and a rehearsal would remove it")
@@ -94,12 +94,12 @@ def check_rehearsal_folder(workdir: AnyPath) -> None:
 def rehearse(config: ml_collections.ConfigDict, workdir: AnyPath | None) -> None:
     """Rehearses a configuration, and prints a table of the phases and their seconds.
 
-    Every process makes the call.
+    Every process must make the call.
 
     Args:
       config: a configuration that `preflight.check` has checked.
-      workdir: the folder of the run, whose own files are left as they are: all that is written is
-        in WORKDIR/rehearsal, and removed at the end. None, for one process: a temporary folder.
+      workdir: the folder of the run. Only WORKDIR/rehearsal is written to, and it is removed at the
+        end. None uses a temporary folder, and requires a single process.
 
     Raises:
       RehearsalFailed: the loss is not finite, or the restored state is not the saved one.
@@ -107,7 +107,7 @@ def rehearse(config: ml_collections.ConfigDict, workdir: AnyPath | None) -> None
     """
     asked, config, phases = config, rehearsal_config(config), Phases()
     if workdir is not None and saved_steps(workdir):
-        config.training.init_from = ""  # as in a run that resumes
+        config.training.init_from = ""  # as in a resumed run
     mesh = make_mesh(config)
     with _folder(workdir) as folder:
         state = _train(config, mesh, phases)
@@ -152,7 +152,7 @@ def _save_and_restore(
     folder: AnyPath,
     phases: Phases,
 ) -> TrainState:
-    """Returns the state after a checkpoint of it was saved, restored and compared."""
+    """Saves, restores and compares a checkpoint; returns the restored state."""
     with phases("checkpoint: save"):
         checkpoints = Checkpoints(folder)
         checkpoints.save(state)
@@ -186,7 +186,7 @@ def _preview(
                     (folder / name).write_bytes(encode(drawn.video, scale=1))
         with phases("preview again"):
             preview(state.ema_params)
-    except ArithmeticError as error:  # training continues after it, too
+    except ArithmeticError as error:  # training would continue as well
         phases.note(f"no preview: {error}")
 
 
@@ -218,7 +218,7 @@ def _evaluate(
                 extractors,
                 batch_size=count,
             )
-    except (ValueError, OSError) as error:  # a training does not need them
+    except (ValueError, OSError) as error:  # training does not need it
         phases.note(f"--mode=eval would fail: {error}")
 
 
@@ -237,7 +237,7 @@ def _folder(workdir: AnyPath | None) -> Iterator[AnyPath]:
     )
     try:
         if is_first_process():
-            _remove(folder)  # of a rehearsal that was killed
+            _remove(folder)  # left by a killed rehearsal
             make_folder(folder)
         wait_for_all("the folder of the rehearsal exists")
         yield folder
@@ -256,7 +256,7 @@ def _remove(folder: AnyPath) -> None:
 
 
 def _on_host(tree) -> list[dict[str, bytes]]:
-    """Returns the bytes of each array, those of this process's shards by their position."""
+    """Returns, per array, the bytes of this process's shards, keyed by their position."""
     return [
         {str(shard.index): np.asarray(shard.data).tobytes() for shard in leaf.addressable_shards}
         for leaf in jax.tree.leaves(tree)

@@ -1,4 +1,4 @@
-"""A trained model from Python: `vdm.load(path)` samples, predicts and extends NumPy videos."""
+"""Python API: `vdm.load(path)` returns a model that samples, predicts and extends videos."""
 
 import difflib
 import os
@@ -25,15 +25,15 @@ from vdm.shipped import checkpoint_names, find_checkpoint
 from vdm.training.checkpoints import load_ema, saved_steps
 from vdm.video.video_sets import Videos, open_videos
 
-# Of config.sample, on which the compiled sampler does not depend.
+# Fields of config.sample that do not affect the compiled sampler.
 _ARGUMENTS = ("task", "num_videos", "seed", "label", "caption", "action", "observed")
 _NOT_DRAWN = (*_ARGUMENTS, "per_example", "max_video_files")
 
 
 class SampleSettings(TypedDict, total=False):
-    """Fields of config.sample, which vdm/config.py describes; default those of the model.
+    """Fields of config.sample (see vdm/config.py); the model's configuration has the defaults.
 
-    `label`, `caption` and `action` may be one for all samples, or a list of one per sample.
+    `label`, `caption` and `action` are one value for all samples, or a list with one per sample.
     """
 
     batch_size: int
@@ -66,14 +66,14 @@ def load(path: str | Path, *, step: int | str = "") -> "VideoModel":
 
     Args:
       path: an exported .safetensors file; the workdir of a run; a folder with model.safetensors;
-        the name of a checkpoint that comes with the package; or hf://OWNER/NAME or
-        hf://OWNER/NAME@REVISION, a repository on the Hugging Face Hub.
-      step: of a workdir, the step of a checkpoint, or 'best' for that of the lowest held-out loss;
-        default the newest.
+        the name of a checkpoint that comes with the package; or a Hugging Face Hub repository,
+        hf://OWNER/NAME or hf://OWNER/NAME@REVISION.
+      step: for a workdir, the step of a checkpoint, or 'best' for the lowest held-out loss;
+        default: the newest checkpoint.
 
     Raises:
       FileNotFoundError: there is no such file or folder.
-      ValueError, OSError: it holds no model, is damaged, or cannot be downloaded.
+      ValueError, OSError: the file or folder has no model, is damaged, or cannot be downloaded.
     """
     source = find_checkpoint(str(path)) or as_path(str(path))
     if source.is_dir() and saved_steps(source):
@@ -111,7 +111,7 @@ def _exported_file(source: AnyPath) -> AnyPath:
 
 
 def _fit_devices(config: ml_collections.ConfigDict) -> None:
-    """Replaces a mesh of other devices, those of training, by data parallelism."""
+    """Falls back to data parallelism if the training mesh does not fit these devices."""
     if config.mesh.fsdp < 1 or jax.device_count() % config.mesh.fsdp:
         config.mesh.fsdp = 1
 
@@ -119,15 +119,15 @@ def _fit_devices(config: ml_collections.ConfigDict) -> None:
 class VideoModel:
     """A trained model. Videos are uint8 [n, frames, height, width, channels].
 
-    Sample i is a function of (seed, i), and equals that of `--mode=sample` with the same settings.
-    Programs are compiled at first use, once per sampler and its settings.
+    Sample i is a function of (seed, i), and equals sample i of `--mode=sample` with the same
+    settings. Samplers are compiled at first use, once per combination of settings.
 
     Attributes:
       config: the configuration of training and sampling.
       params: the EMA parameters.
       step: number of training steps.
-      on_step: None, or a function that each block's sampler calls with the number of a step, from 0
-        on, before that step. It changes no sample.
+      on_step: None, or a callback that each block's sampler calls with the step number, from 0,
+        before each step. It does not change samples.
     """
 
     on_step: Callable[[int], object] | None = None
@@ -160,8 +160,8 @@ class VideoModel:
 
         Args:
           n: number of videos.
-          num_frames: frames per video, if more than those of the model, as of `extend`.
-          method: as of `extend`, where num_frames is more than the frames of the model.
+          num_frames: frames per video; 0: the model's. More are sampled as in `extend`.
+          method: see `extend`; used if num_frames exceeds the model's frames.
           **settings: fields of config.sample.
 
         Returns:
@@ -185,22 +185,21 @@ class VideoModel:
         """Predicts videos from their first frames.
 
         Args:
-          videos: array, list of arrays or path, cropped and resized as training data are.
+          videos: array, list of arrays or path; cropped and resized like training data.
           num_given: number of observed frames; default config.predict.num_given.
-          stride: new frames per block, which is given all frames before it; 0 for all frames at
-            once; default config.predict.stride.
-          **settings: fields of config.sample; `per_example` samples of each video follow each
-            other.
+          stride: new frames per block, which observes all earlier frames; 0: all frames at once;
+            default config.predict.stride.
+          **settings: fields of config.sample; the `per_example` samples of a video are consecutive.
 
         Returns:
-          uint8 [n, frames, height, width, channels], with the observed frames.
+          uint8 [n, frames, height, width, channels], including the observed frames.
         """
         return self._of_videos("predict", videos, settings, num_given=num_given, stride=stride)
 
     def interpolate(
         self, videos: Videos, *, every: int | None = None, **settings: Unpack[SampleSettings]
     ) -> np.ndarray:
-        """Interpolates videos in time from one of `every` frames; arguments as `predict`."""
+        """Interpolates in time between every `every`-th frame; other arguments: see `predict`."""
         return self._of_videos("interpolate", videos, settings, every=every)
 
     def upsample(
@@ -213,7 +212,8 @@ class VideoModel:
     ) -> np.ndarray:
         """Upsamples videos in space by a factor, to the resolution of the model.
 
-        The videos are cropped and resized to the low resolution; other arguments as `predict`.
+        The videos are cropped and resized to the low resolution. For other arguments, see
+        `predict`.
         """
         values = {"factor": factor, "downsampling": downsampling}
         return self._of_videos("upsample", videos, settings, **values)
@@ -233,26 +233,26 @@ class VideoModel:
         """Extends videos to `num_frames` frames: block by block, by key frames, or jointly.
 
         Args:
-          videos: as of `predict`, of equally many frames, all of which are kept.
+          videos: as in `predict`; must have the same number of frames, all of which are kept.
           num_frames: frames of the result.
           overlap: observed frames of each further block; default config.extend.overlap, or half a
-            block, where that does not fit.
-          stride: new frames per block; default config.extend.stride, or the rest of a block, which
-            'key_frames' and 'joint' need.
-          method: 'autoregressive', 'key_frames' or 'joint'; default config.extend.method. The page
-            on conditional sampling compares them.
+            block if that does not fit.
+          stride: new frames per block; default config.extend.stride, or the rest of a block
+            ('key_frames' and 'joint' require the rest).
+          method: 'autoregressive', 'key_frames' or 'joint'; default config.extend.method.
+            docs/conditional_sampling.md compares them.
           key_frame_interval: frames from one key frame to the next, for 'key_frames'; default
             config.extend.key_frame_interval.
-          key_frame_checkpoint: exported file of a model that draws the key frames; default
+          key_frame_checkpoint: exported file of the model that samples key frames; default
             config.extend.key_frame_checkpoint, or this model.
-          **settings: as of `predict`.
+          **settings: as in `predict`.
 
         Returns:
           uint8 [n, num_frames, height, width, channels].
         """
         is_path = isinstance(videos, str | os.PathLike)
         rate = self.config.data.frame_rate if is_path else 0.0
-        found = open_videos(videos, 0, resolution=1, frame_rate=rate)  # of any sizes
+        found = open_videos(videos, 0, resolution=1, frame_rate=rate)  # allows any sizes
         for name, video in found.videos.items():
             if video.num_frames != found.frames:
                 raise ValueError(
@@ -265,7 +265,7 @@ class VideoModel:
                 f"num_frames is {num_frames}, and must be more than {found.frames}, the number of "
                 "frames of the videos"
             )
-        # The model sees the last block, and the frames before it are kept.
+        # The model observes only the last block; earlier frames are copied to the result.
         given = min(found.frames, self.config.data.frames)
         config = self._configured("predict", settings, {"predict": {"num_given": found.frames}})
         validate(config)
@@ -297,7 +297,7 @@ class VideoModel:
     def _blocks(
         self, overlap: int | None, stride: int | None, method: str | None
     ) -> dict[str, int | str]:
-        """Returns the fields of config.extend; its defaults are for blocks of 16 frames."""
+        """Returns fields of config.extend that fit this model; the defaults assume 16 frames."""
         frames, default = self.config.data.frames, self.config.extend
         if overlap is None:
             overlap = default.overlap if default.overlap < frames else frames // 2
@@ -315,7 +315,7 @@ class VideoModel:
         sections: Mapping[str, Mapping[str, object]] | None = None,
         videos: np.ndarray | None = None,
     ) -> np.ndarray:
-        """Samples n videos by a task, with its fields and its observed videos."""
+        """Samples n videos by a task, given its configuration fields and observed videos."""
         _check_integer("n", n, 1)
         config = self._configured(task, settings, sections or {})
         validate(config)
@@ -347,7 +347,7 @@ class VideoModel:
     def _configured(
         self, task: str, settings: SampleSettings, sections: Mapping[str, Mapping[str, object]]
     ) -> ml_collections.ConfigDict:
-        """Returns the configuration of a call; per-sample conditions are not in it."""
+        """Returns the configuration of a call, without per-sample conditions."""
         config = self.config.copy_and_resolve_references()
         config.sample.update(task=task, observed="")
         _check_guidance(config, settings)
@@ -393,7 +393,7 @@ def _set(config: ml_collections.ConfigDict, section: str, name: str, value: Any)
 
 
 def _is_per_sample(name: str, value: Any) -> bool:
-    """Returns whether a condition is a list of one per sample."""
+    """Returns whether a condition is a list with one value per sample."""
     if name in ("label", "caption"):
         return not isinstance(value, str) and np.ndim(value) == 1
     return name == "action" and np.ndim(value) == 2
@@ -402,7 +402,7 @@ def _is_per_sample(name: str, value: Any) -> bool:
 def _conditions(
     config: ml_collections.ConfigDict, n: int, settings: SampleSettings
 ) -> Callable[[Indices], dict[str, np.ndarray]]:
-    """Returns the function from indices to conditions, with those that are one per sample."""
+    """Returns a function from sample indices to conditions, including per-sample conditions."""
     per_sample: dict[str, Any] = {k: v for k, v in settings.items() if _is_per_sample(k, v)}
     if not per_sample:
         _check_held_out(config)
@@ -423,7 +423,7 @@ def _conditions(
 
 
 def _check_held_out(config: ml_collections.ConfigDict) -> None:
-    """Checks that the conditions of held-out videos exist, where the call has none."""
+    """Checks that held-out conditions are available, if the call gives none."""
     kind, sample = config.data.condition, config.sample
     given = {"label": sample.label >= 0, "text": sample.caption, "action": sample.action}
     if given.get(kind, True):
@@ -433,5 +433,5 @@ def _check_held_out(config: ml_collections.ConfigDict) -> None:
     except (ValueError, OSError) as error:
         argument = "caption" if kind == "text" else kind
         raise ValueError(
-            f"{argument} is not set, so that those of held-out videos are needed: {error}"
+            f"{argument} is not set, and its default, from held-out videos, is unavailable: {error}"
         ) from error

@@ -241,7 +241,7 @@ def test_damaged_and_exchanged_weights_of_the_cache_are_named():
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"i3d\.safetensors is damaged: .* digest that it states"):
+    with pytest.raises(ValueError, match=r"i3d\.safetensors is damaged: .* not match its digest"):
         load_weights("i3d")
     store_weights("i3d", tensors, "").rename(path.with_name("c3d.safetensors"))
     with pytest.raises(ValueError, match=r"c3d\.safetensors has no weights of c3d: .*not names"):

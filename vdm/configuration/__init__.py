@@ -1,1 +1,1 @@
-"""The configuration of a command: where it comes from, and how it is stored."""
+"""Loading, overriding and storing the configuration of a command."""

@@ -41,7 +41,7 @@ def parse(argv: list[str]) -> ml_collections.ConfigDict:
 
 
 def workdir() -> epath.Path | None:
-    """Returns the folder of the run, None if --workdir is not given.
+    """Returns the value of --workdir, None if it is not given.
 
     Raises:
       ValueError: it is a URL of an unknown or uninstalled object store.

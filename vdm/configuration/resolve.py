@@ -1,4 +1,4 @@
-"""The configuration of a command: of a file, a run or an exported file, with overrides on top."""
+"""Resolves a command's configuration from a file, run or exported file, plus overrides."""
 
 import difflib
 import importlib.util
@@ -19,7 +19,7 @@ from vdm.files import AnyPath, as_path, local_path
 from vdm.shipped import check_exists, find_checkpoint, package_folders
 
 _OVERRIDE = re.compile(r"--?(no)?config\.([^=]+)(=.*)?", re.DOTALL)
-# Fields that may have the name of a shipped checkpoint, or of one of the Hugging Face Hub.
+# Fields that may name a shipped checkpoint or a Hugging Face Hub repository.
 _CHECKPOINTS = (
     "checkpoint",
     "training.init_from",
@@ -41,10 +41,10 @@ def available() -> list[str]:
 
 
 def split_overrides(argv: Sequence[str]) -> tuple[list[str], dict[str, str]]:
-    """Splits arguments into other arguments and {field: text} of --config.FIELD=TEXT.
+    """Separates --config.FIELD=TEXT from other arguments; returns (others, {field: text}).
 
-    Also takes '--config.FIELD TEXT', and for a boolean '--config.FIELD' and '--noconfig.FIELD'. Of
-    a field given twice, the last counts.
+    Also accepts '--config.FIELD TEXT' and, for booleans, '--config.FIELD' and '--noconfig.FIELD'.
+    If a field is given twice, the last one wins.
     """
     rest: list[str] = []
     overrides: dict[str, str] = {}
@@ -67,13 +67,13 @@ def resolve(
 ) -> ml_collections.ConfigDict:
     """Returns the configuration of a command.
 
-    It comes from the file `name`; or else from the exported file that config.checkpoint is set to;
-    or else from the run in the workdir. Overrides are put on top. '~' in paths is expanded, and the
-    name of a shipped checkpoint, or of one of the Hugging Face Hub, is replaced by its path.
+    The configuration comes from the file `name`, else from the exported file config.checkpoint,
+    else from the run in the workdir. Overrides are then applied, '~' in paths is expanded, and
+    names of shipped checkpoints and of Hugging Face Hub repositories are replaced by their paths.
 
     Args:
-      name: path of a file, or the name of a configuration in configs/, and after a colon the
-        argument of its `get_config`; None if not given.
+      name: path of a file or name of a configuration in configs/, optionally followed by a colon
+        and the argument of its `get_config`; None if not given.
       workdir: folder of the run, None if not given.
       overrides: {'section.field': text}.
 
@@ -103,7 +103,7 @@ def resolve(
 
 
 def _check_guidance(config: ml_collections.ConfigDict, overrides: Mapping[str, str]) -> None:
-    # Only on request: an unconditional variant of a configuration keeps its weight, and ignores it.
+    # Only for overrides: an unconditional variant of a configuration keeps the unused weight.
     weight = config.sample.guidance_weight
     is_set = "sample.guidance_weight" in overrides
     if is_set and config.data.condition == "none" and weight not in (0, 1):
@@ -114,7 +114,7 @@ def _check_guidance(config: ml_collections.ConfigDict, overrides: Mapping[str, s
 
 
 def find_file(name: str) -> Path:
-    """Returns the path of a configuration file, given by path, or by its name in configs/.
+    """Finds a configuration file by its path, or by its name in configs/.
 
     Raises:
       FileNotFoundError: there is no such file; the message lists configs/.
@@ -132,10 +132,10 @@ def find_file(name: str) -> Path:
 
 
 def load_file(path: Path, argument: str = "") -> ml_collections.ConfigDict:
-    """Returns the result of `get_config` in a Python file, called with an argument if there is one.
+    """Returns the result of `get_config` in a Python file, called with `argument` if not empty.
 
     Raises:
-      ValueError: the file or its function raises an error, or returns other fields than
+      ValueError: the file or its function raises an error, or the fields differ from those of
         `vdm.config.default_config`.
     """
     spec = importlib.util.spec_from_file_location("configuration_file", path)
@@ -159,7 +159,7 @@ def load_file(path: Path, argument: str = "") -> ml_collections.ConfigDict:
 def override(
     config: ml_collections.ConfigDict, overrides: Mapping[str, str]
 ) -> ml_collections.ConfigDict:
-    """Returns a configuration with fields set from text, by the types of their defaults.
+    """Returns a configuration with fields set from text, converted to the defaults' types.
 
     Raises:
       ValueError: a field does not exist, or its text has another type.
@@ -187,7 +187,7 @@ def override(
 
 
 def page(config: ml_collections.ConfigDict) -> str:
-    """Returns the page of fields, vdm/config.py, with the values of a configuration."""
+    """Returns the lines of vdm/config.py, with the values of a configuration."""
     values, sections, lines = fields_of(config), {"config": ""}, []
     for line in inspect.getsource(default_config).splitlines():
         line = line.strip()
@@ -211,7 +211,7 @@ def _expanded(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
 
 
 def _place(error: Exception, path: Path) -> str:
-    """Returns the file, and the line that raised an error if it is of the file."""
+    """Returns the file name, and the line number of an error that was raised in the file."""
     if isinstance(error, SyntaxError):
         return f"{error.filename}, line {error.lineno}"
     frames = traceback.extract_tb(error.__traceback__)

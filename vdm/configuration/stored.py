@@ -11,7 +11,7 @@ from vdm.files import AnyPath, read_record, write_record
 _NAME = "config.json"
 _SECTION = (Mapping, ml_collections.ConfigDict)
 _REMEDY = "move it away, and give --config"
-# Values before the field existed, where they differ from today's defaults.
+# Values that older runs used before a field existed, if they differ from today's default.
 _BEFORE_THE_FIELD = {
     "model.attention_bias": False,
     "model.narrow_upsampling": True,
@@ -44,8 +44,8 @@ def save_run_config(workdir: AnyPath, config: ml_collections.ConfigDict) -> None
 def from_record(record: object, source: str | AnyPath) -> ml_collections.ConfigDict:
     """Converts a configuration that was stored as JSON.
 
-    Fields that are newer than the record have their defaults, or, if those changed the model or its
-    training, the values of that time. Fields that no longer exist are ignored.
+    Fields newer than the record get their defaults, or the earlier behaviour if a default would
+    change the model or its training. Fields that no longer exist are ignored.
 
     Raises:
       ValueError: the record is not a configuration, or a value has the wrong type; the message
@@ -67,7 +67,7 @@ def from_record(record: object, source: str | AnyPath) -> ml_collections.ConfigD
 
 
 def fields_of(config: Mapping | ml_collections.ConfigDict) -> dict[str, object]:
-    """Returns {'section.field': value} of a configuration, or of its record."""
+    """Flattens a configuration, or its record, to {'section.field': value}."""
     flat: dict[str, object] = {}
     for name, value in config.items():
         if isinstance(value, _SECTION):

@@ -1,1 +1,1 @@
-"""Data sets: from files, or from arithmetic, to batches of videos in [-1, 1]."""
+"""Data sets: from video files or procedural generation to batches of videos in [-1, 1]."""

@@ -1,4 +1,4 @@
-"""Batches by training step, built ahead of the loop by threads."""
+"""Data sets of indexed examples, and batches per training step, prefetched by threads."""
 
 import abc
 import time
@@ -13,11 +13,11 @@ CONDITIONS = ("none", "label", "text", "action")
 
 
 class DataSet(abc.ABC):
-    """Examples by index. Several threads may read at the same time."""
+    """Base class of data sets: examples by index. Thread-safe."""
 
     @abc.abstractmethod
     def example(self, index: int) -> dict[str, np.ndarray]:
-        """Returns example `index`, any non-negative integer: the arrays of a batch by name.
+        """Returns example `index`, any non-negative integer, as a dict of arrays.
 
         Returns:
           video: float32 [frames, height, width, channels].
@@ -25,7 +25,7 @@ class DataSet(abc.ABC):
           label: int32 [], and image_label [num_images], with condition 'label'.
           text: float32 [text_tokens, text_width] and text_mask bool [text_tokens], and image_text
             and image_text_mask with a leading [num_images], with condition 'text'.
-          action: float32 [frames, action_width], applied between each frame and the next, and
+          action: float32 [frames, action_width], each applied between its frame and the next, and
             action_mask bool [frames], with condition 'action'. Images have no actions.
         """
 
@@ -42,16 +42,16 @@ class DataSet(abc.ABC):
     ) -> dict[str, np.ndarray]:
         """Returns batch `step`: examples step * batch_size and up, stacked along a new first axis.
 
-        `batch_size` counts the examples of all hosts. `rows` are those to build, by default all.
+        `batch_size` counts the examples of all hosts. `rows` are the rows to build, by default all.
 
         Raises:
-          ValueError: `rows` is empty, or a row is out of range; or as `example`.
+          ValueError: `rows` is empty, a row is out of range, or `example` raises it.
         """
         indices = _example_indices(step, batch_size, rows)
         return _stack([self.example(index) for index in indices])
 
     def check_attributes(self, choices: Mapping[str, tuple], minima: Mapping[str, int]) -> None:
-        """Raises ValueError if an attribute is not one of its choices, or below its minimum."""
+        """Raises ValueError if an attribute is not one of its choices or is below its minimum."""
         for name, allowed in choices.items():
             if (value := getattr(self, name)) not in allowed:
                 raise ValueError(f"{name} is {value!r}, and must be one of {allowed}")
@@ -61,29 +61,29 @@ class DataSet(abc.ABC):
 
 
 def example_generator(seed: int, stream: int, index: int) -> np.random.Generator:
-    """Returns a generator that is a function of (seed, stream, index) alone."""
-    # The index is the high word of the counter: generators overlap only after 2^192 draws.
+    """Returns a random generator that is a function of (seed, stream, index) only."""
+    # The index is the high word of the counter, so generators overlap only after 2^192 draws.
     key = np.array([seed, stream], np.uint64)
     counter = np.array([0, 0, 0, index], np.uint64)
     return np.random.Generator(np.random.Philox(key=key, counter=counter))
 
 
 def text_arrays(encoded: Sequence[tuple[np.ndarray, np.ndarray]]) -> dict[str, np.ndarray]:
-    """Returns the text arrays of an example, of the captions of its clip and of its images."""
+    """Returns the text arrays of an example, from the encoded captions of its clip and images."""
     texts, masks = map(np.stack, zip(*encoded, strict=True))
     out = {"text": texts[0], "text_mask": masks[0]}
     return out | ({"image_text": texts[1:], "image_text_mask": masks[1:]} if len(texts) > 1 else {})
 
 
 class Batches:
-    """An iterator over the batches of consecutive steps that prefetches in threads.
+    """Iterates over the batches of consecutive steps, and prefetches them in threads.
 
-    Decoding, resizing and NumPy's arithmetic run outside Python's lock. A batch is a function of
-    (data set, step) alone, not of the number of workers. As a context manager it stops all workers
+    Threads suffice, because decoding, resizing and NumPy release the GIL. A batch is a function of
+    (data set, step) only, not of the number of workers. As a context manager, it stops all workers
     on exit.
 
     Attributes:
-      seconds_waited: total time that `next` blocked its caller, without the `meanwhile` work.
+      seconds_waited: total seconds that `next` blocked its caller, excluding the `meanwhile` work.
     """
 
     def __init__(
@@ -97,10 +97,10 @@ class Batches:
         num_workers: int,
         prefetch: int,
     ):
-        """Starts the first batches, one per step, of `batch_size` and `rows` as in `DataSet.batch`.
+        """Starts prefetching; `batch_size` and `rows` are as in `DataSet.batch`.
 
-        `place` maps each complete batch, for example to the devices. `num_workers` threads build
-        examples, and `prefetch` batches are built ahead of the one that `next` returns.
+        `place` maps each complete batch, for example to the devices. `num_workers` threads load
+        examples, and `prefetch` batches are loaded ahead of the one that `next` returns.
         """
         self.seconds_waited = 0.0
         self._data_set, self._steps = data_set, iter(steps)
@@ -125,12 +125,12 @@ class Batches:
         """Returns the next batch.
 
         Args:
-          meanwhile: waits for other work, such as a training step on a device. It is called if the
-            batch is not ready, so that `seconds_waited` counts only the time beyond it.
+          meanwhile: function that waits for other work, such as a training step on a device. It is
+            called if the batch is not ready, so that `seconds_waited` excludes this time.
 
         Raises:
           StopIteration: no steps remain.
-          Exception: the error that occurred while this batch was built.
+          Exception: the error that occurred while loading this batch.
         """
         if not self._ahead:
             raise StopIteration

@@ -17,7 +17,7 @@ from vdm.video.pixels import from_uint8, with_channels
 
 STARTS = ("random", "first")
 
-# Streams of random numbers of a seed.
+# Independent streams of random numbers per seed.
 _ORDER, _TRAINING, _HELD_OUT = range(3)
 
 
@@ -29,11 +29,11 @@ class FrameReader(Protocol):
         """Number of frames."""
 
     def frames(self, indices: Sequence[int], resolution: int = 0) -> np.ndarray:
-        """Reads frames as of `vdm.video.read.Video`; one channel is allowed."""
+        """Reads frames as in `vdm.video.read.Video`; one channel is allowed."""
 
 
 class VideoReader(Protocol):
-    """A split of a data set of videos. Several threads may read at the same time."""
+    """A split of a data set of videos. Thread-safe."""
 
     @property
     def folder(self) -> Path:
@@ -68,10 +68,10 @@ class ClipDataSet(DataSet):
     """Clips [frames, resolution, resolution, channels] of a data set of videos.
 
     A clip has every `frameskip`-th frame of a window of one video. Frames are cropped to the
-    central square and resized by area: each pixel is the mean of the region that it covers.
+    central square and resized by area averaging.
 
-    With `shuffle` the examples are endless. Each epoch of len(reader) examples is a permutation of
-    the videos, a function of (seed, epoch) alone, and any example can be read directly. Without it,
+    With `shuffle`, the examples are endless: each epoch of len(reader) examples is a permutation of
+    the videos, a function of (seed, epoch) only, and any example can be read directly. Otherwise,
     example i is video i modulo len(reader), not flipped.
 
     Attributes:
@@ -79,13 +79,13 @@ class ClipDataSet(DataSet):
       seed: non-negative seed of the order, the windows, the flips and the images.
       frames, resolution, channels: shape of a clip; 1 or 3 channels.
       frameskip: distance between consecutive frames of a clip; default 1.
-      start: 'random' window, or from the 'first' frame.
-      shuffle: True for training; False for each video once, in order.
+      start: 'random' for a random window, 'first' for the first frames; default 'random'.
+      shuffle: True for training; False for all videos in order.
       augment_flip: whether half of the shuffled clips, and of the images independently, are flipped
         horizontally.
-      num_images: number of independent frames of other videos per clip, for joint training.
+      num_images: number of independent images, frames of other videos, per clip.
       condition: 'none', 'label', 'text' or 'action'.
-      encode: function caption -> (text [tokens, width], text_mask [tokens]), with condition 'text'.
+      encode: function caption -> (text [tokens, width], text_mask [tokens]), for condition 'text'.
 
     Raises:
       ValueError: an attribute is out of range, or there are no videos.
@@ -125,10 +125,10 @@ class ClipDataSet(DataSet):
         return len(self.reader)
 
     def example(self, index: int) -> dict[str, np.ndarray]:
-        """Returns example `index`, as `DataSet.example`.
+        """Returns example `index`, see `DataSet.example`.
 
         Raises:
-          ValueError: the video, which the message names, is unreadable or has too few frames.
+          ValueError: the video is unreadable or has too few frames; the message names the video.
         """
         chosen = self.video_index(index)
         rng = example_generator(self.seed, _TRAINING if self.shuffle else _HELD_OUT, index)
@@ -141,7 +141,7 @@ class ClipDataSet(DataSet):
         window = self._window(chosen, video.num_frames, draws[0, 0])
         out = {"video": self._pixels(video, window, flips[0])}
 
-        # Offsets of 1 to the number of videos less 1: never the clip's own video.
+        # Offsets from 1 to the number of videos - 1: never the clip's own video.
         offsets = 1 + (draws[1:, 1] * (len(self.reader) - 1)).astype(int)
         others = [int(other) for other in (chosen + offsets) % len(self.reader)]
         if self.num_images:
@@ -159,7 +159,7 @@ class ClipDataSet(DataSet):
         return int(self.reader.label(self.video_index(index)))
 
     def video_index(self, index: int) -> int:
-        """Returns the index in the reader of the video of example `index`.
+        """Returns the reader's index of the video that example `index` shows.
 
         Raises:
           ValueError: `index` is negative.
@@ -172,7 +172,7 @@ class ClipDataSet(DataSet):
         return int(_permutation(self.seed, epoch, len(self.reader))[position])
 
     def _window(self, chosen: int, num_frames: int, draw: float) -> list[int]:
-        """Returns the frame indices of a clip, for a random number `draw` in [0, 1)."""
+        """Returns the frame indices of a clip; `draw` in [0, 1) selects the window."""
         length = (self.frames - 1) * self.frameskip + 1
         if num_frames < length:
             raise ValueError(

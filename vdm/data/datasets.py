@@ -19,14 +19,13 @@ from vdm.files import local_path
 ZEROS = "zeros"
 _ACTION_WIDTHS = {"pusht": ACTION_WIDTH, "bair_robot_pushing_small": 4}
 DATA_SETS = ("moving_digits", "folder", "pusht", *TFDS_DATA_SETS, ZEROS)
-FIRST_FRAMES = "first frames"  # of `held_out_clips`
+FIRST_FRAMES = "first frames"  # returned by `held_out_clips`
 
 
 def make_data_set(config: ml_collections.ConfigDict, split: str) -> DataSet:
     """Builds the data set of config.data.
 
-    The split 'train' is shuffled and endless. 'test' has held-out videos in a fixed order, one clip
-    each.
+    Split 'train': shuffled, endless. Split 'test': held-out videos in a fixed order, one clip each.
 
     Raises:
       ValueError: the data set is unknown, is missing, or does not fit config.data.
@@ -65,8 +64,8 @@ def make_data_set(config: ml_collections.ConfigDict, split: str) -> DataSet:
 def held_out_videos(config: ml_collections.ConfigDict, frames: int, split: str = "test") -> DataSet:
     """Builds a data set of real videos in a fixed order, without flips, images or conditions.
 
-    A video of 'test' begins as that of `make_data_set`, unless its start is random and `frames` is
-    not config.data.frames: random starts depend on the length of a clip.
+    Videos of 'test' start at the same frame as in `make_data_set`, except that random starts depend
+    on the number of frames.
 
     Raises:
       ValueError: as `make_data_set`.
@@ -80,7 +79,7 @@ def held_out_videos(config: ml_collections.ConfigDict, frames: int, split: str =
 
 
 def split_name(config: ml_collections.ConfigDict, split: str) -> str:
-    """Returns the data set's own name of its 'train' or 'test' split, for example 'train+test'."""
+    """Returns the data set's own name for split 'train' or 'test', for example 'train+test'."""
     prepared = TFDS_DATA_SETS.get(config.data.name)
     return prepared.splits[split] if prepared else split
 
@@ -108,7 +107,7 @@ def open_reader(config: ml_collections.ConfigDict, split: str) -> VideoReader:
 
 
 def check_name(config: ml_collections.ConfigDict) -> None:
-    """Raises ValueError if the data set is unknown, or has no timestamps or actions to use."""
+    """Raises ValueError if the data set is unknown, or lacks required timestamps or actions."""
     if config.data.name not in DATA_SETS:
         raise ValueError(
             f"config.data.name is {config.data.name!r}, and must be one of "
@@ -136,7 +135,7 @@ def _held_out_start(name: str) -> str:
 
 
 def open_folder_of(config: ml_collections.ConfigDict, split: str) -> FolderVideos:
-    """Opens a split of the folder config.data.path; errors as of `make_data_set`."""
+    """Opens a split of the folder config.data.path; raises the errors of `make_data_set`."""
     data = config.data
     if not data.path:
         raise ValueError("config.data.path is empty, and must be a folder of videos")

@@ -1,7 +1,7 @@
 """Encodes the captions of a data set: python -m vdm.data.encode_text --config=FILE.
 
-The language model is config.data.text_encoder. Flags override fields of the configuration as in
-training. vdm/data/captions/encoded.py describes the output.
+The language model is config.data.text_encoder. Flags override configuration fields as in training.
+vdm/data/captions/encoded.py describes the output files.
 """
 
 import sys
@@ -17,7 +17,7 @@ def encode_data_set(config, batch_size: int = 64):
     """Encodes all captions of a data set; returns the output folder and the number of captions.
 
     Raises:
-      ValueError: the data set or the language model is missing, or has another width.
+      ValueError: the data set or the language model is missing, or the model has the wrong width.
     """
     if config.data.text_encoder == WORDS:
         raise ValueError(f"config.data.text_encoder is {WORDS!r}, and must be a language model")

@@ -1,8 +1,8 @@
-"""Moving digits: handwritten digits that bounce in a square box, without any download.
+"""Moving digits: handwritten digits that bounce in a square box. Needs no download.
 
-The digits are the 1797 images of 8x8 pixels in scikit-learn. A video is a pure function of
-(seed, split, index), so the data set is endless. Every frame shows the whole digit, so a classifier
-can check frame by frame whether a generated video keeps its digit.
+The digits are scikit-learn's 1797 images of 8x8 pixels. A video is a pure function of (seed, split,
+index), so the data set is endless. Every frame shows the whole digit, so a classifier can check
+frame by frame whether a generated video keeps its digit.
 """
 
 import dataclasses
@@ -52,16 +52,16 @@ class MovingDigits(DataSet):
     and is reflected by the walls.
 
     Attributes:
-      split: 'train' or 'test', which have no writer in common.
+      split: 'train' or 'test', with disjoint writers.
       seed: non-negative seed of the digits, positions and velocities.
       resolution: height and width in pixels, at least 8. At 8 the digit does not move.
       motion: 'any' of the 8 axis-aligned and diagonal directions, or 'horizontal' for left and
         right only, which models learn many times faster (docs/moving_digits.md).
-      speed: pixels per frame along an axis. It divides resolution * downsample - 8, so that the
+      speed: pixels per frame along an axis. Must divide resolution * downsample - 8, so that the
         digit touches the walls exactly.
-      downsample: side of the pixel blocks that are averaged; `resolution` is the size afterwards.
+      downsample: block size in pixels of average pooling; `resolution` is the size after pooling.
       frames, frameskip, num_images: as in `vdm.data.clips.ClipDataSet`.
-      condition: 'none', 'label' (the digit) or 'text' (text_tokens word vectors of text_width).
+      condition: 'none', 'label' (the digit) or 'text' (text_tokens vectors of size text_width).
 
     Raises:
       ValueError: an attribute is out of range.
@@ -103,7 +103,7 @@ class MovingDigits(DataSet):
         """
         digits, start, velocity, times = self._draw(index)
         handwritten, labels = handwriting(self.split)
-        # Row 0 is the video; each further row is another video, of which one frame is an image.
+        # Row 0 is the video; each further row is another video, one frame of which is an image.
         steps = self.frameskip * np.arange(self.frames)[:, None]
         video_at = _bounce(start[0], velocity[0], steps, self._max_corner)
         out = {"video": self._paste(handwritten[digits[:1]], video_at)}
@@ -138,7 +138,7 @@ class MovingDigits(DataSet):
 
     @property
     def _max_corner(self) -> int:
-        """Largest coordinate of a digit's first row and column, in units of the speed."""
+        """Largest coordinate of a digit's top left corner, in units of the speed."""
         return round((self._side - DIGIT_SIZE) / self.speed)
 
     def _draw(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -155,7 +155,7 @@ class MovingDigits(DataSet):
         corners = self._max_corner + 1
         counts = [total, corners, corners, len(velocities), self.frames]
         digits, y, x, direction, times = (draws * counts).astype(int).T
-        # Offsets of 1 to total - 1: never the video's own digit image.
+        # Offsets from 1 to total - 1: never the video's own digit image.
         digits[1:] = (digits[0] + 1 + (draws[1:, 0] * (total - 1)).astype(int)) % total
 
         start = np.stack([y, x], axis=1)
@@ -170,7 +170,7 @@ class MovingDigits(DataSet):
         corners = corners * self.speed
         whole = np.floor(corners).astype(int)
         fraction = (corners - whole).astype(np.float32)[:, :, None, None]
-        # Bilinear interpolation: between pixels a digit covers 9x9 of them.
+        # Bilinear interpolation: at a fractional position, a digit covers 9x9 pixels.
         soft = np.pad(digits, ((0, 0), (1, 1), (1, 1)), constant_values=-1)
         for axis in (1, 2):
             after, before = np.split(soft, [1], axis)[1], np.split(soft, [-1], axis)[0]

@@ -1,8 +1,7 @@
 """Prepares a data set: python -m vdm.data.prepare NAME [--data_dir=DIR].
 
-NAME is pusht, which gym-pusht draws, or a data set of TensorFlow Datasets. The result of the
-latter is that of `tfds build`. Unlike `tfds build` of TFDS 4.9.10, this command starts without
-Apache Beam.
+NAME is pusht, which gym-pusht renders, or a data set of TensorFlow Datasets, with the same result
+as `tfds build`. Unlike `tfds build` of TFDS 4.9.10, this command starts without Apache Beam.
 """
 
 import argparse
@@ -38,8 +37,8 @@ def prepare(
 ) -> Path:
     """Prepares a data set of `TFDS_DATA_SETS`, if it is not yet prepared; returns its folder.
 
-    The arguments are the options of the command. `config` is the name of a configuration of the
-    builder, or a JSON object of its fields, the name among them.
+    The arguments are the options of the command. `config` is the name of a builder configuration,
+    or a JSON object of its fields, including the name.
 
     Raises:
       ValueError, OSError: a package, a file or a setting is missing or invalid.
@@ -79,7 +78,7 @@ def _fields(text: str) -> dict:
 
 
 def _builder_class(name: str, tfds):
-    """Returns the builder in vdm/data/builders if there is one, else that of TFDS."""
+    """Returns the builder class in vdm/data/builders if there is one, else the TFDS builder."""
     if (Path(__file__).parent / "builders" / name).is_dir():
         module = f"vdm.data.builders.{name}.{name}_dataset_builder"
         return importlib.import_module(module).Builder
@@ -88,13 +87,13 @@ def _builder_class(name: str, tfds):
 
 @contextlib.contextmanager
 def _ffmpeg_on_path() -> Iterator[None]:
-    """Puts imageio-ffmpeg's program on PATH as `ffmpeg`, which TFDS calls, if there is none."""
+    """Adds imageio-ffmpeg's `ffmpeg` to PATH if there is none, because TFDS calls it."""
     if shutil.which("ffmpeg"):
         yield
         return
     try:
         import imageio_ffmpeg
-    except ImportError:  # Only UCF101 needs it, and TFDS reports that.
+    except ImportError:  # only UCF101 needs it, and TFDS reports the error
         yield
         return
     path = os.environ["PATH"]

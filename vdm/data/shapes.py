@@ -6,7 +6,7 @@ import ml_collections
 
 
 def batch_shapes(config: ml_collections.ConfigDict, size: int) -> dict[str, jax.ShapeDtypeStruct]:
-    """Returns those of a training batch: videos, independent images and their conditions."""
+    """Returns the shapes of a training batch: videos, independent images and conditions."""
     data = config.data
     frame = (data.resolution, data.resolution, data.channels)
     batch = {"video": jax.ShapeDtypeStruct((size, data.frames, *frame), jnp.float32)}
@@ -25,7 +25,7 @@ def batch_shapes(config: ml_collections.ConfigDict, size: int) -> dict[str, jax.
 def condition_shapes(
     config: ml_collections.ConfigDict, size: int
 ) -> dict[str, jax.ShapeDtypeStruct]:
-    """Returns those of the conditions of `size` videos."""
+    """Returns the shapes of the conditions of `size` videos."""
     data = config.data
     if data.condition == "label":
         return {"label": jax.ShapeDtypeStruct((size,), jnp.int32)}

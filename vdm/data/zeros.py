@@ -1,4 +1,4 @@
-"""Zeros in the shapes of any data set: rehearsals and measurements without data."""
+"""Zeros with the shapes of any data set, for rehearsals and measurements without data."""
 
 import dataclasses
 
@@ -9,9 +9,9 @@ from vdm.data.batches import DataSet
 
 @dataclasses.dataclass(frozen=True)
 class Zeros(DataSet):
-    """Examples of zeros, with the label 0, a caption of zero vectors or actions of zeros.
+    """Examples of zeros, with label 0, a caption of zero vectors, or zero actions.
 
-    The fields are those of config.data and config.model. All tokens of a caption count.
+    The fields are from config.data and config.model. No token of a caption is masked.
     """
 
     frames: int

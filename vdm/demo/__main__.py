@@ -1,4 +1,4 @@
-"""A page in the browser on which trained models sample and complete videos: python -m vdm.demo."""
+"""A web page on which trained models sample and complete videos: python -m vdm.demo."""
 
 import argparse
 import importlib.util
@@ -38,10 +38,10 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def free_port(host: str, port: int) -> int:
-    """Returns the port, or one that is free if it is 0.
+    """Returns the port, or a free port if it is 0.
 
     Raises:
-      OSError: the page cannot be served there, for example since another program has the port.
+      OSError: the page cannot be served there, for example because the port is in use.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
@@ -58,7 +58,7 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit('error: the demo needs Gradio: pip install "video-diffusion-jax[demo]"')
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # deletes the folder, as Ctrl+C does
     with tempfile.TemporaryDirectory(prefix="vdm_demo_") as folder:
-        # Of uploaded and shown files; set before Gradio is imported.
+        # Folder of uploaded and displayed files; must be set before Gradio is imported.
         os.environ["GRADIO_TEMP_DIR"] = folder
         from vdm.demo.page import launch, make_page
         from vdm.demo.requests import Demo

@@ -1,4 +1,4 @@
-"""The page itself, of Gradio components. Nothing on it is loaded from, or sent to, other hosts."""
+"""The web page, built from Gradio components. It contacts no other hosts."""
 
 import contextvars
 import dataclasses
@@ -25,7 +25,7 @@ from vdm.demo.requests import (
 )
 from vdm.diffusion.samplers import SAMPLERS
 
-# A browser that obeys it contacts the server of the page alone.
+# Browsers that enforce this policy contact only the page's own server.
 _POLICY = (
     "default-src 'self' data: blob:; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
     "style-src 'self' 'unsafe-inline'"
@@ -52,13 +52,13 @@ class _OwnHostOnly:
 
 
 def make_page(demo: Demo) -> gr.Blocks:
-    """Builds the page of a demo."""
+    """Builds the Gradio page of a demo."""
     # Deletes uploaded files after an hour.
     with gr.Blocks(
         title="Video diffusion models", analytics_enabled=False, delete_cache=(3600, 3600)
     ) as page:
         gr.Markdown(_INTRODUCTION)
-        last = gr.State(None)  # the last videos of this visitor
+        last = gr.State(None)  # the most recent videos of this visitor
         first = demo.checkpoints[0]
         with gr.Row():
             with gr.Column(scale=2):
@@ -86,7 +86,7 @@ def make_page(demo: Demo) -> gr.Blocks:
 
 
 def launch(page: gr.Blocks, *, host: str, port: int, block: bool = True) -> str:
-    """Serves a page, until interrupted or, if `block` is false, in the background.
+    """Serves a page until interrupted, or in the background if `block` is False.
 
     Returns:
       The address of the page.
@@ -114,7 +114,7 @@ def launch(page: gr.Blocks, *, host: str, port: int, block: bool = True) -> str:
 
 
 def _common_fields(config: Any) -> list[Any]:
-    """Returns the components of the fields of Settings, in their order."""
+    """Returns one component per field of `Settings`, in the same order."""
     default, (name, info, text) = default_settings(config), condition_field(config)
     condition = gr.Textbox(text, label=name or "Condition", info=info, visible=bool(name))
     with gr.Row():
@@ -132,7 +132,7 @@ def _common_fields(config: Any) -> list[Any]:
 
 
 def _tabs(config: Any) -> dict[str, tuple[gr.Button, list[Any]]]:
-    """Returns, for each task, its button and its own inputs: a clip and an option."""
+    """Returns {task: (button, inputs)}; the inputs of a task are a clip and an option."""
     options: dict[str, tuple[Any, ...]] = {
         "sample": (),
         "predict": (config.predict.num_given, "Observed frames", "the first frames of the clip"),
@@ -152,7 +152,7 @@ def _tabs(config: Any) -> dict[str, tuple[gr.Button, list[Any]]]:
 
 
 def _fields_of(demo: Demo, checkpoint: str) -> list[Any]:
-    """Returns updates of the common fields to the defaults of another model."""
+    """Returns updates that set the common fields to another model's defaults."""
     try:
         config = demo.model(checkpoint).config
     except (ValueError, OSError) as error:
@@ -176,11 +176,11 @@ def _answer(
     *values: Any,
     progress: gr.Progress = gr.Progress(),  # noqa: B008 (Gradio finds it by this default)
 ) -> tuple[Any, ...]:
-    """Runs a request; its errors are sentences on the page."""
+    """Runs a request; displays errors as sentences on the page."""
     count = len(dataclasses.fields(Settings))
     names = [field.name for field in dataclasses.fields(Settings)]
     clip, option = values[count:] or (None, None)
-    context = contextvars.copy_context()  # JAX calls `show` from a thread of its own
+    context = contextvars.copy_context()  # JAX calls `show` from another thread
 
     def show(step: int, steps: int, block: int) -> None:
         context.run(progress, (step, steps), desc=f"block {block}")

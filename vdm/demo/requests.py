@@ -1,4 +1,4 @@
-"""What the page's buttons do: settings and a clip in, videos and their files out."""
+"""Answers the page's requests: from settings and a clip to videos and files."""
 
 import dataclasses
 import itertools
@@ -20,9 +20,9 @@ from vdm.video_model import SampleSettings, VideoModel, load
 
 TASKS = ("sample", "predict", "extend", "upsample")
 MAX_VIDEOS, MAX_FRAMES = 8, 256  # per request
-_GRID_SIDE = 480  # pixels, about, of the video on the page
+_GRID_SIDE = 480  # approximate side of the displayed video, pixels
 
-# Names in error messages, and those of the page's fields.
+# {name in error messages: name of the page's field}.
 _PAGE_NAMES = {
     "config.predict.num_given": "Observed frames",
     "config.upsample.factor": "Factor",
@@ -35,20 +35,20 @@ _PAGE_NAMES = {
     "num_frames": "Frames",
 }
 
-# (step, steps, block): step number `step` of `steps` of a block starts; blocks count from 1.
+# (step, steps, block): called before step `step` of `steps` of a block; blocks count from 1.
 Progress = Callable[[int, int, int], object]
 
 
 class RequestError(ValueError):
-    """A request that cannot be answered, with one sentence for the page."""
+    """A request that cannot be answered; the message is a sentence for the page."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """Settings that all tabs share; the fields of config.sample have its names.
+    """Settings shared by all tabs; fields of config.sample keep their names.
 
     Attributes:
-      condition: text of the field that `condition_field` describes.
+      condition: text entered in the field of `condition_field`.
       num_videos: number of samples.
     """
 
@@ -69,7 +69,7 @@ class Result:
       movie: MP4 of all videos in a grid.
       sheet: contact sheet, one row per video, one column per frame.
       arrays: .npz file with `video`.
-      summary: one sentence about them.
+      summary: one sentence that describes the result.
     """
 
     videos: np.ndarray
@@ -80,11 +80,11 @@ class Result:
 
 
 class Demo:
-    """Loads models at first use and answers one request after another.
+    """Loads models at first use, and answers requests sequentially.
 
     Args:
-      checkpoints: names or paths, as of `vdm.load`.
-      folder: where the files of results are written; default: a new temporary folder.
+      checkpoints: names or paths, as in `vdm.load`.
+      folder: output folder of result files; default: a new temporary folder.
     """
 
     def __init__(self, checkpoints: list[str], folder: Path | None = None) -> None:
@@ -116,9 +116,10 @@ class Demo:
           task: one of TASKS.
           checkpoint: one of `self.checkpoints`.
           settings: settings of the samples.
-          clip: path, or uint8 [frames, height, width, channels], of all tasks but 'sample'.
-          option: the number of observed frames of 'predict', the number of frames of 'extend', the
-            factor of 'upsample'; None for the model's default.
+          clip: path, or uint8 [frames, height, width, channels]; required for all tasks but
+            'sample'.
+          option: number of observed frames for 'predict', number of frames for 'extend', factor for
+            'upsample'; None: the model's default.
           progress: called before each step.
 
         Raises:
@@ -152,9 +153,9 @@ class Demo:
 
 
 def condition_field(config: ml_collections.ConfigDict) -> tuple[str, str, str]:
-    """Returns name, description and initial text of a model's condition; names '' if it has none.
+    """Returns (name, description, initial text) of a model's condition field; name '' if none.
 
-    The text is what `Settings.condition` holds.
+    `Settings.condition` holds the text.
     """
     data, model = config.data, config.model
     if data.condition == "label":
@@ -169,7 +170,7 @@ def condition_field(config: ml_collections.ConfigDict) -> tuple[str, str, str]:
 
 
 def default_settings(config: ml_collections.ConfigDict, num_videos: int = 4) -> Settings:
-    """Returns the settings of a model's configuration, without guidance if it has no condition."""
+    """Returns a model's default settings, without guidance if it has no condition."""
     sample = config.sample
     return Settings(
         condition=condition_field(config)[2],
@@ -220,7 +221,7 @@ def _sample(
         return model.predict(videos, num_given=option, **fields)
     if task == "extend":
         return model.extend(videos, num_frames=option or 2 * model.config.data.frames, **fields)
-    fields["conditioning"] = "reconstruction"  # the one that observes a low resolution
+    fields["conditioning"] = "reconstruction"  # the only method for low-resolution observations
     return model.upsample(videos, factor=option, **fields)
 
 
@@ -252,7 +253,7 @@ def _condition(config: ml_collections.ConfigDict, settings: Settings) -> SampleS
 
 
 def _sentence(error: Exception, clip: str | np.ndarray | None) -> str:
-    """Returns the first line of a message, with the page's names of fields and of the clip."""
+    """Returns the first line of a message, with the page's names for fields and the clip."""
     line = str(error).strip().partition("\n")[0]
     if isinstance(clip, str):
         line = line.replace(clip, Path(clip).name)

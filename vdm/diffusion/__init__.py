@@ -1,5 +1,5 @@
 """The mathematics of video diffusion: pure functions, arrays in and arrays out.
 
-Nothing here knows about networks, data or devices: this package imports JAX alone. Equation numbers
-are those of Video Diffusion Models (Ho et al. 2022, arXiv 2204.03458).
+This package knows nothing about networks, data or devices, and imports only JAX. Equation numbers
+refer to Video Diffusion Models (Ho et al. 2022, arXiv 2204.03458).
 """

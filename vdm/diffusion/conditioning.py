@@ -16,12 +16,12 @@ from jaxtyping import Array, Bool, Float
 from vdm.diffusion.process import diffuse, posterior
 
 DOWNSAMPLINGS = ("area", "bilinear")
-_ROUNDING = 1e-3  # of log-SNRs: a step at the noise level of a frame still knows it
+_ROUNDING = 1e-3  # tolerance of log-SNRs: a frame is known at its own noise level
 
 
 @dataclasses.dataclass(frozen=True)
 class ObservedPart(abc.ABC):
-    """Known values x_a = A(x) of a video x, with a differentiable A: what an observation defines.
+    """Base class of observations: known values x_a = A(x) of a video x, with differentiable A.
 
     Subclasses are frozen dataclasses, registered with `jax.tree_util.register_dataclass`.
 
@@ -41,14 +41,14 @@ class ObservedPart(abc.ABC):
     def solve_covariance(
         self, residual: Float[Array, "*observed"], size: tuple[int, ...]
     ) -> Float[Array, "*observed"]:
-        """Returns (A A^T)^-1 residual for frames of `size`, for pseudo-inverse guidance alone."""
+        """Returns (A A^T)^-1 residual for frames of `size`, for pseudo-inverse guidance."""
 
     @abc.abstractmethod
     def check(self, shape: tuple[int, ...]) -> None:
         """Raises ValueError unless the observation fits videos of this shape."""
 
     def known_at(self, log_snr: Float[Array, "..."]) -> "ObservedPart":
-        """Returns what is known of latents at a log-SNR, a scalar or [batch]: by default all."""
+        """Returns the part that is known at a log-SNR, a scalar or [batch]; default: everything."""
         return self
 
 
@@ -60,8 +60,8 @@ class ObservedFrames(ObservedPart):
     Attributes:
       values: [batch, frames, ...], the shape of the videos; ignored where the mask is False.
       mask: bool [frames] or [batch, frames], True for observed frames.
-      log_snr: log-SNR to which each frame is known, [frames] or [batch, frames]: its context noise,
-        which hides errors of generated frames. None: all are known exactly.
+      log_snr: log-SNR up to which each frame is known, [frames] or [batch, frames]. This context
+        noise hides errors of generated frames. None: all frames are known exactly.
     """
 
     values: Any
@@ -100,7 +100,7 @@ class ObservedFrames(ObservedPart):
     def known_at(self, log_snr: Float[Array, "..."]) -> "ObservedFrames":
         """Returns the frames whose own log-SNR is at least `log_snr`, a scalar or [batch].
 
-        Latents of less noise than that of a frame are not known from it.
+        A frame does not determine latents with less noise than its own.
         """
         if self.log_snr is None:
             return self
@@ -153,7 +153,7 @@ class ObservedLowResolution(ObservedPart):
         if not fits or large[2] % small[2] or large[3] % small[3]:
             raise ValueError(
                 f"an observed low resolution of shape {small} does not fit videos of shape {large}:"
-                " height and width must divide those of the videos, and the other axes be equal"
+                " height and width must divide those of the videos, and other axes must be equal"
             )
         if self.mask is not None:
             _check_mask(self.mask, shape)
@@ -171,7 +171,7 @@ def downsample(
 
     Args:
       x: videos.
-      size: (h, w), which divide height and width.
+      size: (h, w); must divide height and width.
       downsampling: one of DOWNSAMPLINGS.
     """
     rows, columns = _matrices(x.shape[2:4], size, downsampling)
@@ -179,7 +179,7 @@ def downsample(
 
 
 def observations_of(observation: Observation, shape: tuple[int, ...]) -> tuple[ObservedPart, ...]:
-    """Returns an observation as a tuple of its parts, with float32 values.
+    """Converts an observation to a tuple of parts, with float32 values.
 
     Args:
       observation: None, one part, or a tuple of parts.
@@ -194,7 +194,7 @@ def observations_of(observation: Observation, shape: tuple[int, ...]) -> tuple[O
     for part in parts:
         part.check(shape)
     if sum(isinstance(part, ObservedFrames) for part in parts) > 1:
-        raise ValueError("there are two ObservedFrames: pass one, with one mask")
+        raise ValueError("observation has two ObservedFrames, and must have one, with one mask")
     return tuple(
         dataclasses.replace(part, values=jnp.asarray(part.values, jnp.float32)) for part in parts
     )
@@ -221,12 +221,12 @@ def replacement(
     frames: ObservedFrames,
     log_snr_s: Float[Array, "..."],
 ) -> Float[Array, " batch *shape"]:
-    """Samples the observed frames of z_s from q(z_a,s given x_a): the replacement method.
+    """Samples the observed frames of z_s from q(z_a,s | x_a): the replacement method.
 
-    Section 3.1 of the paper. The previous latent z_a,t plays no part.
+    Section 3.1 of the paper. The previous latent z_a,t is not used.
 
     Args:
-      noise: standard normal noise, of the shape of z_s.
+      noise: standard normal noise, same shape as z_s.
       z_s: latent at s.
       frames: the observed frames x_a.
       log_snr_s: log-SNR at s, [batch] or a scalar.
@@ -242,10 +242,10 @@ def replacement_posterior(
     log_snr_t: Float[Array, "..."],
     log_snr_s: Float[Array, "..."],
 ) -> Float[Array, " batch *shape"]:
-    """Samples the observed frames of z_s from q(z_a,s given x_a, z_a,t) (section 3.1).
+    """Samples the observed frames of z_s from q(z_a,s | x_a, z_a,t) (section 3.1).
 
     Args:
-      noise: standard normal noise, of the shape of z_s.
+      noise: standard normal noise, same shape as z_s.
       z_s: latent at s.
       z_t: latent at t > s.
       frames: the observed frames x_a.
@@ -260,8 +260,8 @@ def repaint_steps(num_steps: int, jump_length: int, repeats: int) -> list[int]:
     """Returns the order of sampling steps in RePaint (Lugmayr et al. 2022, arXiv 2201.09865).
 
     Steps 0 to num_steps - 1 are divided into jumps of jump_length steps; the last jump may be
-    shorter. Each jump runs `repeats` times before the next jump starts. Where a step index is
-    followed by the same or a smaller one, the forward process takes the latent back.
+    shorter. Each jump runs `repeats` times before the next jump starts. When the next index is not
+    larger, the forward process first takes the latent back to more noise.
 
     Raises:
       ValueError: jump_length or repeats is below 1.

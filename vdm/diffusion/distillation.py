@@ -1,9 +1,9 @@
-"""Distillation: targets and losses of a student that takes fewer network calls than its teacher.
+"""Distillation: targets and losses of a student that needs fewer network calls than its teacher.
 
 Progressive distillation (Salimans and Ho 2022, arXiv 2202.00512): one DDIM step of the student
 equals two of the teacher. Guidance distillation (Meng et al. 2023, arXiv 2210.03142, section 3.1):
-one call of the student equals the guided teacher at a weight that is an input of the student; its
-target is `guidance.classifier_free_guidance`, with one weight per video.
+one call of the student equals the guided teacher. The guidance weight is an input of the student;
+the target is `guidance.classifier_free_guidance`, with one weight per video.
 """
 
 from collections.abc import Callable
@@ -35,20 +35,19 @@ def student_log_snr(
     num_steps: int,
     schedule: Callable[[Array], Array] = cosine_log_snr,
 ) -> tuple[Float[Array, " batch"], Float[Array, " batch"], Float[Array, " batch"]]:
-    """Returns the log-SNRs of the student's step that contains each time (algorithm 2).
+    """Returns, for each time, the log-SNRs of the student's step that contains it (algorithm 2).
 
-    The student's num_steps steps are those of a sampler: step k starts at the time
-    (num_steps - k) / num_steps. The last step ends at x_hat itself, as in `samplers.sample`, which
-    is an infinite log-SNR.
+    As in a sampler, step k starts at time (num_steps - k) / num_steps. The last step ends at x_hat
+    itself, as in `samplers.sample`: its final log-SNR is infinite.
 
     Args:
-      t: times in [0, 1); uniform ones select the steps uniformly.
+      t: times in [0, 1), [batch]. Uniform times select the steps uniformly.
       num_steps: N, the number of steps of the student; its teacher has 2 N.
       schedule: t -> log_snr, elementwise and decreasing.
 
     Returns:
-      (log_snr_t, log_snr_m, log_snr_s), each [batch]: at the start of the step, at its midpoint,
-      where the teacher's second step starts, and at its end.
+      (log_snr_t, log_snr_m, log_snr_s), each [batch]: at the start of the step, at its midpoint
+      (the start of the teacher's second step), and at its end.
 
     Raises:
       ValueError: num_steps is below 1.
@@ -65,10 +64,11 @@ def student_log_snr(
 def draw_observed(
     key: PRNGKeyArray, batch: int, frames: int, num_given: int
 ) -> Bool[Array, "batch frames"]:
-    """Draws which frames a student of diffusion forcing observes: the first ones of each video.
+    """Draws masks of the first frames of each video that a student of diffusion forcing observes.
 
-    With probability 1/2 the first `num_given`, and otherwise the first k, with k uniform from 0 to
-    frames - 1: the student predicts and extends from any number of frames, and generates.
+    A video observes its first `num_given` frames with probability 1/2, else its first k, with k
+    uniform from 0 to frames - 1. The student thus learns generation, and prediction from any number
+    of frames.
 
     Returns:
       The masks [batch, frames], True for observed frames.
@@ -86,28 +86,28 @@ def two_step_target(
     log_snr_m: Float[Array, " batch *frames"],
     log_snr_s: Float[Array, " batch *frames"],
 ) -> Float[Array, " batch *shape"]:
-    """Returns the x whose DDIM step from z_t to z_s equals two of the teacher (algorithm 2).
+    """Returns the x whose DDIM step from z_t to z_s equals two steps of the teacher (algorithm 2).
 
-    With z_m and z_s of the teacher's steps from t to the midpoint m and from m to s,
+    The teacher steps from t to the midpoint m, with result z_m, and from m to s, with result z_s:
 
         x~ = (z_s - (sigma_s / sigma_t) z_t) / (alpha_s - (sigma_s / sigma_t) alpha_t)
            = x_hat(z_t) + w (x_hat(z_m) - x_hat(z_t))
         w  = expm1((log_snr_m - log_snr_s) / 2) / expm1((log_snr_t - log_snr_s) / 2)
 
-    The second form, which follows from DDIM's z_s = alpha_s x_hat + sigma_s eps_hat, has no
-    difference of nearly equal latents. It is a mean of the teacher's two estimates. Where s is the
-    end of sampling, log_snr_s is infinite, w is 1 and x~ = x_hat(z_m). An observed frame of
-    diffusion forcing has one log-SNR: there, z_m is z_t, and x~ is x_hat(z_t).
+    The second form follows from DDIM's z_s = alpha_s x_hat + sigma_s eps_hat, and avoids the
+    difference of nearly equal latents. It is a weighted mean of the teacher's two estimates. In the
+    last step, log_snr_s is infinite, w = 1 and x~ = x_hat(z_m). In diffusion forcing, an observed
+    frame has a constant log-SNR: z_m = z_t and x~ = x_hat(z_t).
 
     Args:
       teacher: (z, log_snr) -> x_hat.
       z: latents z_t, [batch, ...].
       log_snr_t: log-SNR of z, [batch] or [batch, frames].
-      log_snr_m: log-SNR at the midpoint, more than log_snr_t.
-      log_snr_s: log-SNR at the end of the step, more than log_snr_m; it may be infinite.
+      log_snr_m: log-SNR at the midpoint, greater than log_snr_t.
+      log_snr_s: log-SNR at the end of the step, greater than log_snr_m; may be infinite.
 
     Returns:
-      x~, of the shape of z.
+      x~, same shape as z.
     """
     x_t = teacher(z, log_snr_t)
     z_m = diffuse(x_t, predict_eps(x_t, z, log_snr_t), log_snr_m)
@@ -122,15 +122,15 @@ def two_step_target(
 def loss_weight(log_snr: Float[ArrayLike, "*shape"], weighting: str) -> Float[Array, "*shape"]:
     """Returns the weight of the squared error of x_hat (Salimans and Ho 2022, section 4).
 
-    "truncated_snr" is max(SNR, 1), and "v" is SNR + 1, which makes it the error of v. Neither
-    vanishes at t = 1, as the SNR itself does, which is the weight of the error of eps.
+    "truncated_snr" is max(SNR, 1). "v" is SNR + 1, which turns the error of x_hat into the error of
+    v. Neither vanishes at t = 1, unlike the SNR itself, which is the weight of the eps error.
 
     Args:
       log_snr: log-SNR, of any shape.
       weighting: one of WEIGHTINGS.
 
     Returns:
-      The weight, of the shape of log_snr.
+      The weight, same shape as log_snr.
 
     Raises:
       ValueError: weighting is not one of WEIGHTINGS.
@@ -152,17 +152,17 @@ def distillation_loss(
 ) -> Float[Array, " batch"]:
     """Returns weight(log_snr) || x~ - x_hat(z) ||^2, the loss of a student (algorithm 2).
 
-    The norm is a mean over elements. With log-SNRs of frames, each frame has its own weight, and
+    The norm is a mean over elements. With one log-SNR per frame, each frame has its own weight, and
     the loss is the mean over the missing frames.
 
     Args:
-      network: the student, which maps z [batch, ...] and log_snr to a prediction of the shape of z.
+      network: the student: (z [batch, ...], log_snr) -> a prediction, same shape as z.
       z: latents [batch, ...].
       log_snr: log-SNR of z, [batch] or [batch, frames], finite.
-      x_target: x~, from `two_step_target` or a guided teacher; it has no gradient.
+      x_target: x~, from `two_step_target` or a guided teacher; no gradient flows through it.
       target: what the network predicts, one of STUDENT_TARGETS.
       weighting: one of WEIGHTINGS.
-      observed: the observed frames, with log-SNRs of frames; None for none.
+      observed: mask of observed frames [batch, frames], if log_snr is per frame; default: none are.
 
     Returns:
       The loss [batch], float32.

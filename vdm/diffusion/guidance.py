@@ -1,4 +1,4 @@
-"""Guidance: functions from denoisers to a denoiser."""
+"""Classifier-free and reconstruction guidance: wrap denoisers, and return a denoiser."""
 
 import dataclasses
 from collections.abc import Callable
@@ -20,7 +20,7 @@ class ConditionalDenoiser:
 
     Attributes:
       denoiser: (z, log_snr, condition) -> x_hat.
-      condition: a tree of arrays [batch, ...].
+      condition: a pytree of arrays [batch, ...].
     """
 
     denoiser: Callable[..., Array]
@@ -40,9 +40,9 @@ def classifier_free_guidance(
 
         eps~ = (1 + w) eps(z, c) - w eps(z)
 
-    The same holds in any space that is linear in eps: x~ = weight x(z, c) - (weight - 1) x(z).
-    Weight 1 is the conditional denoiser, and weight 0 the unconditional one. Clip the result, not
-    the two estimates: eq 6 does not hold for clipped estimates.
+    The same holds for any target linear in eps: x~ = weight x(z, c) - (weight - 1) x(z). Weight 1
+    is the conditional denoiser, and weight 0 the unconditional one. Clip the result, not the two
+    estimates: eq 6 does not hold for clipped estimates.
 
     Two `ConditionalDenoiser`s of the same function are evaluated in one call, on a batch of twice
     the size. Their conditions must have the same structure.
@@ -50,8 +50,8 @@ def classifier_free_guidance(
     Args:
       conditional: (z, log_snr) -> x_hat given the condition.
       unconditional: (z, log_snr) -> x_hat without it.
-      weight: 1 + w, the convention of the authors' later papers and probably of tables 5 and 6; one
-        number, or one per video, [batch].
+      weight: 1 + w, a scalar or one per video, [batch]. The authors' later papers use this
+        convention, and probably tables 5 and 6.
 
     Returns:
       The guided denoiser (z, log_snr) -> x~.
@@ -82,7 +82,7 @@ def _evaluate_both(first: Denoiser, second: Denoiser, z: Array, log_snr: Array) 
 
 @dataclasses.dataclass(frozen=True)
 class ReconstructionOptions:
-    """Options of `reconstruction_guidance`. The paper has the weight alone.
+    """Options of `reconstruction_guidance`. Only the weight is in the paper.
 
     Attributes:
       weight: w_r of eq 7 and 8. The paper's values are 50 (BAIR) and 9 (Kinetics).
@@ -90,12 +90,12 @@ class ReconstructionOptions:
       normalization: "none" is the gradient of the squared error, as in the paper. "residual"
         divides it by the norm of the residual, so that the correction does not vanish with the
         residual (diffusion posterior sampling, Chung et al. 2023, arXiv 2209.14687, section 3.2).
-      data_variance: None is the paper's q(x_a given z) ~ N(A(x_hat), (sigma / alpha)^2 I), which
+      data_variance: None is the paper's q(x_a | z) ~ N(A(x_hat), (sigma / alpha)^2 I), which
         assumes data of unbounded variance. A number s^2, the variance of the data, gives the
         covariance (sigma^2 s^2 / (alpha^2 s^2 + sigma^2)) A A^T of pseudo-inverse guidance (Song
         et al. 2023, ICLR), which is exact for independent Gaussian pixels of that variance.
-      micro_batches: number of micro-batches of a guided step; it divides the batch. They bound the
-        memory of activations and do not change x~, because no video depends on another.
+      micro_batches: number of micro-batches per guided step; must divide the batch. Bounds
+        activation memory; does not change x~, because videos are independent.
 
     Raises:
       ValueError: an unknown normalization, a data_variance that is not positive, or micro_batches
@@ -134,22 +134,22 @@ def reconstruction_guidance(
 
         x~ = x_hat - (weight alpha / 2) grad_z || x_a - A(x_hat(z)) ||^2
 
-    in the missing frames. Observed frames keep x_hat, because the sampler replaces their latents.
-    A step costs a forward and a backward pass of the denoiser; the gradient is with respect to z
-    alone.
+    in the missing frames. Observed frames keep x_hat, because the sampler replaces their latents. A
+    step costs one forward and one backward pass of the denoiser; the gradient is with respect to z
+    only.
 
-    The gradient vanishes where the denoiser clips x_hat, so that wrongly saturated pixels stay
-    saturated. Pass a denoiser that does not clip, and set options.clip. The paper does not say.
+    Pass a denoiser that does not clip, and set options.clip: the gradient vanishes where x_hat is
+    clipped, so wrongly saturated pixels would stay saturated. The paper does not specify clipping.
 
     Args:
       denoiser: (z, log_snr) -> x_hat, or (z, log_snr, condition) -> x_hat with a condition.
-      observation: ObservedFrames, ObservedLowResolution, or a tuple of them, whose squared errors
-        add up.
+      observation: ObservedFrames, ObservedLowResolution, or a tuple of them; their squared errors
+        are summed.
       weight: w_r; by default options.weight.
       options: by default ReconstructionOptions().
-      condition: a tree of arrays [batch, ...], the denoiser's third argument; None for none. With
-        micro-batches it must hold all per-video inputs of the denoiser, because it is divided with
-        the batch.
+      condition: a pytree of arrays [batch, ...], the denoiser's third argument; None: no such
+        argument. With micro-batches it is split along the batch, so it must hold all per-video
+        inputs.
 
     Returns:
       The guided denoiser (z, log_snr) -> x~, in float32.
@@ -206,8 +206,8 @@ def reconstruction_guidance(
 def _map_micro_batches(guide, count, z, log_snr, parts, condition):
     """Returns guide(z, log_snr, parts, condition), computed micro-batch by micro-batch.
 
-    Micro-batch k holds videos k, k + count, ... A batch that is sharded in contiguous blocks is
-    then divided without communication, if `count` divides the videos of each device.
+    Micro-batch k holds videos k, k + count, ... so that a batch sharded in contiguous blocks is
+    split without communication, if `count` divides the number of videos per device.
     """
     batch = len(z)
     if batch % count:

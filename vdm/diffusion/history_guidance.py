@@ -1,8 +1,8 @@
-"""Diffusion forcing, one noise level per frame, and the history guidance that it makes possible.
+"""History guidance of diffusion-forcing models, which have one noise level per frame.
 
-A denoiser of log-SNRs [batch, frames] is conditional and unconditional at once (Chen et al. 2024,
-arXiv 2407.01392): observed frames, the history, are a condition where their noise level is zero,
-and no condition where it is full. Song et al. (2025, arXiv 2502.06764) guide with these.
+Such a denoiser is conditional and unconditional at once (Chen et al. 2024, arXiv 2407.01392): the
+observed frames, the history, are a condition at noise level 0, and no condition at full noise. Song
+et al. (2025, arXiv 2502.06764) combine the two estimates into guidance.
 """
 
 import dataclasses
@@ -23,11 +23,11 @@ class HistoryOptions:
 
     Attributes:
       weight: weight of history guidance, 1 + w; 1 is no guidance.
-      noise: noise level of the history that guides. 0 is vanilla history guidance; between 0 and 1
-        is fractional history guidance, which follows the low frequencies of the history alone.
-      context_noise: noise level of observed frames, drawn once; 0 is clean. A small one is
-        meant to stabilise long autoregressive extension: it hides errors of earlier blocks.
-        ObservedFrames.log_snr replaces it, by one level per frame.
+      noise: noise level of the guiding history. 0 is vanilla history guidance; between 0 and 1 is
+        fractional history guidance, which follows only the low frequencies of the history.
+      context_noise: noise level of observed frames, whose noise is drawn once; 0 is clean. A small
+        level is meant to stabilise long autoregressive extension, because it hides errors of
+        earlier blocks. ObservedFrames.log_snr overrides it, with one level per frame.
       clip: whether to clip the guided x~ to [-1, 1].
 
     Raises:
@@ -52,12 +52,12 @@ def per_frame(
     mask: Bool[Array, "..."],
     log_snr_observed: Float[Array, "*batch_and_frames"],
 ) -> Float[Array, "levels batch_or_one frames"]:
-    """Returns the log-SNR of each frame: constant in observed frames, `log_snr` in the others.
+    """Returns one log-SNR per frame: constant in observed frames, `log_snr` in the missing ones.
 
     Args:
-      log_snr: log-SNRs of the missing frames, such as those of a sampler's steps.
+      log_snr: log-SNRs of the missing frames, [levels], such as a sampler's schedule.
       mask: bool [frames] or [batch, frames], True for observed frames.
-      log_snr_observed: log-SNR of observed frames: one number, [frames] or [batch, frames].
+      log_snr_observed: log-SNR of observed frames: a scalar, [frames] or [batch, frames].
     """
     return jnp.where(jnp.atleast_2d(mask), log_snr_observed, log_snr[:, None, None])
 
@@ -73,26 +73,27 @@ def history_guidance(
 ) -> Denoiser:
     """History guidance, vanilla or fractional (Song et al. 2025, section 5).
 
-    With x_hat(z, h) the estimate where the latents of the history are h,
+    With x_hat(z, h) the estimate for history latents h,
 
       x~ = x_hat(z, h) + w (x_hat(z, h_noise) - x_hat(z, h_1))
 
-    where w = weight - 1, h are the latents in z itself, h_noise those at options.noise, and h_1
-    those at full noise, t = 1. At noise 0, h_noise is h: this is vanilla history guidance,
-    classifier-free guidance (eq 6) whose unconditional model has a history of noise. Weight 1 is
-    the conditional denoiser. Clip the result (options.clip) and not the estimates.
+    where w = weight - 1, h is the history in z itself, h_noise the history at noise level
+    options.noise, and h_1 pure noise, t = 1. At noise 0, h_noise is h: vanilla history guidance,
+    i.e. classifier-free guidance (eq 6) whose unconditional model sees a history of noise. Weight 1
+    is the conditional denoiser. Clip the result (options.clip), not the estimates.
 
-    The two estimates of vanilla or three of fractional guidance are one call of the denoiser, on a
-    batch of twice or three times the size.
+    A step is one call of the denoiser, on a batch of twice (vanilla) or three times (fractional)
+    the size.
 
     Args:
       denoiser: (z, log_snr [batch, frames]) -> x_hat, or (z, log_snr, condition) -> x_hat with a
         condition.
       history: the observed frames.
-      noise: standard normal noise of the latents h_noise and h_1, of the shape of z.
+      noise: standard normal noise for the latents h_noise and h_1, same shape as z.
       options: weight, noise and clip.
       schedule: t -> log_snr, elementwise and decreasing.
-      condition: a tree of arrays [batch, ...], the denoiser's third argument; None for none.
+      condition: a pytree of arrays [batch, ...], the denoiser's third argument; None: no such
+        argument.
 
     Returns:
       The guided denoiser (z, log_snr [batch, frames]) -> x~, in float32.

@@ -1,14 +1,14 @@
-"""Joint denoising: a long video by a model of short ones, in overlapping blocks that agree.
+"""Joint denoising: a long video from a model of short ones, as overlapping blocks that agree.
 
 MultiDiffusion (Bar-Tal et al. 2023, arXiv 2302.08113) in time, as in Gen-L-Video (Wang et al. 2023,
-arXiv 2305.18264). The latent is that of the long video. At each step the model denoises all blocks
-as one batch, and a frame's estimate is the mean over the blocks that have it,
+arXiv 2305.18264). The latent is the whole long video. At each step the model denoises all blocks as
+one batch, and a frame's estimate is the mean over the blocks that contain it,
 
     x_hat = argmin_x sum_b || x[block b] - x_hat_b(z[block b]) ||^2
 
-The result is a denoiser of long videos, which samplers, guidance and observations take as any
-other. It is exact where blocks without overlap are independent, and where one block is the whole
-video. Elsewhere it is an approximation: an estimate knows the frames of its own blocks alone.
+The result is a denoiser of long videos that works with all samplers, guidance and observations. It
+is exact if there is one block, or if the blocks do not overlap and are independent. Otherwise it is
+an approximation: an estimate depends only on the frames of its own blocks.
 """
 
 from collections.abc import Callable
@@ -19,12 +19,12 @@ from jaxtyping import Array, Float
 
 
 def block_starts(num_frames: int, block_frames: int, overlap: int) -> list[int]:
-    """Returns the first frame of each block; the last block may overlap more, to end the video.
+    """Returns the first frame of each block; the last block may overlap more, to fit the video.
 
     Args:
       num_frames: frames of the long video, at least block_frames.
       block_frames: frames of a block.
-      overlap: frames that a block shares with the one before, from 0 to block_frames - 1.
+      overlap: frames that a block shares with the previous one, from 0 to block_frames - 1.
 
     Raises:
       ValueError: num_frames or overlap is out of range.
@@ -46,27 +46,29 @@ def joint_denoiser(
     multiple: int = 1,
     distribute: Callable[[Array], Array] = lambda rows: rows,
 ) -> Callable[..., Array]:
-    """Returns a denoiser of videos of num_frames, given one of blocks of block_frames.
+    """Extends a denoiser of block_frames frames to one of num_frames frames.
 
-    A step is one call of the denoiser on batch * blocks rows, block b of video i in row
-    i * blocks + b. Videos that are sharded over devices need no communication; fewer videos than
-    devices are distributed as blocks, by `multiple` and `distribute`.
+    A step is one call of the denoiser on batch * blocks rows; row i * blocks + b is block b of
+    video i. Videos sharded over devices need no communication. If there are fewer videos than
+    devices, `multiple` and `distribute` shard the blocks instead.
 
     Args:
       denoiser: (z [rows, block_frames, ...], log_snr) -> x_hat, or with a condition as third
         argument.
       num_frames: frames of a long video.
       block_frames: frames of a block.
-      overlap: frames that a block shares with the one before.
-      multiple: the number of rows is padded to a multiple of this, such as the number of devices.
-      distribute: applied to the latents of all rows; a sharding constraint, for example.
+      overlap: frames that a block shares with the previous one.
+      multiple: pads the number of rows to a multiple of this, such as the number of devices;
+        default 1.
+      distribute: function applied to the latents of all rows, such as a sharding constraint.
 
     Returns:
-      The denoiser (z [batch, num_frames, ...], log_snr [batch] or [batch, num_frames]) -> x_hat, or
-      with a condition as third argument, a tree of arrays [batch, ...], the same for all blocks.
+      The denoiser (z [batch, num_frames, ...], log_snr [batch] or [batch, num_frames]) -> x_hat.
+      Its optional third argument is the condition, a pytree of arrays [batch, ...] that all blocks
+      share.
 
     Raises:
-      ValueError: num_frames or overlap is out of range, as of `block_starts`.
+      ValueError: num_frames or overlap is out of range for `block_starts`.
     """
     starts = block_starts(num_frames, block_frames, overlap)
     counts = [
@@ -80,7 +82,7 @@ def joint_denoiser(
         rows = len(z) * len(starts)
         padded = -(-rows // multiple) * multiple
 
-        def pad(a):  # repeats rows, whose estimates are dropped
+        def pad(a):  # with copies of rows, whose estimates are dropped
             return a if padded == rows else a[jnp.arange(padded) % rows]
 
         def in_blocks(a):

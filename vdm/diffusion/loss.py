@@ -13,7 +13,7 @@ from vdm.diffusion.schedule import cosine_log_snr
 TIME_SAMPLINGS = ("independent", "stratified")
 FRAME_TIMES = ("shared", "independent", "mixed")
 LOSS_WEIGHTINGS = ("none", "v")
-# Without a bound, a batch with one rare time would outweigh all others. Li and He (2025, arXiv
+# Without a bound, a rare time with a huge weight would dominate training. Li and He (2025, arXiv
 # 2511.13720) bound the weight too, at 400.
 _MAX_WEIGHT = 25.0
 
@@ -32,14 +32,14 @@ def diffusion_loss(
     """Samples the training objective (section 2) for each example of the batch.
 
     E w(log_snr_t) || target - network(z_t, log_snr_t) ||^2 with t uniform in [0, 1] for each
-    example; the norm is a mean over its elements, and w = 1 unless there is a weighting. With
-    independent frame times, each frame has its own t and weight (diffusion forcing, Chen et al.
-    2024, arXiv 2407.01392, algorithm 1); with mixed ones, those of about half of the examples.
+    example. The norm is a mean over elements, and w = 1 unless a weighting is set. With independent
+    frame times, each frame has its own t and weight (diffusion forcing, Chen et al. 2024, arXiv
+    2407.01392, algorithm 1); with mixed frame times, this holds for about half of the examples.
 
     Args:
       key: PRNG key for t and the noise.
-      network: maps z [batch, ...] and log_snr, [batch] or [batch, frames], to a prediction of the
-        shape of z.
+      network: (z [batch, ...], log_snr [batch] or [batch, frames]) -> a prediction, same shape as
+        z.
       x: data [batch, ...].
       target: target of the network: "eps", "x" or "v".
       schedule: t -> log_snr, elementwise.
@@ -68,18 +68,19 @@ def draw_noise(
     time_sampling: str = "independent",
     frame_times: str = "shared",
 ) -> tuple[Float[Array, " batch *shape"], Float[Array, " batch *frames"]]:
-    """Draws the noise and log-SNRs of `diffusion_loss` for data of a shape [batch, ...].
+    """Draws the noise and the log-SNRs of `diffusion_loss`, for data of shape [batch, ...].
 
     Times are uniform in [0, 1]. "stratified" times are t_i = (u + i / batch) modulo 1 with one
-    uniform u: the same expectation as "independent" ones with less variance (Kingma et al. 2021,
-    Variational Diffusion Models, the low-discrepancy sampler). Row i is a function of the key, i
-    and the shape, so that the loss of a batch can be computed in micro-batches.
+    uniform u: the loss has the same expectation as with "independent" times, and less variance (the
+    low-discrepancy sampler of Variational Diffusion Models, Kingma et al. 2021). Row i is a
+    function of the key, i and the shape, so that the loss of a batch can be computed in
+    micro-batches.
 
-    "shared" frame times are one per example, and log-SNRs are [batch]. "independent" ones are one
-    per frame, and log-SNRs are [batch, frames]; stratified, each frame has its own u and a random
-    order of the examples (Latin hypercube sampling), so that the times of an example's frames stay
-    independent. "mixed" ones are independent, except that each example has with probability 1/2 the
-    time of its first frame in all frames.
+    With "shared" frame times, all frames of an example have one time, and log-SNRs are [batch].
+    With "independent" frame times, log-SNRs are [batch, frames]; if stratified, each frame position
+    has its own u and its own random order of examples (Latin hypercube sampling), so that the times
+    within an example stay independent. With "mixed" frame times, each example uses the time of its
+    first frame for all frames with probability 1/2, and independent times otherwise.
 
     Raises:
       ValueError: if frame_times is not one of FRAME_TIMES.
@@ -99,7 +100,7 @@ def draw_noise(
     if frame_times == "mixed":
         shared = jax.random.bernoulli(share_key, shape=(batch, 1))
         t = jnp.where(shared, t[:, :1], t)
-    # Drawn flat, with the same values: XLA for CPUs unrolls the loops over small axes, which takes
+    # Drawn flat, which gives the same values: XLA on CPU unrolls loops over small axes, which takes
     # seconds to compile.
     noise = jax.random.normal(noise_key, (batch, math.prod(shape[1:])), jnp.float32)
     return noise.reshape(shape), schedule(t)
@@ -113,12 +114,12 @@ def loss_at(
     *,
     target: str = "eps",
 ) -> Float[Array, " batch"]:
-    """Samples the training objective at given log-SNRs, for a held-out loss by log-SNR.
+    """Samples the training objective at fixed log-SNRs, for the held-out loss per log-SNR.
 
     Args:
       key: PRNG key for the noise.
-      network: maps z [batch, ...] and log_snr, [batch] or [batch, frames], to a prediction of the
-        shape of z.
+      network: (z [batch, ...], log_snr [batch] or [batch, frames]) -> a prediction, same shape as
+        z.
       x: data [batch, ...].
       log_snr: log-SNR of each example, [batch], or of each frame, [batch, frames].
       target: target of the network: "eps", "x" or "v".
@@ -142,9 +143,9 @@ def loss_given(
     target: str = "eps",
     weighting: str = "none",
 ) -> Float[Array, " batch"]:
-    """Returns the training objective at given standard normal noise and log-SNRs.
+    """Returns the training objective for fixed noise (standard normal) and log-SNRs.
 
-    The other arguments, the result and the errors are those of `diffusion_loss`.
+    For other arguments, the result and errors, see `diffusion_loss`.
     """
     x = x.astype(jnp.float32)
     prediction = network(diffuse(x, noise, log_snr), log_snr)
@@ -159,10 +160,10 @@ def error_weight(
 ) -> Float[Array, "*shape"]:
     """Returns the weight of the squared error of a target.
 
-    "none" is 1, the paper's. "v" makes it the squared error of v, whatever the target: the weight
-    is SNR + 1 for x and 1 / SNR + 1 for eps (Salimans and Ho 2022, section 4), at most 25. With x
-    as the target it is what teaches detail: without it, a small error at a high SNR is a small part
-    of the loss.
+    "none" is 1, as in the paper. "v" turns the loss into the squared error of v for any target: the
+    weight is SNR + 1 for x and 1 / SNR + 1 for eps (Salimans and Ho 2022, section 4), at most 25.
+    With x as the target, this weight teaches detail: without it, small errors at high SNR
+    contribute little to the loss.
 
     Args:
       log_snr: log-SNR, of any shape.
@@ -170,7 +171,7 @@ def error_weight(
       weighting: one of LOSS_WEIGHTINGS.
 
     Returns:
-      The weight, of the shape of log_snr.
+      The weight, same shape as log_snr.
 
     Raises:
       ValueError: weighting is not one of LOSS_WEIGHTINGS.

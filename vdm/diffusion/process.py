@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 
 from vdm.diffusion.schedule import alpha_sigma
 
-# (z [batch, ...], log_snr [batch] or [batch, frames]) -> an array like z: a raw prediction or x_hat
+# (z [batch, ...], log_snr [batch] or [batch, frames]) -> a raw prediction, or x_hat, shaped like z
 Network = Callable[[Float[Array, " batch *shape"], Float[Array, " batch *frames"]], Array]
 Denoiser = Callable[[Float[Array, " batch *shape"], Float[Array, " batch *frames"]], Array]
 
@@ -23,15 +23,15 @@ TARGETS = ("eps", "x", "v")
 def diffuse(
     x: Float[Array, "*shape"], noise: Float[Array, "*shape"], log_snr: Float[ArrayLike, "..."]
 ) -> Float[Array, "*shape"]:
-    """Samples q(z_t given x) = N(alpha x, sigma^2 I) (section 2): z = alpha x + sigma noise.
+    """Samples q(z_t | x) = N(alpha x, sigma^2 I) (section 2): z = alpha x + sigma noise.
 
     Args:
       x: data [batch, ...].
-      noise: standard normal noise, of the shape of x.
+      noise: standard normal noise, same shape as x.
       log_snr: a scalar, [batch] or [batch, frames].
 
     Returns:
-      z, of the shape of x.
+      z, same shape as x.
     """
     alpha, sigma = alpha_sigma(expand_log_snr(log_snr, x))
     return alpha * x + sigma * noise
@@ -43,18 +43,18 @@ def transition(
     log_snr_s: Float[ArrayLike, "..."],
     log_snr_t: Float[ArrayLike, "..."],
 ) -> Float[Array, "*shape"]:
-    """Samples q(z_t given z_s) = N((alpha_t / alpha_s) z_s, sigma_ts^2 I) (section 2).
+    """Samples q(z_t | z_s) = N((alpha_t / alpha_s) z_s, sigma_ts^2 I) (section 2).
 
     sigma_ts^2 = (1 - exp(log_snr_t - log_snr_s)) sigma_t^2; requires log_snr_s > log_snr_t.
 
     Args:
       z_s: latent at s, [batch, ...].
-      noise: standard normal noise, of the shape of z_s.
+      noise: standard normal noise, same shape as z_s.
       log_snr_s: log-SNR at s, a scalar, [batch] or [batch, frames].
       log_snr_t: log-SNR at t > s, a scalar, [batch] or [batch, frames].
 
     Returns:
-      z_t, of the shape of z_s.
+      z_t, same shape as z_s.
     """
     log_snr_s, log_snr_t = expand_log_snr(log_snr_s, z_s), expand_log_snr(log_snr_t, z_s)
     log_sigmoid = jax.nn.log_sigmoid
@@ -77,25 +77,25 @@ def posterior(
         mean     = r (alpha_s / alpha_t) z_t + (1 - r) alpha_s x
         variance = ((1 - r) sigma_s^2)^(1 - gamma) ((1 - r) sigma_t^2)^gamma
 
-    At gamma = 0 this is q(z_s given z_t, x). At gamma = 1 the variance is that of the forward
-    transition q(z_t given z_s), the upper bound.
+    At gamma = 0 this is q(z_s | z_t, x). At gamma = 1 the variance is the upper bound, the variance
+    of the forward transition q(z_t | z_s).
 
     Args:
       z_t: latent at t, [batch, ...].
-      x: data, or an estimate of it, of the shape of z_t.
+      x: data, or an estimate of it, same shape as z_t.
       log_snr_t: log-SNR at t, a scalar, [batch] or [batch, frames].
       log_snr_s: log-SNR at s < t, a scalar, [batch] or [batch, frames].
       gamma: interpolation between the variance bounds, in [0, 1].
 
     Returns:
-      The mean, of the shape of z_t, and the variance, [batch, 1, ..., 1] or
-      [batch, frames, 1, ..., 1], to broadcast against it.
+      (mean, variance): the mean has the shape of z_t; the variance, [batch, 1, ..., 1] or
+      [batch, frames, 1, ..., 1], broadcasts against it.
     """
     log_snr_t, log_snr_s = expand_log_snr(log_snr_t, z_t), expand_log_snr(log_snr_s, z_t)
     log_sigmoid = jax.nn.log_sigmoid
     alpha_s, _ = alpha_sigma(log_snr_s)
-    # expm1 keeps the digits of 1 - r for nearly equal log-SNRs. The rest is a product of very large
-    # and very small factors when a log-SNR is near +-20, and is safe as a sum of logarithms.
+    # expm1 keeps the digits of 1 - r for nearly equal log-SNRs. The other factors are very large or
+    # very small when a log-SNR is near +-20, so their product is computed as a sum of logarithms.
     one_minus_r = -jnp.expm1(log_snr_t - log_snr_s)
     log_alpha_ratio = 0.5 * (log_sigmoid(log_snr_s) - log_sigmoid(log_snr_t))
     mean = jnp.exp(log_snr_t - log_snr_s + log_alpha_ratio) * z_t + one_minus_r * alpha_s * x
@@ -115,12 +115,12 @@ def target_value(
 
     Args:
       x: data [batch, ...].
-      noise: the noise in the latent, of the shape of x.
+      noise: the noise in the latent, same shape as x.
       log_snr: a scalar, [batch] or [batch, frames].
       target: one of TARGETS.
 
     Returns:
-      The target, of the shape of x.
+      The target, same shape as x.
 
     Raises:
       ValueError: if target is not one of TARGETS.
@@ -145,13 +145,13 @@ def predict_x(
     x_hat = (z - sigma eps) / alpha for "eps", and alpha z - sigma v for "v" (section 2).
 
     Args:
-      prediction: the network's output, of the shape of z.
+      prediction: the network's output, same shape as z.
       z: latent [batch, ...].
       log_snr: a scalar, [batch] or [batch, frames].
       target: target of the prediction, one of TARGETS.
 
     Returns:
-      x_hat, of the shape of z.
+      x_hat, same shape as z.
 
     Raises:
       ValueError: if target is not one of TARGETS.
@@ -171,12 +171,12 @@ def predict_eps(
     """Returns the noise of z given x (section 2): eps = (z - alpha x) / sigma.
 
     Args:
-      x: data, or an estimate of it, of the shape of z.
+      x: data, or an estimate of it, same shape as z.
       z: latent [batch, ...].
       log_snr: a scalar, [batch] or [batch, frames].
 
     Returns:
-      eps, of the shape of z.
+      eps, same shape as z.
     """
     alpha, sigma = alpha_sigma(expand_log_snr(log_snr, z))
     return (z - alpha * x) / sigma
@@ -186,8 +186,8 @@ def denoiser(network: Network, *, target: str, clip: bool = True) -> Denoiser:
     """Converts a network that predicts the target to a denoiser (z, log_snr) -> x_hat.
 
     Args:
-      network: maps z [batch, ...] and log_snr, [batch] or [batch, frames], to a prediction of the
-        shape of z.
+      network: (z [batch, ...], log_snr [batch] or [batch, frames]) -> a prediction, same shape as
+        z.
       target: target of the network, one of TARGETS.
       clip: whether to clip x_hat to [-1, 1], the range of the data. The paper does not say; the
         same authors' released code for progressive distillation clips.
@@ -209,16 +209,16 @@ def denoiser(network: Network, *, target: str, clip: bool = True) -> Denoiser:
 
 
 def expand_log_snr(log_snr: Float[ArrayLike, "..."], z: Float[Array, "..."]) -> Float[Array, "..."]:
-    """Returns a log-SNR, a scalar, [batch] or [batch, frames], with as many axes as z."""
+    """Appends axes to a log-SNR (a scalar, [batch] or [batch, frames]) up to the rank of z."""
     log_snr = jnp.asarray(log_snr)
     return log_snr.reshape(log_snr.shape + (1,) * (z.ndim - log_snr.ndim))
 
 
 def check_choice(kind: str, value: str, choices: Iterable[str]) -> None:
-    """Checks a named option.
+    """Checks that an option has one of its allowed values.
 
     Raises:
-      ValueError: value is not one of choices; the message has the kind of option and the choices.
+      ValueError: value is not one of choices; the message names the kind of option and the choices.
     """
     if value not in choices:
         raise ValueError(f"unknown {kind} {value!r}: it must be one of {', '.join(choices)}")

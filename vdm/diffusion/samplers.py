@@ -1,11 +1,10 @@
-"""Samplers: numerical methods that take noise to data with a denoiser.
+"""Samplers: numerical methods that integrate from noise to data with a denoiser.
 
-Each sampler is one function of a trajectory and a denoiser. The loop carries (z, x_hat) from step
-to step.
+Each sampler is one function of a trajectory and a denoiser; its loop carries (z, x_hat).
 
-The result is the x_hat of the last step. The last transition is free of noise and ends at x_hat
+The result is the x_hat of the last step: the last transition adds no noise and ends at x_hat
 itself, not at alpha x_hat + ..., as in the authors' released code for progressive distillation. The
-paper does not say.
+paper does not specify it.
 """
 
 from collections.abc import Callable
@@ -65,50 +64,50 @@ def sample(
     The num_steps + 1 times are uniform from 1 to 0. The steps are one compiled loop, under jax.jit
     or without it.
 
-    Given an observation, the first four methods approximate p(x given observation). They draw the
+    Given an observation, the first four methods approximate p(x | observation). They draw the
     latents of observed frames from the forward process at each step:
 
-    - "reconstruction": reconstruction guidance. Latents from q(z_a,s given x_a); the gradient of
+    - "reconstruction": reconstruction guidance. Latents from q(z_a,s | x_a); the gradient of
       the reconstruction error guides the denoiser (eq 7 and 8). The only method that takes a low
       resolution.
-    - "replacement": latents from q(z_a,s given x_a); the denoiser is not guided.
-    - "replacement_posterior": latents from q(z_a,s given x_a, z_a,t); the denoiser is not guided.
-    - "repaint": "replacement", in jumps of repaint_jump_length steps, each of which runs
-      repaint_repeats times (Lugmayr et al. 2022).
-    - "diffusion_forcing": observed frames keep the highest log-SNR, that of data, and the others go
-      from noise to data (Chen et al. 2024). Exact for an exact denoiser, which must take log-SNRs
-      [batch, frames]; with history guidance (Song et al. 2025) by history_options.
+    - "replacement": latents from q(z_a,s | x_a); the denoiser is not guided.
+    - "replacement_posterior": latents from q(z_a,s | x_a, z_a,t); the denoiser is not guided.
+    - "repaint": "replacement" in jumps of repaint_jump_length steps, each jump run repaint_repeats
+      times (Lugmayr et al. 2022).
+    - "diffusion_forcing": observed frames keep the highest log-SNR (clean data) while the others go
+      from noise to data (Chen et al. 2024). Exact for an exact denoiser. The denoiser must take
+      log-SNRs [batch, frames]; history_options adds history guidance (Song et al. 2025).
 
     Observed frames with context noise (ObservedFrames.log_snr) keep that log-SNR in diffusion
-    forcing. The other methods impose them down to that noise level alone, and release them below
-    it: the denoiser then changes them with the missing frames.
+    forcing. The other methods impose them only down to that noise level. Below it, the denoiser
+    changes them together with the missing frames.
 
     Args:
       key: one PRNG key, where sample i uses fold_in(key, i); or one typed key per sample, [batch].
       denoiser: (z [batch, ...], log_snr [batch]) -> x_hat [batch, ...]; with a condition,
         (z, log_snr, condition) -> x_hat. For "diffusion_forcing", log_snr is [batch, frames].
       shape: shape of the result, [batch, ...]; axis 1 is frames.
-      condition: a tree of arrays [batch, ...], the denoiser's third argument; None for none.
+      condition: a pytree of arrays [batch, ...], the denoiser's third argument; None: no such
+        argument.
       sampler: one of SAMPLERS. "langevin" evaluates the denoiser 2 num_steps times, the others
         num_steps times.
       num_steps: number of (predictor) steps.
       gamma: interpolation between the variance bounds of eq 4, in [0, 1], for "ancestral" and
-        "langevin". The other samplers draw noise for the first latent and observed frames only.
+        "langevin". The other samplers draw noise only for the first latent and observed frames.
       langevin_step_size: delta of eq 5, for "langevin".
       schedule: t -> log_snr, elementwise and decreasing.
       observation: ObservedFrames, ObservedLowResolution, a tuple of them, or None.
       conditioning: one of CONDITIONINGS.
-      weight: w_r of eq 7 and 8, for "reconstruction"; by default that of reconstruction_options.
-      reconstruction_options: options of "reconstruction"; by default ReconstructionOptions(), whose
-        weight is 1.
+      weight: w_r of eq 7 and 8, for "reconstruction"; default reconstruction_options.weight.
+      reconstruction_options: options of "reconstruction"; default weight 1, without clipping.
       repaint_jump_length: number of steps in a jump, for "repaint".
       repaint_repeats: number of times that each jump runs, for "repaint"; multiplies the cost.
-      history_options: options of "diffusion_forcing"; by default HistoryOptions(), without history
+      history_options: options of "diffusion_forcing"; default HistoryOptions(), no history
         guidance.
       return_observed: whether observed frames of the result are the observation itself, not the
-        denoiser's estimate of them. The paper does not say.
-      on_step: called on the host with the number of each step, before it, to show progress. Changes
-        no sample; JAX's cache on disk keeps no program that calls the host.
+        denoiser's estimate of them. The paper does not specify it.
+      on_step: callback on the host, called with the step number before each step, to show progress.
+        Does not change samples, but JAX's persistent cache stores no program with a callback.
 
     Returns:
       x [batch, ...], float32.
@@ -204,8 +203,8 @@ def langevin(
 
     z_s <- z_s - (step_size / 2) sigma_s eps_hat(z_s) + sqrt(step_size) sigma_s noise
 
-    The predictor replaces observed frames, and the corrector keeps them. The last predictor step,
-    which ends at x_hat, has no corrector.
+    The predictor replaces observed frames; the corrector keeps them. The last predictor step ends
+    at x_hat and has no corrector.
     """
 
     def step(i, k, z, _):
@@ -215,8 +214,8 @@ def langevin(
         z_s = mean + jnp.sqrt(variance) * trajectory.noise(STEP, i)
         z_s = trajectory.impose_observed(i, k, z, z_s)
 
-        # The loop discards the last corrector: one evaluation too many, but the denoiser is
-        # compiled twice, and a last step outside the loop would compile it a third time.
+        # The result of the last corrector is discarded. This wastes one evaluation, but a last step
+        # outside the loop would compile the denoiser a third time.
         _, sigma_s = alpha_sigma(expand_log_snr(log_snr_s, z_s))
         eps = predict_eps(denoiser(z_s, _per_example(log_snr_s, z_s)), z_s, log_snr_s)
         noise = trajectory.noise(CORRECTOR, i)
@@ -244,13 +243,13 @@ def ddim(trajectory: Trajectory, denoiser: Denoiser) -> Latent:
 def dpmpp_2m(trajectory: Trajectory, denoiser: Denoiser) -> Latent:
     """DPM-Solver++(2M) (Lu et al. 2022, arXiv 2211.01095, algorithm 2).
 
-    With h = (log_snr_s - log_snr_t) / 2, and h' and x_hat' those of the previous step,
+    With h = (log_snr_s - log_snr_t) / 2, and h' and x_hat' from the previous step,
 
         D   = x_hat + (h / (2 h')) (x_hat - x_hat')
         z_s = (sigma_s / sigma_t) z_t - alpha_s (exp(-h) - 1) D
 
     A deterministic second-order multistep method for the probability-flow ODE. The first step,
-    D = x_hat, and the last step, which ends at x_hat, are of first order.
+    D = x_hat, and the last step, which ends at x_hat, are first-order.
     """
 
     def step(i, k, z, previous_x):
@@ -262,7 +261,7 @@ def dpmpp_2m(trajectory: Trajectory, denoiser: Denoiser) -> Latent:
             for log_snr in (trajectory.log_snr[k - 1], log_snr_t, log_snr_s)
         )
         h, previous_h = 0.5 * (log_snr_s - log_snr_t), 0.5 * (log_snr_t - previous)
-        # A frame of constant log-SNR has h = previous_h = 0.
+        # A frame with constant log-SNR has h = previous_h = 0.
         extrapolation = jnp.where(
             k > 0, 0.5 * h / jnp.where(previous_h == 0.0, 1.0, previous_h), 0.0
         )
@@ -284,5 +283,5 @@ SAMPLERS: dict[str, Callable[..., Latent]] = {
 
 
 def _per_example(log_snr: Float[Array, "..."], z: Latent) -> Float[Array, " batch *frames"]:
-    """Returns a step's log-SNR as the denoiser takes it: [batch], or [batch, frames]."""
+    """Broadcasts a step's log-SNR to what the denoiser takes: [batch] or [batch, frames]."""
     return jnp.broadcast_to(log_snr, z.shape[: max(1, log_snr.ndim)])

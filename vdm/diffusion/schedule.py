@@ -27,7 +27,7 @@ def cosine_log_snr(
       log_snr_max: the log-SNR at t = 0.
 
     Returns:
-      The log-SNR, of the shape of t, decreasing in t.
+      The log-SNR, same shape as t, decreasing in t.
     """
     t = jnp.asarray(t)
     b = math.atan(math.exp(-0.5 * log_snr_max))
@@ -59,7 +59,7 @@ def sampling_log_snr(
 def alpha_sigma(
     log_snr: Float[ArrayLike, "*shape"],
 ) -> tuple[Float[Array, "*shape"], Float[Array, "*shape"]]:
-    """Returns the scales of q(z_t given x) = N(alpha x, sigma^2 I), section 2.
+    """Returns the scales of q(z_t | x) = N(alpha x, sigma^2 I), section 2.
 
     alpha^2 = sigmoid(log_snr) and sigma^2 = sigmoid(-log_snr).
 

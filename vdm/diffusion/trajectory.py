@@ -2,7 +2,7 @@
 
 A trajectory holds the log-SNRs, the keys, the observed frames and the loop over steps. Every random
 number of a sample is a function of the sample's key, the purpose of the draw and the step number,
-so that a sample does not depend on the batch size or on its index in the batch.
+so that a sample depends neither on the batch size nor on its index in the batch.
 """
 
 import dataclasses
@@ -24,8 +24,8 @@ from vdm.diffusion.process import transition
 Keys = Key[Array, " batch"]
 Latent = Float[Array, " batch *shape"]
 
-# Purposes of noise: the initial latent, a step, a corrector, observed frames, RePaint's way back,
-# and the history of history guidance.
+# What noise is drawn for: the initial latent, a step, a corrector, observed frames, RePaint's step
+# back to more noise, and the history of history guidance.
 INITIAL, STEP, CORRECTOR, OBSERVED, BACK, HISTORY = range(6)
 
 
@@ -33,20 +33,21 @@ INITIAL, STEP, CORRECTOR, OBSERVED, BACK, HISTORY = range(6)
 class Trajectory:
     """The initial latent, the steps to take from it, and the observed frames.
 
-    Step number i takes z from log_snr[k] to log_snr[k + 1]; k = steps[i] is i except for RePaint,
-    which repeats steps.
+    Step number i takes z from log_snr[k] to log_snr[k + 1], with k = steps[i]. k is i, except in
+    RePaint, which repeats steps.
 
     Attributes:
       keys: one key per sample, [batch].
       z: latents at log_snr[0], [batch, ...].
       log_snr: log-SNRs [num_steps + 1], increasing from noise to data; or one per frame,
-        [num_steps + 1, batch or 1, frames], where those of observed frames may be constant.
+        [num_steps + 1, batch or 1, frames], which may be constant for observed frames.
       steps: step indices k in order; None for 0, ..., num_steps - 1.
-      frames: observed frames, whose latents come from the forward process; None for none.
-      use_posterior: whether the latents of observed frames are drawn from q(z_s given x, z_t)
-        instead of q(z_s given x).
+      frames: observed frames, whose latents come from the forward process; None: no observed
+        frames.
+      use_posterior: whether the latents of observed frames are drawn from q(z_s | x, z_t)
+        instead of q(z_s | x).
       keep_latents: whether observed frames keep their first latents, for a constant log-SNR.
-      on_step: called on the host with i before step number i; None for none.
+      on_step: callback on the host, called with i before step number i, or None.
     """
 
     keys: Keys
@@ -71,17 +72,17 @@ class Trajectory:
         keep_latents: bool = False,
         on_step: Callable[[Array], object] | None = None,
     ) -> "Trajectory":
-        """Draws the initial latents of a shape [batch, ...].
+        """Draws initial latents [batch, ...] and returns the trajectory that starts there.
 
         Args:
           key: one key for the batch, or one typed key per sample, [batch].
-          shape: shape of the latents.
-          log_snr: attribute of the trajectory.
-          steps: attribute of the trajectory.
-          frames: attribute of the trajectory.
-          use_posterior: attribute of the trajectory.
-          keep_latents: attribute of the trajectory.
-          on_step: attribute of the trajectory.
+          shape: shape of the latents, [batch, ...].
+          log_snr: see the attribute.
+          steps: see the attribute.
+          frames: see the attribute.
+          use_posterior: see the attribute.
+          keep_latents: see the attribute.
+          on_step: see the attribute.
 
         Raises:
           ValueError: there is not one key per sample.
@@ -93,11 +94,11 @@ class Trajectory:
         return cls(keys, z, log_snr, steps, frames, use_posterior, keep_latents, on_step)
 
     def noise(self, purpose: int, i: int | Array) -> Latent:
-        """Returns standard normal noise [batch, ...] of step number i, from each sample's key."""
+        """Returns standard normal noise [batch, ...] for step number i, from each sample's key."""
         return _noise(self.keys, purpose, i, self.z.shape)
 
     def impose_observed(self, i: Array, k: Array, z_t: Latent, z_s: Latent) -> Latent:
-        """Returns z_s with its observed frames drawn from the forward process, or those of z_t."""
+        """Returns z_s with observed frames from the forward process, or from z_t (keep_latents)."""
         if self.frames is None:
             return z_s
         if self.keep_latents:
@@ -138,8 +139,8 @@ class Trajectory:
                 z = jnp.where(next_k <= k, back, z)
             return z, x
 
-        # The loop returns x_hat so that the denoiser is compiled once. A call after a shorter loop
-        # would compile it twice: minutes, for a large network on many devices.
+        # The loop carries x_hat, so that the denoiser is compiled once. A last call after the loop
+        # would compile it twice, which takes minutes for a large network on many devices.
         _, x = jax.lax.fori_loop(0, len(steps), body, (self.z, jnp.zeros_like(self.z)))
         return x
 
@@ -149,7 +150,7 @@ def _noise(keys: Keys, purpose: int, i: int | Array, shape: tuple[int, ...]) -> 
         key = jax.random.fold_in(jax.random.fold_in(key, purpose), i)
         return jax.random.normal(key, math.prod(shape[1:]), jnp.float32)
 
-    # Drawn flat, with the same values: see `vdm.diffusion.loss.draw_noise`.
+    # Drawn flat, which gives the same values: see `vdm.diffusion.loss.draw_noise`.
     return jax.vmap(noise)(keys).reshape(shape)
 
 
@@ -160,6 +161,6 @@ def _keys_per_sample(key: PRNGKeyArray | Keys, batch: int) -> Keys:
         return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, jnp.arange(batch))
     if key.shape != (batch,):
         raise ValueError(
-            f"keys must be one for each of the {batch} samples, and their shape is {key.shape}"
+            f"key has shape {key.shape}, and must be one key, or one per sample, ({batch},)"
         )
     return key

@@ -1,4 +1,4 @@
-"""Videos that no model made, to evaluate as samples: what a result has to be compared with."""
+"""Baselines: videos from simple rules or from the training data, evaluated as if sampled."""
 
 import dataclasses
 from collections.abc import Iterator, Sequence
@@ -19,10 +19,10 @@ BASELINES = ("", "repeat_first_frame", "train_videos")
 class Baseline:
     """The videos of config.eval.baseline, in place of a `SampleStore`.
 
-    - 'repeat_first_frame': the observed frames of the real video of a sample, or its first frame
-      where none are observed, and then the last of them again.
-    - 'train_videos': clips of training videos, in order. Their Inception Score is that of real
-      data, and their distance to held-out videos that of a perfect model.
+    - 'repeat_first_frame': the sample's observed frames, or the first frame of its real video if
+      none are observed; the last of these is repeated.
+    - 'train_videos': clips of training videos, in order. They give the Inception Score of real
+      data, and the distance to held-out videos that a perfect model would have.
 
     Attributes:
       config: the configuration.

@@ -1,11 +1,11 @@
-"""Metrics of moving digits by a small network: digit_fvd, digit_fid and digit_is.
+"""Feature-based metrics of moving digits with a small network: digit_fvd, digit_fid, digit_is.
 
     python -m vdm.evaluation.digit_network
 
-trains a perceptron on frames of the embedded training split, to classify the digit, and writes its
-weights to vdm/evaluation/digit_network.npz, which is committed: every machine then measures with
-the same features. The metrics have the definitions of FVD, FID and the Inception Score, with this
-network in place of I3D and Inception. Their values are not comparable with those of the paper.
+trains a perceptron to classify digits in frames of the embedded training split, and writes its
+weights to vdm/evaluation/digit_network.npz. This file is committed, so that every machine uses the
+same features. The metrics are FVD, FID and the Inception Score with this network in place of I3D
+and Inception; their values are not comparable with the paper's.
 """
 
 import dataclasses
@@ -31,7 +31,7 @@ from vdm.video.pixels import to_uint8
 RESOLUTION = 12  # height and width of the frames in pixels
 WEIGHTS = Path(__file__).with_name("digit_network.npz")
 _HIDDEN = (128, 16)  # the second layer's activations are the features
-_VIDEOS = 6_000  # of training, four frames each
+_VIDEOS = 6_000  # training videos, four frames each
 _FRAMES, _FRAMESKIP = 4, 5
 _EPOCHS = 15
 
@@ -83,7 +83,7 @@ class DigitNetwork:
 
 @functools.cache
 def load_digit_network(path: Path = WEIGHTS) -> DigitNetwork:
-    """Returns the network of the committed weights, or of another file of `DigitNetwork.save`."""
+    """Loads a network from the committed weights, or from another file of `DigitNetwork.save`."""
     with np.load(path) as saved:
         layers = range(len(saved.files) // 2)
         return DigitNetwork(
@@ -92,7 +92,7 @@ def load_digit_network(path: Path = WEIGHTS) -> DigitNetwork:
 
 
 def train_digit_network(videos: int = _VIDEOS, epochs: int = _EPOCHS) -> DigitNetwork:
-    """Trains on frames of the training split, a function of the arguments alone."""
+    """Trains on frames of the training split; a deterministic function of the arguments."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.neural_network import MLPClassifier
 
@@ -115,7 +115,7 @@ def train_digit_network(videos: int = _VIDEOS, epochs: int = _EPOCHS) -> DigitNe
 
 
 def accuracy(network: DigitNetwork, videos: int = 1_000) -> float:
-    """Returns the share of frames of the test split, of other writers, classified correctly."""
+    """Returns the accuracy on frames of the test split, which has other writers."""
     pixels, labels = _frames("test", videos)
     _, logits = network(pixels[:, None])
     return float(np.mean(logits[:, 0].argmax(1) == labels))
@@ -124,9 +124,9 @@ def accuracy(network: DigitNetwork, videos: int = 1_000) -> float:
 def video_features(network: DigitNetwork, videos: np.ndarray) -> np.ndarray:
     """Returns features of whole videos for digit_fvd, float64 [n, 32].
 
-    The mean over frames of each activation, and the mean over pairs of consecutive frames of its
-    absolute difference: the first half describes appearance, the second half motion and
-    discontinuities. `videos` are as of `DigitNetwork`, of any number of frames from 2 on.
+    The first half is the mean of each activation over frames, and describes appearance; the second
+    half is the mean absolute difference between consecutive frames, and describes motion and
+    discontinuities. `videos` are as in `DigitNetwork`, with at least 2 frames.
     """
     features, _ = network(videos)
     return np.concatenate([features.mean(1), np.abs(np.diff(features, axis=1)).mean(1)], axis=1)
@@ -138,18 +138,18 @@ def digit_metrics(
     labels: np.ndarray | None = None,
     network: DigitNetwork | None = None,
 ) -> dict[str, float]:
-    """Returns the metrics of samples.
+    """Computes digit_fvd, digit_fid, digit_is and digit persistence of samples.
 
     Args:
       samples: uint8 [n, frames, 12, 12, 1].
-      real: held-out videos of as many frames, of any number.
+      real: any number of held-out videos, with the same number of frames.
       labels: digits [n] that the samples are conditioned on; default: none.
       network: default: the committed one.
 
     Returns:
-      digit_fvd, of `video_features`; digit_fid, of activations averaged over frames; digit_is, of
-      the softmax of logits averaged over frames, over one split; persistence, of
-      `digit_persistence`; and with labels as_asked, of `share_as_asked`.
+      digit_fvd, from `video_features`; digit_fid, from activations averaged over frames; digit_is,
+      from the softmax of logits averaged over frames, with one split; persistence, from
+      `digit_persistence`; and, with labels, as_asked, from `share_as_asked`.
     """
     network = network or load_digit_network()
     _, logits = network(samples)
@@ -166,7 +166,7 @@ def digit_metrics(
 
 
 def change_at_seams(videos: np.ndarray, seams: list[int]) -> float:
-    """Returns the change between frames where blocks meet over that within blocks; 1 is seamless.
+    """Returns the ratio of frame-to-frame change at block boundaries to that inside; 1 is seamless.
 
     Args:
       videos: uint8 [n, frames, ...].

@@ -1,9 +1,9 @@
 """Digit persistence: a metric of generated moving digits that needs no feature network.
 
-A classifier trained on real handwriting reads the digit, or none, in every frame separately. A
+A classifier trained on real handwriting recognises the digit, or none, in each frame separately. A
 video is persistent if nearly all of its frames show the same digit: noise shows none, and a model
-without temporal consistency shows several. It is a check for the smallest data set, not a metric
-of the literature.
+without temporal consistency shows several. It checks the smallest data set, and is not a published
+metric.
 """
 
 import dataclasses
@@ -26,22 +26,22 @@ _CHUNK = 2048  # frames per call of the classifier, to bound memory
 _PENALTY, _GAMMA = 3.0, 0.3
 _BLUR = 0.7  # pixels: standard deviation of the strongest blur to be recognised
 _REACH = 5.0  # pixels: half width of the parabola that finds the window
-_FAINT = 0.25  # ink below this is ignored outside the window
+_FAINT = 0.25  # ink below this value is ignored outside the window
 
 
 @dataclasses.dataclass(frozen=True)
 class DigitClassifier:
     """Classifies frames as a digit 0 to 9, at any position, or none.
 
-    One support vector machine with a Gaussian kernel per digit, against the other nine. A frame far
-    from all handwriting is far from all support vectors, so no decision is positive: none.
+    One-vs-rest support vector machines with Gaussian kernels. A frame unlike any handwriting is far
+    from all support vectors, so no decision is positive: none.
     """
 
     model: OneVsRestClassifier
 
     @classmethod
     def fit(cls, images: np.ndarray, labels: np.ndarray) -> "DigitClassifier":
-        """Trains on handwriting: crisp, slightly blurred, and half a pixel off the grid.
+        """Trains on handwriting: crisp, slightly blurred, and shifted by half a pixel.
 
         Args:
           images: uint8 [n, height, width], one digit each, as 8x8 pixels or in a larger frame.
@@ -99,9 +99,9 @@ def digit_persistence(digits: np.ndarray, share_of_frames: float = 14 / 16) -> f
 
 
 def digit_histogram(digits: np.ndarray, share_of_frames: float = 14 / 16) -> list[int]:
-    """Returns the number of persistent videos of each digit 0 to 9, which reveals mode collapse.
+    """Returns the number of persistent videos per digit 0 to 9, which reveals mode collapse.
 
-    Arguments and errors are those of `digit_persistence`.
+    For arguments and errors, see `digit_persistence`.
     """
     kept = _persistent_digit(digits, share_of_frames)
     return np.bincount(kept[kept != NO_DIGIT], minlength=_CLASSES).tolist()
@@ -110,9 +110,9 @@ def digit_histogram(digits: np.ndarray, share_of_frames: float = 14 / 16) -> lis
 def share_as_asked(
     digits: np.ndarray, labels: np.ndarray, share_of_frames: float = 14 / 16
 ) -> float:
-    """Returns the share of videos that keep the digit of their label, [n].
+    """Returns the share of videos that keep the digit of their label; labels are [n].
 
-    The other arguments, and errors, are those of `digit_persistence`.
+    For the other arguments and errors, see `digit_persistence`.
     """
     return float(np.mean(_persistent_digit(digits, share_of_frames) == labels))
 
@@ -126,8 +126,7 @@ def mean_displacement(videos: np.ndarray) -> float:
     _check(videos)
     if videos.shape[1] == 1:
         return 0.0
-    # Without the threshold, faint background over the whole frame holds the centre of mass in its
-    # middle.
+    # Without the threshold, a faint background would pull the centre of mass to the frame's middle.
     ink = _ink(videos[..., 0])
     ink = np.where(ink > _FAINT, ink, 0)
     mass = ink.sum((2, 3))
@@ -147,12 +146,12 @@ def persistence_report(
     share_of_frames: float = 14 / 16,
     classifier: DigitClassifier | None = None,
 ) -> dict:
-    """Returns persistence, displacement and digits of samples, of real videos and of noise.
+    """Reports persistence, displacement and digits of samples, real videos and noise.
 
     Args:
       samples: uint8 [n, frames, height, width, 1].
       real: the upper bound, uint8 of the same layout; default: n videos of the test split.
-      noise: the lower bound; default: uniform noise of the shape of `samples`, of a fixed seed.
+      noise: the lower bound; default: uniform noise with the shape of `samples` and a fixed seed.
       labels: digits [n] that the samples are conditioned on; default: none.
       share_of_frames: minimum share of the frames, as in `digit_persistence`.
       classifier: default: `digit_classifier()`.
@@ -210,10 +209,11 @@ def _ink(pixels: np.ndarray) -> np.ndarray:
 def _features(ink: np.ndarray) -> np.ndarray:
     """Returns features of frames, float32 [n, 8 * 8 + 1]: a window on the digit, the ink outside.
 
-    The window of 8x8 pixels maximises its ink, weighted by a parabola around its middle, which is
-    then the centre of mass of the ink nearby. It may extend over the border by half. The last
-    feature is the root of the energy outside the window: with it, the distance between features is
-    that between whole aligned frames, so that ink elsewhere counts as much as ink over the digit.
+    The 8x8 window is placed to maximise its ink, weighted by a parabola around the window's middle;
+    the middle is then the centre of mass of the nearby ink. Half of the window may lie outside the
+    frame. The last feature, the root of the energy outside the window, makes feature distances
+    equal to distances between whole aligned frames: ink elsewhere counts as much as ink over the
+    digit.
     """
     margin = DIGIT_SIZE // 2
     ink = np.pad(ink, ((0, 0), (margin, margin), (margin, margin)))

@@ -1,8 +1,8 @@
-"""Figure 4 of the paper: autoregressive extension by replacement and by reconstruction guidance.
+"""Figure 4 of the paper: autoregressive extension by replacement vs. reconstruction guidance.
 
     python -m vdm.evaluation.figure4 --workdir=DIR [--config=NAME --config.a.b=value]
 
-Writes videos of config.extend.num_frames frames, by both methods, to DIR/figure4.
+Writes videos of config.extend.num_frames frames, sampled by both methods, to DIR/figure4.
 """
 
 from functools import partial
@@ -34,7 +34,7 @@ def write_figure4(config: ml_collections.ConfigDict, params: dict, folder: AnyPa
     same videos; and the samples of each method to folder/replacement and folder/reconstruction.
 
     Args:
-      config: the configuration; the task is 'extend' whatever config.sample.task is.
+      config: the configuration; config.sample.task is ignored, the task is always 'extend'.
       params: EMA parameters.
       folder: output folder, created if missing.
 
@@ -77,7 +77,7 @@ def write_figure4(config: ml_collections.ConfigDict, params: dict, folder: AnyPa
 
 def main(config: ml_collections.ConfigDict) -> None:
     """Writes the figure and prints its path."""
-    logging.set_verbosity(logging.FATAL)  # as vdm.main: Orbax logs every file
+    logging.set_verbosity(logging.FATAL)  # as in vdm.main: Orbax logs every file
     config.sample.update(task="extend", conditioning=METHODS[-1])
     workdir, processes = command_line.workdir(), Processes()
     try:
@@ -89,7 +89,7 @@ def main(config: ml_collections.ConfigDict) -> None:
         check(config, workdir, "sample")
     except (ValueError, TypeError, OSError) as error:
         processes.fail(str(error), 1)
-    except KeyboardInterrupt:  # of the search and indexing of videos, for instance
+    except KeyboardInterrupt:  # for instance while indexing videos
         processes.interrupt()
     processes.run(partial(_write, config, workdir))
 

@@ -1,4 +1,4 @@
-"""The training loss on held-out videos, by log-SNR."""
+"""The training loss on held-out videos, per bin of log-SNR."""
 
 from collections.abc import Callable
 
@@ -18,7 +18,7 @@ from vdm.parallel.messages import gathered
 from vdm.parallel.rows import local_rows, shard_batch, shard_rows
 from vdm.progress import progress
 
-_NUM_TIMES = 10_000  # of the average over t
+_NUM_TIMES = 10_000  # times in the average over t
 
 # Bins of log-SNR, from noise to data, each with log_snr_from, log_snr_to, loss and standard_error;
 # one video has no standard error.
@@ -28,15 +28,16 @@ Rows = list[dict[str, float]]
 def make_held_out_loss(config: ml_collections.ConfigDict, mesh: Mesh) -> Callable[[dict], Rows]:
     """Returns a function from parameters to their held-out loss, compiled once.
 
-    It is the mean squared error of the training target, without config.diffusion.loss_weighting,
-    over the first config.eval.num_videos test videos, in bins of the schedule's log-SNR, of equal
-    width. Each video counts once per bin, at a log-SNR uniform in the bin; noise and log-SNR are
-    functions of (config.sample.seed, video, bin). Independent images are not evaluated.
+    The loss is the mean squared error of the training target, without
+    config.diffusion.loss_weighting, over the first config.eval.num_videos test videos, in bins of
+    equal width in log-SNR. Each video is evaluated once per bin, at a log-SNR uniform in the bin;
+    noise and log-SNR are functions of (config.sample.seed, video, bin). Independent images are not
+    evaluated.
 
-    Every process makes every call, and gets the result.
+    Every process must make every call, and gets the result.
     """
     config = config.copy_and_resolve_references()
-    config.data.num_images = 0  # which the clips do not depend on
+    config.data.num_images = 0  # clips do not depend on it
     settings = config.eval
     model = make_model(config)
     source = make_data_set(config, "test")
@@ -95,15 +96,14 @@ def make_held_out_loss(config: ml_collections.ConfigDict, mesh: Mesh) -> Callabl
 
 
 def mean_loss(config: ml_collections.ConfigDict, rows: Rows) -> float:
-    """Returns the held-out loss as one number, an estimate of the training objective.
+    """Returns the held-out loss as a single number, an estimate of the training objective.
 
-    The bins have the weights that training gives them: the fraction of uniform times t whose
-    log-SNR is in the bin.
+    As in training, the weight of a bin is the fraction of uniform times t with a log-SNR in it.
     """
     edges = _edges(config)
     times = (jnp.arange(_NUM_TIMES) + 0.5) / _NUM_TIMES
     log_snr = np.asarray(make_schedule(config)(times))
-    log_snr = np.clip(log_snr, edges[0], edges[-1])  # the ends are the bins' to rounding
+    log_snr = np.clip(log_snr, edges[0], edges[-1])  # the end points may differ by rounding
     counts, _ = np.histogram(log_snr, edges)
     return float(np.average([row["loss"] for row in rows], weights=counts))
 
@@ -111,7 +111,7 @@ def mean_loss(config: ml_collections.ConfigDict, rows: Rows) -> float:
 def make_mean_held_out_loss(
     config: ml_collections.ConfigDict, mesh: Mesh
 ) -> Callable[[dict], float]:
-    """Returns a function from parameters to `mean_loss` of their `make_held_out_loss`."""
+    """Returns a function from parameters to their `mean_loss`, compiled once."""
     losses_of = make_held_out_loss(config, mesh)
     return lambda params: mean_loss(config, losses_of(params))
 

@@ -1,4 +1,4 @@
-"""Whether samples are copies of training videos: their nearest training videos, and a picture."""
+"""Checks whether samples are copies of training videos, by their nearest training clips."""
 
 import itertools
 from collections.abc import Iterable
@@ -12,8 +12,8 @@ from vdm.metrics.pairwise.nearest import nearest
 from vdm.video.display import labelled_contact_sheet
 
 _MAX_CLIPS = 10_000  # training clips to compare with
-_CLIPS_PER_VIDEO = 64  # of a small data set, whose videos have more clips than one
-_PAIRS = 8  # in the picture
+_CLIPS_PER_VIDEO = 64  # max clips per video of a small data set
+_PAIRS = 8  # pairs in the picture
 
 
 def memorisation(
@@ -24,17 +24,17 @@ def memorisation(
     mirrored: bool,
     figure: AnyPath | None,
 ) -> dict[str, float]:
-    """Returns the median distances to the nearest training clip, of samples and held-out videos.
+    """Returns the median distance of samples, and of held-out videos, to the nearest training clip.
 
-    Distances are root mean square differences of pixels, in [0, 255]. Samples that repeat training
-    videos have a ratio far below 1.
+    Distances are root-mean-square differences of pixels, in [0, 255]. A ratio far below 1 means
+    that samples repeat training videos.
 
     Args:
       samples: uint8 [frames, height, width, 3].
       held_out: as many held-out videos of the same shape.
-      training: the training videos, of which up to 64 clips each and 10,000 in all are compared.
-      mirrored: whether the training saw mirrored clips, too, which are then compared as well.
-      figure: a PNG file for the samples with the smallest distances, each above its nearest
+      training: the training videos; at most 64 clips of each and 10,000 in total are compared.
+      mirrored: whether training used horizontal flips; flipped clips are then compared, too.
+      figure: PNG file to write, with the samples of smallest distance, each above its nearest
         training clip; None writes nothing.
     """
     stored = number_of_videos(training)

@@ -1,7 +1,7 @@
-"""Miniature tables: tables 1, 4, 5 and 6 of the paper on moving digits, and its claims there.
+"""Miniature tables: tables 1, 4, 5 and 6 of the paper, and their claims, on moving digits.
 
-`benchmarks/miniature_tables.py` runs their rows, each at three seeds, and writes one JSON file per
-row and seed, the record; `python -m vdm.evaluation.tables` prints them beside the paper's.
+`benchmarks/miniature_tables.py` runs each row with three seeds, and writes one JSON file (a record)
+per row and seed; `python -m vdm.evaluation.tables` prints the tables next to the paper's.
 """
 
 import dataclasses
@@ -19,12 +19,12 @@ from vdm.evaluation.paper_tables import NOT_GIVEN, NOT_RUN
 from vdm.shipped import package_folders
 
 SEEDS = (0, 1, 2)
-LEVEL = 0.95  # confidence from which a claim holds, or does not
+LEVEL = 0.95  # confidence required to decide a claim
 BLOCK = 16  # frames
 STEPS = 1_200  # training steps of 8 videos without independent images
 
 _SAMPLER = {"sampler": "dpmpp_2m", "num_steps": 8, "batch_size": 32}
-_EXTENSIONS = 24  # videos per seed of table 6, whose guided steps are three times as long
+_EXTENSIONS = 24  # videos per seed of table 6, whose guided steps take three times as long
 _FOLDERS = package_folders("benchmarks")
 
 
@@ -34,12 +34,12 @@ class Row:
 
     Attributes:
       name: name on the command line and of the files.
-      source: where the videos are from: 'shipped', the checkpoint moving_digits; 'trained', a model
+      source: origin of the videos: 'shipped', the checkpoint moving_digits; 'trained', a model
         trained for the row; 'train_videos', real videos of the training split; or 'noise'.
       videos: number of videos per seed.
       settings: fields of config.sample.
-      training: {'section.field': value}, overrides of configs/moving_digits.py, of 'trained'.
-      overlap: 0, or frames that blocks of 64-frame videos share.
+      training: {'section.field': value}, overrides of configs/moving_digits.py for 'trained'.
+      overlap: frames shared by consecutive blocks of 64-frame videos; 0 for single blocks.
     """
 
     name: str
@@ -62,7 +62,7 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Claim:
-    """A claim of the paper: at each seed, a metric is lower in one row than in another."""
+    """A claim of the paper: a metric is lower in one row than in another, at equal seeds."""
 
     text: str
     metric: str
@@ -75,11 +75,11 @@ class MiniatureTable:
     """A miniature table.
 
     Attributes:
-      number: that of the paper's table.
+      number: number of the paper's table.
       title: data and task.
       metrics: columns, keys of the records' metrics.
-      rows: its rows.
-      claims: what the paper's table shows, as far as the rows can test it.
+      rows: rows of the table.
+      claims: claims of the paper's table that the rows can test.
       error: what differs between seeds.
     """
 
@@ -91,7 +91,7 @@ class MiniatureTable:
     error: str
 
     def row(self, name: str) -> Row:
-        """Returns the row of a name.
+        """Returns the row with a name.
 
         Raises:
           ValueError: there is none.
@@ -116,7 +116,7 @@ class Comparison:
       count: number of seeds.
       mean: mean difference.
       interval: its 95% confidence interval by Student's t distribution.
-      p_value: of the two-sided paired t-test that the mean difference is 0.
+      p_value: p-value of a two-sided paired t-test for mean difference 0.
     """
 
     count: int
@@ -126,7 +126,7 @@ class Comparison:
 
 
 def compare(lower: Sequence[float], higher: Sequence[float]) -> Comparison:
-    """Compares `higher` with `lower`, values at the same seeds in the same order.
+    """Compares `higher` with `lower`; both have one value per seed, in the same order.
 
     Raises:
       ValueError: there are fewer than two seeds, or the numbers of values differ.
@@ -148,9 +148,9 @@ def _guidance(weight: float) -> dict:
 
 
 def _joint_training(num_images: int) -> Row:
-    """Returns a row of table 4: as many frames pass the network in training, whatever the images.
+    """Returns a row of table 4; all rows train on the same total number of frames and images.
 
-    The FLOPs of a step are proportional to the frames, up to the small temporal attention.
+    A step's FLOPs are proportional to this number, apart from the small temporal attention.
     """
     steps = STEPS * BLOCK // (BLOCK + num_images)
     training = {"data.num_images": num_images, **_length(steps)}
@@ -276,7 +276,7 @@ TABLES = (
 
 
 def table_of(number: int) -> MiniatureTable:
-    """Returns the miniature of a table of the paper.
+    """Returns the miniature table of a table of the paper.
 
     Raises:
       ValueError: there is none.
@@ -288,12 +288,12 @@ def table_of(number: int) -> MiniatureTable:
 
 
 def record_name(table: MiniatureTable, row: Row, seed: int) -> str:
-    """Returns the name of the record of a row at a seed, without a suffix."""
+    """Returns the file name, without suffix, of the record of a row and seed."""
     return f"table_{table.number}_{row.name}_seed_{seed}"
 
 
 def load_records(table: MiniatureTable, folder: Path | None = None) -> dict[str, list[dict]]:
-    """Returns the records of each row in the order of the seeds, none for a row that was not run.
+    """Returns the records of each row in the order of seeds; [] for a row that was not run.
 
     Args:
       table: a miniature table.
@@ -321,7 +321,7 @@ def _read(path: Path) -> dict:
 
 
 def verdict(claim: Claim, records: Mapping[str, list[dict]]) -> str:
-    """Returns a sentence: whether a claim holds here, by how much and at what confidence."""
+    """Returns a sentence on whether a claim holds, by how much and with what confidence."""
     values = [
         {record["seed"]: record["metrics"][claim.metric] for record in records[name]}
         for name in (claim.lower, claim.higher)
@@ -365,7 +365,7 @@ def table_markdown(table: MiniatureTable, records: Mapping[str, list[dict]]) -> 
 
 
 def to_markdown(folder: Path | None = None) -> str:
-    """Returns all miniature tables as a page; `folder` and errors are those of `load_records`."""
+    """Formats all miniature tables as a page; for `folder` and errors, see `load_records`."""
     lines = ["# The paper's tables in miniature", ""]
     lines += ["On moving digits: `digit_` metrics are not comparable with the paper's.", ""]
     for table in TABLES:

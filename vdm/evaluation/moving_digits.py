@@ -71,13 +71,13 @@ def evaluate(
 
 
 def over_real(persistence: dict, name: str) -> float | None:
-    """Returns the persistence of videos over that of real ones; None if that is 0, as of a few."""
+    """Returns persistence relative to real videos; None if that of (a few) real videos is 0."""
     real = persistence["real"]["persistence"]
     return persistence[name]["persistence"] / real if real else None
 
 
 def to_markdown(result: dict) -> str:
-    """Returns a result as a Markdown page of two tables."""
+    """Formats a result as a Markdown page with two tables."""
     protocol, persistence = result["protocol"], result["digit_persistence"]
     sample = protocol["sample"]
     min_frames = persistence["share_of_frames"] * protocol["frames"]

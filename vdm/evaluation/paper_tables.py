@@ -1,9 +1,9 @@
-"""The tables of the paper (section 4) as data, with the methods that they compare."""
+"""The tables of the paper (section 4) as data, with all methods that they compare."""
 
 import dataclasses
 from collections.abc import Mapping
 
-# Cells without a number: none in the paper, none of ours.
+# Cells without a number, in the paper and in our results.
 NOT_GIVEN, NOT_RUN = "-", "not run"
 
 # The column headers of the paper.
@@ -35,12 +35,12 @@ class Table:
       name: 'Table 1' to 'Table 6'.
       title: data set and task.
       protocols: names of the protocols in vdm.metrics.protocols whose results the table shows.
-      requires: {'section.field' of the configuration: values that a result in the table has}; None
-        allows results without the field, such as those of `python -m vdm.metrics`.
+      requires: {'section.field' of the configuration: allowed values}; None among the values allows
+        results without the field, such as results of `python -m vdm.metrics`.
       settings: columns before the metrics, as 'section.field' of the configuration.
       metrics: columns of metrics, keys of vdm.metrics.protocols.METRICS.
       rows: the paper's rows: method, one value per setting, one cell per metric.
-      note: a sentence for the reader of the numbers, or ''.
+      note: a remark printed below the table, or ''.
     """
 
     name: str
@@ -54,7 +54,7 @@ class Table:
 
     @property
     def header(self) -> list[str]:
-        """The headers of all columns; the first, for the method, is empty."""
+        """Column headers; the first, for the method, is empty."""
         return ["", *(_LABELS[column] for column in (*self.settings, *self.metrics))]
 
 
@@ -65,7 +65,7 @@ _THE_PAPER = "Video Diffusion (the paper)"
 
 
 def _others(settings: tuple[str, ...], *rows: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
-    """Returns rows (method, metrics ...) with empty cells of settings, which are not theirs."""
+    """Inserts empty settings cells into rows (method, metrics ...) of methods without settings."""
     return tuple((row[0], *[NOT_GIVEN] * len(settings), *row[1:]) for row in rows)
 
 

@@ -33,15 +33,15 @@ from vdm.sampling.sample_store import SampleStore, stored_samples
 from vdm.sampling.tasks import frames_needed
 from vdm.video.pixels import with_channels
 
-# Ends of the names of numbers that describe the error of another number.
+# Name suffixes of numbers that describe the error of another number.
 _OF_ERRORS = ("_standard_error", "_standard_deviation", "_leave_one_out")
-# Tables of public data sets; the others may be run on other data than the paper's.
+# Tables of public data sets; the data of the other tables may differ from the paper's.
 _PUBLIC = ("Table 1", "Table 2", "Table 3")
 NEAREST_FIGURE = "nearest_training_clips.png"
 
 
 def protocol_of(config: ml_collections.ConfigDict) -> Protocol:
-    """Returns config.eval.protocol, completed by the fields that it leaves to the configuration.
+    """Returns config.eval.protocol, with the fields that it leaves open set from the configuration.
 
     Raises:
       ValueError: the configuration's data set, frames or size differ from the protocol's.
@@ -154,13 +154,13 @@ def _splits(protocol: Protocol) -> list[str]:
 def evaluate(
     config: ml_collections.ConfigDict, params: dict, step: int, folder: AnyPath
 ) -> dict | None:
-    """Measures samples of the model by config.eval.protocol.
+    """Evaluates samples of the model by config.eval.protocol.
 
-    Each process measures its share of the videos, with EMA parameters of a training step. `folder`
-    holds the samples, from which an interrupted evaluation resumes.
+    Each process measures its share of the videos. `params` are EMA parameters after training step
+    `step`. `folder` holds the samples, from which an interrupted evaluation resumes.
 
     Returns:
-      Numbers, protocol and the configuration as JSON on process 0, None on the others.
+      Metrics, protocol and configuration as JSON on process 0, None on the others.
     """
     protocol = protocol_of(config)
     extractors = make_extractors(protocol)
@@ -229,9 +229,9 @@ def evaluate(
 
 
 def _real_examples(protocol: Protocol, num_videos: int) -> np.ndarray:
-    """Returns the indices of the real examples of a split, which has num_videos, or 0 for endless.
+    """Returns the indices of the real examples of a split of num_videos videos (0: endless).
 
-    Example i of n videos is a window of video i modulo n, and another window in each round of n.
+    Example i is a window of video i modulo num_videos, with a new window in each pass.
     """
     if not num_videos:
         return np.arange(protocol.num_real)
@@ -244,7 +244,7 @@ def _real_examples(protocol: Protocol, num_videos: int) -> np.ndarray:
 
 
 def _over_repeats(numbers: list[dict[str, Any]]) -> dict:
-    """Returns means and standard deviations over repeats; the numbers themselves of one repeat."""
+    """Returns means and standard deviations over repeats; a single repeat is returned as it is."""
     if len(numbers) == 1:
         return numbers[0]
     result: dict[str, float | list[float]] = {}
@@ -261,7 +261,7 @@ def _over_repeats(numbers: list[dict[str, Any]]) -> dict:
 def _against_all_splits(
     real: dict[str, Summary], generated: Summary, protocol: Protocol
 ) -> dict[str, Any]:
-    """Returns all metrics against the first split, and all but IS against each further split."""
+    """Merges metrics against all splits: all against the first, all but IS against the others."""
     (_, first), *others = real.items()
     numbers = compare(first, generated, protocol)
     for name, summary in others:
@@ -272,7 +272,7 @@ def _against_all_splits(
 
 
 def _with_split(metric: str, split: str) -> str:
-    """Returns the name of a number for a split other than the protocol's first."""
+    """Returns a metric's name for a split other than the protocol's first."""
     for error in _OF_ERRORS:
         if metric.endswith(error):
             return f"{metric.removesuffix(error)}_{split}{error}"
@@ -286,7 +286,7 @@ def _real_videos(source: DataSet, indices: Sequence[int] | np.ndarray) -> Iterat
 
 
 def to_markdown(result: dict) -> str:
-    """Returns a result as a Markdown page: our numbers, the protocol, the paper's numbers."""
+    """Formats a result as a Markdown page: our numbers, the protocol, the paper's numbers."""
     protocol = result["protocol"]
     metrics = []
     for name, value in result.items():

@@ -1,4 +1,4 @@
-"""The report of an evaluation by config.eval.protocol, in a file of its settings."""
+"""Evaluates by config.eval.protocol, and writes a report named by its settings."""
 
 import hashlib
 import json
@@ -9,7 +9,7 @@ from vdm.evaluation import moving_digits, protocol
 from vdm.files import AnyPath, make_folder, write_record, write_text
 from vdm.sampling.sample_store import samples_made_by
 
-# Fields of config.eval that determine a result; the others are about speed.
+# Fields of config.eval that determine a result; the others only affect speed.
 _SETTINGS = ("protocol", "baseline", "num_videos", "repeats", "log_snr_bins")
 
 
@@ -18,8 +18,8 @@ def evaluate_to_folder(
 ) -> AnyPath | None:
     """Evaluates a model and writes the report with `write_report`.
 
-    The files are named by the protocol, and by a digest of the weights and of all settings that
-    determine the result. Every process makes the call, and process 0 writes.
+    File names contain the protocol, and a digest of the weights and of all settings that determine
+    the result. Every process must make the call; process 0 writes.
 
     Args:
       config: the configuration.
@@ -32,7 +32,7 @@ def evaluate_to_folder(
       The path of the Markdown page on process 0, None on the others.
     """
     evaluation = moving_digits if config.eval.protocol == moving_digits.PROTOCOL else protocol
-    digest = _digest_of_settings(config, params)  # every process gathers the weights
+    digest = _digest_of_settings(config, params)  # collective: every process gathers the weights
     result = evaluation.evaluate(config, params, step, folder / "samples")
     if result is None:
         return None
@@ -41,14 +41,14 @@ def evaluate_to_folder(
 
 
 def _digest_of_settings(config: ml_collections.ConfigDict, params: dict) -> str:
-    """Returns 8 hexadecimal digits of the weights and of all that determines a result."""
+    """Returns 8 hexadecimal digits that identify the weights and all settings of a result."""
     settings = {name: config.eval[name] for name in _SETTINGS}
     record = {**samples_made_by(config, params), "eval": settings}
     return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def write_report(folder: AnyPath, name: str, result: dict, markdown: str) -> AnyPath:
-    """Writes NAME.json and NAME.md.
+    """Writes NAME.json and NAME.md, and returns the path of the latter.
 
     Args:
       folder: output folder, created if missing.

@@ -1,4 +1,4 @@
-"""Merges the summaries that several processes computed of one set of videos."""
+"""Merges the summaries of one set of videos that several processes computed."""
 
 import dataclasses
 from typing import Any
@@ -16,10 +16,10 @@ _PARTS = {"statistics": FeatureStatistics, "scores": ScoreSums, "values": Values
 
 
 def merged(folder: AnyPath, share: Summary) -> Summary | None:
-    """Returns the summary of all processes' videos on process 0, None on the others.
+    """Merges all processes' summaries on process 0; returns None on the others.
 
-    Shares go through files, which process 0 reads one after another: a covariance of 4,096 features
-    takes 134 MB, too much for every process to gather. Every process makes the call, with one
+    Processes exchange files, which process 0 reads one by one: a covariance of 4,096 features takes
+    134 MB, too much for every process to gather. Every process must make the call, with the same
     shared folder, created if missing.
     """
     if jax.process_count() == 1:
@@ -41,7 +41,7 @@ def merged(folder: AnyPath, share: Summary) -> Summary | None:
 
 
 def to_arrays(summary: Summary) -> dict[str, np.ndarray]:
-    """Returns a summary as arrays: 'count', and 'KIND/NETWORK/VIEW[/SPLITS]/FIELD' [parts, ...]."""
+    """Converts a summary to arrays 'count' and 'KIND/NETWORK/VIEW[/SPLITS]/FIELD' [parts, ...]."""
     arrays = {"count": np.array(summary.count)}
     for kind, part_class in _PARTS.items():
         for key, parts in getattr(summary, kind).items():
@@ -52,7 +52,7 @@ def to_arrays(summary: Summary) -> dict[str, np.ndarray]:
 
 
 def from_arrays(arrays: dict[str, np.ndarray]) -> Summary:
-    """Returns the summary of arrays of `to_arrays`."""
+    """Converts arrays back to a summary: the inverse of `to_arrays`."""
     summary = Summary(int(arrays["count"]), {}, {})
     for name in arrays:
         kind, *key = name.split("/")[:-1] or [""]

@@ -1,9 +1,9 @@
-"""The paper's tables with our results.
+"""Prints the paper's tables with our results.
 
     python -m vdm.evaluation.tables DIR... --output=FOLDER
 
-writes and prints the tables of workdirs; without a DIR, it prints the miniature tables on moving
-digits, whether the paper's claims hold there, and the paper's rows.
+writes and prints tables with the results of workdirs. Without a DIR, it prints the miniature tables
+on moving digits, whether the paper's claims hold there, and the paper's rows.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from vdm.files import (
     write_text,
 )
 
-# What the +- of one set of samples is, by the starts of the metrics' names.
+# What the +- of one set of samples means, by prefix of the metric's name.
 _KINDS_OF_ERROR = {
     ("fvd", "fid_"): "the standard error by the jackknife over 10 groups of samples",
     ("kvd",): "the standard error by the bootstrap",
@@ -34,7 +34,7 @@ _KINDS_OF_ERROR = {
 
 
 def load_results(folders: Sequence[AnyPath]) -> list[dict]:
-    """Returns the results of --mode=eval and vdm.metrics in folders, each with its 'path'.
+    """Loads the results of --mode=eval and vdm.metrics in folders, each with its 'path'.
 
     Raises:
       ValueError: a folder does not exist, or a .json file cannot be read.
@@ -56,7 +56,7 @@ def load_results(folders: Sequence[AnyPath]) -> list[dict]:
 
 
 def _check_result(result: dict) -> None:
-    """Raises ValueError unless the parts of a result that the tables use have their types."""
+    """Raises ValueError unless the fields that the tables use have the right types."""
     protocol, config = result["protocol"], result.get("config", {})
     metrics = protocol.get("metrics", [])
     if not isinstance(config, dict) or not all(isinstance(x, dict) for x in _sections(config)):
@@ -76,7 +76,7 @@ def _sections(config: dict) -> list[object]:
 
 
 def belongs(result: dict, table: Table) -> bool:
-    """Returns whether a result has a protocol of a table, and the settings that it requires."""
+    """Returns whether a result belongs in a table, by its protocol and required settings."""
     return result["protocol"].get("name") in table.protocols and all(
         _value(result, field) in values for field, values in table.requires.items()
     )
@@ -111,7 +111,7 @@ def to_markdown(results: list[dict]) -> str:
 
 
 def _other_results(results: list[dict]) -> list[str]:
-    """Returns a table of the results that are in no table of the paper."""
+    """Returns a table of the results that belong in no table of the paper."""
     lines = ["## Other results", ""]
     lines += ["Their protocols or settings are those of no table above.", ""]
     rows = [
@@ -129,7 +129,7 @@ def _other_results(results: list[dict]) -> list[str]:
 
 
 def _settings(result: dict) -> str:
-    """Returns where the generated videos of a result are from, in words."""
+    """Describes the origin of a result's generated videos."""
     config = result.get("config", {})
     sample = config.get("sample", {})
     if baseline := config.get("eval", {}).get("baseline"):
@@ -151,7 +151,7 @@ def _notes(table: Table, ours: list[dict]) -> list[str]:
 
 
 def kinds_of_error(result: dict, metrics: Iterable[str]) -> list[str]:
-    """Returns what the +- of a result's metrics are, one sentence each, without a full stop."""
+    """Returns what each +- of a result means: phrases without a full stop."""
     repeats = result["protocol"].get("repeats", 1)
     if repeats > 1:
         return [f"+- is the standard deviation over {repeats} sets of samples, with other seeds"]
@@ -182,7 +182,7 @@ def _value(result: dict, field: str) -> object:
 
 
 def _setting(result: dict, field: str) -> str:
-    """Returns a setting as in the paper's tables: Langevin's steps are two numbers."""
+    """Formats a setting as in the paper's tables: Langevin steps are '256 + 256'."""
     value = _value(result, field)
     if field == "sample.num_steps" and _value(result, "sample.sampler") == "langevin":
         return f"{value} + {value}"

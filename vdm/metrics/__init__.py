@@ -1,6 +1,6 @@
-"""Metrics of sets of videos (FVD, FID, Inception Score), and their feature networks.
+"""Metrics of sets of videos (FVD, FID, Inception Score), and the feature networks behind them.
 
-`fvd`, `kvd` and `fid` return a number of two sets of videos, `compare_sets` all of a protocol.
+`fvd`, `kvd` and `fid` compare two sets of videos; `compare_sets` computes a protocol's metrics.
 """
 
 import importlib

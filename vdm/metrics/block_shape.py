@@ -1,8 +1,8 @@
-"""Whether the block of PushT keeps its shape: a metric of generated videos that needs no network.
+"""Block-shape metric of PushT: whether the block keeps its shape. Needs no feature network.
 
-A frame is separated into the colours of the block, the disc and the background. The T of the data
-set is then placed where it overlaps best with the block. A deformed, blurred, missing or second
-block overlaps less. It is a check for one data set, not a metric of the literature.
+A frame is separated by colour into block, disc and background. The data set's T is then fitted to
+the block for maximum overlap. A deformed, blurred, missing or second block overlaps less. It is a
+check for one data set, not a published metric.
 """
 
 import numpy as np
@@ -11,21 +11,21 @@ from scipy.optimize import minimize
 
 # Lengths are in pixels of a frame of 64x64, angles in radians.
 _BACKGROUND, _BLOCK, _DISC = (255, 255, 255), (143, 163, 184), (77, 125, 255)
-_BORDER = 1  # pixels of the frame's edge, where the walls are drawn
-# Centre and half of the size of the two bars of the T, from the middle of its upper edge; the
-# drawing adds an outline.
+_BORDER = 1  # width of the drawn walls at the frame's edge
+# Centre and half size of the T's two bars, relative to the middle of its upper edge; the drawing
+# adds an outline.
 _OUTLINE = 0.4
 _BARS = np.array([(0.0, 3.0, 12.0, 3.0), (0.0, 15.0, 3.0, 9.0)], np.float32)
 _CENTRE_OF_MASS = 8.143  # distance from the upper edge
-_WINDOW = 24  # half of the side of the window around the centre of mass that the T is drawn in
-_ANGLES = 24  # of the first, coarse search
-_PRECISION = 0.02  # pixels, and radians, at which the fine search ends
+_WINDOW = 24  # half the side of the window, around the centre of mass, in which the T is drawn
+_ANGLES = 24  # angles of the coarse search
+_PRECISION = 0.02  # pixels and radians at which the fine search stops
 
-SHARE_OF_OVERLAP = 0.8  # of a block that keeps its shape
+SHARE_OF_OVERLAP = 0.8  # min overlap of a block that keeps its shape
 
 
 def block_shape(videos: np.ndarray) -> np.ndarray:
-    """Returns the share of frames in which the block is a T: `block_overlap` of 0.8 or more, [n].
+    """Returns the share of frames in which the block is a T (`block_overlap` >= 0.8), [n].
 
     Raises:
       ValueError: videos are not uint8 [n, frames, 64, 64, 3].
@@ -34,9 +34,9 @@ def block_shape(videos: np.ndarray) -> np.ndarray:
 
 
 def block_overlap(videos: np.ndarray) -> np.ndarray:
-    """Returns the overlap of the block with the T in its best position, [n, frames].
+    """Returns the overlap of the block with the best-fitting T, [n, frames].
 
-    The overlap is intersection over union of the two coverages of pixels, in [0, 1]; 0 without a
+    The overlap is the intersection over union of the two pixel coverages, in [0, 1]; 0 without a
     block.
 
     Raises:
@@ -56,7 +56,7 @@ def disc_positions(videos: np.ndarray) -> np.ndarray:
       ValueError: videos are not uint8 [n, frames, 64, 64, 3].
     """
     disc = _coverage(videos)[..., 1]
-    disc = np.where(disc > 0.5, disc, 0)  # without traces of the colour elsewhere
+    disc = np.where(disc > 0.5, disc, 0)  # ignores traces of the colour elsewhere
     y, x = np.indices(disc.shape[2:])
     with np.errstate(invalid="ignore"):
         centres = [(disc * axis).sum((2, 3)) / disc.sum((2, 3)) for axis in (x, y)]
@@ -64,7 +64,7 @@ def disc_positions(videos: np.ndarray) -> np.ndarray:
 
 
 def _coverage(videos: np.ndarray) -> Float[np.ndarray, "n frames 64 64 2"]:
-    """Returns the share of each pixel that the block and the disc cover, in [0, 1]."""
+    """Returns the fraction of each pixel covered by the block and by the disc, in [0, 1]."""
     if videos.ndim != 5 or videos.shape[2:] != (64, 64, 3) or videos.dtype != np.uint8:
         raise ValueError(
             f"expected uint8 [n, frames, 64, 64, 3] of PushT, not {videos.dtype} {videos.shape}"
@@ -78,7 +78,7 @@ def _coverage(videos: np.ndarray) -> Float[np.ndarray, "n frames 64 64 2"]:
 
 
 def _best_overlap(block: Float[np.ndarray, "64 64"]) -> float:
-    """Returns the overlap of a frame's block with the T in its best position."""
+    """Returns the overlap of one frame's block with the best-fitting T."""
     if block.sum() < 1:
         return 0.0
     mass = block.sum()
@@ -103,7 +103,7 @@ def _best_overlap(block: Float[np.ndarray, "64 64"]) -> float:
 def _tee(
     pixels: Float[np.ndarray, "height width 2"], pose: Float[np.ndarray, " 3"]
 ) -> Float[np.ndarray, "height width"]:
-    """Returns how much a T covers of each pixel; a pose is x and y of its centre, and its angle."""
+    """Returns the fraction of each pixel covered by a T with pose (x, y of the centre, angle)."""
     cos, sin = np.cos(pose[2]), np.sin(pose[2])
     x, y = np.moveaxis(pixels - pose[:2].astype(np.float32), -1, 0)
     local_x, local_y = cos * x + sin * y, cos * y - sin * x + _CENTRE_OF_MASS

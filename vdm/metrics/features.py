@@ -1,4 +1,4 @@
-"""Feature extractors: uint8 videos to the features from which metrics are computed."""
+"""Feature extractors: convert uint8 videos to the features that metrics are computed from."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -24,14 +24,14 @@ Features = dict[str, np.ndarray]
 class Extractor:
     """A feature network with its weights and its preprocessing.
 
-    A call compiles once per shape, so callers pad the last batch. `make_extractor` has the choices
-    of `name` and `resize`.
+    A call compiles once per shape, so callers pad the last batch. For the choices of `name` and
+    `resize`, see `make_extractor`.
     """
 
     name: str
     dimension: int  # number of features
-    min_frames: int  # for C3D the only number; for Inception, which takes images, 1
-    digest: str  # of the weights, as `digest_of`
+    min_frames: int  # C3D takes exactly this number; 1 for Inception, which takes images
+    digest: str  # `digest_of` the weights
     resize: str
     has_classes: bool  # whether calls return 'probabilities'
     _module: nn.Module = dataclasses.field(repr=False)
@@ -59,7 +59,7 @@ class Extractor:
         return self.of_preprocessed(inputs)
 
     def of_preprocessed(self, inputs: np.ndarray | jax.Array) -> Features:
-        """Returns what `__call__` does for inputs of the network's module, of any floating dtype.
+        """Returns the result of `__call__` for already preprocessed inputs, of any floating dtype.
 
         Raises:
           ValueError: the size or the number of frames is invalid.
@@ -68,7 +68,7 @@ class Extractor:
         return jax.tree.map(np.asarray, _apply(self._module, self._params, inputs))
 
     def _sharded(self, inputs: np.ndarray | jax.Array) -> jax.Array:
-        """Shards the inputs over all devices if their number divides evenly, else replicates."""
+        """Shards the inputs over all devices if the batch divides evenly, else replicates them."""
         mesh = jax.tree.leaves(self._params)[0].sharding.mesh
         divides = len(inputs) % mesh.size == 0
         return jax.device_put(inputs, batch_sharding(mesh) if divides else replicated(mesh))
@@ -82,8 +82,8 @@ def make_extractor(network: str, *, resize: str = "reference") -> Extractor:
       have the head.
     - 'c3d': 4,096 features of 16 frames; probabilities over UCF101's 101 classes.
 
-    The resize 'reference' is that of the network's reference implementation; 'half_pixel' that of
-    TensorFlow 2, PyTorch, and many later papers.
+    With resize 'reference', frames are resized as in the network's reference implementation; with
+    'half_pixel', as in TensorFlow 2, PyTorch and many later papers.
 
     Raises:
       FileNotFoundError: the weights are missing; the message says how to install them.
@@ -105,12 +105,12 @@ def make_extractor(network: str, *, resize: str = "reference") -> Extractor:
 
 
 def measurable(protocol: Protocol, extractors: Mapping[str, Any]) -> tuple[Protocol, list[str]]:
-    """Returns a protocol without the metrics that its networks' weights do not allow.
+    """Drops the metrics of a protocol that the installed weights do not support.
 
-    `extractors` are networks by name, such as those of `make_extractors`.
+    `extractors` are networks by name, as returned by `make_extractors`.
 
     Returns:
-      (protocol, one sentence per network about what is left out).
+      (protocol, warnings): one sentence per network with dropped metrics.
 
     Raises:
       ValueError: no metric is left.
@@ -133,11 +133,11 @@ def measurable(protocol: Protocol, extractors: Mapping[str, Any]) -> tuple[Proto
 
 @cache
 def make_extractors(protocol: Protocol) -> dict[str, Extractor]:
-    """Loads the networks of a protocol, by name. Raises as `make_extractor`."""
+    """Loads the networks of a protocol, by name; raises the errors of `make_extractor`."""
     return {name: make_extractor(name, resize=protocol.resize) for name in protocol.networks}
 
 
-# Compiled once per shape, also for several extractors.
+# Compiled once per shape, even for several extractors.
 @partial(jax.jit, static_argnames=("network", "resize"))
 def _preprocess(network: str, resize: str, params: dict, videos: jax.Array) -> jax.Array:
     if network == "i3d":

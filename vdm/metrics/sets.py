@@ -1,4 +1,4 @@
-"""FVD, KVD and FID of two sets of videos: arrays, .npz files, video files or folders of these."""
+"""FVD, KVD and FID between two sets of videos: arrays, .npz files, video files or folders."""
 
 import dataclasses
 import warnings
@@ -11,12 +11,12 @@ from vdm.video.video_sets import Videos, VideoSet, open_videos
 
 
 def fvd(real: Videos, generated: Videos, **options: Any) -> float:
-    """Returns the Frechet Video Distance (Unterthiner et al. 2018); options as `compare_sets`."""
+    """Returns the Frechet Video Distance (Unterthiner et al. 2018); options: see `compare_sets`."""
     return _number("fvd", real, generated, options)
 
 
 def kvd(real: Videos, generated: Videos, **options: Any) -> float:
-    """Returns the Kernel Video Distance, by the features of FVD; options as `compare_sets`."""
+    """Returns the Kernel Video Distance, with the features of FVD; options: see `compare_sets`."""
     return _number("kvd", real, generated, options)
 
 
@@ -26,8 +26,8 @@ def fid(real: Videos, generated: Videos, *, view: str = "avg", **options: Any) -
     Args:
       real: real videos.
       generated: generated videos.
-      view: 'avg' for the features of all frames, averaged; 'first' for the first frames.
-      **options: as `compare_sets`.
+      view: 'avg' for features averaged over all frames (default); 'first' for the first frames.
+      **options: see `compare_sets`.
     """
     if view not in ("avg", "first"):
         raise ValueError(f"view is {view!r}, and must be one of 'avg', 'first'")
@@ -51,7 +51,7 @@ def _number(
 def compare_sets(
     real: Videos, generated: Videos, *, protocol: str = "fvd", batch_size: int = 8, **clips: Any
 ) -> dict:
-    """Measures two sets of videos by a protocol; returns what `python -m vdm.metrics` prints.
+    """Compares two sets of videos by a protocol; returns what `python -m vdm.metrics` prints.
 
     Each set is an array uint8 [n, frames, height, width, channels] with 1 or 3 channels; or a list
     of arrays [frames, height, width, channels] of any sizes; or the path of a video file, an .npz
@@ -62,10 +62,10 @@ def compare_sets(
       generated: generated videos.
       protocol: name in `vdm.metrics.protocols.PROTOCOLS`.
       batch_size: videos per call of a network; bounds memory.
-      **clips: as `open_sets`: `resolution`, `frames`, `frame_rate`, `frameskip`, `clips_per_video`.
+      **clips: `open_sets`'s `resolution`, `frames`, `frame_rate`, `frameskip`, `clips_per_video`.
 
     Returns:
-      The metrics by name, with standard errors; 'warnings', sentences; and descriptions of
+      {metric: value}, with standard errors; 'warnings', a list of sentences; and descriptions of
       'protocol', 'real', 'generated' and 'networks'.
 
     Raises:
@@ -93,9 +93,9 @@ def open_sets(
       real: real videos.
       generated: generated videos.
       protocol: name in `vdm.metrics.protocols.PROTOCOLS`.
-      frames: frames per clip, if the protocol does not fix them; 0: those of the first real video.
+      frames: frames per clip, if the protocol does not fix them; 0: as in the first real video.
       resolution: height and width in pixels, to which the central square is resized by area, as in
-        training; 0: no crop and no resize. Videos of mixed sizes need it.
+        training; 0: no crop and no resize. Required for videos of mixed sizes.
       frame_rate: frames per second at which videos are sampled by presentation time, before
         `frameskip`; 0: frames as stored.
       frameskip: uses every k-th frame.
@@ -153,9 +153,9 @@ def measure_sets(
     batch_size: int = 8,
     log: Callable[[str], None] = lambda line: None,
 ) -> dict:
-    """Measures sets of `open_sets`; returns the result of `compare_sets`.
+    """Computes the result of `compare_sets` from the sets of `open_sets`.
 
-    `log` gets a line per set, and the warnings about missing weights before the work.
+    `log` receives one line per set, and early warnings about missing weights.
     """
     from vdm.metrics.features import make_extractors, measurable  # imports JAX
     from vdm.metrics.measure import compare, summarize, warnings_of
@@ -207,7 +207,7 @@ def measure_sets(
 
 
 def _paired(protocol: Protocol, real: VideoSet, generated: VideoSet) -> Protocol:
-    """Returns a protocol with the number of generated videos per real one, for metrics of pairs."""
+    """Sets the protocol's number of generated videos per real video, for paired metrics."""
     if not any(metric in PAIRED for metric in protocol.metrics):
         return protocol
     samples, rest = divmod(len(generated), len(real))

@@ -1,4 +1,4 @@
-"""Streaming means and covariances of features, in any order and over several processes."""
+"""Streaming means and covariances of features, mergeable in any order and across processes."""
 
 import dataclasses
 
@@ -28,7 +28,7 @@ class FeatureStatistics:
         """Returns the statistics of vectors [n, features].
 
         Raises:
-          ValueError: the shape is another, or values are not finite.
+          ValueError: the shape is wrong, or values are not finite.
         """
         x = np.asarray(vectors, np.float64)
         if x.ndim != 2:

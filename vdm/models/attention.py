@@ -26,7 +26,7 @@ class _QueryKeyValue(nn.Module):
     def __call__(
         self, tokens: Float[Array, "groups tokens channels"]
     ) -> tuple[Float[Array, "groups heads tokens head_dim"], ...]:
-        # One matrix product for all heads: the gradient of a kernel with an axis for heads is
+        # One matrix product for all heads: with a separate head axis, the kernel's gradient is
         # several times slower on CPUs.
         projected = PointwiseDense(
             3 * tokens.shape[-1],
@@ -64,8 +64,8 @@ class _Output(nn.Module):
 def softmax(logits: Float[Array, "... keys"]) -> Float[Array, "... keys"]:
     """Softmax over the last axis, computed in float32.
 
-    Custom gradient: it saves the result alone. Autodiff's gradient saves more arrays of this size,
-    the largest in the network.
+    Custom gradient: saves only the result. Autodiff's gradient saves more arrays of this size, the
+    largest in the network.
     """
     return jax.nn.softmax(logits.astype(jnp.float32)).astype(logits.dtype)
 
@@ -88,10 +88,10 @@ def compare(
     query: Float[Array, "groups heads queries head_dim"],
     key: Float[Array, "groups heads keys head_dim"],
 ) -> Float[Array, "groups heads queries keys"]:
-    """Dot product of each query with each key.
+    """Dot products of all queries with all keys.
 
-    Custom gradient, as for `combine`: XLA on CPU has no fast kernel for contractions over the query
-    axis. Transposing one operand first is 5 times as fast.
+    Custom gradient, here and in `combine`: XLA on CPU has no fast kernel for contractions over the
+    query axis. Transposing one operand first is 5 times as fast.
     """
     return jnp.einsum("nhqd,nhkd->nhqk", query, key)
 
@@ -130,8 +130,8 @@ combine.defvjp(_combine_forward, _combine_backward)
 class SpatialAttention(nn.Module):
     """Spatial self-attention: pixels attend within their frame (section 3).
 
-    The head width head_dim divides the channels. `use_bias` is for the projections of queries, keys
-    and values; `in_tiles` for weights that are recomputed in the backward pass instead of saved.
+    head_dim must divide the channels. `use_bias` adds biases to the query, key and value
+    projections; `in_tiles` recomputes attention weights in the backward pass.
     """
 
     head_dim: int
@@ -167,9 +167,9 @@ class TemporalAttention(nn.Module):
         out_i = sum_j weight_ij (v_j + a^V_(j-i))
 
     Distances j - i, in frames, are clipped to +-max_relative_distance. Attention depends on the
-    distance between frames and not on their absolute time. a^K and a^V start as normal variables
-    of standard deviation relative_position_scale. The head width head_dim divides the channels.
-    `use_bias` is for the projections of queries, keys and values.
+    distance between frames and not on their absolute time. a^K and a^V are initialised from a
+    normal distribution with standard deviation relative_position_scale. head_dim must divide the
+    channels. `use_bias` adds biases to the query, key and value projections.
     """
 
     head_dim: int
@@ -185,10 +185,10 @@ class TemporalAttention(nn.Module):
         frame_positions: Int[Array, " frames"],
         mask: Bool[Array, "frames frames"],
     ) -> Float[Array, "batch frames height width channels"]:
-        """Attends over frames at the times frame_positions, in frames; only differences matter.
+        """Attends over frames; frame_positions are their times in frames (only differences matter).
 
-        mask[i, j] is True if frame i attends to frame j. A frame that attends to itself alone has
-        weight exactly 1, the softmax of one finite logit.
+        mask[i, j] is True if frame i attends to frame j. A frame that attends only to itself has
+        weight exactly 1, the softmax of a single finite logit.
         """
         batch, frames, height, width, channels = h.shape
         tokens = FrameGroupNorm(dtype=self.dtype, name="norm")(h)
@@ -223,8 +223,7 @@ class TemporalAttention(nn.Module):
 def independent_images_mask(num_frames: int, num_images: int) -> Bool[Array, "total total"]:
     """Returns the temporal attention mask for joint training on video and images (section 4.3.1).
 
-    Video frames attend to one another. Each of the num_images frames after them attends to itself
-    alone.
+    Video frames attend to one another. Each of the num_images last frames attends only to itself.
     """
     is_video = jnp.arange(num_frames + num_images) < num_frames
     return (is_video[:, None] & is_video[None, :]) | jnp.eye(num_frames + num_images, dtype=bool)

@@ -1,17 +1,17 @@
-"""Attention in tiles that fit a CPU's cache, without an array of all weights.
+"""Attention in tiles that fit a CPU's cache, without storing all attention weights.
 
 The forward pass saves the log-sum-exp of each query's logits, from which the backward pass
-recomputes a tile of weights (Dao et al. 2022, FlashAttention, arXiv 2205.14135, algorithms 1 and 4;
-here with whole rows, so that no rescaling is needed). On CPUs it is three times as fast as products
-of whole arrays, whose traffic through memory takes most of their time.
+recomputes tiles of weights (FlashAttention, Dao et al. 2022, arXiv 2205.14135, algorithms 1 and 4).
+Here a tile has whole rows, so no rescaling is needed. On CPUs this is three times as fast as
+products of whole arrays, which spend most of their time on memory traffic.
 """
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-# Bytes of a float32 tile of logits, for the whole batch: on two cores with 1 MiB of L2 cache each,
-# times are within 10 % of the best from 2 to 8 MiB.
+# Bytes of a float32 tile of logits, for the whole batch. On two cores with 1 MiB of L2 cache each,
+# sizes from 2 to 8 MiB are within 10 % of the fastest.
 _TILE_BYTES = 4 * 2**20
 
 _Tokens = Float[Array, "batch items tokens head_dim"]
@@ -19,9 +19,9 @@ _Tokens = Float[Array, "batch items tokens head_dim"]
 
 @jax.custom_vjp
 def attend_in_tiles(query: _Tokens, key: _Tokens, value: _Tokens) -> _Tokens:
-    """Returns softmax(query key^T) value, for each item (frame and head) on its own.
+    """Returns softmax(query key^T) value, separately for each item (frame and head).
 
-    The loops are over items and tokens, never over the batch, which devices share.
+    The loops are over items and tokens, never over the batch, which is sharded over devices.
     """
     return _forward(query, key, value)[0]
 
@@ -51,7 +51,7 @@ def _forward(query, key, value):
 def _backward(saved, gradient):
     query, key, value, attended, log_sum = saved
     items, rows = _tile(query.shape)
-    # sum_k weight_qk grad_weight_qk, without the weights.
+    # Equals sum_k weight_qk grad_weight_qk, computed without the weights.
     correction = jnp.sum((attended * gradient).astype(jnp.float32), axis=-1, keepdims=True)
 
     def differentiate(arrays):
@@ -59,8 +59,8 @@ def _backward(saved, gradient):
         log_sum, correction = _transposed(log_sum), _transposed(correction)
 
         def differentiate_rows(grad_query, key_and_value):
-            # Keys are the rows of a tile: then no product contracts over rows of two large arrays,
-            # for which XLA on CPU has no fast kernel.
+            # Keys are the rows of a tile, so that no product contracts over the rows of two large
+            # arrays: XLA on CPU has no fast kernel for that.
             key, value = key_and_value
             weights = jnp.exp(_products(key, query) - log_sum)
             grad_logits = weights * (_products(value, gradient) - correction)
@@ -84,7 +84,7 @@ attend_in_tiles.defvjp(_forward, _backward)
 
 
 def _tile(shape: tuple[int, ...]) -> tuple[int, int]:
-    """Returns how many items, and how many rows of each, a tile of logits has."""
+    """Returns the number of items in a tile of logits, and the number of rows per item."""
     batch, items, tokens, _ = shape
     rows = _TILE_BYTES // (4 * batch * tokens)
     return _largest_divisor(items, rows // tokens), _largest_divisor(tokens, rows)
@@ -103,7 +103,7 @@ def _transposed(array):
 
 
 def _split(array, axis, size):
-    """Splits an axis into parts of a size, which become the first axis, to loop over."""
+    """Splits an axis into parts of `size`, and moves the parts to a new first axis to loop over."""
     shape = array.shape
     parts = array.reshape(*shape[:axis], -1, size, *shape[axis + 1 :])
     return jnp.moveaxis(parts, axis, 0)

@@ -39,7 +39,7 @@ class Upsample(nn.Module):
 class ResidualBlock(nn.Module):
     """The residual block of DDPM: norm, swish, conv, embedding, norm, swish, dropout, conv, skip.
 
-    If `film`, the embedding scales and shifts the second norm (FiLM) instead of being added.
+    With `film`, the embedding scales and shifts the second norm (FiLM) instead of being added.
     """
 
     features: int

@@ -17,7 +17,7 @@ _LAYOUT = ("NHWC", "HWIO", "NHWC")
 class FrameConv(nn.Module):
     """A 1x3x3 convolution as a 2D convolution with frames folded into the batch.
 
-    If `zero_init`, the kernel starts at zero, so that a residual branch starts as identity.
+    With `zero_init`, the kernel starts at zero, so that a residual block starts as the identity.
     """
 
     features: int
@@ -58,8 +58,8 @@ def convolve(
     """A 2D convolution with 'SAME' padding.
 
     Custom gradient with respect to h: a convolution with the flipped kernel, in the layout of the
-    forward pass. Autodiff's gradient permutes the kernel's axes, which XLA on CPU undoes only
-    outside loops: in a sampler's loop it is 10 times as slow.
+    forward pass. Autodiff's gradient permutes the kernel's axes. XLA on CPU undoes this only
+    outside loops, so in a sampler's loop autodiff's gradient is 10 times slower.
     """
     return _convolve(h, kernel, stride)
 
@@ -106,8 +106,8 @@ def multiply(
 ) -> Float[Array, "*shape out_features"]:
     """A matrix product over the last axis.
 
-    Custom gradient: XLA on CPU fuses the transposition of h into the operations before it, whose
-    loops then run over memory in strides. A barrier keeps it a copy of its own.
+    Custom gradient: XLA on CPU fuses the transpose of h into the preceding operations, which then
+    access memory with large strides. A barrier keeps the transpose a separate copy.
     """
     return h @ kernel
 
@@ -130,12 +130,12 @@ def _dot_general(h, kernel, dimension_numbers, **unchanged):
     return multiply(h, kernel)
 
 
-# flax.linen.Dense with a faster gradient of its kernel on CPUs.
+# flax.linen.Dense whose kernel gradient is faster on CPUs.
 PointwiseDense = partial(nn.Dense, dot_general=_dot_general)
 
 
 def transposed_in_memory(array: Float[Array, "*shape a b"]) -> Float[Array, "*shape b a"]:
-    """Exchanges the last two axes. Barriers make XLA on CPU copy the array as well."""
+    """Transposes the last two axes; barriers make XLA on CPU copy the array into that layout."""
     return jax.lax.platform_dependent(
         array,
         cpu=lambda x: jax.lax.optimization_barrier(

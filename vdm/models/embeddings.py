@@ -1,4 +1,4 @@
-"""Embeddings of the log-SNR, of the label, caption or actions, and of the guidance weight."""
+"""Conditioning embeddings: log-SNR, label, caption, actions and guidance weight."""
 
 from collections.abc import Mapping
 
@@ -8,8 +8,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
-# Scales the unit interval to the range of DDPM's integer time steps, which the sinusoid frequencies
-# assume.
+# Maps [0, 1] to the range of DDPM's integer time steps, which the sinusoid frequencies assume.
 _SINUSOID_RANGE = 1000.0
 _SINUSOID_LONGEST_PERIOD = 10000.0
 
@@ -19,7 +18,7 @@ def sinusoidal_log_snr(
 ) -> Float[Array, "batch *frames width"]:
     """Sinusoidal embedding of atan(exp(-log_snr / 2)) / (pi / 2), from 0 (clean) to 1 (noise).
 
-    The log-SNR is in nats, and the width even.
+    The log-SNR is in nats. The width must be even.
     """
     return _sinusoids(jnp.arctan(jnp.exp(-0.5 * log_snr)) / (0.5 * jnp.pi), width)
 
@@ -36,7 +35,7 @@ def _sinusoids(
 class TextPooling(nn.Module):
     """Attention pooling of token vectors, with a learned query (section 4.3).
 
-    The number of heads divides the features.
+    The number of heads must divide the features.
     """
 
     features: int
@@ -70,15 +69,15 @@ class TextPooling(nn.Module):
 class ConditioningEmbedding(nn.Module):
     """An MLP of the embedded log-SNR and condition c, with one output vector per frame.
 
-    num_classes, text_width and action_width are 0 without such a condition. With probability
+    num_classes, text_width and action_width are 0 if there is no such condition. With probability
     condition_dropout, training replaces a condition with zeros, which trains the unconditional
-    model of classifier-free guidance. All actions of a clip are replaced together. A frame's
-    embedding is that of its action and of the sum of the actions before it, divided by the root of
-    the number of frames.
+    model of classifier-free guidance; all actions of a clip are dropped together. A frame's action
+    embedding is computed from its action and from the sum of earlier actions divided by
+    sqrt(num_frames).
 
-    guidance_weights, the first and the last of a range, makes the weight of classifier-free
-    guidance an input (Meng et al. 2023, section 3.1). Its projection is zero at first, so that a
-    student equals its teacher. () is a network without this input.
+    guidance_weights = (first, last) makes the weight of classifier-free guidance an input (Meng et
+    al. 2023, section 3.1). Its projection is initialised to zero, so that a student starts as its
+    teacher. () means no such input.
     """
 
     features: int
@@ -100,7 +99,7 @@ class ConditioningEmbedding(nn.Module):
         num_images: int,
         train: bool,
     ) -> Float[Array, "batch frames_or_one features"]:
-        """Embeds the condition of the video for its frames, and that of each image for the image.
+        """Embeds the video's condition for each of its frames, and each image's own condition.
 
         The log-SNR is one per example, [batch], or one per frame and image, [batch, frames +
         images].
@@ -108,9 +107,10 @@ class ConditioningEmbedding(nn.Module):
         The condition has `label` [batch], or `text` [batch, tokens, width] and `text_mask`
         [batch, tokens], or `action` [batch, frames, width] and `action_mask` [batch, frames].
         Independent images have `image_label` [batch, images], or `image_text` and
-        `image_text_mask`, and no actions. A missing entry, a label of -1, a text whose tokens are
-        all masked and a masked action are embedded as zeros. `train` applies condition_dropout.
-        `guidance_weight` [batch] is clipped to guidance_weights; a missing one is 1.
+        `image_text_mask`; they have no actions. Zeros replace the embedding of a missing entry, of
+        label -1, of a text with all tokens masked and of a masked action. `train` applies
+        condition_dropout. `guidance_weight` [batch] is clipped to the range guidance_weights;
+        default 1.
         """
         batch, is_per_frame = log_snr.shape[0], log_snr.ndim == 2
         embedding = sinusoidal_log_snr(log_snr, self.features)
@@ -165,7 +165,7 @@ class ConditioningEmbedding(nn.Module):
         if "action" in condition:
             action_mask = condition["action_mask"]
             action = jnp.where(action_mask[..., None], condition["action"], 0)
-        # Actions are relative, and what is drawn in a frame follows from all of those before it.
+        # Actions are relative: the content of a frame depends on the sum of all earlier ones.
         sum_before = jnp.cumsum(action, axis=1) - action
         inputs = jnp.concatenate([action, sum_before * shape[1] ** -0.5], axis=-1)
         embedded = nn.Dense(self.features, dtype=self.dtype, name="action")(inputs)
@@ -206,7 +206,7 @@ class ConditioningEmbedding(nn.Module):
 
 
 def _per_frame(embedding: Array, num_frames: int) -> Array:
-    """Repeats the vector of the video, the first, for each frame; a single one stays single."""
+    """Repeats the first vector (the video's) for each frame; a single one is left to broadcast."""
     if embedding.shape[1] == 1:
         return embedding
     video, images = embedding[:, :1], embedding[:, 1:]

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-# The paper does not give the number of groups; the authors' released diffusion code has 32.
+# The paper does not specify the number of groups; the authors' released diffusion code has 32.
 _MAX_GROUPS = 32
 _MIN_CHANNELS_PER_GROUP = 4
 _EPSILON = 1e-6
@@ -19,8 +19,8 @@ _EPSILON = 1e-6
 class FrameGroupNorm(nn.Module):
     """Group normalisation of each frame, with optional FiLM and swish.
 
-    Statistics over several frames would let independent images change the video frames, and would
-    tie the network to one number of frames. They are float32; the result has `dtype`.
+    Statistics are per frame: across frames, they would let independent images change the video and
+    would tie the network to one number of frames. They are float32; the result has `dtype`.
     """
 
     swish: bool = False
@@ -73,10 +73,10 @@ def normalize_groups(
     groups: int,
     swish: bool,
 ) -> Float[Array, "batch frames height width channels"]:
-    """Returns scale * (h - mean) / standard deviation + bias, and swish of it if `swish`.
+    """Returns scale * (h - mean) / standard deviation + bias, followed by swish if `swish`.
 
     The mean and the variance are over the pixels and channels of a group in one frame. Custom
-    gradient: it saves h. Autodiff's gradient saves four arrays of that size and is slower on every
+    gradient: saves only h. Autodiff's gradient saves four such arrays and is slower on every
     backend.
     """
     return _normalize_forward(h, scale, bias, groups, swish)[0]
@@ -84,7 +84,7 @@ def normalize_groups(
 
 def _normalize_forward(h, scale, bias, groups, swish):
     x = h.astype(jnp.float32)
-    # Pixels are reduced first, so that the reduction adds vectors over the innermost axis.
+    # Reducing pixels first keeps the innermost axis (channels) vectorised.
     mean = _group_mean(x.mean((2, 3)), groups)
     mean_square = _group_mean(jnp.square(x).mean((2, 3)), groups)
     rate = jax.lax.rsqrt(jnp.maximum(mean_square - jnp.square(mean), 0.0) + _EPSILON)
@@ -100,7 +100,7 @@ def _normalize_backward(groups, swish, saved, gradient):
     x, g = h.astype(jnp.float32), gradient.astype(jnp.float32)
     if swish:
         y = x * _expand_pixels(gain) + _expand_pixels(offset)
-        # One division, at the end: XLA stores quotients as arrays instead of computing them twice.
+        # One division, at the end: XLA stores a quotient as an array instead of recomputing it.
         inverse_odds = jnp.exp(-jnp.maximum(y, -40.0))
         g = g * (1 + inverse_odds * (1 + y)) / jnp.square(1 + inverse_odds)
     # rate * (g' - mean(g') - n * mean(g' * n)) for n = (x - mean) * rate and g' = g * scale (Ioffe

@@ -21,21 +21,21 @@ _REMAT_POLICIES = {
 REMAT = ("none", *_REMAT_POLICIES)  # in order of recomputation
 SPATIAL_ATTENTION = ("auto", "whole", "tiles")
 DTYPES = ("float32", "bfloat16")
-# Largest number of tokens per frame whose attention weights are cheaper to save than to compute
-# twice, on a CPU: with 36 a training step is 2 % faster, with 64 it is 2 % slower.
+# Up to this number of tokens per frame, saving attention weights on a CPU is faster than
+# recomputing them: saving makes a training step 2 % faster at 36 tokens, and 2 % slower at 64.
 _TOKENS_TO_SAVE = 36
 
 
 class SpaceTimeUNet(nn.Module):
     """A U-Net over [batch, frames, height, width, channels], factorised over space and time.
 
-    The fields are those of config.model (vdm/config.py), which has their defaults. The output is a
-    prediction of the training target (eps, x or v), in the shape of the input.
+    The fields are those of config.model; vdm/config.py has their defaults. The output is a
+    prediction of the training target (eps, x or v), same shape as the input.
 
     Attributes:
       base_channels: channels at full resolution, before the first multiplier.
       channel_multipliers: channels of each resolution in units of base_channels. Each resolution
-        has half the height and width of the one before.
+        has half the height and width of the previous one.
       blocks_per_resolution: number of residual blocks per resolution of the encoder; the decoder
         has one more.
       attention_resolutions: heights at which attention follows each block.
@@ -47,24 +47,24 @@ class SpaceTimeUNet(nn.Module):
       text_width: width of a token vector; 0 for no text condition.
       action_width: numbers per action of a frame; 0 for no actions.
       condition_dropout: rate at which training drops the condition.
-      guidance_weights: first and last weight of classifier-free guidance, where the weight is an
-        input of the network; () where it is not.
+      guidance_weights: (first, last) weight of classifier-free guidance, if the weight is an input
+        of the network; () otherwise.
       film: whether the embedding scales and shifts (FiLM) instead of being added.
-      max_relative_distance: largest distance with its own embedding in temporal attention, in
-        frames.
+      max_relative_distance: largest temporal distance with its own embedding, in frames.
       relative_position_scale: standard deviation of relative position embeddings at
         initialisation.
       attention_bias: whether the projections of queries, keys and values have biases.
-      spatial_attention: 'whole' saves all weights for the backward pass; 'tiles' computes them in
-        tiles, twice, which is faster on CPUs for frames of more than 36 tokens; 'auto' is 'tiles'
-        for these, else 'whole'.
-      narrow_upsampling: whether the convolution after an upsampling has the channels of the finer
-        resolution, which is cheaper, instead of those of the coarser one.
-      patch_size: side of the patches that become channels before the first convolution and pixels
-        after the last. 1 is the paper's network; 2 makes a small model several times cheaper.
+      spatial_attention: 'whole' saves all weights for the backward pass; 'tiles' recomputes them in
+        tiles, which is faster on CPUs for frames of more than 36 tokens; 'auto' is 'tiles' in that
+        case, else 'whole'.
+      narrow_upsampling: whether the convolution after each upsampling has the channels of the finer
+        resolution (cheaper) instead of the coarser one.
+      patch_size: side in pixels of the patches that are folded into channels before the first
+        convolution and unfolded after the last. 1 is the paper's network; 2 makes a small model
+        several times cheaper.
       remat: rematerialisation (gradient checkpointing). 'none'; 'activations' saves the results of
-        convolutions, and recomputes 10 to 20 % of the forward pass; 'blocks' saves the inputs of
-        blocks. XLA on CPU ignores both.
+        convolutions and recomputes 10 to 20 % of the forward pass; 'blocks' saves only the inputs
+        of blocks. XLA on CPU ignores both.
       dtype: dtype of the computation, 'float32' or 'bfloat16'; parameters are float32.
       float32_ends: whether the first and the last convolution are in float32.
     """
@@ -112,12 +112,12 @@ class SpaceTimeUNet(nn.Module):
             [batch, frames].
           condition: inputs of `ConditioningEmbedding`; None for the unconditional model.
           num_images: number of independent images.
-          frame_positions: time of each frame, in frames; by default 0, 1, ... Only differences
-            matter, and those of independent images do not.
-          train: whether to apply dropout and condition_dropout, with the rng stream 'dropout'.
+          frame_positions: time of each frame, in frames; default 0, 1, ... Only differences matter;
+            the positions of independent images are ignored.
+          train: whether to apply dropout and condition_dropout, with the RNG stream 'dropout'.
 
         Returns:
-          The prediction, float32, of the shape of z.
+          The prediction, float32, same shape as z.
 
         Raises:
           ValueError: the U-Net's total downsampling does not divide height and width.
@@ -207,7 +207,7 @@ class SpaceTimeUNet(nn.Module):
 def space_to_depth(
     z: Float[Array, "batch frames height width channels"], patch_size: int
 ) -> Float[Array, "batch frames out_height out_width out_channels"]:
-    """Moves the pixels of patch_size x patch_size patches to channels."""
+    """Folds patches of patch_size x patch_size pixels into channels."""
     batch, frames, height, width, channels = z.shape
     p = patch_size
     z = z.reshape(batch, frames, height // p, p, width // p, p, channels)
@@ -219,7 +219,7 @@ def space_to_depth(
 def depth_to_space(
     h: Float[Array, "batch frames height width channels"], patch_size: int
 ) -> Float[Array, "batch frames out_height out_width out_channels"]:
-    """Moves channels to the pixels of patches: the inverse of `space_to_depth`."""
+    """Unfolds channels into patches of pixels: the inverse of `space_to_depth`."""
     batch, frames, height, width, channels = h.shape
     p = patch_size
     h = h.reshape(batch, frames, height, width, p, p, channels // p**2)

@@ -1,4 +1,4 @@
-"""Flags of commands that may have several processes."""
+"""Command-line flags for runs with several processes."""
 
 from absl import flags
 
@@ -11,7 +11,7 @@ _COORDINATOR = flags.DEFINE_string(
     "Open MPI, and Kubernetes with jax[k8s].",
 )
 _NUM_PROCESSES = flags.DEFINE_integer(
-    "num_processes", 0, "Number of processes, with --coordinator; 1 alone: no detection."
+    "num_processes", 0, "Number of processes, with --coordinator; 1 alone: no cluster detection."
 )
 _PROCESS_ID = flags.DEFINE_integer("process_id", -1, "Process index from 0, with --coordinator.")
 _CONNECT_TIMEOUT = flags.DEFINE_integer(
@@ -20,12 +20,12 @@ _CONNECT_TIMEOUT = flags.DEFINE_integer(
 _HEARTBEAT_TIMEOUT = flags.DEFINE_integer(
     "heartbeat_timeout",
     30,
-    "Seconds without a heartbeat after which a process counts as lost, and all others end.",
+    "Seconds without a heartbeat after which a process counts as lost and all others exit.",
 )
 
 
 def connect_options() -> ConnectOptions:
-    """Returns how to connect the processes."""
+    """Returns the connection options given by the flags."""
     return ConnectOptions(
         _COORDINATOR.value,
         _NUM_PROCESSES.value,

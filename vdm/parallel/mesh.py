@@ -1,8 +1,8 @@
-"""The device mesh, and the sharding of each array on it: data parallelism and FSDP.
+"""The device mesh and the array shardings on it: data parallelism and FSDP.
 
-The mesh has two axes. The batch is sharded over both. Parameters, optimizer moments and the
-exponential moving average are sharded over 'fsdp' and replicated along 'data' (ZeRO stage 3,
-Rajbhandari et al. 2020; HSDP in PyTorch). The compiler gathers a kernel just before its use.
+The mesh has two axes, 'data' and 'fsdp'. The batch is sharded over both. Parameters, optimizer
+moments and the EMA are sharded over 'fsdp' and replicated along 'data' (ZeRO stage 3, Rajbhandari
+et al. 2020; HSDP in PyTorch). The compiler all-gathers a kernel just before its use.
 """
 
 import math
@@ -16,8 +16,8 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 AXES = ("data", "fsdp")
 
-# Elements. Smaller arrays are replicated: they take little memory, and a collective of a few bytes
-# costs its latency.
+# In elements. Smaller arrays are replicated: they take little memory, and collectives of a few
+# bytes are dominated by latency.
 _MIN_SHARDED_SIZE = 1024
 
 
@@ -26,9 +26,9 @@ def make_mesh(
 ) -> Mesh:
     """Returns the mesh of config.mesh: [devices / fsdp, fsdp] devices, axes 'data' and 'fsdp'.
 
-    Neighbours along 'fsdp' share a slice or node wherever config.mesh.fsdp divides its devices:
-    they exchange far more bytes than neighbours along 'data'. `devices`, by default all devices of
-    all processes, may belong to an unattached topology.
+    If config.mesh.fsdp divides the devices of a slice or node, neighbours along 'fsdp' share it,
+    because they exchange far more bytes than neighbours along 'data'. `devices` (default: all
+    devices of all processes) may belong to an unattached topology.
 
     Raises:
       ValueError: config.mesh.fsdp does not divide the devices.
@@ -86,14 +86,13 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def param_shardings(mesh: Mesh, abstract_tree):
-    """Returns the tree of NamedSharding for a tree of arrays or of their shapes.
+    """Returns a pytree of NamedShardings for a pytree of arrays or of their shapes.
 
-    The tree has parameters, or is a training state, whose moments have the parameters' shapes:
+    The pytree holds parameters, or is a training state, whose moments have the parameters' shapes:
 
     - An array with two or more dimensions is sharded over 'fsdp' along its largest dimension that
-      'fsdp' divides; the last one, if several are equal. For kernels these are mostly the output
-      channels.
-    - Vectors (biases, scales of norms) and small arrays are replicated. They are less than 1% of a
+      'fsdp' divides (the last one in a tie). For kernels, this is mostly the output channels.
+    - Vectors (biases, norm scales) and small arrays are replicated. They are less than 1% of a
       model, and a sharded bias would shard activations by channel.
     - Arrays without a dimension that 'fsdp' divides are replicated.
     """
@@ -116,10 +115,10 @@ def sharded_params(mesh: Mesh, params: dict) -> dict:
 
 
 def with_sharded_gradient(mesh: Mesh, params: dict) -> dict:
-    """Returns the parameters, with a gradient that is summed over devices and then sharded.
+    """Returns the parameters, constraining their gradients to be summed first and then sharded.
 
-    Without this the compiler may shard the summands first. For kernels that see one vector per
-    video (the conditioning MLP) it then reshards activations, and warns about it.
+    Without this, the compiler may shard the summands first. For kernels applied to one vector per
+    video (the conditioning MLP), it would then reshard activations, with a warning.
     """
 
     def identity(param: jax.Array, sharding: NamedSharding) -> jax.Array:
@@ -140,7 +139,7 @@ def check_divides(mesh: Mesh, batch_size: int, field: str, parts: int = 1) -> No
     """Checks that a global batch divides over the devices, in `parts` micro-batches each.
 
     Raises:
-      ValueError: it does not; the message names `field`, 'section.name' of the batch size.
+      ValueError: it does not; the message names `field`, the batch size's 'section.name'.
     """
     if batch_size % (mesh.size * parts):
         divisor = f"the {_count(mesh.size)}"

@@ -1,4 +1,4 @@
-"""Communication between processes. Every process has to make these calls, in the same order."""
+"""Communication between processes. All processes must make these calls in the same order."""
 
 import jax
 import numpy as np
@@ -6,12 +6,12 @@ from jax.experimental import multihost_utils
 
 
 def is_first_process() -> bool:
-    """Returns whether this is process 0, which prints and writes files; no communication."""
+    """Returns whether this is process 0, which prints and writes files. Needs no communication."""
     return jax.process_index() == 0
 
 
 def gathered(array: jax.Array) -> np.ndarray:
-    """Returns the whole of a sharded array, on every process."""
+    """Gathers a sharded array; returns the whole array on every process."""
     if jax.process_count() == 1:
         return np.asarray(array)
     return multihost_utils.process_allgather(array, tiled=True)
@@ -25,7 +25,7 @@ def all_processes(condition: bool) -> bool:
 
 
 def from_first_process(value: np.ndarray) -> np.ndarray:
-    """Returns process 0's value, on every process."""
+    """Broadcasts the value of process 0 to every process."""
     if jax.process_count() == 1:
         return value
     return np.asarray(multihost_utils.broadcast_one_to_all(value))

@@ -1,4 +1,4 @@
-"""Signals and the platform's notice of preemption, seen by all processes at the same step."""
+"""Handles signals and preemption notices, so that all processes stop at the same step."""
 
 import os
 import signal
@@ -14,13 +14,13 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class PreemptionNotice:
-    """Listens for SIGTERM, Ctrl-C, SIGHUP and a closed output, until the state can be saved.
+    """Records SIGTERM, Ctrl-C, SIGHUP or a closed output, so that the state is saved before exit.
 
-    Schedulers send SIGTERM some seconds before SIGKILL. With several processes, JAX listens for it:
-    a notice to one process reaches all of them at the same step
-    (`multihost_utils.reached_preemption_sync_point`), and the other signals are passed on as
-    SIGTERM. Every process therefore has to call `reached` after every step. A second Ctrl-C ends
-    the process at once.
+    Schedulers send SIGTERM some seconds before SIGKILL. With several processes, JAX handles
+    SIGTERM: a notice to one process reaches all of them at the same step
+    (`multihost_utils.reached_preemption_sync_point`), and other signals are forwarded as SIGTERM.
+    Every process must therefore call `reached` after every step. A second Ctrl-C ends the process
+    immediately.
     """
 
     def __init__(self) -> None:
@@ -29,10 +29,10 @@ class PreemptionNotice:
         self._previous_handlers: dict[signal.Signals, Any] = {}
 
     def listen(self) -> None:
-        """Replaces the handlers of signals, so that they no longer end the process.
+        """Replaces the signal handlers, so that signals no longer end the process.
 
-        Called after the first step: before it there is nothing to save, and Python handles no
-        signals during compilation, which may outlast the grace period.
+        Call it after the first step: before, there is nothing to save, and Python handles no
+        signals during compilation, which may exceed the grace period.
         """
         if threading.current_thread() is not threading.main_thread():
             return
@@ -45,7 +45,7 @@ class PreemptionNotice:
         return multihost_utils.reached_preemption_sync_point(step) or self._received
 
     def report(self, line: str) -> None:
-        """Prints a line; if nobody reads the output any more, that is a notice, too."""
+        """Prints a line; a closed output (nobody reads it any more) counts as a notice."""
         try:
             print(line, flush=True)
         except BrokenPipeError:
@@ -63,7 +63,7 @@ class PreemptionNotice:
 
     def _receive(self, number: int, _: FrameType | None) -> None:
         if number == signal.SIGINT:
-            # From C++ too, where Python would not handle it.
+            # Restores the default action, which also works while C++ code runs.
             signal.signal(signal.SIGINT, signal.SIG_DFL)
         cause = {signal.SIGINT: "interrupted", signal.SIGHUP: "the terminal was closed"}
         self._receive_from(cause.get(signal.Signals(number), self.cause))

@@ -15,7 +15,7 @@ import jax
 
 from vdm.parallel.watchdog import Watchdog
 
-# Seconds. The first process to finish waits for the last, which may write an evaluation's report.
+# Seconds that the first process to finish waits for the last, which may write a report.
 _SHUTDOWN_TIMEOUT = 24 * 3600
 _MEMORY_HINT = (
     "--mode=plan with the same options compiles the steps of training and sampling, and prints a "
@@ -28,10 +28,10 @@ RESUME_HINT = "the same command resumes from the newest checkpoint"
 
 @dataclasses.dataclass(frozen=True)
 class ConnectOptions:
-    """How to connect the processes: the flags of `vdm.main` of these names, timeouts in seconds.
+    """How to connect the processes: the `vdm.main` flags of the same names. Timeouts in seconds.
 
-    `jax.distributed` detects options that are left out. One process without a coordinator is a
-    single process even in a cluster.
+    `jax.distributed` detects omitted options. num_processes=1 without a coordinator means a single
+    process, even in a cluster.
     """
 
     coordinator: str = ""
@@ -44,7 +44,7 @@ class ConnectOptions:
 class Preempted(Exception):
     """Preempted; the state is saved."""
 
-    STATUS = 75  # EX_TEMPFAIL of sysexits.h: running the same command again may succeed
+    STATUS = 75  # EX_TEMPFAIL of sysexits.h: the same command may succeed later
 
 
 class CheckpointNotSaved(OSError):
@@ -52,23 +52,23 @@ class CheckpointNotSaved(OSError):
 
 
 class Processes:
-    """The processes of a run, seen from one of them.
+    """Connects this process to the other processes of a run, and ends it with them.
 
-    Only process 0 prints and writes files, but every process writes its shards of a checkpoint.
+    Only process 0 prints and writes files, except that every process writes its checkpoint shards.
     """
 
     def __init__(self) -> None:
-        # JAX_ENABLE_X64 would change the last bits of a run that resumes with it.
+        # A run that resumes with JAX_ENABLE_X64 would differ in the last bits.
         jax.config.update("jax_enable_x64", False)
         self._watchdog: Watchdog | None = None
-        self._index: int | None = None  # of this process; None if it is the only one
+        self._index: int | None = None  # index of this process; None if it is the only one
 
     def connect(self, options: ConnectOptions, *, preemptible: bool) -> None:
-        """Connects the processes. Has to precede the first use of a device.
+        """Connects the processes; must be called before the first use of a device.
 
         `jax.distributed` detects TPU pods, Slurm, Kubernetes and Open MPI. Without a cluster and
-        without options this process is the only one. A `preemptible` run calls
-        `PreemptionNotice.reached`; SIGTERM ends any other at once.
+        options, this process is the only one. A `preemptible` run must call
+        `PreemptionNotice.reached`; any other run ends immediately at SIGTERM.
 
         Raises:
           ValueError: an option is invalid, the processes cannot connect, or JAX has no devices.
@@ -107,7 +107,7 @@ class Processes:
             sys.stdout = open(os.devnull, "w")  # noqa: SIM115  open until the process ends
 
     def run(self, work: Callable[[], None]) -> None:
-        """Calls `work`, waits for the other processes, and turns failures into exit statuses.
+        """Calls `work`, waits for the other processes, and converts exceptions to exit statuses.
 
         Exits with 75 after a preemption, 130 after Ctrl-C, 141 if the output was closed, and 1
         after an error, with a one-line message last.
@@ -119,7 +119,7 @@ class Processes:
             self.interrupt()
         except Preempted as notice:
             self._exit("" if self._index else str(notice), Preempted.STATUS)
-        except CheckpointNotSaved as error:  # at once: Orbax's threads would print more errors
+        except CheckpointNotSaved as error:  # exits now: Orbax's threads would print more errors
             self._fail_if_lost(error)
             self._exit(self._error(str(error)), 1, at_once=True)
         except BrokenPipeError:  # nobody reads the output any more
@@ -157,34 +157,34 @@ class Processes:
         return f"error: {name}{message}"
 
     def _exit(self, message: str, status: int, *, at_once: bool = False) -> NoReturn:
-        """Prints a message and exits; a single process first finishes writes in the background."""
+        """Prints a message and exits; a single process first finishes its background writes."""
         try:
             sys.stdout.flush()
             if message:
                 print(message, file=sys.stderr, flush=True)
-        except BrokenPipeError:  # nobody reads any more; Python would fail again at exit
+        except BrokenPipeError:  # the reader is gone, and flushing at exit would fail again
             sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
         if self._index is None and not at_once:
             self._stop_watchdog()
             sys.exit(status)
         if self._index == 0:
             if self._watchdog is not None and message:
-                # JAX may abort this process while it waits, with a C++ stack after the message.
+                # JAX may abort this process while it waits, and print a C++ stack afterwards.
                 again = message.removeprefix("error: ")
                 self._watchdog.set_messages(if_aborted=again, if_killed=again)
-            time.sleep(2)  # The others end with the coordinator: they print their messages first.
+            time.sleep(2)  # Lets the others print, before the coordinator's exit aborts them.
         self._stop_watchdog()
         os._exit(status)  # sys.exit would wait for the other processes.
 
     def _fail_if_lost(self, error: Exception) -> None:
-        """Fails if a collective operation failed because another process was lost."""
+        """Exits with an error if a collective operation failed because another process was lost."""
         words = ("Gloo", "gloo", "NCCL", "UNAVAILABLE", "DEADLINE_EXCEEDED", "heartbeat")
         if self._index is not None and any(word in str(error) for word in words):
             self.fail(f"another process was lost: {first_line(error)}; {RESUME_HINT}", 1)
 
 
 def check_devices() -> None:
-    """Raises ValueError if JAX has no devices, as with JAX_PLATFORMS=cuda where there is no GPU."""
+    """Raises ValueError if JAX has no devices, for example with JAX_PLATFORMS=cuda and no GPU."""
     try:
         jax.devices()
     except (RuntimeError, AssertionError) as error:
@@ -212,7 +212,7 @@ def _check(options: ConnectOptions) -> None:
 
 
 def _wait_for_coordinator(coordinator: str, timeout: float) -> None:
-    """Waits until process 0 listens: `jax.distributed.initialize` would abort the process."""
+    """Waits until process 0 listens, since `jax.distributed.initialize` would abort."""
     host, _, port = coordinator.rpartition(":")
     end = time.monotonic() + timeout
     while True:
@@ -230,7 +230,7 @@ def _wait_for_coordinator(coordinator: str, timeout: float) -> None:
 
 
 def _check_port_is_free(coordinator: str) -> None:
-    """Raises ValueError if process 0 cannot listen: JAX would crash."""
+    """Raises ValueError if process 0 cannot listen on the port, since JAX would crash."""
     port = int(coordinator.rpartition(":")[2])
     with socket.socket(socket.AF_INET) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -247,7 +247,7 @@ def _initialize(options: ConnectOptions) -> bool:
     given = bool(options.coordinator)
     try:
         with warnings.catch_warnings():
-            if not given:  # JAX warns in a pod that is not part of a set.
+            if not given:  # JAX warns in a pod that is not part of a JobSet.
                 warnings.simplefilter("ignore")
             jax.distributed.initialize(
                 options.coordinator or None,
@@ -271,7 +271,7 @@ def _initialize(options: ConnectOptions) -> bool:
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Returns whether an error says that a device or the host has too little memory."""
+    """Returns whether an error means that a device or the host is out of memory."""
     return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
 
 

@@ -1,4 +1,4 @@
-"""Rows of a batch: those of this process, to its devices and back, and micro-batches."""
+"""Moves this process's rows of a batch to its devices and back; splits micro-batches."""
 
 from collections.abc import Mapping
 
@@ -10,7 +10,7 @@ from vdm.parallel.mesh import AXES, batch_sharding, replicated
 
 
 def local_rows(mesh: Mesh, batch_size: int) -> list[int]:
-    """Returns the rows of a global batch that this process's devices hold, in ascending order."""
+    """Returns the indices of the global batch's rows on this process's devices, ascending."""
     indices = batch_sharding(mesh).addressable_devices_indices_map((batch_size,)).values()
     return sorted(row for index in indices if index for row in range(batch_size)[index[0]])
 
@@ -18,7 +18,7 @@ def local_rows(mesh: Mesh, batch_size: int) -> list[int]:
 def shard_batch(
     mesh: Mesh, batch: Mapping[str, np.ndarray], batch_size: int
 ) -> dict[str, jax.Array]:
-    """Sends this process's rows of a batch, those of `local_rows`, to its devices.
+    """Sends this process's rows of a batch (see `local_rows`) to its devices.
 
     Arrays [rows, ...] become global arrays [batch_size, ...], sharded over all devices.
     """
@@ -26,7 +26,7 @@ def shard_batch(
 
 
 def shard_rows(mesh: Mesh, rows: np.ndarray, batch_size: int) -> jax.Array:
-    """Sends one array's rows to the devices, as `shard_batch` does."""
+    """Sends the rows of one array to the devices, as in `shard_batch`."""
     position = {row: index for index, row in enumerate(local_rows(mesh, batch_size))}
 
     def shard(index) -> np.ndarray:  # index: a tuple of slices
@@ -38,7 +38,7 @@ def shard_rows(mesh: Mesh, rows: np.ndarray, batch_size: int) -> jax.Array:
 
 
 def replicate_rows(mesh: Mesh, rows: np.ndarray) -> jax.Array:
-    """Sends an array, the same on all processes, to every device."""
+    """Replicates an array, equal on all processes, on every device."""
     return jax.make_array_from_callback(np.shape(rows), replicated(mesh), lambda index: rows[index])
 
 
@@ -53,7 +53,7 @@ def abstract_rows(mesh: Mesh, tree):
 def micro_batches(mesh: Mesh, batch, count: int):
     """Splits arrays [batch, ...] into micro-batches [count, batch / count, ...].
 
-    Without communication: micro-batch m has the m-th part of each device's rows.
+    Needs no communication: micro-batch m is the m-th part of each device's rows.
     """
 
     def split(array: jax.Array) -> jax.Array:

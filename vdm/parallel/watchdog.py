@@ -1,7 +1,7 @@
 """Prints an error message on behalf of a process that was killed or aborted.
 
 JAX aborts a process from C++ when another process is lost, and SIGKILL cannot be caught. So a small
-child process reads a pipe from this one, and prints when the pipe closes without a goodbye.
+child process reads a pipe from this process, and prints if the pipe closes unexpectedly.
 """
 
 import faulthandler
@@ -26,13 +26,13 @@ class Watchdog:
         faulthandler.enable(self._pipe, all_threads=False)
 
     def set_messages(self, *, if_aborted: str, if_killed: str) -> None:
-        """Replaces the messages: one for abort(), one for any other sudden end."""
+        """Sets the messages: one for abort(), one for any other sudden death."""
         line = json.dumps({"aborted": if_aborted, "killed": if_killed})
         self._pipe.write(line.encode() + b"\n")
         self._pipe.flush()
 
     def stop(self) -> None:
-        """Ends the child process: this process finishes, or prints its error itself."""
+        """Stops the child process, because this process finishes or prints its own error."""
         faulthandler.disable()
         self._pipe.write(b"{}\n")
         self._pipe.close()
@@ -40,7 +40,7 @@ class Watchdog:
 
 
 def _watch() -> None:
-    # A signal to the whole process group, such as Ctrl-C, is for the parent alone.
+    # Ignores signals to the process group, such as Ctrl-C: the parent handles them.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     messages, cause = {}, "killed"
@@ -48,7 +48,7 @@ def _watch() -> None:
         if line.startswith("{"):
             messages = json.loads(line)
         elif line.startswith(_ABORTED):
-            # Reads on until the process has ended and has printed its C++ stack: ours comes last.
+            # Waits until the process has printed its C++ stack, so that our message is last.
             cause = "aborted"
         elif cause != "aborted":  # faulthandler's traceback of a crash
             sys.stderr.write(line)

@@ -1,8 +1,8 @@
 """Collective communication of a compiled step, parsed from its HLO text.
 
-The payload of a collective is the whole array: the reduced array, the gathered result, the input of
-a scatter. The bytes that each of n devices sends follow the bandwidth-optimal algorithms (Chan et
-al. 2007, "Collective communication: theory, practice, and experience", table 1):
+The payload of a collective is the whole array: the reduced array, the gathered result, or the input
+of a scatter. The bytes sent by each of n devices assume bandwidth-optimal algorithms (Chan et al.
+2007, "Collective communication: theory, practice, and experience", table 1):
 
   all-reduce                       2 (n - 1) / n payload
   all-gather, reduce-scatter,
@@ -53,10 +53,10 @@ class Collective:
 
 
 def read_collectives(hlo: str, num_devices: int) -> list[Collective]:
-    """Returns the collectives of a compiled step among two or more devices.
+    """Returns the collectives of a compiled step that involve two or more devices.
 
-    `hlo` is `compiled.as_text()`; num_devices is the group of a collective that lists no groups.
-    An unknown syntax of groups raises ValueError.
+    `hlo` is `compiled.as_text()`; num_devices is the group size of a collective that lists no
+    groups. Raises ValueError for an unknown group syntax.
     """
     computations, entry = _parse_computations(hlo)
     times = _count_runs(computations, entry)
@@ -73,7 +73,7 @@ def read_collectives(hlo: str, num_devices: int) -> list[Collective]:
 
 
 def by_kind(collectives: Sequence[Collective]) -> dict[str, dict[str, float]]:
-    """Returns the runs per step, the payload and the sent bytes per device, summed by kind."""
+    """Sums runs per step, payload and sent bytes per device over the collectives of each kind."""
     totals = {}
     for kind in KINDS:
         group = [collective for collective in collectives if collective.kind == kind]

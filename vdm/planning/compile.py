@@ -1,4 +1,4 @@
-"""Compiles a step for attached or unattached devices and reads its requirements off the program."""
+"""Compiles a step for attached or unattached devices, and extracts its resource requirements."""
 
 import dataclasses
 import math
@@ -25,7 +25,7 @@ class Memory:
       aliased: outputs that reuse the buffers of arguments.
       temporaries: peak of activations, gradients and other intermediate arrays.
       code: the program.
-      capacity: the device's memory as reported by a compiler that refused the step; else None.
+      capacity: device memory reported by the compiler if it ran out of memory; else None.
     """
 
     arguments: int
@@ -37,7 +37,7 @@ class Memory:
 
     @property
     def total(self) -> int:
-        """The sum; aliased bytes count once."""
+        """Total bytes; aliased bytes count once."""
         return self.arguments + self.outputs - self.aliased + self.temporaries + self.code
 
 
@@ -50,7 +50,7 @@ class Compiled:
       description: the step in words.
       batch_size: videos on all devices together.
       memory: required memory.
-      written_flops: FLOPs of products and convolutions before compilation (`flops.count_flops`).
+      written_flops: FLOPs of matrix products and convolutions in the jaxpr (`flops.count_flops`).
       flops: FLOPs counted by the compiler; None if unavailable.
       memory_bytes: bytes read and written, counted by the compiler; None if unavailable.
       collectives: communication of the step.
@@ -81,7 +81,7 @@ def compile_step(step: Step, num_devices: int) -> Compiled:
     """Compiles a step and returns its requirements, even if they exceed the device's memory.
 
     Raises:
-      jax.errors.JaxRuntimeError: if compilation fails for another reason than memory.
+      jax.errors.JaxRuntimeError: compilation fails for a reason other than memory.
     """
     start = time.monotonic()
     traced = step.function.trace(*step.arguments)
@@ -110,8 +110,8 @@ def analyze(
         stats.temp_size_in_bytes,
         stats.generated_code_size_in_bytes,
     )
-    # XLA counts a loop's body once. Scaling also scales the operations outside the loop (optimizer,
-    # first noise), which are few.
+    # XLA counts a loop body once, so the count is multiplied. This also multiplies the few
+    # operations outside the loop (optimizer, initial noise).
     counts = {name: value * step.repeats / step.steps for name, value in cost.items()}
     return dataclasses.replace(
         _compiled(step, traced, num_devices, memory),
@@ -137,7 +137,7 @@ def argument_bytes(step: Step) -> int:
     )
 
 
-# libtpu reports either all memory or the temporaries alone, depending on the compiler pass.
+# libtpu reports either all memory or only the temporaries, depending on the compiler pass.
 _SIZE = r"([\d.]+)([KMGT]?)"
 _ALL_MEMORY = re.compile(f"Used {_SIZE} of {_SIZE} hbm")
 _TEMPORARIES = re.compile(rf"HLO temporaries \({_SIZE}\) exceeds available HBM \({_SIZE}\)")

@@ -1,9 +1,8 @@
-"""Counts the FLOPs of products and convolutions in a traced function, from its jaxpr.
+"""Counts the FLOPs of matrix products and convolutions in the jaxpr of a traced function.
 
-The count is independent of the compiler's and covers all devices together. A multiply-add is two
-operations; elementwise operations count zero. Convolutions count only the products of a kernel tap
-with an existing pixel, not with padding or with the zeros of a dilated input. Results that no
-output depends on are not counted.
+The count is independent of the compiler's, and is the total over all devices. A multiply-add is two
+operations; elementwise operations count zero. Convolutions count only products of a kernel tap with
+an actual pixel, not with padding or the zeros of a dilated input. Dead code is not counted.
 """
 
 import math
@@ -22,7 +21,7 @@ def count_flops(jaxpr: ClosedJaxpr) -> float:
 
 
 def _count_jaxpr(jaxpr: Jaxpr, used_outputs: list[bool]) -> tuple[float, list[bool]]:
-    """Returns the FLOPs of the used outputs, and the inputs that they depend on."""
+    """Returns the FLOPs of computing the used outputs, and a mask of the inputs they depend on."""
     needed = {
         variable
         for variable, is_used in zip(jaxpr.outvars, used_outputs, strict=True)
@@ -90,7 +89,7 @@ def _convolution_flops(equation) -> float:
     left, right, out = params["dimension_numbers"]
     image, kernel = (variable.aval.shape for variable in equation.invars)
     result = equation.outvars[0].aval.shape
-    pairs = 1.0  # of a pixel and a kernel tap, summed over all output positions
+    pairs = 1.0  # (pixel, kernel tap) pairs, summed over all output positions
     for axis in range(len(params["window_strides"])):
         pairs *= _pairs_along_axis(
             size=image[left[2 + axis]],
@@ -101,7 +100,7 @@ def _convolution_flops(equation) -> float:
             dilation=params["lhs_dilation"][axis],
             window_dilation=params["rhs_dilation"][axis],
         )
-    # rhs_spec is (output features, input features of a group, ...).
+    # rhs_spec is (output features, input features per group, ...).
     return 2.0 * pairs * result[out[0]] * result[out[1]] * kernel[right[1]]
 
 

@@ -1,4 +1,4 @@
-"""--mode=plan: compiles the steps of a configuration and reports their requirements."""
+"""--mode=plan: compiles the steps of a configuration and reports memory, FLOPs and time."""
 
 import dataclasses
 import importlib.metadata
@@ -25,12 +25,12 @@ from vdm.planning.roofline import Efficiencies, assumptions, estimate
 from vdm.planning.steps import STEPS, make_step
 from vdm.planning.suggest import Changes, as_flags, find_change
 
-# TPU compilation takes minutes at this level and hours at others; its memory is an upper bound.
+# At this level, TPU compilation takes minutes, not hours; the memory it reports is an upper bound.
 UNATTACHED_LEVEL = "O0"
 
 
 def plan_file(config: ml_collections.ConfigDict, workdir: AnyPath | None) -> AnyPath | None:
-    """Returns the JSON file: config.plan.output, else WORKDIR/plan.json, else None."""
+    """Returns the path of the JSON file: config.plan.output, else WORKDIR/plan.json, else None."""
     if config.plan.output:
         return as_path(config.plan.output)
     return workdir / "plan.json" if workdir else None
@@ -54,7 +54,7 @@ def check_steps(config: ml_collections.ConfigDict) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """The devices of a plan, with the assumed shares of their peaks and the share of links used."""
+    """The devices of a plan, with the assumed fractions of their peaks and of their links."""
 
     hardware: Hardware
     num_devices: int
@@ -80,7 +80,7 @@ def make_plan(
 ) -> dict:
     """Compiles the steps of config.plan.steps and reports their requirements.
 
-    `preflight.check` has checked the configuration. The result is JSON, and is written to
+    `preflight.check` must have validated the configuration. Returns JSON, which is also written to
     `output`, if any, after each step. `log` receives each part of the report once it is known.
     """
     level = _set_optimization_level(config)
@@ -167,7 +167,7 @@ def describe(compiled: Compiled, target: Target) -> dict:
 def _suggest(
     config: ml_collections.ConfigDict, first: Compiled, target: Target, log: Callable[[str], object]
 ) -> dict:
-    """Searches for a change with which the step fits, and reports the trials."""
+    """Searches for a configuration change that makes the step fit, and reports all trials."""
 
     def compile_with(changes: Changes) -> Compiled:
         log(f"  trying       {as_flags(changes)}")

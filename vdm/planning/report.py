@@ -1,10 +1,10 @@
-"""The report of a plan as text, from its JSON result."""
+"""Formats the JSON result of a plan as text."""
 
 from vdm.planning.hardware.peaks import GIB
 
 
 def heading(result: dict) -> str:
-    """Returns the model, the devices and the settings of a plan."""
+    """Returns lines with the model, devices and settings of a plan."""
     mesh, settings, level = result["mesh"], result["settings"], result["optimization_level"]
     device = result["device_kind"]
     if result["topology"] != "attached":
@@ -23,7 +23,7 @@ def heading(result: dict) -> str:
 
 
 def step_lines(name: str, step: dict) -> str:
-    """Returns the requirements of a step."""
+    """Returns lines with the requirements of a step."""
     lines = [
         f"\n{name}: {step['what']}, {step['videos_per_device']:g} per device "
         f"(compiled in {step['compile_seconds']:.0f} s)",
@@ -39,13 +39,13 @@ def step_lines(name: str, step: dict) -> str:
 
 
 def trial_line(trial: dict) -> str:
-    """Returns the memory and the time of a step compiled with a change."""
+    """Returns a line with the memory and time of a step compiled with a change."""
     seconds = f", {_range(trial['seconds'])}" if "seconds" in trial else ""
     return f"  with         {trial['flags']}: {_memory(trial)}{seconds}"
 
 
 def suggestion_line(flags: str | None, num_trials: int) -> str:
-    """Returns the result of a search for a change with which a step fits."""
+    """Returns a line with the result of the search for a change that makes a step fit."""
     if flags:
         return f"  suggestion   {flags}"
     if not num_trials:
@@ -54,7 +54,7 @@ def suggestion_line(flags: str | None, num_trials: int) -> str:
 
 
 def closing(result: dict) -> str:
-    """Returns the assumptions of a plan, and the steps that do not fit."""
+    """Returns lines with the assumptions of a plan and the steps that do not fit."""
     lines = ["\nassumptions:", *(f"  - {line}" for line in result["assumptions"])]
     failing = [name for name, step in result["steps"].items() if not step["fits"]]
     lines.append(f"\n{'does not fit: ' + ', '.join(failing) if failing else 'everything fits'}")

@@ -1,7 +1,7 @@
 """Roofline estimate of a step's duration (Williams et al. 2009).
 
-A step takes the longer of its arithmetic and its memory traffic, each at an assumed share of the
-vendor's peak. Communication is either overlapped with them or added to them.
+A step takes the maximum of its compute time and its memory time, each at an assumed fraction of the
+vendor's peak. Communication is either fully overlapped or added.
 """
 
 import dataclasses
@@ -13,7 +13,7 @@ from vdm.planning.hardware.peaks import Hardware
 
 @dataclasses.dataclass(frozen=True)
 class Efficiencies:
-    """Shares of the vendor's peaks that a step reaches, in (0, 1]."""
+    """Assumed fractions of the vendor's peaks that a step reaches, in (0, 1]."""
 
     compute: float
     memory: float
@@ -22,7 +22,7 @@ class Efficiencies:
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """Seconds of one step: of arithmetic, of memory traffic, and of communication alone."""
+    """Seconds per step of compute, memory traffic and communication, each on its own."""
 
     compute: float
     memory: float
@@ -55,7 +55,7 @@ def estimate(
 ) -> Estimate | None:
     """Estimates the duration of a step; None for hardware without published peaks.
 
-    FLOPs, and bytes read and written, are per device and step; link_share is `topology.link_share`.
+    FLOPs and bytes (read and written) are per device and step; link_share is `topology.link_share`.
     """
     if hardware.flops is None or hardware.memory_bandwidth is None:
         return None

@@ -1,7 +1,7 @@
 """Training and sampling steps of a configuration as jitted functions with abstract arguments.
 
-No arrays are created: parameters, batches and observations are shapes and dtypes with the shardings
-of a real run.
+No arrays are created: parameters, batches and observations are `jax.ShapeDtypeStruct`s with the
+shardings of a real run.
 """
 
 import dataclasses
@@ -38,8 +38,8 @@ class Step:
       function: the jitted function.
       arguments: shapes, dtypes and shardings.
       repeats: iterations of the function's main loop: micro-batches, or sampler steps times
-        micro-batches. The compiler counts FLOPs and bytes of one iteration.
-      steps: steps per call of the function; the plan is of one of them.
+        micro-batches. The compiler counts FLOPs and bytes of one iteration only.
+      steps: steps per call of the function; the plan reports one of them.
     """
 
     name: str
@@ -56,15 +56,15 @@ def make_step(config: ml_collections.ConfigDict, mesh: Mesh, name: str) -> Step:
 
     'train' is a training step of config.training.batch_size videos. 'sample' is an unconditional
     step of config.sample.sampler on config.sample.batch_size videos, rounded up to a multiple of
-    the devices as in sampling. 'guided' is the same step conditioned on the observation of
-    config.sample.task; for the task 'generate', which has none, on observed frames as in 'extend'.
+    the devices as in sampling. 'guided' is the same step, conditioned on the observation of
+    config.sample.task (for 'generate', which has none, on observed frames as in 'extend').
 
     Raises:
-      ValueError: if the number of devices does not divide the batch.
+      ValueError: the number of devices does not divide the batch.
     """
     is_for_cpu = mesh.devices.flat[0].platform == "cpu" and not config.plan.hardware
     if config.model.spatial_attention == "auto" and not is_for_cpu:
-        # 'auto' is a choice by the attached devices, and the plan may be for others.
+        # 'auto' would choose by the attached devices, but the plan may be for others.
         config = config.copy_and_resolve_references()
         config.model.spatial_attention = "whole"
     return {"train": _train, "sample": _sample, "guided": _guided}[name](config, mesh)

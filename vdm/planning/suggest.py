@@ -1,4 +1,4 @@
-"""Searches for the cheapest change of the configuration with which a step fits in memory."""
+"""Searches for the cheapest configuration change that makes a step fit in memory."""
 
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -12,7 +12,7 @@ Changes = dict[str, str | int]  # "section.field" -> value
 
 
 class Trial(NamedTuple):
-    """A change of the configuration, and the step compiled with it."""
+    """A configuration change, and the step compiled with it."""
 
     changes: Changes
     compiled: Compiled
@@ -29,10 +29,10 @@ def find_change(
     """Compiles changes, cheapest first, until the step fits; yields each trial.
 
     For each level of gradient checkpointing (`model.remat`), from the configuration's own to
-    'blocks', the candidates are: the level alone, then with a smaller batch per pass (micro-batches
-    in training, fewer samples in sampling), then with parameters split over more devices. The
-    latter two are compiled only if the memory measured at this level predicts that they fit, and
-    with the smallest sufficient factor. `first` is the step compiled without changes.
+    'blocks', the candidates are: this level alone; with a smaller batch per pass (micro-batches in
+    training, fewer samples in sampling); and with parameters sharded over more devices. The latter
+    two are compiled only if the memory measured at this level predicts that they fit, with the
+    smallest sufficient factor. `first` is the step compiled without changes.
     """
     capacity = first.memory.capacity or device_memory
     for remat in REMAT[REMAT.index(config.model.remat) :]:
@@ -60,7 +60,7 @@ def as_flags(changes: Changes) -> str:
 def _smaller_batch(
     config: ml_collections.ConfigDict, compiled: Compiled, num_devices: int, capacity: float
 ) -> Changes | None:
-    """The smallest division of the batch whose temporaries are predicted to fit."""
+    """Returns the smallest split of the batch whose temporaries are predicted to fit."""
     memory, videos = compiled.memory, compiled.batch_size // num_devices
     accumulated = config.training.accumulate if compiled.name == "train" else 1
     fixed = memory.total - memory.temporaries
@@ -75,7 +75,7 @@ def _smaller_batch(
 def _larger_fsdp(
     config: ml_collections.ConfigDict, compiled: Compiled, num_devices: int, capacity: float
 ) -> Changes | None:
-    """The smallest fsdp degree whose share of the arguments is predicted to fit."""
+    """Returns the smallest fsdp degree whose shard of the arguments is predicted to fit."""
     memory, fsdp = compiled.memory, config.mesh.fsdp
     fixed = memory.total - memory.arguments
     degree = 2 * fsdp

@@ -1,1 +1,1 @@
-"""Sampling: tasks on top of the samplers, and the files of samples."""
+"""Sampling: tasks built on the samplers, and the files that hold samples."""

@@ -1,7 +1,7 @@
-"""The conditions and the observed videos of sample i, functions of the configuration and i alone.
+"""The conditions and observed videos of sample i, as functions of the configuration and i only.
 
 Both come from held-out example i // config.sample.per_example, unless config.sample sets one label,
-one caption, one action or a path for all samples.
+caption, action or path for all samples.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ def examples_of(config: ml_collections.ConfigDict, indices: Indices) -> np.ndarr
 
 
 def conditions(config: ml_collections.ConfigDict, indices: Indices) -> dict[str, np.ndarray]:
-    """Returns the conditions of samples, as `vdm.models.embeddings` reads them.
+    """Returns the conditions of samples, in the form that `vdm.models.embeddings` takes.
 
     Args:
       config: the configuration; config.sample.label, .caption and .action replace the labels,
@@ -39,7 +39,7 @@ def conditions(config: ml_collections.ConfigDict, indices: Indices) -> dict[str,
 
     Returns:
       'label' int32 [n]; or 'text' [n, tokens, width] and 'text_mask' [n, tokens]; or 'action'
-      [n, frames, width] and 'action_mask' [n, frames]; or nothing for an unconditional model.
+      [n, frames, width] and 'action_mask' [n, frames]; or {} for an unconditional model.
 
     Raises:
       ValueError: config.sample.caption has too many words.
@@ -84,9 +84,9 @@ def _observes(config: ml_collections.ConfigDict) -> bool:
 
 
 def digests_of_sources(config: ml_collections.ConfigDict) -> dict[str, str]:
-    """Returns a SHA-256 of each source of samples that may change under its name, by field.
+    """Returns a SHA-256 of each file or folder that samples depend on, by configuration field.
 
-    They are the user's observed videos, the files of other models, and the held-out videos of a
+    These are the user's observed videos, files of other models, and the held-out videos of a
     folder.
     """
     sample, digests = config.sample, {}
@@ -98,7 +98,7 @@ def digests_of_sources(config: ml_collections.ConfigDict) -> dict[str, str]:
                 digests[f"{task}.{field}"] = sha256_of(file)
     if config.data.name == "folder" and needs_held_out(config):
         state = open_folder_of(config, "test").state()
-        # The times of files may differ between machines, and all have to agree.
+        # File times may differ between machines, but all processes must agree.
         agreed = from_first_process(np.frombuffer(bytes.fromhex(state), np.uint8))
         digests["data.path"] = agreed.tobytes().hex()
     return digests
@@ -107,9 +107,9 @@ def digests_of_sources(config: ml_collections.ConfigDict) -> dict[str, str]:
 def describe_conditions(
     config: ml_collections.ConfigDict, indices: Indices
 ) -> dict[str, np.ndarray]:
-    """Returns the conditions of samples in readable form.
+    """Returns the conditions of samples in human-readable form.
 
-    They are 'label' int [n], 'caption' str [n], or 'action' float32 [n, frames, width].
+    The keys are 'label' int [n], 'caption' str [n], or 'action' float32 [n, frames, width].
     """
     data, settings = config.data, config.sample
     if data.condition in ("label", "action"):
@@ -126,15 +126,15 @@ def describe_conditions(
 def make_observed(
     config: ml_collections.ConfigDict, videos: np.ndarray | None = None
 ) -> Callable[[Indices], np.ndarray]:
-    """Returns a function from indices of samples to the videos that their task observes.
+    """Returns a function from sample indices to the videos that the task observes.
 
-    The videos are float32 [len(indices), frames, height, width, channels] in [-1, 1]: `videos`, as
-    `load_observed` returns them, or those of config.sample.observed, both repeated cyclically; or
-    else held-out videos; or zeros for a task that observes no frames, such as an extension from
-    nothing.
+    The videos are float32 [len(indices), frames, height, width, channels] in [-1, 1]. They come
+    from `videos` (as returned by `load_observed`) or config.sample.observed, both repeated
+    cyclically; else from held-out videos. They are zeros if the task observes no frames, as in an
+    extension whose first block is generated.
 
     Raises:
-      ValueError, OSError: as of `load_observed` and `make_data_set`.
+      ValueError, OSError: as in `load_observed` and `make_data_set`.
     """
     if videos is None and config.sample.observed:
         videos = load_observed(config)
@@ -152,9 +152,9 @@ def make_observed(
 
 
 def load_observed(config: ml_collections.ConfigDict, source: Videos | None = None) -> np.ndarray:
-    """Returns the user's videos at the task's size: `source`, or config.sample.observed.
+    """Loads the user's videos at the task's size, from `source` or config.sample.observed.
 
-    Files are read at config.data.frame_rate; arrays in memory have that rate.
+    Files are resampled to config.data.frame_rate; arrays in memory are assumed to have that rate.
 
     Returns:
       uint8 [n, config.data.frames, height, width, channels]; frames that the task does not observe
@@ -181,6 +181,6 @@ def load_observed(config: ml_collections.ConfigDict, source: Videos | None = Non
         channels=config.data.channels,
         frame_rate=config.data.frame_rate if isinstance(source, str | os.PathLike) else 0.0,
     )
-    # All blocks need the same shape, or the sampler compiles again.
+    # All blocks must have the same shape, or the sampler is compiled again.
     missing = max(0, config.data.frames - needed)
     return np.pad(videos, ((0, 0), (0, missing), (0, 0), (0, 0), (0, 0)))

@@ -1,8 +1,8 @@
-"""Sample i of a run as a function of (seed, i), on all devices.
+"""Generates samples on all devices; sample i is a function of (seed, i).
 
-The key of a sample is fold_in(key(config.sample.seed), i), and that of one of its blocks
-fold_in(sample's key, block). The low-resolution model of a cascade has another key of the seed.
-Batch size, number of devices and number of processes change nothing.
+Sample i has the key fold_in(key(config.sample.seed), i), and each of its blocks fold_in(sample's
+key, block). The low-resolution model of a cascade uses another key derived from the seed. Samples
+do not depend on the batch size, the number of devices or the number of processes.
 """
 
 import math
@@ -46,19 +46,18 @@ def make_generator(
     condition_of: Callable[[Indices], dict[str, np.ndarray]] | None = None,
     videos: np.ndarray | None = None,
 ) -> Generator:
-    """Returns a function that samples videos by config.sample.task, compiled once.
+    """Returns a function that samples videos for config.sample.task, compiled once.
 
-    Every process makes every call, and gets all videos. A call raises SamplesNotFinite if a pixel
-    is infinite or NaN.
+    Every process must make every call, and gets all videos. A call raises SamplesNotFinite if a
+    pixel is infinite or NaN.
 
     Args:
       config: the configuration.
       mesh: the devices.
-      stage: models of a cascade have different stages, and thereby independent noise.
-      draw: the sampler, which may be compiled already; default `make_draw`.
+      stage: index of the model in a cascade; models with different stages draw independent noise.
+      draw: the sampler, possibly compiled already; default `make_draw`.
       condition_of: indices -> conditions of these samples; default `conditions`.
-      videos: the videos that the task observes, as `load_observed` returns them; default those of
-        `make_observed`.
+      videos: the observed videos, as returned by `load_observed`; default: see `make_observed`.
     """
     settings = config.sample
     task, jitted = TASKS[settings.task], draw or make_draw(config, mesh, stage=stage)
@@ -68,7 +67,7 @@ def make_generator(
     observed = _make_observed_rows(config, mesh, videos)
 
     def generate_batch(params: dict, indices: Indices) -> np.ndarray:
-        # Padded to one shape, which compiles once and divides over the devices.
+        # Padded to a fixed shape, which compiles once and divides over the devices.
         size = settings.batch_size if by_block else rounded_up(mesh, settings.batch_size)
         rows = list(range(size)) if by_block else local_rows(mesh, size)
         padded = np.resize(np.asarray(indices, np.int32), size)
@@ -113,9 +112,9 @@ def make_draw(
 ) -> Callable[..., jax.Array]:
     """Returns the jitted sampler: (params, seed, indices, block, condition, observation) -> x.
 
-    It depends on all of config.sample but the task, the seed, the condition and the observed
-    videos, which are arguments; and on config.extend, where `vdm.sampling.tasks.is_joint`.
-    `on_step` is as of `vdm.diffusion.samplers.sample`.
+    The compiled program depends on config.sample, except for the task, the seed, the condition and
+    the observed videos, which are arguments; and, for joint denoising, on config.extend. For
+    `on_step`, see `vdm.diffusion.samplers.sample`.
     """
     settings, data = config.sample, config.data
     frame_shape = (data.resolution, data.resolution, data.channels)
@@ -182,20 +181,20 @@ def make_draw(
 
 
 def divides_by_block(config: ml_collections.ConfigDict, mesh: Mesh) -> bool:
-    """Returns whether the devices divide blocks, jointly denoised, of fewer videos than devices."""
+    """Returns whether joint denoising shards blocks, since there are fewer videos than devices."""
     return is_joint(config) and config.sample.batch_size < mesh.size
 
 
 def _key(seed: jax.Array, stage: int) -> jax.Array:
-    # Folded numbers from the end: those from 0 are the indices of samples.
+    # Stages fold in numbers counted down from the maximum; sample indices count up from 0.
     key = random_key(seed)
     return jax.random.fold_in(key, 2**32 - stage) if stage else key
 
 
 def micro_batches(config: ml_collections.ConfigDict, mesh: Mesh, batch_size: int) -> int:
-    """Returns the number of equal parts of a batch that are guided one after another.
+    """Returns the number of micro-batches of a guided step.
 
-    It is the smallest number with which no device guides more than
+    This is the smallest number for which no device guides more than
     config.sample.reconstruction_micro_batch videos per call.
     """
     settings, per_device = config.sample, max(1, batch_size // mesh.size)
@@ -208,7 +207,7 @@ def micro_batches(config: ml_collections.ConfigDict, mesh: Mesh, batch_size: int
 def _make_observed_rows(
     config: ml_collections.ConfigDict, mesh: Mesh, videos: np.ndarray | None
 ) -> Callable[[np.ndarray, list[int]], np.ndarray | None]:
-    """Returns (indices of a batch, this process's rows of it) -> observed videos [rows, ...]."""
+    """Returns a function (batch indices, rows of this process) -> observed videos [rows, ...]."""
     if config.sample.task == "generate":
         return lambda indices, rows: None
     if config.sample.task == "cascade":
@@ -219,7 +218,7 @@ def _make_observed_rows(
 
 
 def key_frame_config(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-    """Returns the configuration of config.extend.key_frame_checkpoint, with these samples' options.
+    """Returns the key-frame model's configuration, with the sampling options of `config`.
 
     Raises:
       ValueError, OSError: the file is missing or damaged, or its model does not fit this one.
@@ -247,7 +246,7 @@ def key_frame_config(config: ml_collections.ConfigDict) -> ml_collections.Config
 def _make_key_frame_draw(
     config: ml_collections.ConfigDict, mesh: Mesh
 ) -> Callable[..., jax.Array] | None:
-    """Returns the jitted sampler of another model's key frames; None if this model draws them."""
+    """Returns the jitted sampler of the key-frame model; None if this model draws key frames."""
     if config.sample.task != "extend" or not config.extend.key_frame_checkpoint:
         return None
     path = as_path(config.extend.key_frame_checkpoint)
@@ -258,7 +257,7 @@ def _make_key_frame_draw(
 def _make_base_generator(
     config: ml_collections.ConfigDict, mesh: Mesh
 ) -> Callable[[np.ndarray], np.ndarray]:
-    """Returns a function from indices to samples of a cascade's low-resolution model."""
+    """Returns a function from indices to samples of the cascade's low-resolution model."""
     path = as_path(config.cascade.base_checkpoint)
     base_config = from_record(load_exported_config(path)[0], path)
     base_config.model.remat = config.model.remat  # changes memory, and no number

@@ -14,15 +14,15 @@ from vdm.sampling.generate import make_generator
 from vdm.video.display import captioned_grids
 from vdm.video.pixels import to_uint8
 
-_SMALL = 256  # pixels: the height of samples, in a grid, below which they are enlarged
+_SMALL = 256  # pixels: grids of samples below this height are enlarged
 
 
 class Preview(NamedTuple):
-    """Samples next to real videos.
+    """Samples, and real videos to compare with.
 
     Attributes:
       video: uint8 [frames, height, width, channels]: a row of real videos, and a grid of samples.
-      text: the condition of each of them.
+      text: the condition of each video.
     """
 
     video: np.ndarray
@@ -30,7 +30,7 @@ class Preview(NamedTuple):
 
 
 def preview_config(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-    """Returns the configuration of previews: 'generate' replaces 'cascade', which needs a model."""
+    """Returns the configuration of previews, in which 'generate' replaces the task 'cascade'."""
     config = config.copy_and_resolve_references()
     if config.sample.task == "cascade":
         config.sample.task = "generate"
@@ -41,13 +41,13 @@ def make_preview(config: ml_collections.ConfigDict, mesh: Mesh) -> Callable[[dic
     """Returns a function from parameters to a preview on process 0, and to None on the others.
 
     It draws one batch of the first samples: config.sample.num_videos or config.sample.batch_size,
-    whichever is less. The real videos are the first held-out videos; they are left out where the
-    data set has none, or where they are shorter than the samples. Every process makes every call.
+    whichever is less. The real videos are the first held-out videos; they are omitted if the data
+    set has none or if they are shorter than the samples. Every process must make every call.
     """
     config = preview_config(config)
     generator = make_generator(config, mesh)
     count = min(config.sample.num_videos, config.sample.batch_size)
-    fixed: dict[str, np.ndarray] = {}  # the row of real videos, read once
+    fixed: dict[str, np.ndarray] = {}  # the real videos, read only once
 
     def preview(params: dict) -> Preview | None:
         samples = generator(params, range(count))
@@ -65,7 +65,7 @@ def make_preview(config: ml_collections.ConfigDict, mesh: Mesh) -> Callable[[dic
 
 
 def _real_videos(config: ml_collections.ConfigDict, count: int, frames: int) -> np.ndarray:
-    """Returns the first held-out videos, uint8 [count, frames, ...]; none if there are none."""
+    """Returns the first held-out videos, uint8 [count, frames, ...]; [0, ...] if there are none."""
     try:
         return to_uint8(held_out_videos(config, frames).batch(0, count)["video"])
     except (ValueError, OSError):
@@ -77,7 +77,7 @@ def _text(config: ml_collections.ConfigDict, groups: dict[str, np.ndarray]) -> s
     lines = []
     for name, videos in groups.items():
         described = config.copy_and_resolve_references()
-        if name == "real":  # videos have their own conditions, whatever samples are given
+        if name == "real":  # real videos keep their own conditions
             described.sample.update(label=-1, caption="", action=(), per_example=1)
         elif not config.sample.guidance_weight:
             described.data.condition = "none"

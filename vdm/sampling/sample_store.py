@@ -22,16 +22,16 @@ from vdm.sampling.generate import make_generator
 
 @dataclasses.dataclass(frozen=True)
 class SampleStore:
-    """Samples 0 to count - 1 on disk.
+    """Stores samples 0 to count - 1 on disk, in shards.
 
-    Sample i is a function of (seed, i), so existing shards are kept and only missing ones are
-    sampled. Every process makes every call, and writes every process_count-th shard to the shared
-    folder.
+    Sample i is a function of (seed, i), so only missing shards are sampled. Every process must make
+    every call; each writes every process_count-th shard to the shared folder.
 
     Attributes:
-      parent: folder that holds the store's own folder, which is named by a digest of `made_by`,
-        `count` and `shard_size`: another model or other settings never reuse these samples.
-      made_by: everything but the index that determines a sample, JSON; written to store.json.
+      parent: folder that holds the store's own folder. The latter is named by a digest of
+        `made_by`, `count` and `shard_size`, so another model or other settings never reuse these
+        samples.
+      made_by: JSON of everything that determines a sample, except its index; written to store.json.
       count: number of samples.
       shard_size: number of samples per shard; the last shard may have fewer.
     """
@@ -49,7 +49,7 @@ class SampleStore:
     def complete(
         self, generate: Callable[[Sequence[int]], np.ndarray], *, batch_size: int = 0
     ) -> None:
-        """Samples and writes the missing shards, and shows the progress.
+        """Samples and writes the missing shards, with a progress bar.
 
         Args:
           generate: function (indices) -> uint8 [len(indices), frames, height, width, channels].
@@ -59,7 +59,7 @@ class SampleStore:
             make_folder(self.folder)
             write_text(self.folder / "store.json", self._record())
         shards = self._shards()
-        # A network folder may differ between hosts for a while, and all have to agree.
+        # Hosts may briefly see different contents of a network folder, but all must agree.
         existing = from_first_process(np.array([path.exists() for path, _ in shards]))
         missing = [shard for shard, exists in zip(shards, existing, strict=True) if not exists]
         done = self.count - sum(len(indices) for _, indices in missing)
@@ -79,10 +79,10 @@ class SampleStore:
         return self.count
 
     def share(self) -> tuple[list[int], Iterator[np.ndarray]]:
-        """Returns the indices and the samples of this process's shards.
+        """Returns the indices of this process's shards, and an iterator over their samples.
 
         Raises:
-          DamagedFile: while iterating, where a shard is damaged.
+          DamagedFile: while iterating, if a shard is damaged.
         """
         mine = [(path, indices) for path, indices in self._shards() if _is_mine(path)]
         videos = (video for shard in mine for video in self._videos_of(*shard))
@@ -128,7 +128,7 @@ def _is_mine(path: AnyPath) -> bool:
 
 
 def samples_made_by(config: ml_collections.ConfigDict, params: dict) -> dict:
-    """Returns everything but the index that determines a sample, as JSON."""
+    """Returns JSON of everything that determines a sample, except its index."""
     tensors = jax.tree.map(gathered, flatten_dict(params, sep="/"))
     excluded = ("training", "eval", "checkpoint", "step", "mesh", "plan", "rehearse")
     sections = {name: part for name, part in config.to_dict().items() if name not in excluded}

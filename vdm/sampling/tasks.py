@@ -1,9 +1,9 @@
 """Sampling tasks: generation, prediction, autoregressive extension and super-resolution.
 
 A task is a function (config, draw, videos) -> videos [batch, frames, height, width, channels] in
-[-1, 1], where `videos` holds the observed videos. draw(block, observation) samples block number
-`block`, of `frames_drawn(config)` frames, given an observation. All observations of a task have the
-same structure, with masks that may be all False, so that the sampler compiles once.
+[-1, 1], where the argument `videos` holds the observed videos. draw(block, observation) samples
+block number `block`, of `frames_drawn(config)` frames, given an observation. All observations of a
+task have the same structure (masks may be all False), so that the sampler compiles once.
 """
 
 from collections.abc import Callable
@@ -33,9 +33,9 @@ def generate(config: ml_collections.ConfigDict, draw: Draw, videos: None) -> np.
 def predict(config: ml_collections.ConfigDict, draw: Draw, videos: np.ndarray) -> np.ndarray:
     """Predicts videos from their first config.predict.num_given frames.
 
-    With config.predict.stride, in blocks: each is sampled given all frames before it, and adds its
-    first `stride` new frames. Errors of one block are then conditions of the next, and each block
-    is near frames that are known.
+    With config.predict.stride, prediction is block by block: each block observes all earlier frames
+    and adds its first `stride` new frames. Each block is then close to its observed frames, but
+    errors of one block become conditions of the next.
     """
     frames, num_given = config.data.frames, config.predict.num_given
     stride, positions = config.predict.stride or frames, np.arange(frames)
@@ -48,14 +48,14 @@ def predict(config: ml_collections.ConfigDict, draw: Draw, videos: np.ndarray) -
 
 
 def interpolate(config: ml_collections.ConfigDict, draw: Draw, videos: np.ndarray) -> np.ndarray:
-    """Interpolates frames (temporal super-resolution), given one of config.interpolate.every."""
+    """Temporal super-resolution: observes one of every config.interpolate.every frames."""
     return draw(0, _frames(videos, np.arange(config.data.frames) % config.interpolate.every == 0))
 
 
 def upsample(config: ml_collections.ConfigDict, draw: Draw, videos: np.ndarray) -> np.ndarray:
     """Upsamples videos (spatial super-resolution) by config.upsample.factor.
 
-    `videos` have the low resolution already, or are downsampled to it.
+    `videos` have the low resolution already, or else are downsampled.
     """
     settings = config.upsample
     side = config.data.resolution // settings.factor
@@ -67,7 +67,7 @@ def upsample(config: ml_collections.ConfigDict, draw: Draw, videos: np.ndarray) 
 def extend(config: ml_collections.ConfigDict, draw: Draw, videos: np.ndarray) -> np.ndarray:
     """Extends videos to config.extend.num_frames frames by config.extend.method.
 
-    The first config.extend.num_given frames of `videos`, 0 by default, are observed exactly, and
+    The first config.extend.num_given frames of `videos` (default 0) are observed without noise, and
     generated frames with the noise level config.sample.context_noise.
     """
     return EXTENSIONS[config.extend.method](config, draw, videos)
@@ -78,8 +78,7 @@ def _extend_autoregressively(
 ) -> np.ndarray:
     """Extends videos block by block.
 
-    Each further block is sampled given the last `overlap` frames so far, and adds its first
-    `stride` new frames.
+    Each further block observes the last `overlap` frames and adds its first `stride` new frames.
     """
     settings, positions = config.extend, np.arange(config.data.frames)
     observe = _make_observe(config)
@@ -98,10 +97,9 @@ def _extend_autoregressively(
 def _extend_by_key_frames(
     config: ml_collections.ConfigDict, draw: Draw, videos: np.ndarray
 ) -> np.ndarray:
-    """Samples key frames over the whole length, block 0, and then the frames between them.
+    """Samples key frames over the whole length (block 0), then the frames between them.
 
-    Each further block is sampled given its key frames and the last `overlap` frames so far, as in
-    `interpolate`.
+    As in `interpolate`, further blocks observe their key frames, and the last `overlap` frames.
     """
     settings, frames = config.extend, config.data.frames
     positions, interval = np.arange(frames), settings.key_frame_interval
@@ -143,11 +141,11 @@ EXTENSIONS: dict[str, Task] = {
 
 
 def cascade(config: ml_collections.ConfigDict, draw: Draw, videos: np.ndarray) -> np.ndarray:
-    """Upsamples low-resolution videos with a frameskip in time and space at once (section 4.3).
+    """Super-resolution in time and space at once, of low-resolution videos (section 4.3).
 
     Frame k of `videos` [batch, n, h, w, channels] is frame k * config.cascade.frameskip of the
-    result at low resolution. Each block of config.data.frames frames is sampled given its
-    low-resolution frames, and the last config.cascade.overlap frames of the block before it.
+    result, at low resolution. Each block of config.data.frames frames observes its low-resolution
+    frames and the last config.cascade.overlap frames of the previous block.
     """
     settings, frames = config.cascade, config.data.frames
     size = (len(videos), frames, config.data.resolution, config.data.resolution, videos.shape[-1])
@@ -182,17 +180,17 @@ TASKS: dict[str, Task] = {
 
 
 def is_joint(config: ml_collections.ConfigDict) -> bool:
-    """Returns whether a block of the task is the whole long video, denoised in parts jointly."""
+    """Returns whether the task denoises the whole long video jointly, as one block."""
     return config.sample.task == "extend" and config.extend.method == "joint"
 
 
 def frames_drawn(config: ml_collections.ConfigDict) -> int:
-    """Returns the number of frames of a block of config.sample.task."""
+    """Returns the number of frames per block of config.sample.task."""
     return config.extend.num_frames if is_joint(config) else config.data.frames
 
 
 def frames_needed(config: ml_collections.ConfigDict) -> int:
-    """Returns the number of frames of a held-out or user's video that config.sample.task reads."""
+    """Returns the number of frames that config.sample.task reads from a held-out or user video."""
     if config.sample.task == "predict":
         return config.predict.num_given
     if config.sample.task == "extend":
@@ -203,10 +201,11 @@ def frames_needed(config: ml_collections.ConfigDict) -> int:
 def _make_observe(
     config: ml_collections.ConfigDict,
 ) -> Callable[[np.ndarray, np.ndarray, np.ndarray], ObservedFrames]:
-    """Returns (videos, mask [frames], times [frames] in the long video) -> observation.
+    """Returns a function (videos, mask [frames], times [frames] in the long video) -> observation.
 
-    With context noise it has log-SNRs: that of data before config.extend.num_given, and that of
-    config.sample.context_noise from there on, where frames are generated.
+    With context noise, the observation has log-SNRs: clean data before frame
+    config.extend.num_given, and config.sample.context_noise from there on, where frames are
+    generated.
     """
     if not config.sample.context_noise:
         return lambda videos, mask, times: _frames(videos, mask)
@@ -227,5 +226,5 @@ def _frames(
 
 
 def _per_video(videos: np.ndarray, row: np.ndarray) -> np.ndarray:
-    """A row [frames], such as a mask, as [batch, frames], which is sharded as the videos are."""
+    """Repeats a row [frames], such as a mask, to [batch, frames], to be sharded like the videos."""
     return np.tile(row, (len(videos), 1))

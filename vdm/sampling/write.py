@@ -17,7 +17,7 @@ from vdm.sampling.conditions import describe_conditions
 from vdm.sampling.sample_store import stored_samples
 from vdm.video.display import contact_sheet, gif_bytes, mp4_bytes
 
-_MAX_ROWS = 32  # of a contact sheet: taller images are hard to view
+_MAX_ROWS = 32  # rows of a contact sheet: taller images are hard to view
 
 
 class Videos(Protocol):
@@ -33,8 +33,8 @@ def sample_to_folder(
 ) -> AnyPath | None:
     """Samples config.sample.num_videos videos and writes them with `write_samples`.
 
-    Every process makes the call, and process 0 writes. Until all samples are there, they are kept
-    in folder/unfinished, from which an interrupted command resumes.
+    Every process must make the call; process 0 writes. Samples are first collected in
+    folder/unfinished, from which an interrupted command resumes.
 
     Args:
       config: the configuration.
@@ -57,7 +57,7 @@ def sample_to_folder(
         described=describe_conditions(config, range(count)),
     )
     epath.Path(store.folder).rmtree()
-    # Interrupted samples of other settings stay.
+    # Keeps interrupted samples of other settings.
     if not is_remote(store.parent) and not any(store.parent.iterdir()):
         store.parent.rmdir()
     return sheet
@@ -78,7 +78,7 @@ def write_samples(
       videos: the samples.
       seed: the seed of the samples, config.sample.seed.
       max_video_files: maximum number of videos written as GIF and MP4; the arrays hold all.
-      described: more arrays [n] for samples.npz, such as labels.
+      described: further arrays [n] for samples.npz, such as labels.
 
     Returns:
       The path of the contact sheet.
@@ -99,7 +99,7 @@ def write_samples(
 
 
 def _write_arrays(path: Path, videos: Videos, arrays: Mapping[str, np.ndarray]) -> None:
-    """Writes an .npz file of videos [n, ...] as `video`, one after another, and other arrays."""
+    """Writes an .npz file with videos [n, ...] as `video`, one by one, and other arrays."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         with archive.open("video.npy", "w", force_zip64=True) as member:
             shape = (len(videos), *next(iter(videos)).shape)

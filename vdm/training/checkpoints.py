@@ -1,4 +1,4 @@
-"""Checkpoints of a workdir, through Orbax, and the configuration that identifies their model."""
+"""Saves and restores the checkpoints of a workdir with Orbax."""
 
 import contextlib
 import dataclasses
@@ -26,7 +26,7 @@ BEST = "best"  # value of config.step
 
 
 def has_checkpoints(workdir: AnyPath) -> bool:
-    """Returns whether a workdir has a finished checkpoint; errors as of `saved_steps`."""
+    """Returns whether a workdir has a finished checkpoint; raises the errors of `saved_steps`."""
     return bool(saved_steps(workdir))
 
 
@@ -39,7 +39,8 @@ def saved_steps(workdir: AnyPath) -> list[int]:
     folder = workdir / "checkpoints"
     if folder.is_file():
         raise NotADirectoryError(f"{folder} is a file, and must be a folder")
-    # Where folders cannot be renamed, an unfinished checkpoint has its final name, and no mark.
+    # Where folders cannot be renamed (object stores), an unfinished checkpoint has its final name
+    # but no commit marker.
     return sorted(
         int(path.name)
         for path in folder.glob("*")
@@ -55,7 +56,7 @@ def load_ema(config: ml_collections.ConfigDict, workdir: AnyPath) -> tuple[dict,
 
     Raises:
       FileNotFoundError: the file, or such a checkpoint, does not exist.
-      OSError: the checkpoint is damaged; all are, where config.step is empty.
+      OSError: the checkpoint is damaged; if config.step is empty, all checkpoints are damaged.
       ValueError: config.checkpoint was not written by --mode=export.
     """
     if config.checkpoint:
@@ -70,15 +71,15 @@ def load_ema(config: ml_collections.ConfigDict, workdir: AnyPath) -> tuple[dict,
 
 
 class Checkpoints:
-    """The checkpoints of a workdir: 'ema', the 'rest' of the state, and the 'digests' of both.
+    """Manages a workdir's checkpoints: 'ema', the 'rest' of the state, and 'digests' of both.
 
-    The digests also hold the held-out loss, where it was evaluated. The checkpoint with the lowest
-    one is kept beside the newest.
+    The digests also hold the held-out loss, if it was evaluated. The checkpoint with the lowest
+    loss is kept in addition to the newest ones.
 
-    Saving is asynchronous: the state is copied to the host, and written while training continues.
-    Unfinished checkpoints of a killed process are ignored. If the newest one is damaged, which its
-    digests show, the one before it is restored, and a message is printed. Every process has to make
-    the calls, in the same order.
+    Saving is asynchronous: the state is copied to the host and written while training continues.
+    Unfinished checkpoints of a killed process are ignored. If the digests show that the newest
+    checkpoint is damaged, a message is printed and the previous one is restored. Every process must
+    make the same calls in the same order.
     """
 
     def __init__(self, workdir: AnyPath, keep: int = 1, *, read_only: bool = False):
@@ -86,9 +87,9 @@ class Checkpoints:
 
         Args:
           workdir: folder of the run.
-          keep: number of newest checkpoints that saving keeps, apart from the best one.
-          read_only: whether to change nothing, so that a training may write at the same time;
-            otherwise the folder is created, and unfinished checkpoints are deleted.
+          keep: number of newest checkpoints to keep besides the best one; default 1.
+          read_only: whether to change nothing, so that a concurrent training may write; default
+            False creates the folder and deletes unfinished checkpoints.
         """
         sys.unraisablehook = _without_closed_loops
         self._losses: dict[int, float] = {}  # held-out loss by step
@@ -110,15 +111,15 @@ class Checkpoints:
         return sorted(self._manager.all_steps())
 
     def is_best(self, held_out_loss: float) -> bool:
-        """Returns whether a held-out loss is lower than those of all checkpoints."""
+        """Returns whether a held-out loss is lower than that of every checkpoint."""
         return all(held_out_loss < loss for loss in self._losses.values())
 
     def save(self, state: TrainState, held_out_loss: float | None = None) -> None:
-        """Starts to save the state as the checkpoint of its step, unless that exists.
+        """Starts saving the state as the checkpoint of its step, unless that checkpoint exists.
 
         Args:
           state: the state.
-          held_out_loss: of the state's EMA parameters, None if it was not evaluated.
+          held_out_loss: held-out loss of the EMA parameters, None if it was not evaluated.
 
         Raises:
           CheckpointNotSaved: this or an earlier checkpoint cannot be written.
@@ -136,7 +137,7 @@ class Checkpoints:
             self._manager.save(
                 step,
                 args=ocp.args.Composite(**saved, digests=ocp.args.JsonSave(sealed(digests))),
-                force=True,  # also where a folder of a later step is in the way
+                force=True,  # even if a folder of a later step exists
             )
 
     def raise_failures(self) -> None:
@@ -147,7 +148,8 @@ class Checkpoints:
     def restore(self, abstract_state: TrainState) -> TrainState | None:
         """Restores the newest readable state, and moves newer, damaged ones aside.
 
-        The shapes, dtypes and shardings are of `abstract_on`. Returns None without a checkpoint.
+        `abstract_state` has shapes, dtypes and shardings, from `abstract_on`. Returns None if there
+        is no checkpoint.
 
         Raises:
           OSError: all checkpoints are damaged.
@@ -166,15 +168,16 @@ class Checkpoints:
         return TrainState(**restored["rest"], ema_params=restored["ema"])
 
     def restore_ema(self, abstract_params: dict, which: str = "") -> tuple[dict, int]:
-        """Returns EMA parameters, and their step.
+        """Returns the EMA parameters of a checkpoint, and its step.
 
         Args:
-          abstract_params: shapes, dtypes and shardings of `abstract_on`.
-          which: a step; or 'best', that of the lowest held-out loss; or '', the newest readable.
+          abstract_params: shapes, dtypes and shardings, from `abstract_on`.
+          which: a step; 'best', the checkpoint with the lowest held-out loss; or '' (default), the
+            newest readable checkpoint.
 
         Raises:
           FileNotFoundError: there is no such checkpoint.
-          OSError: the checkpoint is damaged; all are, where `which` is ''.
+          OSError: the checkpoint is damaged; if `which` is '', all checkpoints are damaged.
         """
         while which:
             step = self._best_step() if which == BEST else int(which)
@@ -185,7 +188,7 @@ class Checkpoints:
                 return restored["ema"], step
             if self._exists(step):
                 raise OSError(self._damaged(step, failure))
-            self._manager.reload()  # deleted meanwhile, by a training that has a better one
+            self._manager.reload()  # a running training has since deleted it for a better one
         restored, step, _ = self._newest_readable({"ema": abstract_params})
         if step is None:
             raise FileNotFoundError(f"no checkpoint in {self._manager.directory}")
@@ -194,7 +197,7 @@ class Checkpoints:
     def restore_params(self, abstract_state: TrainState) -> tuple[dict, dict, int]:
         """Returns the newest readable parameters, their EMA and their step; changes nothing.
 
-        The shapes, dtypes and shardings are of `abstract_on`.
+        `abstract_state` has shapes, dtypes and shardings, from `abstract_on`.
 
         Raises:
           FileNotFoundError: the workdir has no checkpoint.
@@ -225,7 +228,7 @@ class Checkpoints:
             if failure is None:
                 return restored, step, damaged
             if not self._exists(step):
-                self._manager.reload()  # deleted meanwhile, by a training that has a newer one
+                self._manager.reload()  # a running training has since deleted it for a newer one
                 continue
             print(f"the checkpoint of step {step} is damaged: {failure}", flush=True)
             damaged.append(step)
@@ -288,7 +291,7 @@ class Checkpoints:
             found, saved = digests_of(restored[name]), record[name]
             for path in found.keys() | saved.keys():
                 if found.get(path) != saved.get(path):
-                    raise ValueError(f"{name}{path} does not have its digest")
+                    raise ValueError(f"{name}{path} does not match its digest")
         return {name: restored[name] for name in items}
 
     @contextlib.contextmanager
@@ -310,8 +313,8 @@ class _NewestAndBest:
     """Orbax's policy of which checkpoints to preserve.
 
     Attributes:
-      keep: number of newest ones.
-      losses: held-out loss by step; the checkpoint with the lowest one is preserved, too.
+      keep: number of newest checkpoints to preserve.
+      losses: held-out loss by step; the checkpoint with the lowest loss is preserved, too.
     """
 
     keep: int
@@ -325,7 +328,7 @@ class _NewestAndBest:
 
 
 def no_step(which: str, steps: Iterable[int]) -> str:
-    """Returns the error message for a value of config.step that fits no checkpoint."""
+    """Returns the error message for a value of config.step that matches no checkpoint."""
     saved = ", ".join(map(str, sorted(steps)))
     if which == BEST:
         return (
@@ -336,7 +339,7 @@ def no_step(which: str, steps: Iterable[int]) -> str:
 
 
 def _without_closed_loops(unraisable: Any) -> None:
-    """Leaves out what TensorStore's callbacks raise after a save has failed, which we report."""
+    """Hides errors that TensorStore's callbacks raise after a failed save, which we report."""
     if "Event loop is closed" not in str(unraisable.exc_value):
         sys.__unraisablehook__(unraisable)
 
@@ -354,14 +357,14 @@ def _move_aside(folder: epath.Path) -> None:
 
 
 def _unsealed(record: dict) -> dict:
-    """Returns the content of a record of digests; those without a loss are from before the seal."""
+    """Returns the content of a record of digests; old records without a loss have no checksum."""
     return unsealed(record, required="held_out_loss" in record)
 
 
 def _one_replica(tree):
-    """Returns the arrays of a tree, replicated ones of a single process on their first device.
+    """Returns a tree of arrays; in a single process, replicated arrays become their first replica.
 
-    Orbax would compile a program for each shape, to write a slice from each device.
+    For replicas, Orbax would compile a program per shape, to write a slice from each device.
     """
     if jax.process_count() > 1:
         return tree
@@ -376,7 +379,7 @@ def _without_ema(state: TrainState) -> dict:
 
 
 def abstract_on(mesh: Mesh, tree):
-    """Returns shapes, dtypes and the shardings of `param_shardings` for a tree of arrays."""
+    """Returns shapes, dtypes and the shardings of `param_shardings` for a pytree of arrays."""
     return jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
         tree,

@@ -1,4 +1,4 @@
-"""Whether a configuration fits the run or the weights that it is used with."""
+"""Checks that a configuration is compatible with an existing run or with saved weights."""
 
 from collections.abc import Mapping
 
@@ -11,7 +11,8 @@ from vdm.files import AnyPath, as_path
 from vdm.shipped import check_exists
 from vdm.training.checkpoints import BEST, no_step, saved_steps
 
-# Of the sections below, a run may change these: they change neither the parameters nor the clips.
+# Fields of the sections below that a resumed run may change: they change neither the parameters nor
+# the clips.
 _FREE = (
     *("model.dropout", "model.condition_dropout", "model.remat", "model.dtype"),
     *("model.float32_ends", "model.spatial_attention", "model.relative_position_scale"),
@@ -21,7 +22,7 @@ _OF_MODEL = (
     *("model", "diffusion.target", "diffusion.frame_times", "data.channels", "data.condition"),
     "training.distill_steps",
 )
-# A student of N steps takes these steps alone.
+# A student is trained only at the log-SNRs of its N steps.
 _OF_STUDENT = ("diffusion.log_snr_min", "diffusion.log_snr_max", "diffusion.log_snr_shift")
 _OF_RUN = (*_OF_MODEL, "data", "diffusion", "training.optimizer")
 
@@ -30,7 +31,7 @@ def check_same_run(config: ml_collections.ConfigDict, workdir: AnyPath) -> None:
     """Checks that a configuration can resume the run in a workdir, if there is one.
 
     Raises:
-      ValueError: the model, the data, the diffusion or the optimizer differ; the message has all
+      ValueError: the model, the data, the diffusion or the optimizer differ; the message lists all
         differing fields.
     """
     saved = load_run_config(workdir)
@@ -51,10 +52,10 @@ def check_same_model(
     Args:
       config: the configuration of this command.
       saved: the configuration that the weights were trained with, or its record.
-      name: name of the weights in the error message.
+      name: what the error message calls the weights.
 
     Raises:
-      ValueError: the model differs; the message has all differing fields.
+      ValueError: the model differs; the message lists all differing fields.
     """
     trained = from_record(saved, name)
     parts = _OF_MODEL + (_OF_STUDENT if trained.training.distill_steps else ())
@@ -74,7 +75,7 @@ def check_weights(config: ml_collections.ConfigDict, workdir: AnyPath) -> None:
 
     Raises:
       FileNotFoundError: the file config.checkpoint does not exist.
-      ValueError: the workdir has no checkpoint config.step, or the weights are of a different
+      ValueError: the workdir has no checkpoint config.step, or the weights belong to a different
         model.
     """
     if config.checkpoint:
@@ -98,12 +99,12 @@ def check_weights(config: ml_collections.ConfigDict, workdir: AnyPath) -> None:
 def differing_fields(
     config: ml_collections.ConfigDict, trained: ml_collections.ConfigDict, parts: tuple[str, ...]
 ) -> list[str]:
-    """Returns the differing fields of sections or fields, with both values, in words.
+    """Returns one phrase per field that differs, with both values.
 
     Args:
       config: the configuration of this command.
       trained: the configuration of a run.
-      parts: sections or fields, 'section' or 'section.name'.
+      parts: what to compare: 'section' or 'section.name'.
     """
     ours, theirs = fields_of(config), fields_of(trained)
     return [

@@ -1,4 +1,4 @@
-"""Checksums of arrays, computed where the arrays are."""
+"""Checksums of arrays, computed on the devices that hold them."""
 
 import jax
 import jax.numpy as jnp
@@ -6,13 +6,13 @@ from jaxtyping import Array, UInt32
 
 
 def digests_of(tree) -> dict[str, int]:
-    """Returns a 32-bit checksum of each array in a tree, by its path.
+    """Returns a 32-bit checksum of each array in a pytree, keyed by its path.
 
-    A change of one element always changes the checksum, and other changes do with probability
-    1 - 2**-32. Devices compute it on their own shards, and it does not depend on the sharding. It
-    is the sum modulo 2**32 of a bijective hash of each element's bits and position.
+    A change of a single element always changes the checksum; any other change does with probability
+    1 - 2**-32. Each device computes its own shards, and the result is independent of the sharding:
+    it is the sum modulo 2**32 of a bijective hash of each element's bits and position.
     """
-    # All are started before the first is awaited.
+    # Dispatches all checksums before waiting for the first.
     sums = [
         (jax.tree_util.keystr(path), _sum(leaf))
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
@@ -20,7 +20,7 @@ def digests_of(tree) -> dict[str, int]:
     return {name: int(total) for name, total in sums}  # scalars are replicated
 
 
-# Compiled once for all arrays of a shape; a program for all arrays would take seconds.
+# Compiled once per shape; one program for all arrays would take seconds to compile.
 @jax.jit
 def _sum(array: Array) -> UInt32[Array, ""]:
     bits = _bits(array)

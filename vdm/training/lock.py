@@ -1,4 +1,4 @@
-"""The lock of a workdir: a single training, and takeover when its owner is gone."""
+"""A lock file that allows one training per workdir, and is taken over when its owner is gone."""
 
 import dataclasses
 import os
@@ -12,9 +12,9 @@ from vdm.files import AnyPath, read_record, write_record
 
 _NAME = "train.lock"
 _HEARTBEAT = 10.0  # seconds
-_SILENCE = 30.0  # seconds without a heartbeat after which an owner on another machine is gone
-_MAX_PID = 2**31 - 1  # of the system's calls
-_SETTLING = 0.5  # seconds after which one of several that lock at once sees the others
+_SILENCE = 30.0  # seconds without a heartbeat after which a remote owner counts as gone
+_MAX_PID = 2**31 - 1  # limit of system calls
+_SETTLING = 0.5  # seconds after which processes that lock simultaneously see each other
 
 
 class WorkdirInUse(OSError):
@@ -25,13 +25,13 @@ class RunLock:
     """Locks a workdir while the context is open.
 
     The lock is a file that its owner rewrites every 10 s. On the owner's machine it is stale once
-    the owner's process has ended; elsewhere, once it has not changed for 30 s, whatever the clocks
-    of the machines say. The file system only has to replace files atomically, so that this works on
-    network folders and object stores.
+    the owner's process has ended; for other machines, once they see no change for 30 s (clocks need
+    not agree). The file system only has to replace files atomically, so the lock works on network
+    folders and object stores.
     """
 
     def __init__(self, workdir: AnyPath, *, enabled: bool = True) -> None:
-        """Prepares to lock an existing folder; without `enabled`, methods do nothing."""
+        """Prepares to lock an existing folder; with enabled=False, all methods do nothing."""
         self._enabled = enabled
         self._path = workdir / _NAME
         self._record = _Record.of_this_process()
@@ -98,9 +98,9 @@ class _Record:
     Attributes:
       token: unique name of the lock.
       host: name of the machine.
-      machine: identifies the running system in which `pid` has a meaning.
-      pid: process.
-      started: local time at which the process locked.
+      machine: identifier of the running system, within which `pid` is unique.
+      pid: process id.
+      started: local time at which the process took the lock.
       born: start time of the process in ticks of the system's clock, '' if unknown.
       beat: number of heartbeats.
     """
@@ -151,7 +151,7 @@ def _is_alive(path: AnyPath, owner: _Record) -> bool:
 
 
 def _machine() -> str:
-    """Returns what the running system and its process numbers are identified by."""
+    """Returns an identifier of the running system, within which process ids are unique."""
     parts = [socket.gethostname()]
     try:
         parts += [Path("/proc/sys/kernel/random/boot_id").read_text().strip()]
@@ -170,7 +170,7 @@ def _process(pid: int) -> tuple[bool, str]:
     except PermissionError:  # another user's
         pass
     try:
-        # Fields after the name, which is in parentheses: state, ..., start time in ticks.
+        # After the process name in parentheses: state, ..., start time in ticks.
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return True, ""

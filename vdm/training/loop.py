@@ -37,7 +37,7 @@ from vdm.video.display import gif_bytes, mp4_bytes
 
 # (EMA parameters) -> held-out loss.
 HeldOutLoss = Callable[[dict], float]
-# (EMA parameters) -> (uint8 video [frames, height, width, channels], what it shows), or None.
+# (EMA parameters) -> (uint8 video [frames, height, width, channels], its caption), or None.
 Preview = Callable[[dict], tuple[np.ndarray, str] | None]
 
 _MIN_PREVIEW_STEP = 10
@@ -63,12 +63,13 @@ def train(
       config: a validated configuration.
       workdir: receives checkpoints/, metrics.jsonl, tensorboard/, previews/, config.json and
         parameters.txt.
-      preview: draws sample videos, every config.training.sample_every steps, and earlier at
-        halves of it.
-      held_out_loss: evaluates, every config.training.eval_every steps and after the last one.
+      preview: draws sample videos every config.training.sample_every steps, and at earlier steps as
+        in `has_preview`.
+      held_out_loss: computes the held-out loss every config.training.eval_every steps and after the
+        last one.
 
     Returns:
-      Whether there were steps to take; without any, config.json stays as it is.
+      Whether any step was taken; if not, config.json is unchanged.
 
     Raises:
       LossNotFinite: the loss or the gradient is not finite; the last good checkpoint is kept.
@@ -112,7 +113,7 @@ def _train(
             f"config.training.num_steps is {training.num_steps}",
             flush=True,
         )
-        if is_first_process() and load_run_config(workdir) is None:  # it was lost
+        if is_first_process() and load_run_config(workdir) is None:  # config.json was lost
             save_run_config(workdir, config)
         checkpoints.close()
         return False
@@ -138,7 +139,7 @@ def _train(
             source_params,
             meanwhile=lambda: train_step.lower(abstract_state, batch_rows).compile(),
         )
-    del source_params  # its arrays that the state did not take would stay on the devices
+    del source_params  # frees device memory of arrays that the state did not take
     learning_rate = jax.jit(make_learning_rate(config))
     trackers = open_trackers(config, workdir, first_step, enabled=is_first_process())
     batches = Batches(
@@ -168,7 +169,7 @@ def _train(
                 jax.block_until_ready((state.step, learning_rate(first_step)))
                 timer.restart(step, batches.seconds_waited)
                 notice.listen()
-            # Two steps ahead keep the devices busy; more would delay the response to a preemption.
+            # Two steps in flight keep the devices busy; more would delay preemption.
             in_flight.append(jnp.copy(state.step))
             if len(in_flight) > 2:
                 jax.block_until_ready(in_flight.popleft())
@@ -226,7 +227,7 @@ def _train(
             if preview is not None and is_previewed:
                 try:
                     _write_preview(workdir, trackers, step, preview(state.ema_params))
-                except ArithmeticError as error:  # the loss is finite, and may become lower
+                except ArithmeticError as error:  # the loss is finite, so training continues
                     notice.report(f"no preview of step {step}: {error}")
                 timer.restart(step, batches.seconds_waited)
     checkpoints.close()
@@ -234,18 +235,15 @@ def _train(
 
 
 def _is_due(step: int, every: int, is_last: bool) -> bool:
-    """Returns whether something happens after a step: every so many steps, and after the last one.
-
-    Never with `every` 0.
-    """
+    """Returns whether an action is due: after each `every` steps (0: never), and after the last."""
     return every > 0 and (step % every == 0 or is_last)
 
 
 def has_preview(step: int, every: int, *, is_last: bool = False) -> bool:
     """Returns whether there is a preview after a step.
 
-    Every so many steps, and before that after `every` / 2, / 4, / 8 ... steps, rounded down, if
-    these are 10 steps or more: problems show from the start, and the intervals double.
+    Previews are drawn every `every` steps, and before that at `every` / 2, / 4, / 8 ... (rounded
+    down, at least 10 steps): early previews show problems soon, and the intervals double.
     """
     is_early = step >= _MIN_PREVIEW_STEP and any(
         step == every >> halvings for halvings in range(1, every.bit_length())
@@ -254,7 +252,7 @@ def has_preview(step: int, every: int, *, is_last: bool = False) -> bool:
 
 
 def _mean_metrics(state: TrainState) -> dict[str, float]:
-    """Returns the means since the last log step.
+    """Returns the mean of each metric since the last log step.
 
     Raises:
       LossNotFinite: a mean is infinite or NaN.

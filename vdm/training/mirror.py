@@ -1,4 +1,4 @@
-"""Local files that are copied to an object store, for writers that append."""
+"""Mirrors local files to an object store, for writers that append."""
 
 import tempfile
 import time
@@ -13,10 +13,10 @@ _INTERVAL = 60.0  # seconds between copies
 
 
 class Mirror:
-    """A local folder for writers that append, which object stores cannot.
+    """A local folder for writers that append, because object stores cannot append.
 
-    If the workdir is local, it is that folder. Otherwise it is a temporary one, whose changed files
-    `push` copies to the workdir. A copy that fails does not end a training: it is repeated.
+    For a local workdir, this is the workdir itself. Otherwise it is a temporary folder, and `push`
+    copies its changed files to the workdir. A failed copy does not stop training; it is retried.
     """
 
     def __init__(self, workdir: AnyPath) -> None:
@@ -27,14 +27,14 @@ class Mirror:
         self._last = time.monotonic()
 
     def fetch(self, name: str) -> Path:
-        """Returns the local path of a file of the workdir, whose content it gets if it exists."""
+        """Returns the local path of a file of the workdir; copies its content if it exists."""
         local, stored = self.folder / name, self._workdir / name
         if self._temporary and stored.exists():
             epath.Path(stored).copy(local, overwrite=True)
         return local
 
     def push(self, *, at_once: bool = True) -> None:
-        """Copies changed files to the object store; if not `at_once`, at most once a minute."""
+        """Copies changed files to the object store; with at_once=False, at most once a minute."""
         if not self._temporary or not (at_once or time.monotonic() > self._last + _INTERVAL):
             return
         self._last = time.monotonic()
@@ -52,7 +52,7 @@ class Mirror:
             self._copied[path] = state
 
     def close(self) -> None:
-        """Copies the rest, and deletes the temporary folder."""
+        """Copies the remaining files and deletes the temporary folder."""
         self.push()
         if self._temporary:
             self._temporary.cleanup()

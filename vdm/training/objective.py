@@ -30,9 +30,9 @@ class Objective(NamedTuple):
     """A training objective.
 
     Attributes:
-      draw: (key, batch, shape of x) -> (batch, draws), a tree of arrays [batch, ...].
-      loss: (params, teacher, batch, x, draws, dropout key) -> the loss [batch]; `teacher` has the
-        parameters of a student's teacher.
+      draw: (key, batch, shape of x) -> (batch, draws), with draws a pytree of arrays [batch, ...].
+      loss: (params, teacher, batch, x, draws, dropout key) -> loss [batch]; `teacher` holds the
+        teacher's parameters when a student is trained.
     """
 
     draw: Callable[..., tuple[Batch, tuple]]
@@ -91,11 +91,11 @@ def _diffusion(config: ml_collections.ConfigDict) -> Objective:
 
 
 def _distillation(config: ml_collections.ConfigDict) -> Objective:
-    """The student's error of the teacher's two steps, or of the guided teacher.
+    """Returns the objective of a student: two teacher steps, or the guided teacher, as the target.
 
-    The student and the teacher see the same conditions: those that config.model.condition_dropout
-    drops are dropped from the batch. Of a teacher of diffusion forcing, both observe frames without
-    noise, as in sampling.
+    The student and the teacher see the same conditions: config.model.condition_dropout drops them
+    from the batch itself. With a diffusion-forcing teacher, both observe clean frames, as in
+    sampling.
     """
     diffusion, training = config.diffusion, config.training
     schedule, num_steps = make_schedule(config), training.distill_steps
@@ -143,15 +143,15 @@ def _distillation(config: ml_collections.ConfigDict) -> Objective:
 
 
 def _teacher(config: ml_collections.ConfigDict, params: dict, batch: Batch) -> Denoiser:
-    """Returns the teacher as samplers have it: without dropout, and clipped if they clip."""
+    """Returns the teacher as in sampling: without dropout, and clipped by config.diffusion.clip."""
     network = ConditionalDenoiser(_network(config, params), _conditions(batch))
     return denoiser(network, target=config.diffusion.target, clip=config.diffusion.clip)
 
 
 def _guided_teacher(config: ml_collections.ConfigDict, params: dict, batch: Batch) -> Denoiser:
-    """Returns the teacher with classifier-free guidance (eq 6) by the weight of each video."""
+    """Returns the teacher with classifier-free guidance (eq 6), with one weight per video."""
     network, condition = _network(config, params), _conditions(batch)
-    weight = condition.pop("guidance_weight")  # no input of this teacher
+    weight = condition.pop("guidance_weight")  # not an input of this teacher
     guided = classifier_free_guidance(
         ConditionalDenoiser(network, condition),
         ConditionalDenoiser(network, empty_condition(condition)),
@@ -174,7 +174,7 @@ def _conditions(batch: Batch) -> dict[str, jax.Array]:
 
 
 def drop_conditions(key: jax.Array, batch: Batch, rate: float) -> dict[str, jax.Array]:
-    """Returns a batch without the conditions of random videos, and of random independent images.
+    """Drops the conditions of random videos and of random independent images.
 
     Args:
       key: PRNG key; row i is a function of the key, i and the batch size.
@@ -187,7 +187,7 @@ def drop_conditions(key: jax.Array, batch: Batch, rate: float) -> dict[str, jax.
     for name, value in batch.items():
         if not name.endswith(("label", "mask")):
             continue
-        # Those of independent images are [batch, images, ...].
+        # Conditions of independent images are [batch, images, ...].
         of_images = name.startswith("image_")
         shape = value.shape[: 2 if of_images else 1]
         keep = jax.random.bernoulli(jax.random.fold_in(key, of_images), 1.0 - rate, shape)

@@ -14,7 +14,7 @@ from vdm.build import init_params, is_student
 
 OPTIMIZERS = ("adam", "muon")
 
-# Root mean square of a typical Adam update at learning rate 1 (Liu et al. 2025, section 2.2).
+# RMS of a typical Adam update at learning rate 1 (Liu et al. 2025, section 2.2).
 _ADAM_RMS = 0.2
 _NEWTON_SCHULZ_ITERATIONS = 5
 
@@ -29,11 +29,11 @@ class TrainState:
       ema_params: the exponential moving average of `params`, for sampling and evaluation.
       opt_state: the optimizer's moments and counts.
       metric_sums: sums of 'loss' and 'grad_norm' since the last log step, and the number of
-        'steps', each float32 []. They are saved, so that a resumed run logs the same means as an
+        'steps', each float32 []. Saved, so that a resumed run logs the same means as an
         uninterrupted one.
-      teacher: the frozen parameters of a student's teacher, with the structure of `params`; None
-        in a run without a teacher. They are saved, so that a resumed run needs no file of the
-        teacher, and cannot have another one.
+      teacher: the frozen parameters of a student's teacher, with the structure of `params`; None in
+        a run without a teacher. Saved, so that a resumed run does not need the teacher's file and
+        cannot switch teachers.
     """
 
     step: jax.Array
@@ -61,12 +61,12 @@ def make_learning_rate(config: ml_collections.ConfigDict) -> optax.Schedule:
 def make_optimizer(config: ml_collections.ConfigDict) -> optax.GradientTransformation:
     """Returns Adam or Muon with decoupled weight decay, after gradient clipping by global norm.
 
-    Muon (Jordan et al. 2024, scaled as by Liu et al. 2025, arXiv 2502.16982, to Adam's root mean
-    square) updates the kernels between the first and the last convolution, each as a matrix
-    [inputs, outputs]. Adam updates those two convolutions and all other parameters.
+    Muon (Jordan et al. 2024), with updates scaled to Adam's RMS (Liu et al. 2025, arXiv
+    2502.16982), updates the kernels between the first and the last convolution, each as a matrix
+    [inputs, outputs]. Adam updates these two convolutions and all other parameters.
     """
     training = config.training
-    # `identity` keeps the structure of the state: a resumed run may turn clipping on or off.
+    # `identity` keeps the state's structure, so that a resumed run may turn clipping on or off.
     clip = (
         optax.clip_by_global_norm(training.gradient_clip)
         if training.gradient_clip
@@ -98,10 +98,10 @@ def make_optimizer(config: ml_collections.ConfigDict) -> optax.GradientTransform
 
 
 def _with_looped_iterations(muon: optax.GradientTransformation) -> optax.GradientTransformation:
-    """Returns Muon with its iterations as loops: the same numbers from a smaller, faster program.
+    """Returns Muon with its iterations as a loop: same results, smaller and faster program.
 
-    optax compiles a loop where the state has one row of coefficients per iteration. Between steps
-    the state keeps its one row, so that runs saved before can be resumed.
+    optax compiles a loop if the state has one row of coefficients per iteration. Between steps, the
+    state keeps optax's usual single row, so that older checkpoints can be resumed.
     """
 
     def update(gradient, state, params):
@@ -110,7 +110,7 @@ def _with_looped_iterations(muon: optax.GradientTransformation) -> optax.Gradien
         updates, state = muon.update(gradient, rows, params)
         return updates, _map_coefficients(lambda rows: rows[0], state)
 
-    def init(params):  # in float32 also where JAX's default is float64
+    def init(params):  # float32 even if JAX's default is float64
         return _map_coefficients(lambda row: row.astype(jnp.float32), muon.init(params))
 
     return optax.GradientTransformation(init, update)
@@ -127,7 +127,7 @@ def _map_coefficients(function: Callable[[jax.Array], jax.Array], state):
 
 
 def _muon_axes(params: dict) -> dict:
-    """Returns the axes that make each parameter a matrix for Muon; None for Adam's parameters."""
+    """Returns how Muon reshapes each parameter to a matrix; None for Adam's parameters."""
 
     def axes(path, leaf):
         names = [entry.key for entry in path]
@@ -141,7 +141,7 @@ def _muon_axes(params: dict) -> dict:
 
 
 def init_state(config: ml_collections.ConfigDict) -> TrainState:
-    """Returns the state before the first step, a function of config.seed; can be jitted."""
+    """Returns the initial state, a function of config.seed; can be jitted."""
     params = init_params(config)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
@@ -154,7 +154,7 @@ def init_state(config: ml_collections.ConfigDict) -> TrainState:
 
 
 def state_shapes(config: ml_collections.ConfigDict) -> TrainState:
-    """Returns the state's shapes and dtypes, without arrays."""
+    """Returns the shapes and dtypes of the state, without creating arrays."""
     return _state_shapes(ml_collections.FrozenConfigDict(config))
 
 

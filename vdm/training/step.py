@@ -14,12 +14,12 @@ from vdm.parallel.rows import micro_batches
 from vdm.training.objective import make_objective
 from vdm.training.state import TrainState, make_optimizer, state_shapes
 
-_EMA_RAMP = 10  # of config.training.ema_ramp
-_MAX_STEP = 2**31 - 1  # an interval of more steps means never
+_EMA_RAMP = 10  # decay min(ema_decay, (1 + n) / (10 + n)), config.training.ema_ramp
+_MAX_STEP = 2**31 - 1  # an interval longer than this means never
 
 
 def join_images(batch: Mapping[str, jax.Array]) -> jax.Array:
-    """Returns [batch, frames + images, ...]: each video, and its independent images if any."""
+    """Concatenates videos with their independent images: [batch, frames + images, ...]."""
     if "images" not in batch:
         return batch["video"]
     return jnp.concatenate([batch["video"], batch["images"]], axis=1)
@@ -29,7 +29,7 @@ def make_train_step(config: ml_collections.ConfigDict, mesh: Mesh) -> jax.stages
     """Returns the jitted step (state, batch) -> state, which donates its state argument.
 
     All randomness is a function of (config.seed, state.step). config.training.accumulate changes
-    neither the diffusion times nor the noise of the batch, but it changes the dropout masks.
+    the dropout masks, but not the diffusion times and the noise of the batch.
     """
     objective, optimizer, training = make_objective(config), make_optimizer(config), config.training
 
@@ -67,7 +67,7 @@ def make_train_step(config: ml_collections.ConfigDict, mesh: Mesh) -> jax.stages
         params = optax.apply_updates(state.params, updates)
         if training.ema_ramp:
             decay = jnp.minimum(training.ema_decay, (1.0 + state.step) / (_EMA_RAMP + state.step))
-        elif training.init_from:  # keeps the average of the source; that of a random start is none
+        elif training.init_from:  # keeps the source's EMA; random initial weights are not worth it
             decay = training.ema_decay
         else:
             decay = jnp.where(state.step == 0, 0.0, training.ema_decay)

@@ -1,10 +1,11 @@
 """Warm start (fine-tuning): initial parameters from an exported file or from another run.
 
-Parameters are taken by name and shape. All others keep their initial values, as for a condition or
-a resolution that the source does not have. The optimizer is new, and training starts at step 0.
+Parameters that match by name and shape are copied. All others keep their initial values, for
+example those of a condition or a resolution that the source lacks. The optimizer state is new, and
+training starts at step 0.
 
-The source of a student is its teacher, which has the student's network: the EMA weights of the
-source are the teacher's parameters, and the student's initial ones.
+The source of a student is its teacher, which has the same network: the source's EMA weights become
+both the teacher's parameters and the student's initial parameters.
 """
 
 import dataclasses
@@ -27,7 +28,7 @@ from vdm.training.checkpoints import Checkpoints, abstract_on, saved_steps
 from vdm.training.compatibility import differing_fields
 from vdm.training.state import TrainState, init_state, state_shapes
 
-Shapes = Mapping[str, tuple[int, ...]]  # by name, as of `vdm.build.parameter_shapes`
+Shapes = Mapping[str, tuple[int, ...]]  # by name, as in `vdm.build.parameter_shapes`
 Source = tuple[dict, dict]  # parameters and their EMA
 _FIELD = "config.training.init_from"
 # A student has its teacher's network, noise schedule and shapes.
@@ -40,13 +41,13 @@ _OF_TEACHER = (
 
 @dataclasses.dataclass(frozen=True)
 class Match:
-    """Which parameters a warm start takes, by name.
+    """Names of the parameters that a warm start copies, and of those that it does not.
 
     Attributes:
-      taken: those that the source has in the same shape.
-      missing: those that the source does not have.
-      reshaped: those that the source has in another shape, with both shapes.
-      unused: those of the source alone.
+      taken: parameters with the same name and shape in the source.
+      missing: parameters that the source does not have.
+      reshaped: parameters with another shape in the source, with both shapes.
+      unused: parameters that only the source has.
     """
 
     taken: tuple[str, ...]
@@ -83,19 +84,19 @@ def match(shapes: Shapes, source: Shapes) -> Match:
 
 
 def merge(params: dict, source: dict) -> dict:
-    """Returns parameters in which those of the same name and shape are those of the source."""
+    """Replaces parameters by the source's parameters of the same name and shape."""
     flat, new = flatten_dict(params, sep="/"), flatten_dict(source, sep="/")
     taken = match(_shapes(flat), _shapes(new)).taken
     return unflatten_dict(flat | {name: new[name] for name in taken}, sep="/")
 
 
 def check_warm_start(config: ml_collections.ConfigDict, workdir: AnyPath | None) -> None:
-    """Checks the source of a warm start, unless the workdir has checkpoints, which then win.
+    """Checks the source of a warm start, unless the workdir has checkpoints: these take precedence.
 
     Raises:
       FileNotFoundError: there is no such file or folder.
-      ValueError: the source has no parameters, or none that the network could take; a student has
-        no source, or one that cannot be its teacher.
+      ValueError: the source has no parameters that match the network; or a student has no source,
+        or a source that cannot be its teacher.
     """
     resumes = workdir is not None and saved_steps(workdir)
     if resumes:
@@ -123,7 +124,7 @@ def _checked_source(
 
 
 def _check_teacher(config: ml_collections.ConfigDict, teacher: ml_collections.ConfigDict) -> None:
-    """Checks that a model is the teacher of a student: twice the steps, and the same network."""
+    """Checks that a model can teach the student: twice the steps, and the same network."""
     name, num_steps = config.training.init_from, config.training.distill_steps
     found = teacher.training.distill_steps
     if found and not num_steps:
@@ -155,17 +156,17 @@ def _check_teacher(config: ml_collections.ConfigDict, teacher: ml_collections.Co
 
 
 def load_source(config: ml_collections.ConfigDict, mesh: Mesh) -> Source | None:
-    """Loads the parameters of config.training.init_from, and prints what is taken of them.
+    """Loads the parameters of config.training.init_from, and prints which of them are used.
 
-    From an exported file, both are the EMA weights in it; from a workdir, each is its own, but for
-    a student, whose teacher has the EMA weights. The moments of a source's optimizer are loaded and
-    dropped here, before there is a state.
+    From an exported file, both are its EMA weights. From a workdir, both are loaded; for a student,
+    both are the EMA weights. The source's optimizer moments are loaded and dropped here, before the
+    new state takes memory.
 
     Returns:
-      The parameters and their EMA, on the mesh; None for a run without a source.
+      (parameters, their EMA), on the mesh; None for a run without a source.
 
     Raises:
-      OSError, ValueError: as `check_warm_start`, or the source is damaged.
+      OSError, ValueError: as in `check_warm_start`, or the source is damaged.
     """
     checked = _checked_source(config)
     return None if checked is None else _load(config, mesh, *checked)
@@ -179,11 +180,12 @@ def make_first_state(
 ) -> TrainState:
     """Returns the sharded state before the first step: initial, or with the source's parameters.
 
-    A student's parameters are also its teacher's. `meanwhile` is called while the initialisation is
-    compiled in another thread.
+    A student's teacher gets the same parameters. `meanwhile` is called while another thread
+    compiles the initialisation.
     """
     shardings = param_shardings(mesh, state_shapes(config))
-    # LLVM's optimizations take half of the compilation on a CPU, of a program that runs once.
+    # On CPUs, LLVM's optimizations are half of the compilation time, wasted on a program that runs
+    # once.
     on_cpu = mesh.devices.flat[0].platform == "cpu"
     options = {"xla_backend_optimization_level": 0} if on_cpu else None
     initial = jax.jit(
@@ -199,7 +201,7 @@ def make_first_state(
     state = state.replace(
         params=merge(state.params, params), ema_params=merge(state.ema_params, ema_params)
     )
-    if is_student(config):  # arrays of its own: a step donates all of them
+    if is_student(config):  # separate arrays, because a step donates all of them
         state = state.replace(teacher=jax.tree.map(jnp.copy, state.params))
     return state
 

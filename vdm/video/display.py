@@ -15,8 +15,8 @@ from PIL import Image, ImageDraw
 
 from vdm.video.pixels import with_channels
 
-_MIN_SIDE = 128  # pixels, of an enlarged video
-_TILE_SIDE = 48  # pixels, of an enlarged frame in a contact sheet
+_MIN_SIDE = 128  # min side of an enlarged video, pixels
+_TILE_SIDE = 48  # min side of an enlarged frame in a contact sheet, pixels
 _LEFT_MARGIN, _TOP_MARGIN = 96, 20  # pixels, for the labels of rows and columns
 _CAPTION_HEIGHT = 16  # pixels, of the caption of a grid
 _CRF = "10"  # x264: visually lossless, and smaller than a GIF
@@ -33,8 +33,8 @@ def gif_bytes(
 
     Args:
       video: uint8 [frames, height, width, channels], 1 or 3 channels.
-      frames_per_second: frame rate, default 8. The duration of a frame is rounded to 10 ms, the
-        unit of the format, and is at least 20 ms, below which browsers slow down.
+      frames_per_second: frame rate, default 8. Frame durations are rounded to 10 ms, the unit of
+        the format, and are at least 20 ms, because browsers play shorter frames slowly.
       scale: enlargement factor; default: the smallest with 128 pixels on the shorter side.
 
     Raises:
@@ -88,9 +88,9 @@ def mp4_bytes(
             stream = container.add_stream("libx264", rate=rate, options={"crf": _CRF})
             stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
             context = stream.codec_context
-            context.thread_count = 1  # x264's bytes depend on the number of threads.
+            context.thread_count = 1  # x264's output depends on the number of threads.
             context.flags |= Flags.bitexact
-            # Players guess the matrix of an untagged file from its size.
+            # Without tags, players guess the colour matrix from the size.
             context.colorspace = context.color_primaries = context.color_trc = _BT_709
             context.color_range = ColorRange.MPEG
             to_yuv = VideoReformatter()
@@ -112,7 +112,7 @@ def mp4_bytes(
 
 
 def contact_sheet(videos: np.ndarray, *, scale: int | None = None) -> Image.Image:
-    """Draws a contact sheet: one row per video, one column per frame, lines of 1 pixel between.
+    """Draws a contact sheet: one row per video, one column per frame, separated by 1-pixel lines.
 
     Args:
       videos: uint8 [n, frames, height, width, channels], 1 or 3 channels.
@@ -137,9 +137,9 @@ def labelled_contact_sheet(
 
     Args:
       videos: uint8 [n, frames, height, width, channels], 1 or 3 channels.
-      rows: one label per video, of up to 15 letters, left of its row.
+      rows: one label per video, up to 15 letters, left of its row.
       columns: one label per frame, above its column.
-      corner: caption of the column labels, in the top left corner.
+      corner: title of the column labels, in the top left corner.
       scale: enlargement factor, as in `contact_sheet`.
 
     Raises:
@@ -165,7 +165,7 @@ def labelled_contact_sheet(
 
 
 def captioned_grids(groups: Mapping[str, np.ndarray], *, scale: int) -> np.ndarray:
-    """Draws grids of videos below each other, each under its caption.
+    """Stacks grids of videos vertically, each below its caption.
 
     Args:
       groups: {caption: videos}, uint8 [n, frames, height, width, channels] with 1 or 3 channels; n
@@ -199,7 +199,7 @@ def video_grid(videos: np.ndarray, *, columns: int | None = None) -> np.ndarray:
       columns: number of columns; default: a nearly square grid.
 
     Returns:
-      uint8 [frames, H, W, channels], with lines of 1 pixel around and between the videos.
+      uint8 [frames, H, W, channels], with 1-pixel lines around and between the videos.
 
     Raises:
       ValueError: the videos have another shape or dtype.
@@ -219,7 +219,7 @@ def _square(count: int) -> int:
 
 
 def _tile(tiles: np.ndarray) -> np.ndarray:
-    """Joins tiles uint8 [rows, columns, h, w, c] to an image [H, W, c], with separating lines."""
+    """Joins tiles, uint8 [rows, columns, h, w, c], to an image [H, W, c] with separating lines."""
     rows, columns, height, width, channels = tiles.shape
     colour = _SEPARATOR if channels == 3 else _SEPARATOR[1:2]
     out = np.empty((rows, columns, height + 1, width + 1, channels), np.uint8)

@@ -8,7 +8,7 @@ class UnreadableVideoError(ValueError):
 
     Attributes:
       path: path of the file or folder.
-      reason: the cause, a predicate of the path: 'is empty'.
+      reason: the cause, phrased to follow the path: 'is empty'.
     """
 
     def __init__(self, path: Path, reason: str):

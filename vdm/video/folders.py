@@ -1,4 +1,4 @@
-"""Finds the videos in a folder tree, and why other files are not used."""
+"""Finds the videos in a folder tree, and the reasons why other files are skipped."""
 
 import dataclasses
 import errno
@@ -14,10 +14,10 @@ from vdm.video.formats import arrays, containers, images
 # Files that vdm writes next to videos, or reads as a list of videos.
 INDEX_NAMES = ("video_index.json", "video_index.txt")
 MANIFEST_NAMES = ("manifest.csv", "manifest.jsonl")
-# --mode=sample writes all samples to this array file, and some as GIF and MP4 too.
+# --mode=sample writes all samples to this array file, and some also as GIF and MP4.
 _SAMPLES = "samples.npz"
-# Stems of files that vdm writes as both GIF and MP4. A user's files of equal stem may be different
-# videos.
+# Stems of files that vdm writes as both GIF and MP4. A user's GIF and MP4 of equal stem may be
+# different videos.
 _WRITTEN_TWICE = re.compile(r"video_\d{4,}|step_\d{8,}|figure4")
 
 
@@ -43,10 +43,9 @@ class FoundVideos:
 
     Attributes:
       videos: the videos in natural order of their names; videos of an array file by index.
-      left_out: {name: reason} of other files and folders. The contents of a folder in it are not
-        listed.
-      unreadable: names in `left_out` of array files that are damaged or of another layout, and of
-        files and folders that may not be read.
+      left_out: {name: reason} of other files and folders, without the contents of such folders.
+      unreadable: names in `left_out` of array files that are damaged or have another layout, and of
+        files and folders without read permission.
     """
 
     videos: tuple[Found, ...]
@@ -57,13 +56,13 @@ class FoundVideos:
 def find_videos(path: str | Path) -> FoundVideos:
     """Finds the videos in a folder at any depth, or in a single file.
 
-    Suffixes decide; only headers of array files, and of images that may be animated, are read.
-    Symbolic links are followed, each folder once. In order of precedence:
+    Files are classified by suffix; only the headers of array files and of possibly animated images
+    are read. Symbolic links are followed; each folder is visited once. In order of precedence:
 
-    - A folder with samples.npz (--mode=sample) is that array file, and nothing else.
-    - A folder of images without other videos is one video. Its sub-folders, masks for example, are
-      left out, unless they outnumber the images.
-    - Of samples and previews that vdm wrote as GIF and MP4, the MP4 is used, unless the root has a
+    - In a folder with samples.npz (--mode=sample), only this array file is used.
+    - A folder of images without other videos is one video. Its sub-folders (of masks, for example)
+      are skipped, unless they outnumber the images.
+    - If vdm wrote a sample or preview as both GIF and MP4, the MP4 is used, unless the root has a
       manifest.
 
     Raises:
@@ -95,7 +94,7 @@ def _gifs_of_mp4s(files: list[str]) -> set[str]:
 
 
 def _order(found: Found) -> tuple:
-    """A sorting key: folder by folder, in natural order of names."""
+    """Sorting key: folder by folder, in natural order of names."""
     return [images.natural_order(part) for part in found.path.parts], found.index or 0
 
 
@@ -156,7 +155,7 @@ class _Search:
                 self.folder(folder / entry, prefix + entry, above | {real})
 
     def file(self, path: Path, name: str, *, loose_images: bool) -> None:
-        """Adds the videos of a file, or the reason why it is left out."""
+        """Adds the videos of a file, or the reason why it is skipped."""
         suffix = path.suffix.lower()
         if path.name in INDEX_NAMES:
             self.left_out[name] = "is the index of a folder of videos"

@@ -1,8 +1,8 @@
 """Opens the videos of a folder, with an index file so that each is decoded only once.
 
-The index is a JSON file in the folder; or in the user's cache, if the folder is read-only or has
-another program's file of that name. A video whose size or modification time changes is decoded
-again, and all are if the index is damaged.
+The index is a JSON file in the folder; or in the user's cache, if the folder is read-only or
+has another program's file of that name. A video is decoded again if its size or modification time
+changes; all are if the index is damaged.
 """
 
 import dataclasses
@@ -28,25 +28,25 @@ from vdm.video.read import Video, open_video
 from vdm.video.timing import at_rate, check_frame_rate
 
 INDEX_NAME, REPORT_NAME = INDEX_NAMES
-# First lines of our files, by which other programs' files are left alone.
+# First lines of our own files; files that start differently are never overwritten.
 _INDEX_START = r'\{"version": \d+, "videos": '
 REPORT_START = r".*: \d+ videos are used, and \d+ skipped$"
 _VERSION = 5
-_SAVE_INTERVAL = 60  # seconds, so that an interrupted indexing resumes
+_SAVE_INTERVAL = 60  # seconds between saves, so that interrupted indexing can resume
 _PROGRESS_INTERVAL = 10
 
 
 @dataclasses.dataclass(frozen=True)
 class FolderIndex:
-    """The opened videos of a folder, by name (`vdm.video.folders.Found.name`).
+    """The opened videos of a folder, keyed by `vdm.video.folders.Found.name`.
 
     Attributes:
       folder: path of the folder.
       path: path of the index file.
       videos: {name: video} of the readable videos.
       left_out: {name: reason} of the other files.
-      unreadable: names in `left_out` of videos that are damaged, of another layout, or without the
-        timestamps that a frame rate needs; and of files and folders that may not be read.
+      unreadable: names in `left_out` of videos that are damaged, have another layout, or lack the
+        timestamps that a frame rate requires; and of files and folders without read permission.
     """
 
     folder: Path
@@ -71,7 +71,7 @@ def index_folder(folder: Path, *, save: bool = True, frame_rate: float = 0.0) ->
     Args:
       folder: path of a folder, or of a single file.
       save: whether to write the index file, default True; an existing one is always read.
-      frame_rate: frames per second of `vdm.video.timing.at_rate`, default 0 for the stored frames.
+      frame_rate: frames per second, as in `vdm.video.timing.at_rate`; default 0, frames as stored.
         The index file does not depend on it.
 
     Raises:
@@ -92,7 +92,7 @@ def index_folder(folder: Path, *, save: bool = True, frame_rate: float = 0.0) ->
     missing = []
     for video in found.videos:
         if video.path.suffix.lower() in arrays.SUFFIXES and not video.path.is_dir():
-            # Headers need no index. The videos of a file share one reader and its position.
+            # Array files need no index: their headers suffice. Videos of a file share one reader.
             file = files.setdefault(video.path, arrays.ArrayFile(video.path))
             opened[video.name] = arrays.ArrayVideo(file, video.index or 0)
         elif video.name not in known:
@@ -141,7 +141,7 @@ def _open_all(
             for count, task in enumerate(as_completed(tasks), start=1):
                 name, result = tasks[task].name, task.result()
                 if isinstance(result, Exception):
-                    # Permissions and networks change, which a state does not show.
+                    # Not stored: permissions and networks change without changing `state_of`.
                     state = None if _is_of_the_system(result) else states[name]
                     known[name] = {"state": state, "left_out": _reason(tasks[task], result)}
                 else:
@@ -174,13 +174,13 @@ def _reason(found: Found, error: Exception) -> str:
 
 
 def _is_of_the_system(error: Exception) -> bool:
-    """Whether an error is, or comes from, one of the operating system: not that of a decoder."""
+    """Whether an error is, or was caused by, an operating-system error, not a decoder error."""
     cause = error.__cause__ or error
     return isinstance(cause, OSError) and bool(cause.errno)
 
 
 def state_of(path: Path) -> list[int]:
-    """Returns numbers that change when a video does: bytes, newest time, and count of images."""
+    """Returns numbers that change if a video changes: bytes, latest file time, number of images."""
     if path.is_dir():
         status = [(path / name).stat() for name in images.image_names(path)]
     else:
@@ -204,7 +204,7 @@ def _index_path(folder: Path) -> Path:
 
 
 def _is_ours(path: Path, start: str) -> bool:
-    """Whether a file does not exist, or starts with our first line."""
+    """Returns whether a file does not exist or starts with our first line."""
     if not path.is_file():
         return not path.exists()
     with path.open(encoding="utf-8", errors="replace") as file:
@@ -212,7 +212,7 @@ def _is_ours(path: Path, start: str) -> bool:
 
 
 def _load(path: Path) -> dict[str, dict]:
-    """Returns the records of an index file; none if it is damaged or of an older version."""
+    """Returns the records of an index file, {} if it is damaged or has an older version."""
     try:
         index = json.loads(path.read_text(encoding="utf-8"))
         return unsealed(index, required=True)["videos"] if index["version"] == _VERSION else {}
@@ -222,7 +222,7 @@ def _load(path: Path) -> dict[str, dict]:
 
 def _save(path: Path, records: dict[str, dict]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    # One line per video, which people can read and search.
+    # One line per video, so that people can read and search the file.
     lines = [f"{json.dumps(name)}: {json.dumps(records[name])}" for name in sorted(records)]
     body = ",\n".join(lines)
     digest = sealed({"version": _VERSION, "videos": records})["sha256"]
@@ -268,7 +268,7 @@ def _from_record(path: Path, record: dict) -> Video:
 
 
 def _runs(numbers: Iterable[int]) -> list:
-    """Encodes ascending numbers as the first one, followed by runs [step, count]."""
+    """Run-length encodes ascending numbers: the first one, followed by [step, count] pairs."""
     numbers = list(numbers)
     steps = (int(step) for step in np.diff(numbers))
     return [numbers[0]] + [[step, len(list(run))] for step, run in itertools.groupby(steps)]

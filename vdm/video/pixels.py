@@ -27,9 +27,9 @@ def with_channels(videos: np.ndarray, channels: int) -> np.ndarray:
 
 
 def centre_crop(frames: np.ndarray) -> np.ndarray:
-    """Crops frames [..., height, width, channels] to the largest square in their middle.
+    """Crops frames [..., height, width, channels] to their largest central square.
 
-    An odd margin has its larger part at the bottom or at the right.
+    If the margin is odd, the extra row or column is cut at the bottom or right.
     """
     height, width = frames.shape[-3:-1]
     side = min(height, width)
@@ -48,8 +48,8 @@ def central_square(frame: np.ndarray, side: int) -> np.ndarray:
 def resize_by_area(frames: np.ndarray, side: int) -> np.ndarray:
     """Resizes uint8 [n, height, width, 1 or 3] to [n, side, side, 1 or 3] by area averaging.
 
-    Each pixel is the rounded mean of the rectangle that it covers, with fractional weights at the
-    rectangle's edges. Returns frames of the right size unchanged.
+    Each pixel is the rounded mean of the rectangle that it covers, with fractional weights at its
+    edges. Frames that already have this size are returned unchanged.
 
     Raises:
       ValueError: OpenCV is not installed.

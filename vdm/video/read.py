@@ -1,4 +1,4 @@
-"""Opens videos of all formats, with the reader that a path needs."""
+"""Opens videos of all formats, choosing the reader by path."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -45,12 +45,12 @@ class Video(Protocol):
 
     @property
     def note(self) -> str:
-        """A predicate of the path that users should know, 'is rotated by ...', or ''."""
+        """A remark for users, phrased to follow the path ('is rotated by ...'), or ''."""
 
     def frames(self, indices: Sequence[int], resolution: int = 0) -> np.ndarray:
         """Reads frames by index, in any order, uint8 [n, height, width, 3].
 
-        With a resolution, returns the central square of each frame, resized by area to
+        With a resolution, returns the central square of each frame, resized by area averaging to
         [n, resolution, resolution, 3]. Memory is proportional to n.
 
         Raises:
@@ -62,11 +62,11 @@ class Video(Protocol):
 def open_video(path: str | Path, index: int | None = None) -> Video:
     """Opens a container, an animated or still image, a folder of images, or an array file.
 
-    Decodes containers completely, to count their frames and to find damage.
+    Containers are decoded completely, to count their frames and to detect damage.
 
     Args:
-      path: a file with a suffix of `VIDEO_SUFFIXES` or of an image; or a folder of images, the
-        frames of one video in natural order of their names.
+      path: a file with a suffix in `VIDEO_SUFFIXES`, an image file, or a folder of images, which
+        are the frames of one video in natural order of their names.
       index: index of the video in an .npz or .npy file of several videos, default None.
 
     Raises:
@@ -95,7 +95,7 @@ def stream_frames(path: str | Path) -> Iterator[np.ndarray]:
     """Yields all frames of a video in order, uint8 [height, width, 3]; decodes containers once.
 
     Raises:
-      FileNotFoundError, UnreadableVideoError, ValueError: as of `open_video`.
+      FileNotFoundError, UnreadableVideoError, ValueError: as in `open_video`.
     """
     path = local_path(path)
     if path.is_file() and path.suffix.lower() in containers.SUFFIXES:

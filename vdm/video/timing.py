@@ -13,18 +13,19 @@ from vdm.video.read import Video
 
 # Many containers store timestamps in milliseconds.
 MAX_FRAME_RATE = 1000.0
-# Seconds: Matroska, FLV and ASF round all timestamps to milliseconds; with slack for floats.
+# Seconds. Matroska, FLV and ASF round timestamps to milliseconds; the rest is for float rounding.
 _ROUNDING = 1.001e-3
 
 
 def frames_at_rate(times: np.ndarray, duration: float, frame_rate: float) -> np.ndarray:
     """Returns the index of the frame shown at each time 0, 1 / R, 2 / R, ... after the first frame.
 
-    It is the last frame whose presentation time is not later: frames are dropped from a video of a
-    higher rate, and repeated in one of a lower rate. Sampling times end before `duration`, so that
-    D seconds have ceil(D * R) samples, as with `ffmpeg -vf fps=R:round=up`. To allow for rounded
-    timestamps, times up to 1 ms late count as in time, and the end is 2 ms early; the tolerance is
-    less for high rates. Resampling a video to its own constant rate changes nothing.
+    This is the last frame whose presentation time is not later: frames of a video with a higher
+    rate are dropped, and frames of a video with a lower rate are repeated. Sampling times end
+    before `duration`, so that D seconds have ceil(D * R) samples, as with
+    `ffmpeg -vf fps=R:round=up`. To tolerate rounded timestamps, frames up to 1 ms late count as on
+    time, and the end is 2 ms early (less at high rates). Resampling a video to its own constant
+    rate changes nothing.
 
     Args:
       times: ascending presentation times in seconds, [n], n >= 1.
@@ -88,7 +89,7 @@ class VideoAtRate:
         return self.video.note
 
     def frames(self, indices: Sequence[int], resolution: int = 0) -> np.ndarray:
-        """Reads frames as of `vdm.video.read.Video`."""
+        """Reads frames as in `vdm.video.read.Video`."""
         wanted = [int(index) for index in indices]
         if wanted and not 0 <= min(wanted) <= max(wanted) < self.num_frames:
             raise IndexError(f"{self.path} has {describe_length(self)}, and {wanted} are requested")
@@ -100,7 +101,7 @@ def at_rate(video: Video, frame_rate: float) -> Video:
 
     Raises:
       UnreadableVideoError: the video has no presentation times.
-      ValueError: as of `check_frame_rate`.
+      ValueError: as in `check_frame_rate`.
     """
     check_frame_rate(frame_rate)
     if frame_rate == 0:
@@ -126,7 +127,7 @@ def check_frame_rate(frame_rate: float) -> None:
 
 
 def describe_length(video: Video) -> str:
-    """Returns the length in words: '1 frame', or '12 frames at 8 frames per second'."""
+    """Describes the length of a video: '1 frame', or '12 frames at 8 frames per second'."""
     words = f"{video.num_frames} frame{'' if video.num_frames == 1 else 's'}"
     if isinstance(video, VideoAtRate):
         words += f" at {video.frame_rate:g} frames per second"

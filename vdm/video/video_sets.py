@@ -1,4 +1,4 @@
-"""Reads clips of a set of videos, for the metrics and the user's observed videos."""
+"""Reads clips from a set of videos, for metrics and for the user's observed videos."""
 
 import dataclasses
 import os
@@ -14,7 +14,7 @@ from vdm.video.index import index_folder
 from vdm.video.read import Video
 from vdm.video.timing import at_rate, describe_length
 
-# A path as `vdm.video.folders.find_videos` takes it, an array, or a list of arrays of any sizes
+# A path for `vdm.video.folders.find_videos`, an array, or a list of arrays of any sizes
 # (`vdm.video.formats.memory.videos_in_memory`).
 Videos: TypeAlias = str | os.PathLike[str] | np.ndarray | Sequence[np.ndarray]
 
@@ -29,9 +29,9 @@ class VideoSet:
       frames: number of frames per clip.
       size: height and width of a clip in pixels.
       frameskip: distance between consecutive frames of a clip.
-      clips_per_video: number of evenly spaced clips per video; 1 for the first frames.
-      resolution: height and width to which the central square is resized, 0 for no resize.
-      frame_rate: frames per second at which videos are sampled, 0 for frames as stored.
+      clips_per_video: number of evenly spaced clips per video; 1: the first frames.
+      resolution: height and width to which the central square is resized; 0: no resize.
+      frame_rate: frames per second at which videos are sampled; 0: frames as stored.
     """
 
     path: Path
@@ -50,7 +50,7 @@ class VideoSet:
         """Yields clips uint8 [frames, height, width, 3].
 
         Raises:
-          ValueError: a video, which the message names, has changed since it was opened.
+          ValueError: a video has changed since it was opened; the message names it.
         """
         length = _length(self.frames, self.frameskip)
         for video in self.videos.values():
@@ -93,15 +93,15 @@ def open_videos(
     frame_rate: float = 0.0,
     name: str = "videos",
 ) -> VideoSet:
-    """Opens all videos under a path, or in memory. Decodes each file once to count its frames.
+    """Opens all videos under a path or in memory; decodes each file once to count its frames.
 
-    By `frames` 0, a clip has as many as the first video. `name` names arrays in error messages.
-    The other arguments are those of `VideoSet`.
+    With `frames` 0, clips have as many frames as the first video. `name` is what error messages
+    call arrays. For the other arguments, see `VideoSet`.
 
     Raises:
       FileNotFoundError: there is no such path.
-      ValueError: there are no videos; or one is unreadable or too short, has another size than the
-        first, or lacks the timestamps that a frame rate needs.
+      ValueError: there are no videos; or a video is unreadable or too short, differs in size from
+        the first, or lacks the timestamps that a frame rate requires.
     """
     path, videos = _opened(source, name, frame_rate)
     first = next(iter(videos.values()))

@@ -26,9 +26,9 @@ class VideosConfig(tfds.core.BuilderConfig):
 
     Attributes:
       resolution: height and width in pixels, to which the central square of each frame is resized
-        by area, as in `vdm.data.clips.ClipDataSet`; 0 for the original frames.
+        by area averaging, as in `vdm.data.clips.ClipDataSet`; 0 keeps the original frames.
       encoding: encoding of each frame, 'png' (lossless) or 'jpeg' (smaller).
-      min_frames: minimum number of frames; shorter videos are left out.
+      min_frames: minimum number of frames; shorter videos are skipped.
     """
 
     resolution: int = 64
@@ -45,9 +45,9 @@ class VideosConfig(tfds.core.BuilderConfig):
 
 
 class ManualVideos(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]  # mypy sees no types of TFDS
-    """A data set of the video files in TFDS's manual_dir that a manifest there lists.
+    """Base builder of the video files that a manifest in TFDS's manual_dir lists.
 
-    All frames are kept, at the file's own rate. Unreadable and short files are left out with a
+    All frames are kept, at the file's own frame rate. Unreadable and short files are skipped with a
     warning; the data set's metadata.json lists them with the reasons.
 
     Attributes:
@@ -76,7 +76,7 @@ class ManualVideos(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # 
             tfds.features.ClassLabel() if self.described_by == "label" else tfds.features.Text()
         )
         return self.dataset_info_from_configs(
-            # tfds.features.Video is the same on disk, but reading it requires TensorFlow.
+            # tfds.features.Video has the same format on disk, but reading it requires TensorFlow.
             features=tfds.features.FeaturesDict(
                 {
                     "video": tfds.features.Sequence(frame),
@@ -157,7 +157,7 @@ def _encoded_frames(path: Path, config: VideosConfig) -> list[bytes]:
 
 
 def _in_parallel(function: Callable, items: Iterable) -> Iterator:
-    """Maps a function over items in threads, in order, a bounded number of items ahead."""
+    """Maps a function over items in threads; yields results in order, with bounded look-ahead."""
     workers = os.cpu_count() or 1
     pending: collections.deque[Future] = collections.deque()
     with ThreadPoolExecutor(workers) as pool:

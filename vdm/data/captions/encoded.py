@@ -1,8 +1,8 @@
-"""Captions as token vectors of a frozen language model, computed once and stored with a data set.
+"""Encodes captions with a frozen language model, once, and stores the token vectors.
 
-The folder of encoded captions has `tokens.bin`, the concatenated float16 vectors of all captions
-without padding; `captions.npz`, their offsets by a hash of the caption; and `header.json`, which
-identifies the model. `tokens.bin` is memory-mapped.
+The folder of encoded captions is stored with a data set. It has `tokens.bin`, the concatenated
+float16 vectors of all captions without padding, memory-mapped when read; `captions.npz`, their
+offsets by hash of the caption; and `header.json`, which identifies the model.
 """
 
 import functools
@@ -25,14 +25,14 @@ Encode = Callable[[str], tuple[np.ndarray, np.ndarray]]
 
 
 class TextEncoder:
-    """A frozen language model of Hugging Face transformers: captions to last hidden states.
+    """Encodes captions as the last hidden states of a frozen Hugging Face language model.
 
-    `name` is that on the Hugging Face hub, or the path of a folder. Captions are truncated to
-    `tokens`, special tokens included. A token vector has `width` numbers.
+    `name` is a model on the Hugging Face Hub or the path of a folder. Captions are truncated to
+    `tokens` tokens, including special tokens. `width` is the size of a token vector.
     """
 
     def __init__(self, name: str, tokens: int, *, on_cpu: bool = False):
-        """Loads the tokenizer and the weights, with `on_cpu` even if there is a GPU.
+        """Loads the tokenizer and the weights; with `on_cpu`, to the CPU even if there is a GPU.
 
         Raises:
           ValueError: transformers or PyTorch is not installed, or there is no such model.
@@ -78,7 +78,7 @@ class TextEncoder:
         ]
 
     def describe(self) -> dict:
-        """Returns the header: everything on which the vectors depend."""
+        """Returns the content of header.json: everything on which the vectors depend."""
         digest = hashlib.sha256()
         for key, tensor in sorted(self._model.state_dict().items()):
             digest.update(key.encode())
@@ -97,7 +97,7 @@ class StoredText:
     """Encoded captions in a folder: caption -> (text, text_mask)."""
 
     def __init__(self, folder: Path, command: str):
-        """Maps the files of `write_text` into memory; error messages name the command to run.
+        """Memory-maps the files of `write_text`; error messages name `command`, which writes them.
 
         Raises:
           ValueError: the folder is missing or damaged.
@@ -112,12 +112,12 @@ class StoredText:
         if path.stat().st_size != 2 * shape[0] * shape[1]:
             raise ValueError(f"{path} is damaged: run {command} again")
         self._vectors: np.ndarray = np.zeros((0, shape[1]), np.float16)
-        if shape[0]:  # an empty file cannot be mapped
+        if shape[0]:  # an empty file cannot be memory-mapped
             self._vectors = np.memmap(path, np.float16, mode="r", shape=shape)
         self._folder, self._command = folder, command
 
     def __call__(self, caption: str) -> tuple[np.ndarray, np.ndarray]:
-        """Returns text float32 [tokens, width], zero after the last token, and text_mask [tokens].
+        """Returns text, float32 [tokens, width], zero after the last token, and text_mask [tokens].
 
         Raises:
           ValueError: the caption is not encoded in the folder.
@@ -138,10 +138,10 @@ class StoredText:
 def write_text(
     folder: Path, captions: Iterable[str], encoder: TextEncoder, batch_size: int = 64
 ) -> int:
-    """Encodes captions, each once, and atomically replaces the folder that `StoredText` reads.
+    """Encodes the distinct captions, and atomically replaces the folder that `StoredText` reads.
 
     Returns:
-      The number of different captions.
+      The number of distinct captions.
 
     Raises:
       ValueError: two captions have the same hash.
@@ -181,7 +181,7 @@ def text_folder(data_folder: Path, config: ml_collections.ConfigDict) -> Path:
 
 
 def make_encode(config: ml_collections.ConfigDict, data_folder: Path) -> Encode:
-    """Returns the function from a caption of a data set to (text, text_mask) for config.data.
+    """Returns the function that maps a data set's captions to (text, text_mask), for config.data.
 
     Raises:
       ValueError: the captions are not encoded, or their width is not config.model.text_width.
@@ -199,10 +199,10 @@ def make_encode(config: ml_collections.ConfigDict, data_folder: Path) -> Encode:
 
 
 def encode_given(config: ml_collections.ConfigDict, caption: str) -> tuple[np.ndarray, np.ndarray]:
-    """Encodes a caption of the user with config.data.text_encoder, as `StoredText` returns it.
+    """Encodes a user's caption with config.data.text_encoder, in the format of `StoredText`.
 
     Raises:
-      ValueError: as `TextEncoder`, or the width is not config.model.text_width.
+      ValueError: as in `TextEncoder`, or the width is not config.model.text_width.
     """
     data = config.data
     if data.text_encoder == WORDS:
@@ -213,7 +213,7 @@ def encode_given(config: ml_collections.ConfigDict, caption: str) -> tuple[np.nd
 
 
 def padded(vectors: np.ndarray, tokens: int) -> tuple[np.ndarray, np.ndarray]:
-    """Pads vectors [n, width] to text float32 [tokens, width]; returns it and mask [tokens]."""
+    """Pads vectors [n, width] to text, float32 [tokens, width]; returns text and mask [tokens]."""
     text = np.zeros((tokens, vectors.shape[1]), np.float32)
     text[: len(vectors)] = vectors
     return text, np.arange(tokens) < len(vectors)
@@ -224,12 +224,12 @@ _stored = functools.lru_cache(maxsize=4)(StoredText)
 
 @functools.lru_cache(maxsize=64)
 def _encoded(name: str, tokens: int, caption: str) -> np.ndarray:
-    # One caption is fast on the CPU, and the accelerator's memory belongs to JAX.
+    # Uses the CPU: one caption is fast there, and JAX needs the accelerator's memory.
     return TextEncoder(name, tokens, on_cpu=True)([caption])[0]
 
 
 def check_width(config: ml_collections.ConfigDict, found: int) -> None:
-    """Raises ValueError if config.model.text_width is not that of the encoder's vectors."""
+    """Raises ValueError if config.model.text_width is not the width of the encoder's vectors."""
     if config.model.text_width != found:
         raise ValueError(
             f"config.model.text_width is {config.model.text_width}, and the vectors of "

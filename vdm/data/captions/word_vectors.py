@@ -1,8 +1,8 @@
-"""Captions as sequences of fixed random word vectors: text conditioning without a language model.
+"""Encodes captions as fixed random word vectors: text conditioning without a language model.
 
 Vectors of different words are nearly orthogonal, and a word has the same vector in every process,
-so a network can learn what each word means. The arrays are those of a frozen language model:
-`text` [tokens, width] and `text_mask` [tokens].
+so a network can learn what each word means. The output format is that of a language model: `text`
+[tokens, width] and `text_mask` [tokens].
 """
 
 import functools
@@ -14,7 +14,7 @@ import numpy as np
 
 @functools.lru_cache(maxsize=65536)
 def _word_vector(word: str, width: int) -> np.ndarray:
-    # Python's hash() differs between processes.
+    # Not hash(): Python randomises it per process.
     digest = hashlib.sha256(word.encode("utf-8")).digest()
     generator = np.random.Generator(np.random.Philox(key=int.from_bytes(digest[:16], "little")))
     vector = generator.standard_normal(width, dtype=np.float32)
@@ -23,7 +23,7 @@ def _word_vector(word: str, width: int) -> np.ndarray:
 
 
 def encode_caption(caption: str, *, tokens: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns a caption as word vectors: standard normal, each a pure function of its word.
+    """Encodes a caption as word vectors: standard normal, each a pure function of its word.
 
     Words are split at white space, lower-cased and stripped of punctuation.
 

@@ -25,10 +25,10 @@ class Entry:
 
 
 def find_manifest(folder: Path) -> Path | None:
-    """Returns manifest.csv or manifest.jsonl of a folder, None if it has neither.
+    """Returns the path of manifest.csv or manifest.jsonl in a folder, None if it has neither.
 
     Raises:
-      FileNotFoundError: it is a dangling link.
+      FileNotFoundError: the manifest is a dangling link.
       ValueError: the folder has both.
     """
     found = [path for name in MANIFEST_NAMES if os.path.lexists(path := folder / name)]
@@ -42,9 +42,9 @@ def find_manifest(folder: Path) -> Path | None:
 def read_manifest(path: Path) -> list[Entry]:
     """Returns the videos of a manifest in its order.
 
-    It is a UTF-8 .csv file whose first row names the columns, or a .jsonl file with one object per
-    line. `file` is required, `label`, `caption` and `split` are optional, and others are ignored.
-    Blanks around names of columns and around values are no part of them.
+    A manifest is a UTF-8 .csv file whose first row names the columns, or a .jsonl file with one
+    object per line. `file` is required; `label`, `caption` and `split` are optional; others are
+    ignored. White space around column names and values is stripped.
 
     Raises:
       FileNotFoundError: there is no such file.
@@ -74,16 +74,16 @@ def read_manifest(path: Path) -> list[Entry]:
 
 
 def normalised(name: str) -> str:
-    r"""Returns the normal form of a relative path, in which paths are compared.
+    r"""Returns the canonical form of a relative path, for comparisons.
 
-    Other programs and systems write './a.mp4', 'x\a.mp4', trailing blanks, or decomposed accents
-    (NFD) for the same file.
+    For the same file, programs and systems may write './a.mp4', 'x\a.mp4', trailing blanks, or
+    decomposed accents (NFD).
     """
     return posixpath.normpath(unicodedata.normalize("NFC", name.strip()).replace("\\", "/"))
 
 
 def class_numbers(labels: Iterable[str]) -> dict[str, int]:
-    """Returns the number of each class: 0 and up, in alphabetical order."""
+    """Numbers the classes from 0, in alphabetical order."""
     return {label: number for number, label in enumerate(sorted(set(labels)))}
 
 

@@ -1,4 +1,4 @@
-"""Loads the user's observed videos (`config.sample.observed`), preprocessed like training data."""
+"""Loads the user's observed videos (config.sample.observed), preprocessed like training data."""
 
 import numpy as np
 
@@ -17,7 +17,7 @@ def load_videos(
       uint8 [n, num_frames, resolution, resolution, channels], ordered by name.
 
     Raises:
-      FileNotFoundError, ValueError: as `open_videos`; or `channels` is neither 1 nor 3.
+      FileNotFoundError, ValueError: as in `open_videos`; or `channels` is neither 1 nor 3.
     """
     if channels not in (1, 3):
         raise ValueError(f"channels is {channels}, and must be 1 or 3")

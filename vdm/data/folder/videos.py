@@ -1,4 +1,4 @@
-"""A folder of video files as a data set, without preparation: `config.data.name` 'folder'."""
+"""Reads a folder of video files as a data set, without preparation: config.data.name 'folder'."""
 
 import dataclasses
 import functools
@@ -28,7 +28,7 @@ class FolderVideos:
     """A split of the videos of a folder: a `vdm.data.clips.VideoReader`."""
 
     index: FolderIndex
-    names: tuple[str, ...]  # of the videos of this split, sorted
+    names: tuple[str, ...]  # videos of this split, sorted
     labels: Mapping[str, int]  # by name; empty without condition 'label'
     captions: Mapping[str, str]  # by name; empty without condition 'text'
     classes: tuple[str, ...]  # names of all classes of the folder, by number
@@ -47,7 +47,7 @@ class FolderVideos:
         return self.names[index]
 
     def state(self) -> str:
-        """Returns a SHA-256 that changes when a video, its label or its caption does."""
+        """Returns a SHA-256 that changes if a video, its label or its caption changes."""
         states = {name: state_of(self.index.videos[name].path) for name in self.names}
         record = printable(json.dumps([states, dict(self.labels), dict(self.captions)]))
         return hashlib.sha256(record.encode()).hexdigest()
@@ -59,7 +59,7 @@ class FolderVideos:
         return self.captions[self.names[index]]
 
 
-# Cached, so that the folder is searched and its summary printed once.
+# Cached, so that the folder is searched, and its summary printed, only once.
 @functools.lru_cache(maxsize=8)
 def open_folder(
     path: Path,
@@ -72,15 +72,15 @@ def open_folder(
     """Opens the videos of a folder, split into 'train' and 'test'.
 
     `manifest.csv` or `manifest.jsonl` in the folder lists the videos to use, with labels, captions
-    and splits. The fraction `test_share` of videos without a split is held out, by a hash of their
-    name, so that adding or removing videos moves no other; at least one is held out, and one is
-    not. The class of a video without a label is the first folder of its path. Without a manifest,
-    folders named train/ and test/ are the splits, beside which no other video may be; val/ or
-    validation/ is held out if there is no test/, and skipped otherwise.
+    and splits. Of the videos without a split, the fraction `test_share` is held out, by a hash of
+    the name, so that adding or removing videos does not move others; at least one video is held out
+    and one is not. A video without a label has the first folder of its path as its class. Without a
+    manifest, folders named train/ and test/ are the splits, and no video may be outside them; val/
+    or validation/ is held out if there is no test/, and skipped otherwise.
 
-    Videos of fewer than `needed_frames` at the frame rate are skipped, and for the conditions
-    'label' and 'text' those without a label or caption. video_index.txt beside the index lists the
-    videos that are not used, with the reasons.
+    Videos with fewer than `needed_frames` frames at the frame rate are skipped; with condition
+    'label' or 'text', so are videos without a label or caption. video_index.txt, next to the index,
+    lists the skipped videos with the reasons.
 
     Raises:
       OSError: there is no such folder.
@@ -127,7 +127,7 @@ def open_folder(
 
 
 def _remedy(index: FolderIndex, needed_frames: int, condition: str) -> str:
-    """Returns what makes videos of a folder usable that has none."""
+    """Returns a hint on how to make the videos of a folder usable."""
     if not index.videos:
         return "docs/data.md lists the kinds of files that are read"
     most = max(video.num_frames for video in index.videos.values())
@@ -146,10 +146,10 @@ def _manifest_entries(folder: Path) -> dict[str, Entry]:
 
 
 def _splits_by_folder(folder: Path, names: Iterable[str]) -> dict[str, str]:
-    """Returns the split of each video by its first folder, {} if the folders are not splits.
+    """Returns the split of each video from its first folder, {} if the folders are not splits.
 
     Raises:
-      ValueError: there are videos beside the folders of splits.
+      ValueError: there are videos outside the split folders.
     """
     first = {name: name.split("/")[0].lower() if "/" in name else "" for name in names}
     tops = set(first.values())
@@ -181,7 +181,7 @@ def _described(
 
 
 def _label(name: str, entry: Entry | None, by_folder: Mapping[str, str]) -> str:
-    """Returns the class name of a video: that of the manifest, or its first folder."""
+    """Returns the class name of a video: from the manifest, else its first folder."""
     if entry and entry.label:
         return entry.label
     if by_folder:
@@ -207,7 +207,7 @@ def _reason_to_skip(video: Video, entry: Entry | None, needed_frames: int, condi
 def _classes(
     index: FolderIndex, entries: Mapping[str, Entry], by_folder: Mapping[str, str]
 ) -> dict[str, int]:
-    # Skipped videos count, so that class numbers do not depend on what is skipped.
+    # Skipped videos count, too, so that class numbers do not depend on them.
     names = entries or index.videos.keys() | index.unreadable
     return class_numbers({_label(n, entries.get(n), by_folder) for n in names} - {""})
 
@@ -217,7 +217,7 @@ def _split(entries: Mapping[str, Entry], test_share: float) -> dict[str, list[st
     free = sorted((name for name in entries if not entries[name].split), key=_hash)
     held_out = {name for name in free if _hash(name) < test_share}
     if test_share > 0 and len(entries) > 1 and len(free) == len(entries):
-        # In a small folder all hashes may be on one side.
+        # In a small folder, all hashes may fall on one side.
         held_out = (held_out | {free[0]}) - {free[-1]}
     chosen = {
         name: entry.split or ("test" if name in held_out else "train")
@@ -232,7 +232,7 @@ def _hash(name: str) -> float:
 
 
 def _other_files(index: FolderIndex) -> dict[str, str]:
-    """Returns the files that are not videos, other than manifests, and why by name."""
+    """Returns {name: reason} of the files that are neither videos nor manifests."""
     ignored = {*index.unreadable, *MANIFEST_NAMES}
     return {name: why for name, why in index.left_out.items() if name not in ignored}
 
@@ -246,7 +246,7 @@ def _write_report(
     lines += [f"{name} is used, and {note}" for name, note in sorted(notes.items())]
     text = "\n".join(lines) + "\n"
     if not report.exists() or report.read_bytes() != printable(text).encode():
-        make_folder(report.parent)  # array files alone need no index, whose folder may be missing
+        make_folder(report.parent)  # may be missing: array files alone need no index
         write_text(report, text)
 
 
@@ -256,7 +256,7 @@ def _print_summary(
     counts = ", ".join(f"{len(names)} in {split!r}" for split, names in by_split.items())
     line = f"{folder}: {counts}"
     if skipped:
-        # The first three words of a reason are the same for all videos.
+        # Groups by the first three words of a reason, which are equal for all videos.
         kinds = Counter(" ".join(why.split()[:3]).rstrip(":,") for why in skipped.values())
         reasons = ", ".join(f"{count} {kind!r}" for kind, count in kinds.most_common(4))
         line += f"; {len(skipped)} skipped ({reasons}), listed in {report}"

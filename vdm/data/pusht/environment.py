@@ -1,7 +1,7 @@
-"""Clips of PushT: a disc that pushes a T-shaped block with random, smooth motions.
+"""Draws clips of PushT: a disc pushes a T-shaped block with random, smooth motions.
 
-gym-pusht simulates and draws them. A clip is a function of (seed, split, index) alone. Lengths
-below are in units of the environment, whose square has a side of 512.
+gym-pusht simulates and renders them. A clip is a function of (seed, split, index) only. Lengths
+below are in environment units; the environment is a square of side 512.
 """
 
 from collections.abc import Iterator
@@ -15,25 +15,25 @@ from vdm.video.pixels import resize_by_area
 SPLITS = ("train", "test")
 RESOLUTION = 64  # height and width of a frame, pixels
 ACTION_WIDTH = 2
-# An action of length 1: the distance between the disc and the position that it is pulled to. In a
-# frame (0.1 s) at constant speed the disc moves by SPEED times it, 3.2 of 64 pixels.
+# Distance between the disc and the target position that pulls it, for an action of length 1. At
+# constant speed, the disc moves by SPEED times this distance per frame (0.1 s), 3.2 of 64 pixels.
 ACTION_UNIT = 64.0
 SPEED = 0.4
-SIDE = 512.0  # of the square
-WALL = 33.0  # distance between the centre of the disc and the edges of the picture, at least
+SIDE = 512.0  # side of the square
+WALL = 33.0  # min distance between the centre of the disc and the edges of the picture
 
-# The block's bars are 6 of 64 pixels wide; the game's are 3.75, which its own pictures of 96 pixels
-# resolve better than ours.
-_MAGNIFICATION = 1.6  # of the block and the disc
-_RADIUS = 15.0 * _MAGNIFICATION  # of the disc
-_CENTRE = np.array([0.0, 45.0]) * _MAGNIFICATION  # of gravity of the upright block
+# The block's bars are 6 of 64 pixels wide. The original 3.75 pixels would be too thin here; the
+# game itself renders 96 pixels.
+_MAGNIFICATION = 1.6  # scale of the block and the disc
+_RADIUS = 15.0 * _MAGNIFICATION  # radius of the disc
+_CENTRE = np.array([0.0, 45.0]) * _MAGNIFICATION  # centre of gravity of the upright block
 _MARGIN = 165.0  # distance between the centre of the block and the edges, after a planned push
-# Radius of the disc's path around the block, which it does not touch there unless a wall is near.
+# Radius of the disc's path around the block, without contact unless a wall is near.
 _ORBIT = 160.0
-_GAP = 6.0  # smallest distance between the disc and the block in the first frame
-_ARC = 0.4  # radians between the points of that path
-_TURN = 2.2  # radians: largest angle of that path
-_REACHED = 26.0  # distance from a point at which the disc turns to the next
+_GAP = 6.0  # min distance between the disc and the block in the first frame
+_ARC = 0.4  # radians between points of the path around the block
+_TURN = 2.2  # radians: max angle of the path around the block
+_REACHED = 26.0  # distance at which a point counts as reached, and the disc heads for the next
 
 
 class Clip(NamedTuple):
@@ -41,8 +41,8 @@ class Clip(NamedTuple):
 
     Attributes:
       video: uint8 [frames, 64, 64, 3].
-      action: float32 [frames, 2] (x, y), of length 1 at most: action i is applied between the
-        frames i and i + 1. x points right, and y down.
+      action: float32 [frames, 2] (x, y), of length at most 1: action i is applied between frames i
+        and i + 1. x points right and y down.
       state: float32 [frames, 5]: x and y of the disc; x, y and angle of the block.
       corners: float32 [frames, 8, 2]: x and y of the corners of the block's two bars, in pixels of
         a frame.
@@ -55,7 +55,7 @@ class Clip(NamedTuple):
 
 
 def make_environment():
-    """Returns gym-pusht's environment with a larger block and disc; frames have 512x512 pixels.
+    """Creates gym-pusht's environment with a larger block and disc; frames have 512x512 pixels.
 
     Raises:
       ValueError: gym-pusht is not installed.
@@ -105,7 +105,7 @@ def draw_clip(environment, seed: int, split: str, index: int, frames: int) -> Cl
         corners.append([block.local_to_world(v) for s in block.shapes for v in s.get_vertices()])
         frame = environment.step(disc + pull)[0]
     return Clip(
-        # Means of 8x8 pixels: the edges of the environment's own small frames are jagged.
+        # Averages 8x8 pixels, because the environment's own small frames have jagged edges.
         resize_by_area(np.stack(video), RESOLUTION),
         np.array(actions, np.float32),
         np.array(states, np.float32),
@@ -125,12 +125,12 @@ def _reset(environment, rng: np.random.Generator) -> None:
         environment.reset(options={"reset_to_state": [*disc, *(centre - _CENTRE), angle]})
         gap = min(shape.point_query(tuple(disc)).distance for shape in environment.block.shapes)
         touches = gap < _RADIUS + _GAP
-    # The target of the game would be drawn as a second T, and end the clip where it is reached.
+    # The game's target would be drawn as a second T, and reaching it would end the clip.
     environment.goal_pose = np.array([-10 * SIDE, -10 * SIDE, 0.0])
 
 
 def _path(rng: np.random.Generator, environment) -> Iterator[tuple[np.ndarray, float]]:
-    """Yields points that the disc moves to, and its speed as the length of an action.
+    """Yields the points that the disc moves to, and its speed as the length of an action.
 
     The disc pushes through the block, moves around it on a circle, and pushes again, in directions
     that keep the block away from the walls.
@@ -155,7 +155,7 @@ def _path(rng: np.random.Generator, environment) -> Iterator[tuple[np.ndarray, f
 
 
 def _next_angle(rng: np.random.Generator, now: float, turn: float, centre: np.ndarray) -> float:
-    """Returns the angle from which to push next, such that the block stays near the middle."""
+    """Returns the angle of the next push, chosen so that the block stays near the middle."""
     angles = now + _uniform(rng, -turn, turn, 8)
     ends = centre - np.stack([_polar(90.0, angle) for angle in angles])
     outside = np.maximum(np.abs(ends - SIDE / 2) - (SIDE / 2 - _MARGIN), 0).sum(1)

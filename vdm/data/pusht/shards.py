@@ -1,8 +1,8 @@
-"""The files of a prepared PushT: shards of clips, and pusht.json, which describes them.
+"""Files of a prepared PushT data set: shards of clips, and pusht.json, which describes them.
 
 A shard is an .npz file with the clips video_0000, ..., uint8 [frames, 64, 64, 3], and `action`
-[n, frames, 2] and `state` [n, frames, 5] of all its clips. pusht.json has the settings, the
-versions of packages and the SHA-256 of each shard, or no shards as long as some are missing.
+[n, frames, 2] and `state` [n, frames, 5] of all its clips. pusht.json has the settings, the package
+versions and the SHA-256 of each shard; it lists no shards until all are written.
 """
 
 from pathlib import Path
@@ -11,7 +11,7 @@ from vdm.data.pusht.environment import SPLITS
 from vdm.files import DamagedFile, read_record, user_cache
 
 RECORD = "pusht.json"
-FORMAT = 2  # of the shards, and of the disc's motions
+FORMAT = 2  # version of the shards and of the disc's motions
 SHARD_SIZE = 128  # clips
 _SETTINGS = {"format", "seed", "frames", *SPLITS}
 
@@ -26,7 +26,7 @@ def read_description(folder: Path) -> dict:
 
     Raises:
       FileNotFoundError: there is no such file.
-      DamagedFile: it is damaged, or does not describe a PushT.
+      DamagedFile: the file is damaged, or does not describe a PushT data set.
     """
     record = read_record(folder / RECORD)
     parts = [record.get(name) for name in ("versions", "shards", "settings")]
@@ -37,7 +37,7 @@ def read_description(folder: Path) -> dict:
 
 
 def shards_of(settings: dict) -> dict[str, range]:
-    """Returns the indices of the clips of each shard, by its name."""
+    """Returns {name of a shard: indices of its clips}."""
     return {
         shard_name(split, first): range(first, min(first + SHARD_SIZE, settings[split]))
         for split in SPLITS
@@ -46,10 +46,10 @@ def shards_of(settings: dict) -> dict[str, range]:
 
 
 def shard_name(split: str, index: int) -> str:
-    """Returns the name of the shard of clip `index` of a split."""
+    """Returns the name of the shard that holds clip `index` of a split."""
     return f"{split}_{index // SHARD_SIZE:05}.npz"
 
 
 def clip_name(index: int) -> str:
-    """Returns the name of the array of clip `index` in its shard."""
+    """Returns the array name of clip `index` in its shard."""
     return f"video_{index % SHARD_SIZE:04}"

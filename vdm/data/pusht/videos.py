@@ -1,4 +1,4 @@
-"""Random access to the clips of a prepared PushT: `config.data.name` 'pusht'."""
+"""Random access to the clips of a prepared PushT data set: config.data.name 'pusht'."""
 
 import dataclasses
 import functools
@@ -25,7 +25,7 @@ from vdm.video.pixels import central_square
 
 
 class PushtVideos:
-    """A split of a prepared PushT: a `vdm.data.clips.VideoReader`.
+    """A split of a prepared PushT data set: a `vdm.data.clips.VideoReader`.
 
     Attributes:
       folder: folder of the data set.
@@ -71,7 +71,7 @@ class PushtClip:
     num_frames: int
 
     def frames(self, indices: Sequence[int], resolution: int = 0) -> np.ndarray:
-        """Reads frames as of `vdm.video.read.Video`.
+        """Reads frames as in `vdm.video.read.Video`.
 
         Raises:
           DamagedFile: the shard is damaged or missing.
@@ -79,16 +79,16 @@ class PushtClip:
         try:
             with reading_arrays, self.path.open("rb") as file, np.load(file) as shard:
                 frames = shard[self.name][list(indices)]
-        except Exception as error:  # NumPy, zipfile and zlib raise many types
+        except Exception as error:  # NumPy, zipfile and zlib raise many exception types
             raise DamagedFile(f"{self.path} cannot be read: {error}") from error
         return np.stack([central_square(frame, resolution) for frame in frames])
 
 
 def open_pusht(config: ml_collections.ConfigDict, split: str) -> PushtVideos:
-    """Opens the split 'train' or 'test' of the PushT in config.data.path.
+    """Opens the split 'train' or 'test' of the PushT data set in config.data.path.
 
     Raises:
-      ValueError: it is not prepared, is damaged, or does not fit config.data.
+      ValueError: the data set is not prepared, is damaged, or does not fit config.data.
     """
     data = config.data
     for condition, feature in (("label", "labels"), ("text", "captions")):
@@ -121,7 +121,7 @@ def open_pusht(config: ml_collections.ConfigDict, split: str) -> PushtVideos:
 # Cached, since opening reads all shards.
 @functools.lru_cache(maxsize=8)
 def _open(folder: Path, split: str, modified: int, command: str) -> PushtVideos:
-    """Opens a split after comparing its shards with their digests; `modified` is of the record."""
+    """Verifies a split's shards and opens it; `modified`, of the record, is a cache key."""
     record = read_description(folder)
     for name in shards_of(record["settings"]):
         path = folder / name

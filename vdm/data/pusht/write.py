@@ -1,4 +1,4 @@
-"""Prepares PushT: draws its clips on all cores, and writes them in shards."""
+"""Prepares PushT: draws clips on all cores and writes them to shards."""
 
 import multiprocessing
 import os
@@ -16,7 +16,7 @@ from vdm.files import DamagedFile, replacing, write_record
 from vdm.metrics.weights.files import sha256_of
 from vdm.progress import progress
 
-# They decide the pixels.
+# Packages that determine the pixels.
 _PACKAGES = ("gym-pusht", "pymunk", "pygame", "opencv-python", "numpy")
 _WINDOW = 16  # frames
 _REMEDY = "choose another --data_dir, or delete that folder"
@@ -25,7 +25,7 @@ _REMEDY = "choose another --data_dir, or delete that folder"
 def prepare_pusht(
     folder: Path, *, seed: int, train: int, test: int, frames: int, workers: int = 0
 ) -> dict:
-    """Draws the clips that a folder lacks, and returns its record.
+    """Draws the missing clips of a folder, and returns its record.
 
     An interrupted call resumes; a call for a complete folder only checks it.
 
@@ -35,14 +35,14 @@ def prepare_pusht(
       train: number of clips for training.
       test: number of held-out clips.
       frames: number of frames per clip.
-      workers: number of processes, 0 for one per core.
+      workers: number of processes; 0: one per core.
 
     Returns:
       The content of pusht.json (vdm/data/pusht/shards.py), with `moving`, the mean of
       `moving_share` over all clips.
 
     Raises:
-      ValueError: an argument is out of range; gym-pusht is missing; or the folder has clips of
+      ValueError: an argument is out of range, gym-pusht is missing, or the folder has clips with
         other settings or versions.
       OSError: the folder cannot be written.
     """
@@ -76,8 +76,8 @@ def prepare_pusht(
 def moving_share(corners: np.ndarray) -> float:
     """Returns the fraction of a clip's windows of 16 frames in which the block moves.
 
-    It moves if a corner is at least one pixel from its position in the first frame of the window. A
-    clip of fewer frames is one window.
+    The block moves if a corner is at least one pixel away from its position in the first frame of
+    the window. A shorter clip is one window.
 
     Args:
       corners: corners of the block in pixels, as in `Clip`.
@@ -88,7 +88,7 @@ def moving_share(corners: np.ndarray) -> float:
 
 
 def _started(folder: Path, settings: dict) -> dict:
-    """Returns the record of a folder; of a new folder, writes one without shards."""
+    """Returns the record of a folder; for a new folder, writes a record without shards."""
     try:
         record = read_description(folder)
     except FileNotFoundError:
@@ -116,7 +116,7 @@ def _completed(folder: Path, record: dict) -> dict:
 
 
 def _is_whole(path: Path, digest: str) -> bool:
-    """Returns whether a shard exists and has its digest, or if there is none, its checksums."""
+    """Returns whether a shard exists and matches its digest, or without one, its checksums."""
     if not path.exists():
         return False
     if digest:
@@ -162,7 +162,7 @@ def _write_shards(
             for task in tasks:
                 bar.update(_write_shard(*task))
             return
-        # New interpreters: a fork would copy the locks of other threads.
+        # Spawns processes, because a fork would copy locks held by other threads.
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(workers, mp_context=context) as pool:
             started = [pool.submit(_write_shard, *task) for task in tasks]
@@ -175,7 +175,7 @@ def _write_shards(
 
 
 def _write_shard(path: Path, seed: int, indices: range, frames: int) -> int:
-    """Writes a shard, and returns its number of clips."""
+    """Writes a shard and returns its number of clips."""
     environment, split = make_environment(), path.name.partition("_")[0]
     clips = [draw_clip(environment, seed, split, index, frames) for index in indices]
     arrays = {clip_name(index): clip.video for index, clip in zip(indices, clips, strict=True)}

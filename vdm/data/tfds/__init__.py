@@ -1,1 +1,1 @@
-"""Data sets that TensorFlow Datasets prepares."""
+"""Data sets prepared by TensorFlow Datasets."""

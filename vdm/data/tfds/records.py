@@ -18,10 +18,10 @@ class FileInstruction(Protocol):
 
 
 class TfRecords:
-    """The records of several files in order. Several threads may read at the same time.
+    """The concatenated records of several files. Thread-safe.
 
-    A record has a header of 12 bytes, which starts with its length, and a footer of 4. The offsets
-    of a file's records are found when the file is first used, and kept in memory.
+    A record has a 12-byte header, which starts with its length, and a 4-byte footer. The record
+    offsets of a file are read at its first use, and kept in memory.
     """
 
     _HEADER, _FOOTER = 12, 4
@@ -36,7 +36,7 @@ class TfRecords:
         """Returns record `index`.
 
         Raises:
-          ValueError: the file does not have the records that it should have.
+          ValueError: the file does not have the expected records.
         """
         file, number = locate(self._instructions, self._ends, index)
         with self._lock:
@@ -66,7 +66,7 @@ class TfRecords:
 def locate(
     instructions: Sequence[FileInstruction], ends: Sequence[int], index: int
 ) -> tuple[FileInstruction, int]:
-    """Returns the file that holds record `index` of all files, and the record's number in it.
+    """Returns the index of the file that holds record `index`, and the record's index in it.
 
     `ends` are the cumulative sums of `take` over the instructions, one per file.
 

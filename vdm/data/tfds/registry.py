@@ -11,15 +11,15 @@ from vdm.data.tfds.videos import TfdsVideos, prepared_folder
 
 @dataclasses.dataclass(frozen=True)
 class TfdsDataSet:
-    """How a data set of TFDS is used.
+    """Describes how a TFDS data set is used.
 
     Attributes:
-      splits: TFDS's split for 'train' and for 'test', from which evaluation takes real videos, and
-        sampling takes conditions and observed frames; and for more splits of protocols.
-      has_configs: whether config.data.tfds_config chooses a configuration of the builder.
+      splits: {our split: TFDS split}. Evaluation takes real videos, and sampling takes conditions
+        and observed frames, from 'test'. Protocols may have further splits.
+      has_configs: whether config.data.tfds_config selects a builder configuration.
       has_manual_dir: whether preparation reads files that TFDS does not download.
-      held_out_start: start of a clip in a held-out video, as in `ClipDataSet`.
-      features: features of a record, keyword arguments of `TfdsVideos`.
+      held_out_start: first frame of a held-out clip, `start` of `ClipDataSet`.
+      features: names of a record's features, keyword arguments of `TfdsVideos`.
       num_frames: number of frames of the shortest video, 0 if unknown.
     """
 
@@ -37,7 +37,7 @@ TFDS_DATA_SETS = {
     "bair_robot_pushing_small": TfdsDataSet(
         {"train": "train", "test": "test"}, has_configs=False, held_out_start="first", num_frames=30
     ),
-    # The paper trains on all 13,320 videos; it does not say which ones FID compares with.
+    # The paper trains on all 13,320 videos; it does not specify which ones FID compares with.
     "ucf101": TfdsDataSet(
         {"train": "train+test", "test": "train+test", "only_train": "train"},
         features={"label": "label"},
@@ -101,5 +101,5 @@ def open_tfds(config: ml_collections.ConfigDict, split: str) -> TfdsVideos:
     return videos
 
 
-# Cached, since each reader locates the records of a file at its first use.
+# Cached, because each reader locates the records of a file at its first use.
 _open = functools.lru_cache(maxsize=8)(TfdsVideos)

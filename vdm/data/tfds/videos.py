@@ -1,7 +1,7 @@
 """Random access to videos that TensorFlow Datasets (TFDS) has prepared.
 
-Reads both of TFDS's usual file formats: array_record, which has an index, and tfrecord, the default
-of `tfds.load` (vdm/data/tfds/records.py). Decodes only the requested frames of a record.
+Supports both of TFDS's usual file formats: array_record, which has an index, and tfrecord, the
+default of `tfds.load` (vdm/data/tfds/records.py). Decodes only the requested frames of a record.
 """
 
 import dataclasses
@@ -19,18 +19,18 @@ from vdm.data.tfds.records import TfRecords, locate
 from vdm.video.formats.images import decode_image
 from vdm.video.pixels import central_square
 
-# Size of the cache of records, from which one video's frames, label and caption are read. More than
-# the usual number of threads.
+# Number of cached records, from which a video's frames, label and caption are read. Exceeds the
+# usual number of threads.
 _CACHED_RECORDS = 32
 
 
 def prepared_folder(name: str, config: str, data_dir: str, command: str) -> Path:
     """Returns the folder of the newest version of a prepared data set.
 
-    The builder's `config` may be '', and so may `data_dir` for TFDS's default.
+    `config` may be '' for the builder's default, and `data_dir` for TFDS's default.
 
     Raises:
-      ValueError: the data set is not prepared there; the message has the command that prepares it.
+      ValueError: the data set is not prepared; the message contains the command that prepares it.
     """
     root = Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
     parent = root / name / config
@@ -64,11 +64,11 @@ class TfdsVideos:
         action: str = "",
         name: str = "",
     ):
-        """Opens a split in TFDS's syntax, for instance 'train+test'.
+        """Opens a split, in TFDS's syntax, for instance 'train+test'.
 
-        Further arguments are the features with the encoded frames, class, caption, actions and
-        name of a video, '' for none. TFDS's own name of a video is the file and the record's number
-        in it.
+        Further arguments are the names of the features for encoded frames, class, caption, actions
+        and video name; '' for none. The default video name is the file and the record's index in
+        it.
 
         Raises:
           ValueError: a package is missing; or the data set has no such split or feature, has
@@ -128,7 +128,7 @@ class TfdsVideos:
 
     def _read_example(self, index: int):
         """Returns the features of a record by name, each a tf.train.Feature."""
-        # TFDS's copy of TensorFlow's messages: its decoder to NumPy would decode all frames.
+        # Parses the protocol buffer directly, because TFDS's NumPy decoder would decode all frames.
         from google.protobuf.message import DecodeError
         from tensorflow_datasets.proto import tf_example_pb2
 
@@ -136,7 +136,7 @@ class TfdsVideos:
         try:
             record = self._record(index)
             return tf_example_pb2.Example.FromString(record).features.feature
-        # array_record raises the last two.
+        # The last two are raised by array_record.
         except (DecodeError, RuntimeError, IndexError) as error:
             raise ValueError(f"record {number} of {file.filename} is damaged: {error}") from error
 
@@ -153,7 +153,7 @@ class EncodedVideo:
         return len(self.encoded)
 
     def frames(self, indices: Sequence[int], resolution: int = 0) -> np.ndarray:
-        """Reads frames as of `vdm.video.read.Video`, with the channels that are stored.
+        """Reads frames as in `vdm.video.read.Video`, with the stored number of channels.
 
         Raises:
           ValueError: a frame cannot be decoded.
@@ -170,7 +170,7 @@ def _open_builder(folder: Path):
         builder = tfds.builder_from_directory(folder)
     except ImportError as error:
         raise _missing_package(error) from error
-    # Features of type Video (UCF101) import TensorFlow, which must leave accelerators to JAX.
+    # Video features (UCF101) import TensorFlow, which must leave accelerators to JAX.
     if tensorflow := sys.modules.get("tensorflow"):
         for kind in ("GPU", "TPU"):
             tensorflow.config.set_visible_devices([], kind)

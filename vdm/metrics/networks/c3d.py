@@ -1,7 +1,7 @@
 """C3D (Tran et al., 2014, arXiv:1412.0767) fine-tuned on UCF101, for UCF101's Inception Score.
 
-The network of TGAN's evaluation (Saito et al., 2017 and 2018), which later papers use. Layers have
-the names of its `conv3d_deepnetA_ucf.npz`.
+This is the network of TGAN's evaluation (Saito et al., 2017 and 2018), which later papers use.
+Layer names are those of its `conv3d_deepnetA_ucf.npz`.
 """
 
 import flax.linen as nn
@@ -28,7 +28,7 @@ class C3D(nn.Module):
         Videos are BGR in 0..255 minus the mean volume, 16 frames of 112x112 pixels.
 
         Raises:
-          ValueError: the number of frames or the size is another.
+          ValueError: the number of frames or the size is wrong.
         """
         if videos.shape[1:4] != (NUM_FRAMES, RESOLUTION, RESOLUTION):
             raise ValueError(
@@ -45,7 +45,7 @@ class C3D(nn.Module):
         ):
             for name in names:
                 h = nn.relu(biased_conv(features, (3, 3, 3), name)(h))
-            # 'SAME' pools the last row of 7x7 by itself, as Caffe and Chainer do.
+            # 'SAME' pools the last row of 7x7 on its own, as in Caffe and Chainer.
             h = max_pool(h, pool, pool)
         # fc6 was trained with channels first.
         h = jnp.moveaxis(h, -1, 1).reshape(h.shape[0], -1)

@@ -1,7 +1,7 @@
 """The Inflated 3D ConvNet of Carreira and Zisserman (2017, arXiv:1705.07750), RGB stream.
 
-With the weights of TF-Hub's deepmind/i3d-kinetics-400/1 it is the network of the Frechet Video
-Distance (Unterthiner et al., 2018, arXiv:1812.01717). Modules have the names of that checkpoint.
+With the weights of TF-Hub's deepmind/i3d-kinetics-400/1, it is the network of the Frechet Video
+Distance (Unterthiner et al., 2018, arXiv:1812.01717). Module names are those of that checkpoint.
 """
 
 import flax.linen as nn
@@ -14,7 +14,7 @@ NUM_CLASSES = 400
 RESOLUTION = 224
 MIN_FRAMES = 9  # two positions after the temporal stride of 8, as the last pooling requires
 
-# Output channels of branch 0, of the two units of branches 1 and 2 each, and of branch 3.
+# Output channels of branch 0, of the two units each of branches 1 and 2, and of branch 3.
 _MIXED = {
     "Mixed_3b": (64, 96, 128, 16, 32, 32),
     "Mixed_3c": (128, 128, 192, 32, 96, 64),
@@ -41,7 +41,7 @@ class I3D(nn.Module):
         """Returns the logits of at least 9 frames of 224x224 pixels in [-1, 1], averaged over time.
 
         Raises:
-          ValueError: there are fewer frames, or the size is another.
+          ValueError: there are too few frames, or the size is wrong.
         """
         frames, *size = videos.shape[1:4]
         if frames < MIN_FRAMES:

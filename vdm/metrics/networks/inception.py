@@ -1,6 +1,6 @@
 """Inception-v3 as released on 2015-12-05, the network of FID and of the Inception Score.
 
-Modules have the names of that release's graph, `classify_image_graph_def.pb`. The network differs
+Module names are those of the released graph, `classify_image_graph_def.pb`. The network differs
 from the Inception-v3 of Szegedy et al. (2015, arXiv:1512.00567) and of later libraries: average
 pools exclude padding, and the last block has a max pool.
 """
@@ -29,9 +29,9 @@ class InceptionV3(nn.Module):
     ) -> tuple[Float[Array, "batch 2048"], Float[Array, "batch 1008"] | None]:
         """Returns the 2,048 features of the last pool (pool3) and the logits, None without a head.
 
-        The logits have no bias: the reference implementation of the Inception Score multiplies
-        pool3 by the weights of the last layer, and applies the softmax. Images have 299x299 pixels,
-        (byte - 128) / 128.
+        The logits have no bias, because the reference implementation of the Inception Score
+        multiplies pool3 by the last layer's weights and applies the softmax. Images have 299x299
+        pixels, (byte - 128) / 128.
 
         Raises:
           ValueError: the size is another.
@@ -130,7 +130,7 @@ class Split(nn.Module):
 
 
 def _blocks() -> list[dict]:
-    """Returns the arguments of each MixedBlock; comments have the names of later libraries."""
+    """Returns the arguments of each MixedBlock; comments give the names in later libraries."""
 
     def block_35(pool_features: int) -> dict:
         small = ((48, (1, 1)), (64, (5, 5)))

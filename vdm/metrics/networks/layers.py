@@ -1,7 +1,7 @@
 """Layers of the feature networks: convolutions, frozen batch norm, pooling.
 
-All arithmetic is full float32 (`Precision.HIGHEST`) on every backend: distances between features
-are differences of large numbers, which bfloat16 on TPUs or TF32 on GPUs would change.
+All arithmetic is full float32 (`Precision.HIGHEST`) on every backend: feature distances are
+differences of large numbers, which bfloat16 on TPUs or TF32 on GPUs would change.
 """
 
 from collections.abc import Sequence
@@ -14,19 +14,19 @@ from jaxtyping import Array, Float
 
 PRECISION = jax.lax.Precision.HIGHEST
 
-# Epsilon of the batch norms of both Inceptions. The 1e-5 of other libraries changes results.
+# Batch-norm epsilon of both Inception networks. The 1e-5 of other libraries changes results.
 _EPSILON = 1e-3
 
 
 class ConvUnit(nn.Module):
-    """Convolution, batch norm with moving statistics and without a scale, ReLU.
+    """Convolution, batch norm (moving statistics, no scale) and ReLU.
 
         y = relu((conv(h) - mean) / sqrt(variance + 1e-3) + beta)
 
     Attributes:
       features: output channels.
-      kernel_size: [time,] height, width.
-      stride: stride of all axes.
+      kernel_size: ([time,] height, width).
+      stride: stride along all axes.
       padding: 'SAME' or 'VALID', as in TensorFlow.
     """
 
@@ -71,8 +71,8 @@ def convolve(
     """A 2D convolution or, with a kernel of five axes, a 3D convolution.
 
     A 3D convolution is computed by 2D convolutions with time folded into the batch, which on CPUs
-    is several times as fast as XLA's 3D convolution. The stride is that of all axes. 'SAME' padding
-    is odd at the end, as in TensorFlow.
+    is several times as fast as XLA's 3D convolution. The stride applies to all axes. 'SAME' puts
+    odd padding at the end, as in TensorFlow.
     """
     if kernel.ndim == 4:
         *leading, height, width, channels = h.shape
@@ -99,8 +99,8 @@ def _convolve_pairs_of_frames(h: jax.Array, kernel: jax.Array) -> jax.Array:
     """A 3D convolution with three temporal taps and 'SAME' padding.
 
     Winograd's minimal filtering F(2, 3) along time (Lavin and Gray, 2015, arXiv:1509.09308,
-    section 4): four 2D convolutions instead of six per two frames. Its sums have two or three
-    terms, and the logits of I3D lose no accuracy.
+    section 4): four 2D convolutions instead of six per two frames. Its sums have only two or three
+    terms, so I3D's logits lose no accuracy.
     """
     frames = h.shape[1]
     odd = frames % 2
@@ -123,10 +123,10 @@ def max_pool(
     strides: Sequence[int],
     padding: str = "SAME",
 ) -> Float[Array, "batch *out_frames out_height out_width channels"]:
-    """Max pool over windows of [time,] height and width, which ignores padding.
+    """Max pool over windows of ([time,] height, width), ignoring padding.
 
-    Pools one axis after the other as a maximum of slices: XLA's reduce_window takes ten times as
-    long on CPUs.
+    Pools one axis after the other, as a maximum of slices: on CPUs, XLA's reduce_window is ten
+    times slower.
     """
     for axis, (size, stride) in enumerate(zip(window, strides, strict=True), start=1):
         h = reduce(jnp.maximum, _windows(h, axis, size, stride, padding, -jnp.inf))
@@ -136,7 +136,7 @@ def max_pool(
 def average_pool(
     h: Float[Array, "batch height width channels"], window: int
 ) -> Float[Array, "batch height width channels"]:
-    """Average pool over window x window pixels, stride 1, 'SAME', which excludes padding."""
+    """Average pool over window x window pixels, stride 1, 'SAME', excluding padding."""
     for axis in (1, 2):
         ones = jnp.ones_like(h[:1, ..., :1])
         h, count = (jnp.asarray(sum(_windows(x, axis, window, 1, "SAME", 0.0))) for x in (h, ones))
@@ -152,7 +152,7 @@ def same_padding(size: int, window: int, stride: int) -> tuple[int, int]:
 def _windows(
     h: jax.Array, axis: int, window: int, stride: int, padding: str, fill: float
 ) -> list[jax.Array]:
-    """Returns one array per offset in a window: the element at that offset of each window."""
+    """Returns one array per offset in a window, with each window's element at that offset."""
     if padding == "SAME":
         widths = [(0, 0)] * h.ndim
         widths[axis] = same_padding(h.shape[axis], window, stride)

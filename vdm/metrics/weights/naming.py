@@ -1,6 +1,6 @@
-"""Names and layouts of the tensors of the feature networks in published files.
+"""Tensor names and layouts of the feature networks in published files.
 
-Our own names are the paths of the Flax parameters, such as 'Mixed_3b/Branch_0/Conv3d_0a_1x1/beta'.
+Our own names are Flax parameter paths, such as 'Mixed_3b/Branch_0/Conv3d_0a_1x1/beta'.
 """
 
 import dataclasses
@@ -21,14 +21,14 @@ MEAN = "preprocessing/mean"  # C3D's mean volume, [16, 112, 112, 3], blue first
 
 @dataclasses.dataclass(frozen=True)
 class Naming:
-    """A convention for the names and the layout of a network's tensors.
+    """A naming and layout convention for a network's tensors.
 
     A common prefix of all names, such as 'module.', is ignored.
 
     Attributes:
-      module: function from our name of a module to theirs.
-      leaves: format of their tensor name for each of our leaves. 'scale' is the scale of a batch
-        norm, which is folded into the kernel and the mean.
+      module: function from our module name to theirs.
+      leaves: {our leaf: format of their tensor name}. 'scale' is the scale of a batch norm, which
+        is folded into the kernel and the mean.
       channels_first: whether kernels are [out, in, ...] instead of [..., in, out].
     """
 
@@ -37,10 +37,10 @@ class Naming:
     channels_first: bool = False
 
     def theirs(self, name: str, leaf: str = "") -> str:
-        """Returns their name of our tensor, or of another leaf of its module.
+        """Returns their name for our tensor, or for another leaf of its module.
 
         Raises:
-          KeyError: the convention does not have the leaf.
+          KeyError: the convention does not define the leaf.
         """
         module, own_leaf = name.rsplit("/", 1)
         return self.leaves[leaf or own_leaf].format(self.module(module))
@@ -82,7 +82,7 @@ _TORCHVISION_STEM = {
     "conv_4": "Conv2d_4a_3x3",
     "softmax": "fc",
 }
-# Names of the single convolution and the towers by block.
+# Names of the single convolution and of the towers, by block.
 _TORCHVISION_BRANCHES = {
     "5": ("branch1x1", "branch5x5", "branch3x3dbl", "branch_pool"),
     "6a": ("branch3x3", "branch3x3dbl"),
@@ -154,7 +154,7 @@ NAMINGS: dict[str, dict[str, Naming]] = {
     "inception": {
         "vdm": _OURS,
         "the 2015 graph": Naming(
-            # Its batch norms have a gamma that they do not apply.
+            # Its batch norms store a gamma that they do not apply.
             str,
             {
                 "kernel": "{}/conv2d_params",
@@ -187,13 +187,13 @@ NAMINGS: dict[str, dict[str, Naming]] = {
     },
 }
 
-# Names of the head, which is a dense layer.
+# Names of the head, a dense layer.
 _HEADS = {"the 2015 graph": "softmax/weights", "pytorch-fid": "fc.weight"}
 
 
 @functools.cache
 def expected_shapes(network: str) -> dict[str, tuple[int, ...]]:
-    """Returns the shape of each tensor by our name, with Inception's head and C3D's mean."""
+    """Returns {our name: shape} of all tensors, including Inception's head and C3D's mean."""
     networks: dict[str, tuple] = {
         "i3d": (i3d.I3D(), i3d.MIN_FRAMES, i3d.RESOLUTION, i3d.RESOLUTION),
         "inception": (inception.InceptionV3(head=True), inception.RESOLUTION, inception.RESOLUTION),
@@ -209,7 +209,7 @@ def expected_shapes(network: str) -> dict[str, tuple[int, ...]]:
 def convert(network: str, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Converts tensors of a published file to our names and layout, float32.
 
-    The file has one of the conventions above. Inception's head is optional; other tensors are
+    The file must use one of the conventions above. Inception's head is optional; other tensors are
     ignored.
 
     Raises:
@@ -255,7 +255,7 @@ def convert(network: str, tensors: Mapping[str, np.ndarray]) -> dict[str, np.nda
 
 
 def _without_prefix(tensors: Mapping[str, np.ndarray], name: str) -> dict[str, np.ndarray]:
-    """Strips the common prefix, which is that of tensor `name`, from all tensor names."""
+    """Strips the common prefix, taken from tensor `name`, from all tensor names."""
     prefixes = [key.removesuffix(name) for key in tensors if key.endswith(name)]
     prefix = min(prefixes, key=len, default="")
     return {key.removeprefix(prefix): value for key, value in tensors.items()}

@@ -1,6 +1,6 @@
-"""Reads arrays from pickles and PyTorch files without running their code, and without PyTorch.
+"""Reads arrays from pickles and PyTorch files, without running their code and without PyTorch.
 
-The unpicklers build arrays and containers, and reject everything else.
+The unpicklers build only arrays and containers, and reject everything else.
 """
 
 import collections
@@ -32,7 +32,7 @@ def read_pickle(path: Path) -> dict[str, np.ndarray]:
     """Returns the arrays of a pickle of nested dicts, with names joined by '/'.
 
     Raises:
-      pickle.UnpicklingError: the pickle has other objects.
+      pickle.UnpicklingError: the pickle contains other objects.
     """
     with open(path, "rb") as file:
         return _flatten(_ArrayUnpickler(file).load())
@@ -41,12 +41,11 @@ def read_pickle(path: Path) -> dict[str, np.ndarray]:
 def read_torch(path: Path) -> dict[str, np.ndarray]:
     """Returns the tensors of a PyTorch file.
 
-    Reads state dicts, also inside other dicts, in both formats that `torch.save` has written since
-    2018, and TorchScript. Names of modules and dicts are joined by '/'; names in state dicts have
-    dots.
+    Supports state dicts (also nested in other dicts), in both `torch.save` formats since 2018, and
+    TorchScript. Names of modules and dicts are joined by '/'; names in state dicts keep their dots.
 
     Raises:
-      pickle.UnpicklingError: the file has other objects.
+      pickle.UnpicklingError: the file contains other objects.
       ValueError: the file has another format.
     """
     if not zipfile.is_zipfile(path):

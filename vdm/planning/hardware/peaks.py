@@ -1,8 +1,8 @@
 """Memory, peak arithmetic and bandwidth of accelerators, from the vendors' pages.
 
-A device is one `jax.Device`: a chip of TPU v4 and v5p (both cores together), v5e and v6e, a core of
-TPU7x, a GPU. Peak arithmetic is for dense bfloat16 products. Link bandwidth is the sum over a
-device's links in one direction: half of the "bidirectional" bandwidth that vendors quote.
+A device is one `jax.Device`: a chip of TPU v4 and v5p (both cores together), v5e and v6e; a core of
+TPU7x; or a GPU. Peak arithmetic is for dense bfloat16 products. Link bandwidth is the sum over a
+device's links in one direction, half of the "bidirectional" bandwidth that vendors quote.
 """
 
 import dataclasses
@@ -65,13 +65,13 @@ _ALL = (
     Hardware("tpu7x", 96 * GIB, 1153.5e12, 3690e9, 300e9, _TPU_PAGE + "tpu7x"),
     _gpu("a100-40gb", 40 * GIB, 312e12, 1555e9, 300e9, _A100_PAGE),
     _gpu("a100", 80 * GIB, 312e12, 2039e9, 300e9, _A100_PAGE),
-    # Dense: half of the vendor's numbers with sparsity. JAX sees about 79 GiB of an H100.
+    # Dense: half of the vendor's numbers, which assume sparsity. JAX sees about 79 GiB of an H100.
     _gpu("h100", 80 * GIB, 989.5e12, 3350e9, 450e9, _H100_PAGE),
     _gpu("h200", 141e9, 989.5e12, 4800e9, 450e9, _H200_PAGE),
 )
 HARDWARE = {hardware.name: hardware for hardware in _ALL}
 
-# Prefixes of `jax.Device.device_kind`, longer ones first.
+# Prefixes of `jax.Device.device_kind`, longest first.
 _TPUS = {
     "TPU v4": "v4",
     "TPU v5 lite": "v5e",
@@ -81,7 +81,7 @@ _TPUS = {
     "TPU v6": "v6e",
     "TPU7x": "tpu7x",
 }
-# Whole device kinds: PCIe cards, and slices of a GPU (MIG), have other memory and peaks.
+# Exact device kinds: PCIe cards and GPU slices (MIG) have other memory and peaks.
 _GPUS = {
     "NVIDIA A100-SXM4-40GB": "a100-40gb",
     "NVIDIA A100-SXM4-80GB": "a100",

@@ -1,4 +1,4 @@
-"""TPU slices: which ones exist, descriptions of unattached ones to compile for, and their links."""
+"""TPU slices: valid topologies, device descriptions to compile for, and interconnect links."""
 
 import importlib.util
 import math
@@ -28,7 +28,7 @@ _SUB_CUBE_SHAPES = ("2x2x1", "2x2x2", "2x2x4", "2x4x4")
 
 
 def devices_of(topology: str) -> Sequence[jax.Device]:
-    """Returns the devices of a TPU slice, which may be unattached, or the attached devices.
+    """Returns the devices of a (possibly unattached) TPU slice, or the attached devices.
 
     Args:
       topology: GENERATION:AxBxC or GENERATION:AxB in chips, for example 'v4:4x4x8'; '' for the
@@ -103,8 +103,8 @@ def link_share(topology: str) -> float:
     """Returns the share of a chip's links that connect it to other chips of its slice.
 
     A chip has two links per axis. Both are usable if the axis is a ring: all axes of a
-    three-dimensional slice whose sizes are multiples of 4, and axes of 16 chips of v5e and v6e. An
-    open axis counts as one link, an axis of one chip as none. 1 for the attached devices, ''.
+    three-dimensional slice if its sizes are multiples of 4, and axes of 16 chips of v5e and v6e. An
+    axis without wraparound counts as one link, an axis of one chip as none. '' returns 1.
     """
     if not topology:
         return 1.0

@@ -1,1 +1,1 @@
-"""Trackers: what a training run logs, and where it goes. `run.open_trackers` opens all of them."""
+"""Trackers: where a training run logs scalars, texts and videos. See `run.open_trackers`."""

@@ -9,7 +9,7 @@ class Clip(NamedTuple):
 
     Attributes:
       gif: the video as an animated GIF.
-      height, width: of the GIF, pixels.
+      height, width: size of the GIF in pixels.
       caption: what the video shows, as text.
     """
 
@@ -20,14 +20,14 @@ class Clip(NamedTuple):
 
 
 class Tracker:
-    """Receives what a training run logs. A tracker overrides the methods that it supports.
+    """Base class of trackers, which override the methods that they support.
 
-    Steps do not decrease, and a step may come several times. After a kill, a resumed run logs the
-    steps from its checkpoint on again, with the same values except times and memory.
+    Steps never decrease; a step may be logged several times. After a kill, a resumed run logs all
+    steps since its checkpoint again, with the same values except for times and memory.
     """
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """Logs numbers of a step by name."""
+        """Logs scalars of a step, keyed by name."""
 
     def text(self, step: int, name: str, text: str) -> None:
         """Logs a text."""
@@ -36,4 +36,4 @@ class Tracker:
         """Logs a video."""
 
     def close(self) -> None:
-        """Writes what is pending."""
+        """Flushes pending writes."""

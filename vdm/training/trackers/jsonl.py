@@ -22,7 +22,7 @@ class JsonLines(Tracker):
 
 
 def _drop_after(path: Path, step: int) -> None:
-    """Keeps the complete lines of metrics.jsonl up to a step; a killed process may leave others."""
+    """Drops the lines of metrics.jsonl after a step, and incomplete lines of a killed process."""
     if not path.exists():
         return
     kept = []
@@ -32,5 +32,5 @@ def _drop_after(path: Path, step: int) -> None:
         except (json.JSONDecodeError, KeyError, TypeError):
             continue
         if is_kept:
-            kept.append(f"{line}\n")  # the last one may lack it, and the next would be joined to it
+            kept.append(f"{line}\n")  # the last line may lack its newline
     write_text(path, "".join(kept))

@@ -12,13 +12,13 @@ from vdm.files import AnyPath, make_folder
 class ProfilerWindow:
     """Traces the steps of config.training.profile_steps on this process, with jax.profiler.
 
-    Compilation is left out: the trace starts after the first step of this process, and ends early
-    before a save, an evaluation or a preview, which may compile. It is written to
-    WORKDIR/tensorboard/plugins/profile. A context manager, which ends an unfinished trace.
+    The trace excludes compilation: it starts after the first step of this process, and ends before
+    a save, an evaluation or a preview, which may compile. It is written to
+    WORKDIR/tensorboard/plugins/profile. Used as a context manager, which ends an unfinished trace.
     """
 
     def __init__(self, workdir: AnyPath, steps: Sequence[int], first_step: int, *, enabled: bool):
-        """Prepares to trace.
+        """Prepares to trace; the trace itself starts in `start`.
 
         Args:
           workdir: folder of the run.
@@ -32,26 +32,26 @@ class ProfilerWindow:
         self._folder: tempfile.TemporaryDirectory | None = None
 
     def start(self, step: int, pending: jax.Array) -> None:
-        """Called before each step; `pending` is an output of the step before, which is waited for.
+        """Starts the trace at the first step of the window; called before each step.
 
-        In the first step of the window it starts the trace.
+        `pending` is an output of the previous step, and is waited for.
         """
         if step in self._steps[:1]:
             jax.block_until_ready(pending)
-            # A local folder: the profiler need not know the file system of the workdir.
+            # A local folder, because the profiler may not support the file system of the workdir.
             self._folder = tempfile.TemporaryDirectory()
             jax.profiler.start_trace(self._folder.name)
 
     def stop(self, step: int, pending: jax.Array, *, early: bool) -> bool:
-        """Called after each step; `pending` is its output. Ends the trace after the last step.
+        """Ends the trace after the last step of the window; called after each step.
 
         Args:
           step: the step.
-          pending: an output of the step, which is waited for.
-          early: whether to end the trace in any case.
+          pending: an output of the step; waited for before the trace ends.
+          early: whether to end the trace before the window ends.
 
         Returns:
-          Whether a trace was written, which takes seconds.
+          Whether a trace was written (which takes seconds).
         """
         if self._folder is None or not (early or step == self._steps[-1]):
             return False

@@ -1,4 +1,4 @@
-"""Speed, and the progress line of a training run."""
+"""Measures training speed and memory, and formats the progress line."""
 
 import resource
 import sys
@@ -8,22 +8,22 @@ import jax
 
 
 class StepTimer:
-    """Measures steps per second and the wait for input, between calls of its methods."""
+    """Measures steps per second and the time spent waiting for input."""
 
     def __init__(self, step: int, seconds_waited: float) -> None:
-        """Starts at a step; arguments as of `rates`."""
+        """Starts at a step; arguments: see `rates`."""
         self.restart(step, seconds_waited)
 
     def restart(self, step: int, seconds_waited: float) -> None:
-        """Restarts at a step, to leave out compilation and sampling; arguments as of `rates`."""
+        """Restarts at a step, to exclude compilation and sampling; arguments: see `rates`."""
         self._step, self._time, self._waited = step, time.monotonic(), seconds_waited
 
     def rates(self, step: int, seconds_waited: float) -> dict[str, float]:
         """Returns the rates since the last call of any method; empty if no step was taken.
 
-        seconds_waited is the run's total wait for batches. The rates are 'steps_per_second', and
-        'input_wait_share', the fraction of the time in which the devices were idle because the next
-        batch was not ready.
+        seconds_waited is the run's total time waiting for batches. The rates are 'steps_per_second'
+        and 'input_wait_share', the fraction of time that devices were idle because the next batch
+        was not ready.
         """
         steps, waited = step - self._step, seconds_waited - self._waited
         seconds = time.monotonic() - self._time
@@ -34,10 +34,10 @@ class StepTimer:
 
 
 def memory() -> dict[str, float]:
-    """Returns the peak memory so far in bytes, under a name that says whose memory it is.
+    """Returns the peak memory so far in bytes, of the devices or else of this process.
 
-    'device_peak_bytes', the maximum over this process's devices, where the platform reports it;
-    else 'process_peak_bytes', resident memory of this process, as on CPUs.
+    The key is 'device_peak_bytes', the maximum over this process's devices, if the platform reports
+    it; else (on CPUs) 'process_peak_bytes', this process's resident memory.
     """
     stats = [device.memory_stats() or {} for device in jax.local_devices()]
     if all("peak_bytes_in_use" in device for device in stats):

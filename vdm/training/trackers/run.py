@@ -1,4 +1,4 @@
-"""All trackers of a run as one."""
+"""Combines all trackers of a run into one."""
 
 from collections.abc import Mapping
 
@@ -13,9 +13,9 @@ from vdm.training.trackers.wandb import WeightsAndBiases, check_installed
 
 
 class Trackers(Tracker):
-    """Passes everything on to several trackers; a context manager that closes them.
+    """Forwards every call to several trackers; a context manager that closes them.
 
-    Their local files are those of a mirror of the workdir.
+    Their local files are in a mirror of the workdir.
     """
 
     def __init__(self, mirror: Mirror | None, *trackers: Tracker) -> None:
@@ -36,7 +36,7 @@ class Trackers(Tracker):
             tracker.clip(step, name, clip)
 
     def flush(self) -> None:
-        """Makes what was logged durable: a resumed run needs it up to its checkpoint."""
+        """Writes everything logged so far to disk: a resumed run needs it up to its checkpoint."""
         if self._mirror is not None:
             self._mirror.push()
 
@@ -61,7 +61,7 @@ def open_trackers(
     Args:
       config: the configuration.
       workdir: existing folder of the run.
-      first_step: step of the restored state; what was logged after it is logged again.
+      first_step: step of the restored state; later log entries are dropped and logged again.
       enabled: whether this process logs; the trackers of other processes do nothing.
 
     Raises:

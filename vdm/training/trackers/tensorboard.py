@@ -17,8 +17,8 @@ from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 from vdm.training.trackers.interface import Clip, Tracker
 
-# TensorBoard skips TensorFlow if a module of this name exists. Importing TensorFlow takes seconds,
-# and may reserve the accelerator's memory.
+# TensorBoard does not import TensorFlow if a module of this name exists. Importing TensorFlow takes
+# seconds and may reserve the accelerator's memory.
 sys.modules.setdefault("tensorboard.compat.notf", types.ModuleType("notf"))
 
 
@@ -44,7 +44,7 @@ class TensorBoard(Tracker):
         )
 
     def text(self, step: int, name: str, text: str) -> None:
-        """Logs a text, which TensorBoard reads as Markdown."""
+        """Logs a text, which TensorBoard renders as Markdown."""
         shape = tensor_shape_pb2.TensorShapeProto(dim=[{"size": 1}])
         tensor = tensor_pb2.TensorProto(
             dtype=types_pb2.DT_STRING, tensor_shape=shape, string_val=[text.encode()]

@@ -28,8 +28,8 @@ class WeightsAndBiases(Tracker):
     """Logs to one run of the project config.training.wandb_project.
 
     The run's id is in WORKDIR/wandb_id.txt, so that a resumed training continues the same run.
-    Weights & Biases ignores steps that the run has already, which have equal values. Its own
-    environment variables apply: WANDB_MODE=offline needs no network.
+    Weights & Biases ignores repeated steps, whose values are equal. Its environment variables
+    apply: WANDB_MODE=offline needs no network.
     """
 
     def __init__(self, workdir: AnyPath, folder: Path, config: ml_collections.ConfigDict) -> None:
@@ -38,7 +38,7 @@ class WeightsAndBiases(Tracker):
         Raises:
           OSError: Weights & Biases cannot be reached, or there is no API key.
         """
-        import wandb  # an extra, which starts a process of its own
+        import wandb  # an optional extra, which starts its own process
 
         path = workdir / _NAME
         if not path.exists():

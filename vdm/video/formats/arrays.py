@@ -24,16 +24,16 @@ _LAYOUT = (
 )
 _CHUNK = 2**20
 
-# For threads that read arrays: NumPy parses their headers by `ast`, whose count of nested calls is
-# common to all threads, and which raises a SystemError if two of them parse at once (CPython 3.11).
+# Serialises header parsing: NumPy uses `ast`, whose recursion counter is shared by all threads, so
+# that concurrent parsing raises a SystemError (CPython 3.11).
 reading_arrays = threading.Lock()
 
 
 class ArrayFile:
     """The videos of one file, which reads only the requested frames.
 
-    A compressed .npz is sequential: it stays open, so that reading videos in order decompresses it
-    once; reading backwards starts again.
+    A compressed .npz can only be read sequentially. It stays open, so that reading videos in order
+    decompresses it once; reading backwards starts over.
 
     Attributes:
       path: path of the file.
@@ -166,7 +166,7 @@ class ArrayVideo:
         return self.file.shape[3]
 
     def frames(self, indices: Sequence[int], resolution: int = 0) -> np.ndarray:
-        """Reads frames as of `vdm.video.read.Video`."""
+        """Reads frames as in `vdm.video.read.Video`."""
         return select_frames(self, indices, resolution, self._read)
 
     def _read(self, wanted: list[int]) -> Iterator[np.ndarray]:
@@ -178,10 +178,10 @@ class _Header(NamedTuple):
 
     Attributes:
       memory_mapped: whether the array can be memory-mapped.
-      start: offset of the data in the file if it can, otherwise in the decompressed member.
+      start: offset of the data, in the file if memory-mapped, otherwise in the decompressed member.
       num_bytes: number of bytes of data in the file.
       shape: shape of the array.
-      dtype: type of the array.
+      dtype: dtype of the array.
       fortran: whether the array is in Fortran order.
     """
 
@@ -208,7 +208,7 @@ def _read_header(path: Path) -> _Header:
     header = header._replace(num_bytes=member.file_size - header.start)
     if member.compress_type != zipfile.ZIP_STORED:
         return header
-    with path.open("rb") as opened:  # the member's local header has lengths of its own
+    with path.open("rb") as opened:  # the member's local header may have another length
         opened.seek(member.header_offset + 26)
         name_and_extra = np.frombuffer(opened.read(4), "<u2").sum()
     start = member.header_offset + 30 + int(name_and_extra) + header.start

@@ -1,8 +1,8 @@
 """Decodes video containers in display order with PyAV.
 
-Pixels equal those of `ffmpeg -pix_fmt rgb24`: a filter graph converts frames, as in the ffmpeg
-command. PyAV's own conversion gives the same pixels only for 8-bit progressive 4:2:0 of even sizes,
-and is used for these. Frames are rotated and flipped by the file's display matrix.
+Pixels equal those of `ffmpeg -pix_fmt rgb24`, because the same filter graph converts frames. For
+8-bit progressive 4:2:0 with even sizes, PyAV's own conversion gives the same pixels and is used
+instead. Frames are rotated and flipped by the file's display matrix.
 """
 
 import contextlib
@@ -26,13 +26,13 @@ SUFFIXES = (
     *(".h264", ".264", ".hevc", ".265"),
 )
 
-# A file is truncated if it lacks more than these seconds and this share of its duration: containers
-# round durations, and only some include the last frame's.
+# A file is truncated if it lacks more than these seconds and this fraction of its duration:
+# containers round durations, and only some include the last frame.
 _TRUNCATED = (0.5, 0.05)
 
 
 class Decoded(NamedTuple):
-    """The record of one frame while a whole file is decoded.
+    """Metadata of one decoded frame.
 
     Attributes:
       timestamp: presentation time in units of the stream's time base, None if unknown.
@@ -53,9 +53,9 @@ def opened(path: Path, *, probes: bool = True) -> Iterator[tuple]:
 
     Args:
       path: path of the file.
-      probes: whether FFmpeg decodes some frames to find out what the headers do not say, default
-        True. Without, opening takes a half to a tenth of the time, and the frames of unusual files
-        may come in another order, which callers must verify.
+      probes: whether FFmpeg decodes some frames to find what the headers lack; default True. False
+        opens a file two to ten times faster, but frames of unusual files may come in another order,
+        which callers must verify.
 
     Raises:
       UnreadableVideoError: the file is empty or damaged, or has no video.
@@ -77,26 +77,26 @@ def opened(path: Path, *, probes: bool = True) -> Iterator[tuple]:
 
 
 def packets(container, stream) -> Iterator:
-    """Yields PyAV's packets of a stream, without empty ones, to which decoders raise errors.
+    """Yields PyAV's packets of a stream, except empty ones, for which decoders raise errors.
 
-    Theora has them for frames that repeat; like ffmpeg, we do not count these.
+    Theora has empty packets for repeated frames; like ffmpeg, we do not count them.
     """
     for packet in container.demux(stream):
-        if packet.size or packet.dts is None:  # the last packet, without a time, ends the decoding
+        if packet.size or packet.dts is None:  # the last packet, without time, flushes decoding
             yield packet
 
 
 def frames_of(container, stream) -> Iterator:
-    """Yields PyAV's frames from the container's position on, unchecked, in display order."""
+    """Yields PyAV's frames in display order from the container's position, without checks."""
     for packet in packets(container, stream):
         yield from packet.decode()
 
 
 def decode(path: Path, container, stream) -> Iterator:
-    """Yields PyAV's frames from the container's position on, in display order.
+    """Yields PyAV's frames in display order from the container's position, and checks them.
 
     Raises:
-      UnreadableVideoError: a frame is damaged, or has another size than the first.
+      UnreadableVideoError: a frame is damaged, or differs in size from the first.
     """
     size = None
     for index, frame in enumerate(frames_of(container, stream)):
@@ -138,7 +138,7 @@ def check_complete(path: Path, container, stream, times: list[int], last_duratio
     last = last_duration or (times[-1] - times[-2] if times[1:] else 0)
     found = float((times[-1] - min(times[0], 0) + last) * stream.time_base)
     if of_file and _is_short(found, declared):
-        found = max(found, _end_of_packets(path))  # of the sound, which may be longer
+        found = max(found, _end_of_packets(path))  # includes audio, which may be longer
     if _is_short(found, declared):
         raise UnreadableVideoError(
             path, f"is truncated: it should have {declared:.1f} s, and has {found:.1f} s"
@@ -146,14 +146,14 @@ def check_complete(path: Path, container, stream, times: list[int], last_duratio
 
 
 def _declared_seconds(container, stream) -> tuple[float, bool]:
-    """Returns the declared duration, 0 if unknown, and whether it may be that of all streams."""
-    with contextlib.suppress(KeyError, ValueError):  # other programs write other texts
+    """Returns the declared duration (0: unknown), and whether it may cover all streams."""
+    with contextlib.suppress(KeyError, ValueError):  # some programs write other formats
         hours, minutes, seconds = stream.metadata["DURATION"].split(":")  # Matroska's
         return 3600 * int(hours) + 60 * int(minutes) + float(seconds), False
     of_file = (container.duration or 0) / av.time_base
     if stream.duration is None:
         return (of_file if len(container.streams) == 1 else 0.0), False
-    # FFmpeg sets some streams' unknown durations to that of the file.
+    # FFmpeg sets unknown stream durations to the duration of the file.
     declared = float(stream.duration * stream.time_base)
     return declared, abs(declared - of_file) < _TRUNCATED[0]
 
@@ -185,8 +185,8 @@ class RgbConverter:
         return rgb[:: -1 if flipped_rows else 1, :: -1 if flipped_columns else 1]
 
     def _rgb(self, frame) -> np.ndarray:
-        # PyAV's own conversion blocks other threads for less time than a graph, and gives the same
-        # pixels here: with even sizes, no colour is interpolated.
+        # PyAV's own conversion blocks other threads for less time than a graph. Its pixels are the
+        # same here: with even sizes, no chroma is interpolated.
         is_even = frame.height % 2 == frame.width % 2 == 0
         if frame.format.name == "yuv420p" and is_even and not frame.interlaced_frame:
             return self._reformatter.reformat(
@@ -220,13 +220,13 @@ def checksum(frame) -> int:
 
 
 class _Orientation(NamedTuple):
-    """How to make a stored frame upright: transpose it, then flip rows and columns.
+    """Operations that make a stored frame upright: transpose, then flip rows and columns.
 
     Attributes:
       transposed: whether to transpose rows and columns.
       flipped_rows: whether to flip top and bottom.
       flipped_columns: whether to flip left and right.
-      degrees: a rotation that is not applied, since it is no multiple of 90 degrees; otherwise 0.
+      degrees: a rotation that is not applied because it is not a multiple of 90 degrees; else 0.
     """
 
     transposed: bool = False
@@ -239,7 +239,7 @@ def _orientation(frame) -> _Orientation:
     data = frame.side_data.get(SideDataType.DISPLAYMATRIX)
     if data is None:
         return _Orientation()
-    # Rows of the matrix are the images of a step along x and along y in the stored frame.
+    # The matrix rows are the displayed directions of the stored frame's x and y axes.
     x_step, y_step = np.frombuffer(data, np.int32, 9).reshape(3, 3)[:2, :2] / 2**16
     length = max(np.hypot(*x_step), np.hypot(*y_step)) or 1.0
     # Like FFmpeg, round angles within a degree of a multiple of 90.
@@ -273,11 +273,11 @@ def _rows(plane) -> bytes:
 
 
 def _open(path: Path, stack: contextlib.ExitStack, probes: bool):
-    # The option is for the probing decoder, not for the one that decodes later.
+    # This option is for the probing decoder only.
     options = {} if probes else {"skip_frame": "all"}
     open_file = functools.partial(av.open, options=options, metadata_errors="replace")
     try:
-        # With the protocol FFmpeg does not read '12:' in '12:30.mp4' as a protocol.
+        # With an explicit protocol, FFmpeg does not take '12:' in '12:30.mp4' for one.
         return open_file(f"file:{path}")
     except UnicodeEncodeError:  # the name is not UTF-8
         return open_file(stack.enter_context(path.open("rb")))
@@ -299,5 +299,5 @@ def _default_stream(path: Path, container):
 
 
 def _message(error: Exception) -> str:
-    """Returns the message of FFmpeg or the system, without the file's name."""
+    """Returns the message of FFmpeg or the system, without the file name."""
     return getattr(error, "strerror", None) or str(error)

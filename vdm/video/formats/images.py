@@ -21,7 +21,7 @@ GIF = ".gif"
 
 _FORMATS = ("GIF", "PNG", "JPEG", "WEBP", "BMP", "TIFF", "PPM", "TGA")
 _MAY_BE_ANIMATED = (GIF, ".png", ".apng", ".webp")
-# Browsers show a picture with a delay of 10 ms or less for 100 ms.
+# Browsers show pictures with a delay of at most 10 ms for 100 ms.
 _MAX_IGNORED_DELAY, _BROWSER_DELAY = 10, 100
 _MAX_REPEATS = 1000  # per picture; a GIF could require 65,535
 
@@ -34,8 +34,8 @@ class AnimatedImage:
       path: path of the file.
       height: height in pixels.
       width: width in pixels.
-      pictures: index of the stored picture that each frame shows. A picture repeats as often as the
-        file's shortest delay fits into its delay, rounded.
+      pictures: index of the stored picture that each frame shows. A picture is repeated as often as
+        the file's shortest delay fits into its own delay, rounded.
       delays: duration of each stored picture in milliseconds, empty for a still image.
       note: a predicate of the path that users should know, or ''.
     """
@@ -70,14 +70,14 @@ class AnimatedImage:
         return np.concatenate([[0.0], ends[:-1]]) / 1000
 
     def frames(self, indices: Sequence[int], resolution: int = 0) -> np.ndarray:
-        """Reads frames as of `vdm.video.read.Video`."""
+        """Reads frames as in `vdm.video.read.Video`."""
         return select_frames(self, indices, resolution, self._read)
 
     def _read(self, wanted: list[int]) -> Iterator[np.ndarray]:
         frames = iter(wanted)
         frame = next(frames, None)
         with _opened(self.path) as picture:
-            # Pictures are drawn over one another, so all before must be decoded.
+            # Pictures are drawn over each other, so all earlier ones must be decoded.
             for number in range(self.pictures[wanted[-1]] + 1):
                 if not _seek(picture, self.path, number):
                     raise UnreadableVideoError(
@@ -118,7 +118,7 @@ class ImageFolder:
         return len(self.names)
 
     def frames(self, indices: Sequence[int], resolution: int = 0) -> np.ndarray:
-        """Reads frames as of `vdm.video.read.Video`."""
+        """Reads frames as in `vdm.video.read.Video`."""
         return select_frames(self, indices, resolution, self._read)
 
     def _read(self, wanted: list[int]) -> Iterator[np.ndarray]:
@@ -137,11 +137,11 @@ def open_animated(path: Path) -> AnimatedImage:
     delays: list[float] = []
     height = width = 0
     with _opened(path) as picture:
-        # The default image of an animated PNG is no frame of the animation.
+        # The default image of an animated PNG is not a frame of the animation.
         first = int(bool(picture.info.get("default_image")))
         while _seek(picture, path, first + len(delays)):
             height, width, _ = _pixels(picture, path, f"picture {first + len(delays)}: ").shape
-            # Pillow sets the delay of a WebP picture when it decodes the pixels.
+            # Pillow sets the delay of a WebP picture only when it decodes the pixels.
             delays.append(float(picture.info.get("duration") or 0))
             if _num_pictures(picture, path) == 1:
                 break
@@ -164,7 +164,7 @@ def open_image_folder(path: Path) -> ImageFolder:
     """Opens a folder of images, and decodes all of them once.
 
     Raises:
-      UnreadableVideoError: there are no images, or one is damaged, animated or of another size.
+      UnreadableVideoError: there are no images, or one is damaged, animated or differs in size.
     """
     names = image_names(path)
     if not names:
@@ -182,7 +182,7 @@ def image_names(folder: Path) -> list[str]:
 
 
 def is_image(path: Path) -> bool:
-    """Whether a path is a file with the suffix of an image."""
+    """Returns whether a path is a file with an image suffix."""
     return path.suffix.lower() in SUFFIXES and path.is_file()
 
 
@@ -193,12 +193,12 @@ def is_animated(path: Path) -> bool:
     try:
         with Image.open(path, formats=_FORMATS) as picture:
             return getattr(picture, "is_animated", False)
-    except Exception:  # the reader raises the error of a damaged file
+    except Exception:  # the reader will raise the error of a damaged file
         return _is_animated_webp(path)
 
 
 def _is_animated_webp(path: Path) -> bool:
-    """Whether a WebP file, which may be damaged, has the flag of an animation in its header."""
+    """Returns whether a (possibly damaged) WebP file has the animation flag in its header."""
     try:
         with path.open("rb") as file:
             header = file.read(21)
@@ -208,7 +208,7 @@ def _is_animated_webp(path: Path) -> bool:
 
 
 def natural_order(name: str) -> tuple[list[str | int], str]:
-    """A sorting key that puts frame_10 after frame_9."""
+    """Sorting key that puts frame_10 after frame_9."""
     # Text and numbers alternate, text first, so that equal positions have equal types.
     parts = re.split(r"([0-9]+)", name)
     return [int(part) if index % 2 else part for index, part in enumerate(parts)], name
@@ -227,7 +227,7 @@ def read_image(path: Path) -> np.ndarray:
 
 
 def decode_image(encoded: bytes, name: str) -> np.ndarray:
-    """Decodes a PNG or JPEG to uint8 [height, width, 3], or [height, width, 1] if it is grey.
+    """Decodes a PNG or JPEG to uint8 [height, width, 3], or [height, width, 1] for greyscale.
 
     Args:
       encoded: the bytes of the file.
@@ -246,7 +246,7 @@ def decode_image(encoded: bytes, name: str) -> np.ndarray:
 
 
 def encode_image(pixels: np.ndarray, encoding: str) -> bytes:
-    """Encodes uint8 [height, width, 3] as 'png', lossless, or as 'jpeg' of quality 95."""
+    """Encodes uint8 [height, width, 3] as 'png' (lossless) or as 'jpeg' (quality 95)."""
     out = io.BytesIO()
     quality = {"quality": 95, "subsampling": 0} if encoding == "jpeg" else {}
     Image.fromarray(pixels).save(out, encoding, **quality)
@@ -254,9 +254,9 @@ def encode_image(pixels: np.ndarray, encoding: str) -> bytes:
 
 
 def _pixels(picture: ImageFile.ImageFile, path: Path, where: str) -> np.ndarray:
-    """Returns the current picture of a file over black, uint8 [height, width, 3]."""
+    """Returns the current picture of a file on black, uint8 [height, width, 3]."""
     # Pillow clips 16-bit grey to 255 instead of scaling it, and truncates 16-bit colour.
-    # BGR;16 of bitmaps has 16 bits a pixel.
+    # BGR;16, a bitmap mode, has 16 bits per pixel.
     stored = " ".join(str(tile.args) for tile in picture.tile).replace("BGR;16", "")
     if picture.mode.startswith(("I", "F")) or ";16" in stored:
         kind = picture.mode if picture.mode.startswith(("I", "F")) else f"{picture.mode}, 16 bits"
@@ -272,7 +272,7 @@ def _pixels(picture: ImageFile.ImageFile, path: Path, where: str) -> np.ndarray:
 
 
 def _num_pictures(picture: ImageFile.ImageFile, path: Path) -> int:
-    """Returns the number of pictures in a file, 1 for a photograph with previews (MPO)."""
+    """Returns the number of pictures in a file; 1 for a photograph with previews (MPO)."""
     with _as_unreadable(path):  # Pillow parses a whole GIF to count its pictures
         count = getattr(picture, "n_frames", 1)
         return 1 if picture.format == "MPO" else count
@@ -307,7 +307,7 @@ def _seek(picture: ImageFile.ImageFile, path: Path, number: int) -> bool:
 
 @contextlib.contextmanager
 def _as_unreadable(path: Path) -> Iterator[None]:
-    """Converts any exception to UnreadableVideoError, as Pillow raises a dozen types."""
+    """Converts any exception to UnreadableVideoError, because Pillow raises a dozen types."""
     try:
         yield
     except UnreadableVideoError:

@@ -18,7 +18,7 @@ class MemoryVideo:
     """One video in memory, a `vdm.video.read.Video`.
 
     Attributes:
-      path: name in error messages.
+      path: the video's name in error messages.
       array: uint8 [frames, height, width, 1 or 3].
     """
 
@@ -44,7 +44,7 @@ class MemoryVideo:
         return self.array.shape[2]
 
     def frames(self, indices: Sequence[int], resolution: int = 0) -> np.ndarray:
-        """Reads frames as of `vdm.video.read.Video`."""
+        """Reads frames as in `vdm.video.read.Video`."""
         return select_frames(self, indices, resolution, self._read)
 
     def _read(self, wanted: list[int]) -> Iterator[np.ndarray]:
@@ -62,7 +62,7 @@ def videos_in_memory(
       name: name of the argument; video i is 'NAME[i]' in error messages.
 
     Raises:
-      ValueError: the dtype or a shape is another, or there are no videos.
+      ValueError: the dtype or a shape is wrong, or there are no videos.
     """
     if isinstance(videos, np.ndarray) and videos.ndim != 5:
         raise ValueError(

@@ -1,13 +1,13 @@
-"""Random access to the frames of a container, by seeks that are verified when it is opened.
+"""Random access to container frames, by seeks that are verified when the file is opened.
 
 Indexes in files can be wrong, timestamps after a seek are guesses in MPEG program streams, and
 frames may depend on frames before a keyframe. So a file is decoded twice when it is opened: once
-sequentially and once from its keyframes. If the two differ, every read decodes from the first
-frame, which is exact for every file, and slower.
+sequentially and once from its keyframes. If the results differ, every read decodes from the first
+frame, which is slower but exact for every file.
 
-Before the requested frame of an H.264 stream, non-reference pictures are not decoded: no other
-picture is predicted from them. Files are not probed again when they are read. Both are verified,
-too.
+Two shortcuts are verified as well: in H.264 streams, non-reference pictures before the requested
+frame are not decoded, because no other picture is predicted from them; and files are not probed
+again when they are read.
 """
 
 import bisect
@@ -33,10 +33,10 @@ from vdm.video.formats.containers import (
 )
 from vdm.video.formats.select import select_frames
 
-# Groups of pictures per file whose seek is verified. A file of keyframes only would otherwise be
-# opened once per frame.
+# Max groups of pictures per file whose seek is verified. A file with only keyframes would otherwise
+# be opened once per frame.
 _MAX_SEEKS_VERIFIED = 32
-_SKIPPED = "NONREF"  # FFmpeg's name of the frames to discard
+_SKIPPED = "NONREF"  # FFmpeg's name for the frames to discard
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +80,7 @@ class ContainerVideo:
         return (self.num_frames - 1) / float(seconds) if seconds > 0 else None
 
     def frames(self, indices: Sequence[int], resolution: int = 0) -> np.ndarray:
-        """Reads frames as of `vdm.video.read.Video`."""
+        """Reads frames as in `vdm.video.read.Video`."""
         return select_frames(self, indices, resolution, self._read)
 
     def _read(self, wanted: list[int]) -> Iterator[np.ndarray]:
@@ -95,7 +95,7 @@ def open_container(path: Path) -> ContainerVideo:
     """Opens a container: decodes it sequentially, and again from its keyframes.
 
     Raises:
-      UnreadableVideoError: the file has no video, is damaged or truncated, or changes its size.
+      UnreadableVideoError: the file has no video, is damaged or truncated, or changes frame size.
     """
     decoded: list[Decoded] = []
     first = None
@@ -132,17 +132,17 @@ def open_container(path: Path) -> ContainerVideo:
     seekable = dataclasses.replace(sequential, keyframes=keyframes or (0,))
     exact = _seeks_exactly(seekable, decoded)
     if exact and skips:
-        # Verifying seeks reads the last frame of a group alone, which depends on all reference
-        # pictures of the group, but not that of the last group.
+        # `_seeks_exactly` reads the last frame of each group on its own, which depends on all of
+        # the group's reference pictures, except for the last group.
         exact = _are_equal(seekable, [seekable.num_frames - 1], decoded)
     return seekable if exact else sequential
 
 
 def _seeks_exactly(video: ContainerVideo, decoded: list[Decoded]) -> bool:
-    """Whether all frames of the verified groups equal those of sequential decoding."""
+    """Returns whether all frames of the verified groups equal sequential decoding."""
     ends = (*video.keyframes[1:], video.num_frames)
     for keyframe, end in _groups_to_verify(list(zip(video.keyframes, ends, strict=True))):
-        # Also the frame before each group, whose decoding starts in the group before, and the next
+        # Includes the frame before each group, decoded from the previous group, and the next
         # keyframe, around which frames are reordered.
         for wanted in ([keyframe - 1], list(range(keyframe, min(end + 1, video.num_frames)))):
             if wanted[0] >= 0 and not _are_equal(video, wanted, decoded):
@@ -151,7 +151,7 @@ def _seeks_exactly(video: ContainerVideo, decoded: list[Decoded]) -> bool:
 
 
 def _are_equal(video: ContainerVideo, wanted: list[int], decoded: list[Decoded]) -> bool:
-    """Whether frames at ascending indices equal those of sequential decoding."""
+    """Returns whether frames at ascending indices equal sequential decoding."""
     try:
         found = [checksum(frame) for frame in _frames(video, wanted)]
     except UnreadableVideoError:
@@ -160,7 +160,7 @@ def _are_equal(video: ContainerVideo, wanted: list[int], decoded: list[Decoded])
 
 
 def _groups_to_verify(groups: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Returns all groups; of many, the first, one of each length and an even selection."""
+    """Returns all groups; if many, the first, one of each length and an even selection."""
     if len(groups) <= _MAX_SEEKS_VERIFIED:
         return groups
     by_length = {end - start: (start, end) for start, end in reversed(groups)}
@@ -174,7 +174,7 @@ def _frames(video: ContainerVideo, wanted: list[int]) -> Iterator:
         yield from _sequential_frames(video.path, wanted)
         return
     times = video.timestamps
-    # A demuxer may seek by decoding order, to behind the frame: then aim at earlier keyframes.
+    # A demuxer may seek by decoding order and land after the frame: then try earlier keyframes.
     start, back = bisect.bisect_right(video.keyframes, wanted[0]) - 1, 1
     while True:
         with opened(video.path, probes=False) as (container, stream):
@@ -183,8 +183,8 @@ def _frames(video: ContainerVideo, wanted: list[int]) -> Iterator:
                 container.seek(aim, stream=stream)
             frames = _decoded_from(container, stream, times[wanted[0]])
             frame = next(frames, None)
-            # Compared with the keyframe, not with the requested frame: so all frames of a group use
-            # the seek that was verified.
+            # Compares with the keyframe, not the requested frame, so that all frames of a group use
+            # the verified seek.
             if start > 0 and (frame is None or frame.pts is None or frame.pts > aim):
                 start, back = start - back, 2 * back
                 continue
@@ -200,7 +200,7 @@ def _frames(video: ContainerVideo, wanted: list[int]) -> Iterator:
 
 
 def _decoded_from(container, stream, first: int) -> Iterator:
-    """Yields PyAV's frames from the container's position on; may skip some before time `first`."""
+    """Yields PyAV's frames from the container's position; may skip some before time `first`."""
     skips = _skips(stream)
     for packet in packets(container, stream):
         if skips:
@@ -210,7 +210,7 @@ def _decoded_from(container, stream, first: int) -> Iterator:
 
 
 def _skips(stream) -> bool:
-    """Whether a stream may have non-reference pictures, which can be skipped."""
+    """Returns whether a stream may have non-reference pictures, which can be skipped."""
     return stream.codec_context.name == "h264" and bool(stream.codec_context.has_b_frames)
 
 

@@ -1,4 +1,4 @@
-"""What `frames` of all formats have in common: order, range and size of the frames."""
+"""The common part of `frames` in all formats: order, range and size of the frames."""
 
 from collections.abc import Callable, Iterator, Sequence
 
@@ -13,10 +13,10 @@ def select_frames(
     resolution: int,
     read: Callable[[list[int]], Iterator[np.ndarray]],
 ) -> np.ndarray:
-    """Implements `vdm.video.read.Video.frames`, for a video that reads in ascending order.
+    """Implements `vdm.video.read.Video.frames` for videos that read in ascending order.
 
-    `read` yields the frames [height, width, 3] at ascending, distinct indices. Each is resized
-    before the next is taken, so that readers need not hold all frames at full size.
+    `read` yields the frames [height, width, 3] at ascending, distinct indices. Each frame is
+    resized before the next is read, so that readers need not hold all frames at full size.
     """
     order = [int(index) for index in indices]
     if order and not 0 <= min(order) <= max(order) < video.num_frames:
@@ -27,5 +27,5 @@ def select_frames(
     for position, frame in enumerate(read(wanted) if wanted else ()):
         out[position] = central_square(frame, resolution)
     if wanted == order:
-        return out  # without a copy, which may not fit in memory
+        return out  # no copy, which might not fit in memory
     return out[np.searchsorted(wanted, order)]
