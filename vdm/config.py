@@ -1,4 +1,4 @@
-"""The page of fields: every configuration option and its default. vdm/checks.py has the limits.
+"""The page of fields: every configuration option and its default. vdm/rules.py has the limits.
 
 A file in configs/ starts from `default_config` and sets what its experiment needs. Comments give
 the meaning, the unit and the choices; 'not fixed by the paper' marks choices of this project.
