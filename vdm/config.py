@@ -139,7 +139,8 @@ def default_config() -> ml_collections.ConfigDict:
     # Steps between held-out losses of the EMA weights, over eval.num_videos videos; 0: none.
     training.eval_every = 0
     training.sample_every = 10_000  # steps between sample videos, fewer at first; 0: none
-    training.profile_steps = ()  # (first, last) step to profile for TensorBoard; (): none
+    # First and last step to profile for TensorBoard, without step 1, which compiles; (): none.
+    training.profile_steps = ()
     training.wandb_project = ""  # project of Weights & Biases, an extra; '': only local files
 
     config.mesh = mesh = ml_collections.ConfigDict()
