@@ -114,7 +114,7 @@ def plan(config, workdir: AnyPath | None) -> None:
 
 
 def keep_compiled_programs() -> None:
-    """Keeps compiled programs in ~/.cache/vdm, unless JAX_COMPILATION_CACHE_DIR says otherwise."""
+    """Keeps compiled programs in the cache folder, or in JAX_COMPILATION_CACHE_DIR if it is set."""
     import jax
 
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
