@@ -119,6 +119,15 @@ MISTAKES = {
         "config.training.decay_steps is 1200, and must be at most 400, config.training.num_steps "
         "less config.training.warmup_steps",
     ),
+    "a profile of the step that compiles": (
+        (DIGITS, RUN, "--config.training.profile_steps=(1, 1)"),
+        "config.training.profile_steps is (1, 1), and must be empty, or have a step from 2 to "
+        "config.training.num_steps, 3500: step 1 compiles, and is not traced",
+    ),
+    "a profile of steps after the last": (
+        (DIGITS, RUN, "--config.training.profile_steps=(3501, 3502)"),
+        "config.training.profile_steps is (3501, 3502), and must be empty, or have a step from 2",
+    ),
     "a folder without a path": (
         (FOLDER, RUN),
         "config.data.path is empty, and must be a folder of videos",

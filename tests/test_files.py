@@ -8,9 +8,31 @@ import random
 import pytest
 from etils import epath
 
-from vdm.files import as_path, local_copy, read_record, replacing, write_record, write_text
+from vdm.files import (
+    as_path,
+    local_copy,
+    read_record,
+    replacing,
+    user_cache,
+    write_record,
+    write_text,
+)
 from vdm.training.lock import RunLock, WorkdirInUse
 from vdm.training.mirror import Mirror
+
+
+def test_the_cache_folder_is_that_of_the_first_variable_that_is_set(tmp_path, monkeypatch):
+    variables = {"HOME": "home", "XDG_CACHE_HOME": "xdg", "VDM_CACHE": "ours"}
+    for name in variables:
+        monkeypatch.delenv(name, raising=False)
+    for (name, folder), parts in zip(variables.items(), (".cache/vdm", "vdm", ""), strict=True):
+        monkeypatch.setenv(name, str(tmp_path / folder))
+        assert user_cache() == tmp_path / folder / parts
+    monkeypatch.setenv("VDM_CACHE", "~/weights")
+    assert user_cache() == tmp_path / "home" / "weights"
+    for name in ("VDM_CACHE", "XDG_CACHE_HOME"):  # an empty variable is one that is not set
+        monkeypatch.setenv(name, "")
+    assert user_cache() == tmp_path / "home" / ".cache" / "vdm"
 
 
 @pytest.fixture(params=["local", "gs"])

@@ -11,7 +11,7 @@ from PIL import Image
 from vdm.build import parameter_shapes
 from vdm.configuration.stored import from_record
 from vdm.exported import export, load_exported_config
-from vdm.gallery import write_gallery
+from vdm.gallery import main, write_gallery
 from vdm.shipped import checkpoint_names, find_checkpoint
 
 ROOT = Path(__file__).parents[1]
@@ -49,3 +49,16 @@ def test_the_command_writes_a_page_and_gifs(tiny_config, tmp_path, monkeypatch):
         assert ("a real video and 3 predictions" in page) == (found is not None)
         with Image.open(tmp_path / "docs" / "images" / "gallery_tiny.gif") as gif:
             assert gif.n_frames == 4
+
+
+def test_an_error_is_one_sentence(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit, match=r"^error: .*Not a directory.*file/images"):
+        main([f"--folder={tmp_path / 'file'}"])
+    monkeypatch.setattr("vdm.gallery.checkpoint_names", lambda: ["gone"])
+    with pytest.raises(SystemExit, match=r"^error: gone does not exist, and must be"):
+        main([f"--folder={tmp_path}"])
+    monkeypatch.setattr("vdm.gallery.checkpoint_names", list)
+    with pytest.raises(SystemExit, match=r"^error: there is no shipped checkpoint: checkpoints/"):
+        main([f"--folder={tmp_path / 'new'}"])
+    assert not (tmp_path / "new").exists()

@@ -19,7 +19,8 @@ from tests.hub_server import SITE, TOKEN, Repository, serve
 from vdm.build import parameter_shapes
 from vdm.configuration.resolve import resolve
 from vdm.exported import export
-from vdm.hub import main, push
+from vdm.hub.__main__ import main
+from vdm.hub.upload import push
 
 ROOT = Path(__file__).parents[1]
 

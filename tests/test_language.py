@@ -112,6 +112,13 @@ def test_prose_uses_standard_terms(room):
     assert not found, "\n".join(found)
 
 
+@pytest.mark.parametrize("room", sorted(ROOMS))
+def test_no_file_has_a_conflict_marker_of_a_merge(room):
+    marker = re.compile(r"^(?:<{7}|>{7}) ", re.MULTILINE)
+    files = [path for path in ROOMS[room] if path.suffix in SUFFIXES and path.is_file()]
+    assert not [path for path in files if marker.search(path.read_text())]
+
+
 def test_finds_phrases_across_lines_and_names_in_code():
     source = '''"""Nothing is drawn in an order of
 chance."""

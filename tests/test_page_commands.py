@@ -15,7 +15,7 @@ import pytest
 from absl import flags
 
 from configs.moving_digits import get_config
-from vdm import gallery, hub, main, preflight
+from vdm import gallery, main, preflight
 from vdm.checks import check_task, validate
 from vdm.configuration.resolve import resolve, split_overrides
 from vdm.configuration.stored import save_run_config
@@ -23,6 +23,7 @@ from vdm.data import encode_text, prepare
 from vdm.data.datasets import check_name
 from vdm.demo import __main__ as demo
 from vdm.evaluation import figure4, tables
+from vdm.hub import __main__ as hub
 from vdm.metrics import __main__ as metrics
 from vdm.metrics import import_weights
 from vdm.training.checkpoints import load_ema

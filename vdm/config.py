@@ -1,4 +1,4 @@
-"""Every configuration field and its default. vdm/checks.py has the allowed values.
+"""Every configuration field and its default. vdm/rules.py has the allowed values.
 
 A file in configs/ starts from `default_config` and overrides fields. Comments give the meaning, the
 unit and the choices; 'not fixed by the paper' marks choices of this project.
@@ -139,7 +139,8 @@ def default_config() -> ml_collections.ConfigDict:
     # Steps between held-out losses of the EMA weights, on eval.num_videos videos; 0: none.
     training.eval_every = 0
     training.sample_every = 10_000  # steps between sample videos (shorter at first); 0: none
-    training.profile_steps = ()  # (first, last) step to profile for TensorBoard; (): none
+    # First and last step to profile for TensorBoard, without step 1, which compiles; (): none.
+    training.profile_steps = ()
     training.wandb_project = ""  # Weights & Biases project (optional extra); '': local files only
 
     config.mesh = mesh = ml_collections.ConfigDict()

@@ -31,7 +31,17 @@ class DamagedFile(OSError, ValueError):
 
 
 def user_cache() -> Path:
-    """Returns ~/.cache/vdm, or $XDG_CACHE_HOME/vdm if that variable is set.
+    """Returns the folder of all caches: $VDM_CACHE if that variable is set, else `xdg_cache`.
+
+    Raises:
+      RuntimeError: there is neither a variable nor a home folder.
+    """
+    folder = os.environ.get("VDM_CACHE")
+    return Path(folder).expanduser() if folder else xdg_cache()
+
+
+def xdg_cache() -> Path:
+    """Returns $XDG_CACHE_HOME/vdm if that variable is set, else ~/.cache/vdm.
 
     Raises:
       RuntimeError: there is neither the variable nor a home folder.

@@ -1,6 +1,7 @@
 """The gallery of shipped models: python -m vdm.gallery writes docs/gallery.md and its GIFs."""
 
 import argparse
+import sys
 import tempfile
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 from vdm.build import count_parameters
 from vdm.demo.requests import Demo, default_settings
 from vdm.markdown import table
+from vdm.parallel.processes import check_devices
 from vdm.shipped import checkpoint_names, find_clips
 from vdm.video.display import gif_bytes, video_grid
 from vdm.video_model import VideoModel
@@ -31,7 +33,12 @@ def write_gallery(folder: Path, names: list[str]) -> Path:
 
     Returns:
       The path of the page.
+
+    Raises:
+      ValueError, OSError: there is no checkpoint, one cannot be read, or a file cannot be written.
     """
+    if not names:
+        raise ValueError("there is no shipped checkpoint: checkpoints/ has no .safetensors file")
     (folder / "images").mkdir(parents=True, exist_ok=True)
     sections = [_INTRODUCTION]
     with tempfile.TemporaryDirectory() as temporary:
@@ -98,9 +105,13 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Writes the page."""
+    """Writes the page, and prints its path; exits with a one-line message on errors."""
     flags = parse(argv)
-    print(write_gallery(flags.folder, checkpoint_names()))
+    try:
+        check_devices()
+        print(write_gallery(flags.folder, checkpoint_names()))
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

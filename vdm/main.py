@@ -114,7 +114,7 @@ def plan(config, workdir: AnyPath | None) -> None:
 
 
 def keep_compiled_programs() -> None:
-    """Caches compiled programs in ~/.cache/vdm, unless JAX_COMPILATION_CACHE_DIR is set."""
+    """Caches compiled programs in the cache folder, unless JAX_COMPILATION_CACHE_DIR is set."""
     import jax
 
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:

@@ -29,6 +29,7 @@ from vdm.sampling.generate import key_frame_config
 from vdm.sampling.preview import preview_config
 from vdm.training.checkpoints import saved_steps
 from vdm.training.compatibility import check_same_run, check_weights
+from vdm.training.trackers.profile import traced_steps
 from vdm.training.trackers.wandb import check_installed
 from vdm.training.warm_start import check_warm_start
 
@@ -67,6 +68,7 @@ def check(config: ml_collections.ConfigDict, workdir: AnyPath | None, mode: str)
         _check_run(config, workdir, mode)
     if mode in ("train", "rehearse", "plan") and not (workdir and saved_steps(workdir)):
         check_attention(config)
+        _check_profile(config)
 
 
 def _check_run(config: ml_collections.ConfigDict, workdir: AnyPath, mode: str) -> None:
@@ -91,6 +93,18 @@ def _check_run(config: ml_collections.ConfigDict, workdir: AnyPath, mode: str) -
         _check_evaluation(config)
     _check_checkpoint(config, workdir, mode)
     _check_writable(workdir)
+
+
+def _check_profile(config: ml_collections.ConfigDict) -> None:
+    """Checks that a new run traces a step of config.training.profile_steps, if there are any."""
+    steps, last = config.training.profile_steps, config.training.num_steps
+    traced = traced_steps(steps)
+    expected = (
+        f"empty, or have a step from 2 to config.training.num_steps, {last}: step 1 compiles, and "
+        "is not traced"
+    )
+    holds = not steps or (traced and traced[0] <= last)
+    require(config, "training.profile_steps", holds, expected)
 
 
 def _check_rehearsal(config: ml_collections.ConfigDict, workdir: AnyPath | None) -> None:

@@ -53,7 +53,8 @@ def find_checkpoint(name: str) -> AnyPath | None:
       ValueError, OSError: the checkpoint of the Hub is unavailable; the message names it.
     """
     if name.startswith("hf://"):
-        from vdm.hub import pull
+        # Imported here, since names of shipped checkpoints need no JAX.
+        from vdm.hub.download import pull
 
         return pull(name)
     if Path(name).expanduser().exists() or name not in checkpoint_names():

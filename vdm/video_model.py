@@ -12,12 +12,13 @@ import ml_collections
 import numpy as np
 
 from vdm.build import count_parameters
-from vdm.checks import RULES, check_task, require, validate
+from vdm.checks import check_task, validate
 from vdm.configuration.stored import from_record, load_run_config
 from vdm.data.datasets import make_data_set
 from vdm.exported import load_exported, load_exported_config
 from vdm.files import AnyPath, as_path
 from vdm.parallel.mesh import make_mesh, sharded_params
+from vdm.rules import check_field
 from vdm.sampling.conditions import Indices, conditions, load_observed
 from vdm.sampling.generate import make_draw, make_generator
 from vdm.sampling.tasks import is_joint
@@ -81,7 +82,7 @@ def load(path: str | Path, *, step: int | str = "") -> "VideoModel":
         if config is None:
             raise ValueError(f"{source} has checkpoints, and no config.json that describes them")
         config.step, config.checkpoint = str(step), ""
-        require(config, "step", RULES["step"].allows(config.step), RULES["step"].expected)
+        check_field(config, "step")
         _fit_devices(config)
         return VideoModel(config, *load_ema(config, source))
     file = _exported_file(source)

@@ -6,7 +6,7 @@ import pytest
 from tests.compiled import init_params
 from vdm.build import make_schedule
 from vdm.data.moving_digits import MovingDigits
-from vdm.evaluation.held_out_loss import make_held_out_loss, mean_loss
+from vdm.evaluation.held_out_loss import make_held_out_loss, make_mean_held_out_loss, mean_loss
 from vdm.parallel.mesh import make_mesh
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -47,3 +47,25 @@ def test_one_video_has_a_loss_and_no_standard_error(tiny_config):
     tiny_config.eval.update(num_videos=1, log_snr_bins=2)
     rows = make_held_out_loss(tiny_config, make_mesh(tiny_config))(init_params(tiny_config))
     assert all(row["loss"] > 0 and "standard_error" not in row for row in rows)
+
+
+def test_each_video_of_a_small_folder_counts_once(tiny_config, tmp_path, capsys):
+    """Of five videos two are held out: as many losses, and the warning names both numbers."""
+    random = np.random.default_rng(0)
+    for index in range(5):
+        video = random.integers(256, size=(4, 8, 8, 1), dtype=np.uint8)
+        (folder := tmp_path / ("test" if index < 2 else "train")).mkdir(exist_ok=True)
+        np.savez(folder / f"{index}.npz", video=video)
+    config, mesh = tiny_config, make_mesh(tiny_config)
+    config.data.update(name="folder", path=str(tmp_path), condition="none")
+    config.eval.update(num_videos=2, log_snr_bins=2, batch_size=4)
+    params = init_params(config)
+    expected = make_held_out_loss(config, mesh)(params)
+    make_mean_held_out_loss(config, mesh)
+    assert "warning" not in capsys.readouterr().out
+    config.eval.num_videos = 7
+    found = make_held_out_loss(config, mesh)(params)
+    assert found == expected  # the standard errors, too, which repeated videos would lower
+    assert make_mean_held_out_loss(config, mesh)(params) == mean_loss(config, expected)
+    message = "eval.num_videos is 7, and the held-out loss is over all held-out videos: 2\n"
+    assert f"warning: config.{message}" in capsys.readouterr().out

@@ -93,6 +93,15 @@ def test_training_is_deterministic_and_weights_are_kept(tmp_path):
     assert digit_network.load_digit_network(tmp_path / "network.npz").digest() == first.digest()
 
 
+def test_weights_that_cannot_be_written_are_one_sentence(tmp_path, monkeypatch):
+    monkeypatch.setattr(digit_network, "WEIGHTS", tmp_path / "gone" / "network.npz")
+    monkeypatch.setattr(
+        digit_network, "train_digit_network", lambda: digit_network.load_digit_network()
+    )
+    with pytest.raises(SystemExit, match=r"^error: .*gone/network\.npz cannot be written: No such"):
+        digit_network.main()
+
+
 def test_metrics_order_real_videos_frozen_videos_and_noise():
     real, other = _videos("test", 64), _videos("train", 64)
     frozen = np.repeat(other[:, :1], 4, axis=1)

@@ -207,6 +207,23 @@ def test_chainer_files_round_trip(tmp_path, capsys, narrow_c3d):
         import_weights("c3d", tmp_path / "c3d.npz")
 
 
+def test_weights_in_the_folder_of_earlier_versions_are_found(tmp_path, monkeypatch, narrow_c3d):
+    """Those were in ~/.cache/vdm even with XDG_CACHE_HOME, but not with VDM_CACHE."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    ours, newer = random_tensors("c3d"), random_tensors("c3d")
+    newer = {name: value + 1 for name, value in newer.items()}
+    monkeypatch.setenv("VDM_CACHE", str(tmp_path / ".cache" / "vdm"))
+    store_weights("c3d", ours, "")
+    monkeypatch.setenv("VDM_CACHE", str(tmp_path / "other"))
+    with pytest.raises(FileNotFoundError, match=r"no weights of c3d: .*other/c3d\.safetensors is"):
+        load_weights("c3d")
+    monkeypatch.delenv("VDM_CACHE")
+    assert digest_of(load_weights("c3d")) == digest_of(ours)
+    assert store_weights("c3d", newer, "").parent == tmp_path / "xdg" / "vdm"
+    assert digest_of(load_weights("c3d")) == digest_of(newer)
+
+
 @pytest.mark.parametrize("network", ["i3d", "inception"])
 def test_published_files_import_as_the_published_weights(network, capsys):
     path = PUBLISHED[network].path()

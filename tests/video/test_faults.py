@@ -38,6 +38,7 @@ def fault():
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+    monkeypatch.delenv("VDM_CACHE", raising=False)
 
 
 def _images(folder, frames, suffix=".png"):

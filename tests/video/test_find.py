@@ -135,6 +135,7 @@ def test_a_saved_index_gives_the_same_videos(
     # Where a file of another program has the index's name, the index goes there.
     cache = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+    monkeypatch.delenv("VDM_CACHE", raising=False)
     root = (tmp_path / "root").resolve()
 
     @settings(max_examples=examples // 5, deadline=None, suppress_health_check=list(HealthCheck))

@@ -192,6 +192,7 @@ def test_frames_that_are_replaced_are_indexed_again(tmp_path):
 @pytest.mark.parametrize("name", ["video_index.txt", "video_index.json"])
 def test_does_not_overwrite_files_of_other_programs(tmp_path, monkeypatch, name):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("VDM_CACHE", raising=False)
     folder = tmp_path / "videos"
     _write_frames(folder / "a", _pixels(20))
     (folder / name).write_text("my own notes\n")
@@ -237,6 +238,7 @@ def test_a_folder_whose_name_is_not_utf_8_is_printed(tmp_path, monkeypatch):
 def test_arrays_are_reported_in_the_cache_if_the_folder_has_a_foreign_report(tmp_path, monkeypatch):
     """Array files need no index, whose folder in the cache is then missing."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("VDM_CACHE", raising=False)
     folder = tmp_path / "videos"
     folder.mkdir()
     np.savez(folder / "a.npz", video=_pixels(20)[None].repeat(2, 0))

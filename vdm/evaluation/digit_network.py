@@ -11,6 +11,7 @@ and Inception; their values are not comparable with the paper's.
 import dataclasses
 import functools
 import hashlib
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from vdm.evaluation.digit_persistence import (
     digit_persistence,
     share_as_asked,
 )
+from vdm.files import replacing
 from vdm.metrics.frechet import frechet_distance
 from vdm.metrics.inception_score import inception_score
 from vdm.video.pixels import to_uint8
@@ -75,10 +77,12 @@ class DigitNetwork:
         return digest.hexdigest()[:8]
 
     def save(self, path: Path) -> None:
-        """Writes the weights to a .npz file."""
+        """Writes the weights to a .npz file; raises OSError, with its path, if it cannot."""
         arrays: dict[str, Any] = {f"weight_{i}": weight for i, weight in enumerate(self.weights)}
         arrays |= {f"bias_{i}": bias for i, bias in enumerate(self.biases)}
-        np.savez_compressed(path, **arrays)
+        # NumPy would append .npz to the name of the temporary file.
+        with replacing(path) as temporary, open(temporary, "wb") as file:
+            np.savez_compressed(file, **arrays)
 
 
 @functools.cache
@@ -198,10 +202,13 @@ def _distance(samples: np.ndarray, real: np.ndarray) -> float:
 
 
 def main() -> None:
-    """Trains the network, writes it and prints its accuracy."""
-    network = train_digit_network()
-    network.save(WEIGHTS)
-    print(f"{WEIGHTS}: digest {network.digest()}, held-out accuracy {accuracy(network):.3f}")
+    """Trains the network, writes it and prints its accuracy; one line and status 1 on errors."""
+    try:
+        network = train_digit_network()
+        network.save(WEIGHTS)
+        print(f"{WEIGHTS}: digest {network.digest()}, held-out accuracy {accuracy(network):.3f}")
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

@@ -9,12 +9,12 @@ import numpy as np
 from jax.sharding import Mesh
 
 from vdm.build import make_model, make_schedule, random_key
-from vdm.data.batches import Batches
-from vdm.data.datasets import make_data_set
+from vdm.data.batches import Batches, DataSet
+from vdm.data.datasets import make_data_set, number_of_videos
 from vdm.diffusion.loss import loss_at
 from vdm.metrics.statistics import standard_error
 from vdm.parallel.mesh import batch_sharding, replicated, rounded_up
-from vdm.parallel.messages import gathered
+from vdm.parallel.messages import gathered, is_first_process
 from vdm.parallel.rows import local_rows, shard_batch, shard_rows
 from vdm.progress import progress
 
@@ -29,10 +29,10 @@ def make_held_out_loss(config: ml_collections.ConfigDict, mesh: Mesh) -> Callabl
     """Returns a function from parameters to their held-out loss, compiled once.
 
     The loss is the mean squared error of the training target, without
-    config.diffusion.loss_weighting, over the first config.eval.num_videos test videos, in bins of
-    equal width in log-SNR. Each video is evaluated once per bin, at a log-SNR uniform in the bin;
-    noise and log-SNR are functions of (config.sample.seed, video, bin). Independent images are not
-    evaluated.
+    config.diffusion.loss_weighting, over the first config.eval.num_videos test videos, or over all
+    of them if there are fewer, in bins of equal width in log-SNR. Each video is evaluated once per
+    bin, at a log-SNR uniform in the bin; noise and log-SNR are functions of (config.sample.seed,
+    video, bin). Independent images are not evaluated.
 
     Every process must make every call, and gets the result.
     """
@@ -41,6 +41,7 @@ def make_held_out_loss(config: ml_collections.ConfigDict, mesh: Mesh) -> Callabl
     settings = config.eval
     model = make_model(config)
     source = make_data_set(config, "test")
+    count = _number_measured(config, source)
     edges = _edges(config)
 
     def loss_of_video(params, index, example, bin_index, low, high):
@@ -65,7 +66,7 @@ def make_held_out_loss(config: ml_collections.ConfigDict, mesh: Mesh) -> Callabl
     )
     size = rounded_up(mesh, settings.batch_size)
     rows = local_rows(mesh, size)
-    steps = range(-(-settings.num_videos // size))
+    steps = range(-(-count // size))
 
     def losses_of(params: dict) -> Rows:
         losses: list[list[np.ndarray]] = [[] for _ in range(settings.log_snr_bins)]
@@ -78,7 +79,7 @@ def make_held_out_loss(config: ml_collections.ConfigDict, mesh: Mesh) -> Callabl
             num_workers=config.data.num_workers,
             prefetch=config.data.prefetch,
         )
-        with batches, progress("held-out loss", settings.num_videos, "videos") as bar:
+        with batches, progress("held-out loss", count, "videos") as bar:
             for step in steps:
                 batch = batches.next()
                 indices = shard_rows(mesh, step * size + np.array(rows), size)
@@ -86,9 +87,9 @@ def make_held_out_loss(config: ml_collections.ConfigDict, mesh: Mesh) -> Callabl
                     low, high = edges[index : index + 2]
                     batch_losses = losses_of_batch(params, indices, batch, index, low, high)
                     losses[index].append(gathered(batch_losses))
-                bar.update(min(size, settings.num_videos - step * size))
+                bar.update(min(size, count - step * size))
         return [
-            _row(low, high, np.concatenate(parts)[: settings.num_videos])
+            _row(low, high, np.concatenate(parts)[:count])
             for low, high, parts in zip(edges[:-1], edges[1:], losses, strict=True)
         ]
 
@@ -111,9 +112,25 @@ def mean_loss(config: ml_collections.ConfigDict, rows: Rows) -> float:
 def make_mean_held_out_loss(
     config: ml_collections.ConfigDict, mesh: Mesh
 ) -> Callable[[dict], float]:
-    """Returns a function from parameters to their `mean_loss`, compiled once."""
+    """Returns a function from parameters to `mean_loss` of their `make_held_out_loss`.
+
+    Prints a warning if there are fewer held-out videos than config.eval.num_videos.
+    """
+    asked, found = config.eval.num_videos, _number_measured(config, make_data_set(config, "test"))
+    if found < asked and is_first_process():
+        print(
+            f"warning: config.eval.num_videos is {asked}, and the held-out loss is over all "
+            f"held-out videos: {found}",
+            flush=True,
+        )
     losses_of = make_held_out_loss(config, mesh)
     return lambda params: mean_loss(config, losses_of(params))
+
+
+def _number_measured(config: ml_collections.ConfigDict, source: DataSet) -> int:
+    """Returns config.eval.num_videos, or the number of videos of a data set that has fewer."""
+    available = number_of_videos(source)  # 0 for an endless data set
+    return min(config.eval.num_videos, available or config.eval.num_videos)
 
 
 def _edges(config: ml_collections.ConfigDict) -> np.ndarray:

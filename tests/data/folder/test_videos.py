@@ -171,6 +171,7 @@ def test_the_index_is_built_once_and_changed_files_are_decoded_again(videos, mon
 
 def test_the_index_is_in_the_cache_if_the_folder_is_read_only(videos, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("VDM_CACHE", raising=False)
     access = os.access
     monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK and access(path, mode))
     source = make_data_set(_config(videos), "train")

@@ -14,6 +14,7 @@ import pytest
 from configs.moving_digits import get_config
 from tests.data.pusht.drawn import draw_numbered, prepare
 from vdm.data.datasets import held_out_videos, make_data_set
+from vdm.data.pusht.shards import default_folder
 from vdm.preflight import check
 
 ROOT = Path(__file__).parents[3]
@@ -89,11 +90,24 @@ def test_images_and_grey_videos(config):
 )
 def test_errors_precede_any_writing(changes, sentence, config, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("VDM_CACHE", raising=False)
     config.data.update(changes)
     config.model.num_classes = 10 if config.data.condition == "label" else 0
     with pytest.raises(ValueError, match=sentence):
         check(config, tmp_path / "workdir", "train")
     assert not (tmp_path / "workdir").exists()
+
+
+def test_clips_in_the_folder_of_earlier_versions_are_found(tmp_path, monkeypatch):
+    """Those were in XDG_CACHE_HOME even with VDM_CACHE."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    monkeypatch.setenv("VDM_CACHE", str(tmp_path / "ours"))
+    ours, earlier = tmp_path / "ours" / "pusht", tmp_path / "xdg" / "vdm" / "pusht"
+    assert default_folder() == ours
+    earlier.mkdir(parents=True)
+    assert default_folder() == earlier
+    ours.mkdir(parents=True)
+    assert default_folder() == ours
 
 
 def test_unfinished_or_damaged_shards_are_an_error(config, tmp_path):

@@ -5,10 +5,11 @@ A shard is an .npz file with the clips video_0000, ..., uint8 [frames, 64, 64, 3
 versions and the SHA-256 of each shard; it lists no shards until all are written.
 """
 
+import contextlib
 from pathlib import Path
 
 from vdm.data.pusht.environment import SPLITS
-from vdm.files import DamagedFile, read_record, user_cache
+from vdm.files import DamagedFile, read_record, user_cache, xdg_cache
 
 RECORD = "pusht.json"
 FORMAT = 2  # version of the shards and of the disc's motions
@@ -17,8 +18,19 @@ _SETTINGS = {"format", "seed", "frames", *SPLITS}
 
 
 def default_folder() -> Path:
-    """Returns ~/.cache/vdm/pusht, or $XDG_CACHE_HOME/vdm/pusht if that variable is set."""
-    return user_cache() / "pusht"
+    """Returns the folder 'pusht' of the cache folder, or that of earlier versions if it exists.
+
+    They kept clips in `xdg_cache`, whatever $VDM_CACHE was.
+
+    Raises:
+      RuntimeError: there is no cache folder.
+    """
+    folder = user_cache() / "pusht"
+    if not folder.exists():
+        with contextlib.suppress(RuntimeError):  # there is $VDM_CACHE, and no home folder
+            if (earlier := xdg_cache() / "pusht").is_dir():
+                return earlier
+    return folder
 
 
 def read_description(folder: Path) -> dict:

@@ -9,7 +9,7 @@ The extra `metrics` installs the former. Other weights are imported with
 
     python -m vdm.metrics.import_weights --network=c3d --path=c3d_ucf101.npz --mean=mean2.npz
 
-into the cache folder, `$VDM_CACHE` or `~/.cache/vdm`, which takes precedence.
+into the cache folder, `vdm.files.user_cache`, which takes precedence.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 
-from vdm.files import AnyPath, replacing
+from vdm.files import AnyPath, replacing, user_cache
 from vdm.metrics.weights.naming import HEAD, convert
 from vdm.metrics.weights.unpickle import read_pickle, read_torch
 
@@ -71,9 +71,19 @@ PUBLISHED = {
 
 
 def cached_file(network: str) -> Path:
-    """Returns the path of a network's weights in the cache folder, which may not exist."""
-    folder = Path(os.environ.get("VDM_CACHE") or "~/.cache/vdm").expanduser()
-    return folder / f"{network}.safetensors"
+    """Returns the path of a network's weights in the cache folder, whether it exists or not."""
+    return user_cache() / f"{network}.safetensors"
+
+
+def _find_cached(network: str) -> Path:
+    """Returns the path of a network's weights in the cache folder, or of those in ~/.cache/vdm.
+
+    Earlier versions kept weights there without $VDM_CACHE, whatever $XDG_CACHE_HOME was.
+    """
+    cached = cached_file(network)
+    earlier = Path(os.path.expanduser("~/.cache/vdm")) / cached.name
+    is_earlier = not (os.environ.get("VDM_CACHE") or cached.is_file()) and earlier.is_file()
+    return earlier if is_earlier else cached
 
 
 def load_weights(network: str) -> dict[str, np.ndarray]:
@@ -87,7 +97,7 @@ def load_weights(network: str) -> dict[str, np.ndarray]:
     """
     if network not in PUBLISHED:
         raise ValueError(f"network is {network!r}, and must be one of {', '.join(PUBLISHED)}")
-    published, cached = PUBLISHED[network], cached_file(network)
+    published, cached = PUBLISHED[network], _find_cached(network)
     if cached.is_file():
         return _read_cached(network, cached)
     path = published.path()

@@ -9,16 +9,28 @@ import jax
 from vdm.files import AnyPath, make_folder
 
 
+def traced_steps(steps: Sequence[int], first_step: int = 0) -> range:
+    """Returns the steps that are traced, of the first and the last one of a window.
+
+    Args:
+      steps: first and last step; empty for none.
+      first_step: step of the restored state; 0 at the start. The step after it compiles, and is
+        not traced.
+    """
+    first, last = steps or (0, 0)
+    return range(max(first, first_step + 2), last + 1)
+
+
 class ProfilerWindow:
     """Traces the steps of config.training.profile_steps on this process, with jax.profiler.
 
-    The trace excludes compilation: it starts after the first step of this process, and ends before
-    a save, an evaluation or a preview, which may compile. It is written to
-    WORKDIR/tensorboard/plugins/profile. Used as a context manager, which ends an unfinished trace.
+    The trace excludes compilation: it covers `traced_steps`, and ends before a save, an evaluation
+    or a preview, which may compile. It is written to WORKDIR/tensorboard/plugins/profile. Used as a
+    context manager, which ends an unfinished trace.
     """
 
     def __init__(self, workdir: AnyPath, steps: Sequence[int], first_step: int, *, enabled: bool):
-        """Prepares to trace; the trace itself starts in `start`.
+        """Prepares to trace; prints a sentence if the only step left to trace is one that compiles.
 
         Args:
           workdir: folder of the run.
@@ -26,8 +38,13 @@ class ProfilerWindow:
           first_step: step of the restored state.
           enabled: whether this process traces.
         """
-        first, last = steps if steps and enabled else (0, 0)
-        self._steps = range(max(first, first_step + 2), last + 1)
+        self._steps = traced_steps(steps if enabled else (), first_step)
+        if enabled and steps and steps[1] == first_step + 1:
+            print(
+                f"config.training.profile_steps is {tuple(steps)}, of which step {steps[1]} is not "
+                "traced: the first step since the start or the resume compiles",
+                flush=True,
+            )
         self._target = workdir / "tensorboard"
         self._folder: tempfile.TemporaryDirectory | None = None
 
