@@ -1,20 +1,21 @@
-"""Kills trainings and damages workdirs at random: what is left must be the right result.
+"""Kills trainings and damages workdirs at random, and checks that no result is wrong.
 
     pip install -e ".[test]"
     python benchmarks/durability.py kills --trials=100
     python benchmarks/durability.py kills --trials=20 --bucket
     python benchmarks/durability.py damage --trials=200
 
-`kills` sends SIGKILL to a short training at a random time, again and again, each time resuming it,
-with a sampler beside it half of the time. Each run that ends must have the state of the run that
-was never killed, bit for bit, and the newest checkpoint must never become older. `--bucket` has the
-workdir in an emulated object store.
+`kills` repeatedly sends SIGKILL to a short training at a random time, and resumes the training. In
+half of the cases, a sampler runs beside the training. The final state of each run must equal the
+state of a run without kills, bit for bit. The newest checkpoint must never become older. `--bucket`
+puts the workdir into an emulated object store.
 
-`damage` flips one bit of a random file of a workdir, or cuts the file at a random place, and then
-trains, samples or evaluates: the result must be the right one, that of the checkpoint before it, or
-an error of one sentence.
+`damage` flips one bit of a random file of a workdir, or truncates the file at a random position. It
+then trains, samples or evaluates. There are three valid outcomes: the correct result, the correct
+result of the previous checkpoint, or a one-line error.
 
-Prints and writes benchmarks/results/durability_*.json. The three take half an hour on two cores.
+Prints and writes benchmarks/results/durability_*.json. The three commands take half an hour on two
+cores.
 """
 
 import argparse

@@ -2,22 +2,24 @@
 
     python benchmarks/extension.py [--videos=64] [--key_frame_checkpoint=FILE]
 
-The shipped model of moving digits, class-conditional, samples 64 frames: autoregressively, without
-and with context noise on generated frames; by key frames; and in overlapping blocks that are
-denoised jointly. Labels, seeds, sampler and conditioning are the same for all. Per 16 frames:
+The shipped class-conditional model of moving digits samples 64 frames by four methods:
+autoregressively without context noise on generated frames; autoregressively with context noise; by
+key frames; and in overlapping blocks that are denoised jointly. All methods use the same labels,
+seeds, sampler and conditioning. Measured for each block of 16 frames:
 
 - as asked: the share of videos that show the digit of their label in at least 14 of the frames;
-- Frechet distance to real videos, of features of clips: the first 16 principal components of real
-  clips, and the norm of the rest. Its error is the standard deviation over bootstrap samples;
-- displacement of the ink's centre of mass, in pixels per frame.
+- the Frechet distance between features of sampled and of real clips. The features are the first 16
+  principal components of real clips, and the norm of the rest. The error is the standard deviation
+  over bootstrap samples;
+- the displacement of the ink's centre of mass, in pixels per frame.
 
-`real` is other real videos, as many as samples. The rounds of all methods are interleaved, and the
-first, which compiles, is not timed. Seconds are of the processor, on all cores together, so that
-other programs on the machine change them little.
+The row `real` measures other real videos, as many as there are samples. The rounds of all methods
+are interleaved. The first round compiles, and is not timed. Times are processor seconds, summed
+over all cores, so other programs on the machine change them little.
 
-Prints and writes benchmarks/results/extension.json after each round. Without
---key_frame_checkpoint, a model with frameskip 4, the shipped model draws the key frames as well,
-although it has learned frameskip 1. About 10 minutes on one core.
+Prints and writes benchmarks/results/extension.json after each round. --key_frame_checkpoint is a
+model with frameskip 4. Without it, the shipped model also draws the key frames, although it learned
+frameskip 1. Takes about 10 minutes on one core.
 """
 
 import argparse
@@ -66,7 +68,7 @@ class ClipFeatures:
 
 
 def distance_to(reference, features):
-    """Returns the Frechet distance of features to those of reference, and its standard error."""
+    """Returns the Frechet distance between features and `reference`, and its standard error."""
     real = reference.mean(0), np.cov(reference.T)
 
     def distance(rows):

@@ -2,8 +2,8 @@
 
     python benchmarks/fill_tables.py
 
-A table stands between two comments. The first one names a file of benchmarks/results, the paths of
-the lists or dictionaries in it whose items are the rows, and one column per line:
+A table is between two comments. The first comment names a file in benchmarks/results, and the paths
+of lists or dictionaries in this file. Their items are the rows. Each following line is a column:
 
     <!-- table: scaling.json frames.rows batch.rows
     frames: {frames}
@@ -12,10 +12,10 @@ the lists or dictionaries in it whose items are the rows, and one column per lin
     <!-- end of table -->
 
 A cell is a format string (str.format) over the fields of its row. `:/1e6:` divides by 1e6. An item
-of a dictionary has the fields `key` and `value`; the path `.` makes the file one row. A missing
-field gives an empty cell, and repeated rows appear once.
+of a dictionary has the fields `key` and `value`. With the path `.`, the whole file is one row. A
+missing field gives an empty cell. Repeated rows appear once.
 
-`<!-- table: miniature N -->`, on one line, precedes the miniature of the paper's table N.
+The single-line comment `<!-- table: miniature N -->` precedes the miniature of the paper's table N.
 """
 
 import json

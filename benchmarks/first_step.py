@@ -2,10 +2,11 @@
 
     python benchmarks/first_step.py [--config=FILE] [--runs=N]
 
-Runs `python -m vdm.main`: one training step with its checkpoint, then one batch of samples; with
-an empty compilation cache (JAX_COMPILATION_CACHE_DIR), and with a warm one.
+Runs `python -m vdm.main` for one training step with its checkpoint, and then for one batch of
+samples. Both run once with an empty compilation cache (JAX_COMPILATION_CACHE_DIR), and once with a
+warm cache.
 
-Prints and writes benchmarks/results/first_step.json. Five minutes on one core.
+Prints and writes benchmarks/results/first_step.json. Takes five minutes on one core.
 """
 
 import argparse

@@ -3,11 +3,12 @@
     pip install -e ".[metrics,docs]"
     python benchmarks/fvd_distortions.py --clips=PATH [--videos=64]
 
-PATH is any input of `python -m vdm.metrics`, or an .npz with `frames` uint8 [n, height, width, 3],
-the concatenated clips, and `lengths`, from which windows of 16 frames are taken. Takes half an hour
-on two cores.
+PATH is any input of `python -m vdm.metrics`, or an .npz file with two arrays: `frames`, the
+concatenated clips as uint8 [n, height, width, 3], and `lengths`, the number of frames of each clip.
+The benchmark takes windows of 16 frames from these clips.
 
-Prints and writes benchmarks/results/fvd_distortions.json and docs/images/fvd_distortions.png.
+Prints and writes benchmarks/results/fvd_distortions.json, and draws
+docs/images/fvd_distortions.png. Takes half an hour on two cores.
 """
 
 import argparse

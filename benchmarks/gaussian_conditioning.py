@@ -3,11 +3,13 @@
     pip install -e ".[docs]"
     python benchmarks/gaussian_conditioning.py
 
-The data are stationary AR(1) videos of 16 frames of one pixel, whose denoiser and conditionals are
-known exactly. The first four frames x_a are drawn from the data and observed; each method draws the
-other frames x_b with 128 evaluations of the denoiser. The distance is the squared 2-Wasserstein
-distance between the joint distribution of (x_a, x_b) and the data, from means and covariances as
-all are Gaussian: 0 for an exact method. A jackknife over 20 groups of samples removes its bias and
+The data are stationary AR(1) videos of 16 frames of one pixel. Their denoiser and conditional
+distributions are known exactly. The first four frames, x_a, are drawn from the data and observed.
+Each method draws the other frames, x_b, with 128 evaluations of the denoiser.
+
+The distance is the squared 2-Wasserstein distance between the joint distribution of (x_a, x_b) and
+the data. All distributions are Gaussian, so it follows from means and covariances. An exact method
+has a distance of 0. A jackknife over 20 groups of samples removes the bias of the distance, and
 gives its standard error.
 
 Writes benchmarks/results/gaussian_conditioning.json and docs/images/gaussian_conditioning.png.
@@ -34,7 +36,7 @@ COUNT, GROUPS, SEED = 20_000, 20, 0
 RECONSTRUCTION = {"conditioning": "reconstruction"}
 PSEUDO_INVERSE = RECONSTRUCTION | {"reconstruction_options": {"data_variance": VARIANCE}}
 REPAINT = {"conditioning": "repaint", "repaint_jump_length": 8, "repaint_repeats": 4}
-# The options of `sample`; None: no observation, which shows the error of the discretisation alone.
+# Options of `sample`. None: no observation; the distance is then the discretisation error alone.
 METHODS = {
     "replacement": {"conditioning": "replacement"},
     "replacement_posterior": {"conditioning": "replacement_posterior"},
@@ -45,7 +47,7 @@ for weight in (1.0, 2.0, 3.0, 5.0, 10.0, 20.0):
 for weight in (1.0, 0.5):
     METHODS[f"pseudo-inverse, weight {weight}"] = PSEUDO_INVERSE | {"weight": weight}
 METHODS["no observation"] = None
-# The x_a, the methods and their samplers in the right panel of the figure.
+# The x_a, methods and samplers in the right panel of the figure.
 SHOWN_X_A = (0.35, 0.5, 0.7, 0.8)
 SHOWN = {
     "replacement": ("ancestral", METHODS["replacement"]),
@@ -115,7 +117,7 @@ def measure():
     x = np.random.default_rng(SEED).multivariate_normal(np.zeros(FRAMES), COVARIANCE, COUNT)
     samples = [("exact", None, x)]
     for name, method in METHODS.items():
-        # RePaint's repeated steps are a corrector already.
+        # RePaint's repeated steps already act as a corrector.
         for sampler in ("ancestral",) if name == "repaint" else ("ancestral", "langevin"):
             options = sampling_options(sampler, method)
             samples.append((name, options, draw(x[:, :OBSERVED], method is not None, options)))
@@ -155,7 +157,7 @@ def plot(rows, bands):
 
 def plot_distances(axes, rows):
     positions = {name: -index for index, name in enumerate(METHODS)}
-    for sampler, color, marker, label in (  # colours that the colour-blind can tell apart
+    for sampler, color, marker, label in (  # distinguishable for colour-blind readers
         ("ancestral", "#0072B2", "o", "128 ancestral steps (RePaint: 32, four times)"),
         ("langevin", "#D55E00", "D", "64 steps with the Langevin corrector"),
     ):

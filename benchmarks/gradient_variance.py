@@ -1,13 +1,14 @@
-"""The variance of the gradient with independent images in the batch, the reason for joint training.
+"""Gradient variance with independent images in the batch: the paper's reason for joint training.
 
     python benchmarks/gradient_variance.py [--images 0 4 8] [--batches=256] [--steps=300]
 
 The paper's abstract says that joint training on images reduces the variance of minibatch gradients.
-A network of moving digits (configs/moving_digits.py) trains for --steps with the largest number of
-images. Its parameters then take the gradient of the training loss on many batches of the usual
-number of videos, with 0, 4 and 8 images per video, at independent times. Reported are the variance
-E |g - E g|^2, and relative to |E g|^2, each with its jackknife error; and both at equal cost: times
-the number of frames over that without images.
+A network of moving digits (configs/moving_digits.py) trains for --steps steps with the largest
+number of images. The benchmark then computes the gradient g of the training loss at its parameters,
+on many batches of the usual number of videos, with 0, 4 and 8 images per video and independent
+times. It reports the variance E |g - E g|^2, and the variance relative to |E g|^2, each with its
+jackknife error. For equal cost, it also reports both times the ratio of the number of frames to the
+number of frames without images.
 
 Prints and writes benchmarks/results/gradient_variance.json. Takes ten minutes on two cores.
 """
@@ -67,9 +68,10 @@ def trained_parameters(config, steps: int) -> dict:
 
 
 def variances(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns E |g - E g|^2, and relative to |E g|^2, of vectors [batches, size]; and their errors.
+    """Returns the variance of vectors [batches, size], absolute and relative, and both errors.
 
-    Both expectations are estimated without bias from the same batches.
+    The variance is E |g - E g|^2, and the relative variance is its ratio to |E g|^2. Both
+    expectations are estimated without bias from the same batches.
     """
     count, total = len(vectors), vectors.sum(0)
     squares = np.square(vectors).sum(1)

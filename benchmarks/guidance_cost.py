@@ -1,15 +1,16 @@
-"""Time and memory of a sampling step with reconstruction guidance over one without.
+"""Time and memory of a sampling step with reconstruction guidance, relative to an unguided step.
 
     python benchmarks/guidance_cost.py [--config=FILE] [--topology=v4:2x2x1]
 
-Samples 16 videos with random weights in 8 steps of dpmpp_2m: without an observation, guided by 8 of
-16 frames, and guided with each form of gradient checkpointing and in micro-batches of 8, 4 and 2
-videos. Runs are interleaved, and times are medians of the ratios within a round. Memory is XLA's
-plan for arguments, results and temporaries. Takes four minutes on two cores.
+Samples 16 videos with random weights in 8 steps of dpmpp_2m. Measures sampling without an
+observation; guided by 8 of 16 frames; guided, with each form of gradient checkpointing; and guided,
+in micro-batches of 8, 4 and 2 videos. The runs are interleaved. A time is the median of the ratios
+within a round. Memory is XLA's plan for arguments, results and temporaries. Takes four minutes on
+two cores.
 
 --topology compiles for one unattached TPU chip, and reports FLOPs instead of time. It needs
-`pip install "jax[tpu]"` and TPU_SKIP_MDS_QUERY=1. The committed result is from
-JAX_OPTIMIZATION_LEVEL=O0, at which memory is an upper bound.
+`pip install "jax[tpu]"` and TPU_SKIP_MDS_QUERY=1. The committed result was compiled with
+JAX_OPTIMIZATION_LEVEL=O0. At this level, the memory is an upper bound.
 
 Prints and writes benchmarks/results/guidance_cost.json, or guidance_cost_TOPOLOGY.json.
 """

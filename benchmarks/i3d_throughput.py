@@ -1,11 +1,12 @@
-"""Videos per second through I3D, against the same network in PyTorch.
+"""Throughput of I3D in videos per second, compared with the same network in PyTorch.
 
     pip install -e ".[metrics]" torch
     python benchmarks/i3d_throughput.py
 
-Both sides have the published weights, one thread per core, float32 and one video of 16x224x224 per
-core. PyTorch runs with channels first and last; the faster counts. Runs are interleaved, and the
-result is the median of the ratios within a round. Other load slows PyTorch far more than JAX.
+Both networks use the published weights, one thread per core, float32, and one video of 16x224x224
+per core. PyTorch runs with channels first and with channels last, and the faster layout counts. The
+runs are interleaved. The result is the median of the ratios within a round. Other load on the
+machine slows PyTorch far more than JAX.
 
 Prints and writes benchmarks/results/i3d_throughput.json. Takes two minutes on two cores.
 """

@@ -1,13 +1,13 @@
-"""Videos per second of each data set, against a PyTorch DataLoader, and the wait of a device.
+"""Input speed of each data set, against a PyTorch DataLoader, and the waiting time of a device.
 
     pip install -e ".[data]" torch
     python benchmarks/input_speed.py [--path=VIDEOS] [--tfds_dir=DIR]
 
-The DataLoader decodes the same clips of the same mp4 files with PyAV in as many workers, and crops
-and resizes them with OpenCV. It converts frames in PyAV's usual way, and in the faster way that
-this project uses; the faster loader counts. Runs are interleaved, and the result is the median of
-the ratios within a round. Without --path, x264 encodes files of 320x240 pixels. The waiting device
-is simulated: a step takes a fixed time and no CPU.
+The DataLoader decodes the same clips of the same mp4 files with PyAV and the same number of
+workers, and crops and resizes them with OpenCV. Two loaders are measured: one converts frames in
+PyAV's usual way, and one in the faster way of this project. The faster loader counts. The runs are
+interleaved. The result is the median of the ratios within a round. Without --path, x264 encodes
+files of 320x240 pixels. The waiting device is simulated: a step takes a fixed time and no CPU.
 
 Prints and writes benchmarks/results/input_speed.json. Takes two minutes on two cores.
 """
@@ -153,7 +153,7 @@ def against_pytorch(source):
     times = interleaved({"vdm": partial(read_batches, source)} | runs, ROUNDS)
     medians = {name: statistics.median(values) for name, values in times.items()}
     peer = min(runs, key=medians.get)
-    # Speed is the inverse of time: the ratio of PyTorch's time to ours.
+    # The ratio of speeds is PyTorch's time over ours.
     speed = compared(times, "vdm")[peer]["time_over_reference"]
     return {
         "videos_per_second": {name: BATCH * BATCHES / median for name, median in medians.items()},

@@ -1,4 +1,4 @@
-"""Shared by the benchmarks: configurations, training steps, interleaved timing and results."""
+"""Shared code of the benchmarks: configurations, training steps, interleaved timing and results."""
 
 import dataclasses
 import json

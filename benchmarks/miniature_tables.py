@@ -4,14 +4,14 @@
     python benchmarks/miniature_tables.py 5         # all rows and seeds without a record
     python benchmarks/miniature_tables.py 6 --gif   # the videos of docs/miniature_tables.md
 
-`vdm/evaluation/miniature_tables.py` has the rows, and the claims of the paper that they test;
-`python -m vdm.evaluation.tables` prints them. Most rows sample from the shipped checkpoint, and
-their seed is that of sampling. The rows of table 4, and `unconditional` of table 1, train a model
-first: their seed is that of training and sampling, and `--workdir=DIR` keeps the runs, from which
-training resumes. `--samples=DIR` keeps samples, and measures kept ones again.
+`vdm/evaluation/miniature_tables.py` defines the rows, and the paper's claims that they test;
+`python -m vdm.evaluation.tables` prints the tables. Most rows sample from the shipped checkpoint,
+and their seed is the sampling seed. The rows of table 4, and `unconditional` of table 1, train a
+model first. Their seed is used for training and sampling. `--workdir=DIR` keeps the runs of these
+rows, so that training can resume. `--samples=DIR` keeps samples, and measures kept samples again.
 
-Prints and writes benchmarks/results/miniature/table_TABLE_ROW_seed_N.json. A row that has a record
-is skipped, except with --seed or --samples.
+Prints and writes benchmarks/results/miniature/table_TABLE_ROW_seed_N.json. Rows that already have a
+record are skipped, except with --seed or --samples.
 """
 
 import argparse
@@ -162,7 +162,7 @@ def write_gif(table: MiniatureTable, samples: pathlib.Path | None) -> pathlib.Pa
         else:
             groups[caption] = sampled(load(CHECKPOINT), row, SEEDS[0], _IN_GIF)
     path = IMAGES / f"miniature_table_{table.number}.gif"
-    # Groups side by side: each has one column of captions and grids.
+    # The groups are side by side. Each group is a column of captions and grids.
     columns = [captioned_grids({caption: videos}, scale=4) for caption, videos in groups.items()]
     path.write_bytes(gif_bytes(np.concatenate(columns, axis=2), scale=1))
     return path

@@ -1,20 +1,23 @@
-"""The network against the same in PyTorch: training step, evaluation and guided evaluation.
+"""Speed compared with the same network in PyTorch: training step, evaluation and guided evaluation.
 
     pip install -e . torch
     python benchmarks/own_speed.py [--resolution=32] [--batch=4] [--rounds=7] [--compile]
     python benchmarks/own_speed.py --config=FILE [--batch=4] [--rounds=7] [--compile]
 
-By default an unconditional network of 32 base channels on 4 videos of 16x32x32, or with
---resolution=64 --batch=2 on 2 of 16x64x64. Both sides have the same architecture
-(benchmarks/torch_unet.py), dtype and cores, PyTorch as threads and JAX as devices, and run
-alternately. Evaluations with the same weights are compared before the timing. The training step has
-the loss, gradients, clipping, Adam and the EMA. The guided evaluation has the gradient of the first
-frame's squares with respect to the input, as reconstruction guidance needs. --compile adds
-torch.compile. --config takes any unconditional configuration, on a GPU for example
-configs/ucf101.py. Huge pages (GLIBC_TUNABLES=glibc.malloc.hugetlb=1) favour PyTorch, which
-allocates each result anew.
+The default is an unconditional network of 32 base channels on 4 videos of 16x32x32. With
+--resolution=64 --batch=2, it runs on 2 videos of 16x64x64. Both networks have the same architecture
+(benchmarks/torch_unet.py), dtype and cores. PyTorch uses the cores as threads, and JAX as devices.
+The networks run alternately. Before the timing, their outputs for the same weights are compared.
 
-Prints and writes benchmarks/results/own_speed_LAYOUT[_compile][_huge_pages][_gpu].json. A few
+- The training step includes the loss, gradients, clipping, Adam and the EMA.
+- The guided evaluation includes the gradient of the sum of squares of the first frame with respect
+  to the input, like reconstruction guidance.
+
+--compile adds torch.compile. --config takes any unconditional configuration, on a GPU for example
+configs/ucf101.py. Huge pages (GLIBC_TUNABLES=glibc.malloc.hugetlb=1) favour PyTorch, because it
+allocates new memory for each result.
+
+Prints and writes benchmarks/results/own_speed_LAYOUT[_compile][_huge_pages][_gpu].json. Takes a few
 minutes on two cores without other load.
 """
 
@@ -107,7 +110,7 @@ def torch_steps(config, network, z, log_snr) -> Steps:
         with torch.no_grad():
             for mean, value in zip(ema, network.parameters(), strict=True):
                 mean.lerp_(value, 1 - training.ema_decay)
-        return loss.item()  # synchronises
+        return loss.item()  # waits for the device
 
     @torch.inference_mode()
     def evaluate():

@@ -1,15 +1,16 @@
-"""The network against lucidrains' Unet3D, at about equal parameters and equal data.
+"""Speed compared with lucidrains' Unet3D, at about equal parameter counts and on the same data.
 
     pip install -e . torch torchvision video-diffusion-pytorch
     python benchmarks/peer_speed.py [--resolution=32] [--batch=4] [--rounds=5]
 
-What a user chooses between: the U-Net of this package (the layout of benchmarks/own_speed.py), the
-same layers in PyTorch, and the 3D U-Net of video-diffusion-pytorch with the width whose number of
-parameters is nearest. The designs differ: the peer's spatial attention is linear except in the
-middle, and its positions are rotary. Each takes a training step, an evaluation and a guided
-evaluation as in benchmarks/own_speed.py, alternately, in float32 on all cores.
+Compares three networks that a user can choose from: the U-Net of this package (in the layout of
+benchmarks/own_speed.py), the same layers in PyTorch, and the 3D U-Net of video-diffusion-pytorch.
+The width of the last network gives the nearest number of parameters. Its design differs: spatial
+attention is linear except in the middle, and position embeddings are rotary. The networks run
+alternately, in float32 on all cores. Each runs a training step, an evaluation and a guided
+evaluation as in benchmarks/own_speed.py.
 
-Prints and writes benchmarks/results/peer_speed_LAYOUT.json. Ten minutes on two cores.
+Prints and writes benchmarks/results/peer_speed_LAYOUT.json. Takes ten minutes on two cores.
 """
 
 import argparse
@@ -31,7 +32,7 @@ from video_diffusion_pytorch import Unet3D
 
 from vdm.build import count_parameters
 
-_WIDTHS = range(32, 97, 8)  # the peer's groups of a norm need a multiple of 8
+_WIDTHS = range(32, 97, 8)  # the peer's group norm needs a multiple of 8
 
 
 class Peer(torch.nn.Module):
@@ -44,7 +45,7 @@ class Peer(torch.nn.Module):
         self.unet = min(networks, key=lambda network: abs(_count(network) - parameters))
 
     def forward(self, z, log_snr, num_images=0):
-        times = 500 - 25 * log_snr  # its times are 0 to 1000
+        times = 500 - 25 * log_snr  # its times are in 0 to 1000
         return self.unet(z.permute(0, 4, 1, 2, 3), times).permute(0, 2, 3, 4, 1)
 
 

@@ -4,9 +4,9 @@
     python benchmarks/plan_paper.py [NAME ...]   # bair_train, ucf101_guided, ...; default: all
     python benchmarks/plan_paper.py --report     # summary and predicted scaling
 
-Each plan compiles one step, in one to ten minutes on one core, and is written to
-benchmarks/results/plans/NAME.json. --report reads these files and writes
-benchmarks/results/plan_paper.json, from which benchmarks/fill_tables.py fills docs/plan.md.
+Each plan compiles one step and is written to benchmarks/results/plans/NAME.json. This takes one to
+ten minutes on one core. --report reads these files and writes benchmarks/results/plan_paper.json.
+benchmarks/fill_tables.py then fills docs/plan.md from the report.
 """
 
 import argparse

@@ -1,17 +1,20 @@
-"""Prediction that is driven: the same starts of PushT with the disc pulled left, and pulled right.
+"""Action-conditional prediction of PushT: the disc is pulled left or right from the same frames.
 
     python -m vdm.data.prepare pusht
     python benchmarks/pusht_actions.py --checkpoint=FILE [--starts=64]
 
-FILE is an exported model of actions: docs/pusht.md has the command that trains it. The first frame
-of each of `starts` test clips is predicted once per direction, with the same noise and the same
-action in all frames, of length 0.8. Measured are the shares of starts in which
+FILE is an exported action-conditional model. docs/pusht.md has the command that trains it. The
+model predicts each of `starts` test clips from its first frame, once per direction. Both
+predictions use the same noise. All frames have the same action, of length 0.8. Two shares of starts
+are measured:
 
-- the disc ends further right where it is pulled right than where it is pulled left;
-- it moves left and right as it is pulled, by a pixel or more. None can where it starts at a wall:
-  `empty_space` is the same share of discs that meet no block and move at their speed to the wall.
+- the disc ends further right when it is pulled right than when it is pulled left;
+- the disc moves left and right as it is pulled, by a pixel or more. A disc that starts at a wall
+  cannot do this. `empty_space` is therefore the same share for discs that meet no block, and move
+  at their speed until they reach the wall.
 
-It ends where a frame last shows it. Prints and writes benchmarks/results/pusht_actions.json.
+The last frame that shows the disc gives its end position. Prints and writes
+benchmarks/results/pusht_actions.json.
 """
 
 import argparse
@@ -50,7 +53,7 @@ def in_empty_space(starts, direction, frames):
 
 
 def shares(moved):
-    """Returns in which share of starts the disc ends apart, and moves as it is pulled."""
+    """Returns the shares of starts in which the disc ends apart, and moves as it is pulled."""
     left, right = moved["left"][:, 0], moved["right"][:, 0]
     return {
         "apart": float(np.mean(right > left)),

@@ -4,17 +4,19 @@
     python -m vdm.data.prepare pusht
     python benchmarks/pusht_steps.py [--methods METHOD ...] [--evaluations N ...] [--students FILE]
 
-Each row is one prediction of each of 256 test clips from its first frame, with the same seeds, and
-is measured by the protocol 'pusht' (docs/evaluation.md), as those of benchmarks/pusht_table.py:
-FVD, KVD, PSNR, SSIM and the share of frames in which the block keeps its shape. `+-` is a standard
-error. An evaluation is one call of the network; reconstruction guidance has its gradient as well,
-and history guidance two calls per step. A student has its own number of steps.
+Each row measures one prediction of each of 256 test clips from its first frame. All rows use the
+same seeds, and, like benchmarks/pusht_table.py, the protocol 'pusht' (docs/evaluation.md). The
+metrics are FVD, KVD, PSNR, SSIM and the share of frames in which the block keeps its shape. `+-` is
+a standard error. An evaluation is one call of the network. Reconstruction guidance also needs the
+gradient of each call, and history guidance needs two calls per step. A student has its own number
+of steps.
 
-Seconds are the least over all batches of 16 videos but the first, which compiles. A run replaces
-its own rows of the file and keeps the others.
+Seconds are the minimum over all batches of 16 videos, without the first batch, which compiles. A
+run replaces its own rows of the file and keeps the other rows.
 
-Prints and writes benchmarks/results/pusht_steps.json after each row. On two cores a row takes three
-minutes, and a third of a minute more per evaluation, or a whole one by reconstruction guidance.
+Prints and writes benchmarks/results/pusht_steps.json after each row. On two cores, a row takes
+three minutes plus a third of a minute per evaluation, or a whole minute per evaluation with
+reconstruction guidance.
 """
 
 import argparse

@@ -4,15 +4,15 @@
     python -m vdm.data.prepare pusht
     python benchmarks/pusht_table.py [--checkpoint=FILE] [--rows ROW ...] [--config.field=value ...]
 
-Each row is an evaluation by the protocol 'pusht' (docs/evaluation.md) of 256 predictions, one for
-each of 256 test clips, or of four for each, with the same seeds: FVD, KVD, PSNR, SSIM, motion, and
-the share of frames in which the block keeps its shape. 'train_videos' compares real training with
-real test clips, which a perfect model would reach. `+-` is a standard error: of FVD by the
-jackknife, of KVD by the bootstrap. A run replaces its own rows of the file and keeps the others.
---rows without a ROW draws the figure of the file's rows alone.
+Each row evaluates one or four predictions of each of 256 test clips by the protocol 'pusht'
+(docs/evaluation.md). All rows use the same seeds. The metrics are FVD, KVD, PSNR, SSIM, motion, and
+the share of frames in which the block keeps its shape. 'train_videos' compares real training clips
+with real test clips: a perfect model would reach these numbers. `+-` is a standard error, by the
+jackknife for FVD and by the bootstrap for KVD. A run replaces its own rows of the file and keeps
+the other rows. --rows without a ROW only draws the figure from the file's rows.
 
-Prints and writes benchmarks/results/pusht_table.json and docs/images/pusht_weights.png: FVD against
-the reconstruction weight, beside the distance that benchmarks/gaussian_conditioning.py measured.
+Prints and writes benchmarks/results/pusht_table.json. Draws docs/images/pusht_weights.png: FVD
+against the reconstruction weight, beside the distance from benchmarks/gaussian_conditioning.py.
 """
 
 import argparse
@@ -98,7 +98,7 @@ def evaluated(checkpoint: str, options: list[str], workdir: str) -> dict:
 
 
 def row_of(name: str, options: list[str], result: dict) -> dict:
-    """Returns the numbers of a row, with what determines them."""
+    """Returns the numbers of a row, and the settings that determine them."""
     numbers = {
         key: value
         for key, value in result.items()
@@ -118,9 +118,9 @@ def row_of(name: str, options: list[str], result: dict) -> dict:
 
 
 def claims(rows: list[dict]) -> list[str]:
-    """Returns what the rows say of the paper's claim, a sentence each, by number of predictions.
+    """Returns sentences that compare the rows with the paper's claim, by number of predictions.
 
-    The error of a difference is that of methods with the same observed frames and noise.
+    The standard errors of differences assume the same observed frames and noise for both methods.
     """
     rows = [row for row in rows if "fvd_leave_one_out" in row]
     return [

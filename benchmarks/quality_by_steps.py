@@ -1,17 +1,17 @@
-"""Sample quality against throughput: each sampler, and each student, by its number of steps.
+"""Sample quality and throughput of each sampler and each student, by number of steps.
 
     python benchmarks/quality_by_steps.py [--samplers ddim ...] [--steps 8 16] [--students FILE]
 
-The shipped model of moving digits, class-conditional on the labels of held-out videos, without
-classifier-free guidance, and its students (docs/distillation.md), with the same seeds for all rows.
-Quality is digit_fvd to 1,024 other held-out videos (vdm/evaluation/digit_network.py), digit
-persistence, and the share of videos that show the requested digit. `+-` is a standard error: of
-digit_fvd by the bootstrap, of shares the binomial one. The row 'real videos' measures the held-out
-videos themselves.
+Measures the shipped model of moving digits and its students (docs/distillation.md). They sample
+with the labels of held-out videos and without classifier-free guidance. All rows use the same
+seeds. Quality is measured by digit_fvd to 1,024 other held-out videos
+(vdm/evaluation/digit_network.py), by digit persistence, and by the share of videos that show the
+requested digit. `+-` is a standard error, by the bootstrap for digit_fvd, and binomial for shares.
+The row 'real videos' measures the held-out videos themselves.
 
 The time is that of the fastest batch, and excludes compilation. A run replaces its own rows of the
-file and keeps the others. Prints and writes benchmarks/results/quality_by_steps.json. The default
-rows take three quarters of an hour on two cores.
+file and keeps the other rows. Prints and writes benchmarks/results/quality_by_steps.json. The
+default rows take three quarters of an hour on two cores.
 """
 
 import argparse

@@ -3,11 +3,13 @@
     python benchmarks/scaling.py [--config=FILE] [--base-channels=N] [--rounds=N]
         [--frames 8 16 ...] [--resolutions 32 64 ...] [--batches 1 2 ...]
 
-A network of the paper's shape (configs/bair.py) with fewer base channels, for two cores. Each of
-the three varies alone, from 8 frames of 32x32 pixels and a batch of 1. The exponent of time ~
-size ** exponent is a least-squares fit of the logarithms. On a GPU use --base-channels=128.
+The network has the paper's shape (configs/bair.py), but fewer base channels, for two cores. Frames,
+resolution and batch size vary one by one, from 8 frames of 32x32 pixels and a batch of 1. In
+time ~ size ** exponent, the exponent is a least-squares fit of the logarithms. On a GPU, use
+--base-channels=128.
 
-Prints and writes benchmarks/results/scaling.json, or scaling_gpu.json. Six minutes on one core.
+Prints and writes benchmarks/results/scaling.json, or scaling_gpu.json. Takes six minutes on one
+core.
 """
 
 import argparse

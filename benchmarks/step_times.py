@@ -1,14 +1,15 @@
-"""Training, sampling and guided steps on the attached devices by batch, in one table.
+"""Times of training, sampling and guided steps on the attached devices, in one table by batch size.
 
     python benchmarks/step_times.py --config=configs/ucf101.py --batches=1,2,4,8
 
 Options: --config.SECTION.FIELD=VALUE for any field, --steps=train,sample,guided and --rounds=10.
 
-Steps are those of --mode=plan, on random videos: neither data nor a checkpoint is needed. Each cell
-is measured in its own process, so that its peak memory is its own; one that does not fit is
-reported as a row of its own. The utilisation is FLOPs of products and convolutions over the
-vendor's bfloat16 peak, which is the MFU of a training step if model.remat is none. A 141 GB card
-takes configs/ucf101.py and configs/kinetics600.py with 8 videos of 24 frames.
+The steps are those of --mode=plan, on random videos, so neither data nor a checkpoint is needed.
+Each cell runs in its own process, so that the process measures the peak memory of this cell only. A
+cell that does not fit is reported as a separate row. The utilisation is the FLOPs of products and
+convolutions over the vendor's bfloat16 peak. For a training step without model.remat, it is the
+model FLOPs utilisation (MFU). A 141 GB card takes configs/ucf101.py and configs/kinetics600.py with
+8 videos of 24 frames.
 
 Prints the table and writes benchmarks/results/step_times_CONFIG.json.
 """
@@ -44,7 +45,7 @@ flags.register_validator(
     "batches are positive integers",
 )
 
-# A call of a sampler has this many steps; the time of one step is that of the call over it.
+# Steps per call of a sampler. The time of one step is the time of the call over this number.
 _SAMPLER_STEPS = 4
 
 
@@ -76,7 +77,7 @@ def measure(config, name: str, batch: int) -> dict:
 
 
 def measure_in_process(name: str, batch: str, folder: str) -> dict:
-    """Returns the row of `measure` from a process of its own, or the last line of its failure."""
+    """Returns the row of `measure` from a separate process, or the last line of its failure."""
     output = f"{folder}/{name}_{batch}.json"
     own = [f"--steps={name}", f"--batches={batch}", f"--output={output}"]
     command = [sys.executable, *sys.argv, *own]

@@ -1,8 +1,8 @@
 """SpaceTimeUNet in idiomatic PyTorch, for unconditional models.
 
-Folds frames into the batch, and uses channels_last convolutions, F.group_norm, and
-F.scaled_dot_product_attention in space. Temporal attention is explicit, for its relative positions.
-Parameters have the values and the paths of the Flax module.
+Folds frames into the batch. Uses channels_last convolutions, F.group_norm, and
+F.scaled_dot_product_attention for spatial attention. Temporal attention is written out, because it
+has relative positions. Parameters have the same values and paths as in the Flax module.
 """
 
 import math

@@ -1,11 +1,12 @@
-"""Profile of a training step by kind of layer: convolution, norm, attention and others.
+"""Profile of a training step by kind of layer: convolution, norm, attention and other layers.
 
     python benchmarks/where_time_goes.py [--config=FILE] [--batch=N]
 
-Profiles three steps and sums the time of the compiled operations by layer, which the compiler keeps
-in their names. A fused operation counts for the layer of its last part.
+Profiles three steps, and sums the time of the compiled operations by layer. The compiler keeps the
+name of the layer in the name of an operation. A fused operation counts for the layer of its last
+part.
 
-Prints and writes benchmarks/results/where_time_goes_CONFIG.json. A minute on one core for
+Prints and writes benchmarks/results/where_time_goes_CONFIG.json. Takes a minute on one core for
 configs/moving_digits.py.
 """
 

@@ -16,15 +16,16 @@ from vdm.video.display import gif_bytes, video_grid
 from vdm.video_model import VideoModel
 
 _COLUMNS, _VIDEOS = 4, 8
-_PREDICTIONS = _COLUMNS - 1  # of a clip
-_WIDTH = 512  # pixels of a GIF, at most
+_PREDICTIONS = _COLUMNS - 1  # per clip
+_WIDTH = 512  # approximate width of a GIF, pixels
 
 _INTRODUCTION = f"""# Gallery: samples of the shipped models
 
-`python -m vdm.gallery` writes this page: the first {_VIDEOS} samples of each shipped model,
-with seed 0 and the sampler of its configuration; of a model that predicts, the first
-{_PREDICTIONS} predictions of each of the clips in `checkpoints/NAME_clips.npz`, the first of the
-test split. They are not selected. [The demo](demo.md) draws the same ones.
+`python -m vdm.gallery` writes this page. It shows the first {_VIDEOS} samples of each shipped
+model, with seed 0 and the sampler of its configuration. If a model predicts videos, the page shows
+the first {_PREDICTIONS} predictions of each clip in `checkpoints/NAME_clips.npz`. These clips
+are the first of the test split. The samples are not selected. [The demo](demo.md) draws the
+same samples.
 """
 
 
@@ -90,7 +91,8 @@ def _section(name: str, model: VideoModel, caption: str, *, predicts: bool) -> s
     ]
     lines = [f"## {name}", "", f"![{caption}](images/gallery_{name}.gif)", ""]
     if predicts:
-        lines += [f"{caption}, given its first frame.", ""]
+        rows_show = f"a real video and {_PREDICTIONS} predictions from its first frame"
+        lines += [f"Each row shows {rows_show}.", ""]
         rows.append(("conditioning", config.sample.conditioning))
     lines += table(("field", "value"), rows)
     lines += ["", f"[Model card](../checkpoints/{name}.md)", ""]
