@@ -36,6 +36,7 @@ PAGES = tuple(
         "miniature_tables.md",
         "conditional_sampling.md",
         "pusht.md",
+        "distillation.md",
     )
 )
 _TABLE = re.compile(

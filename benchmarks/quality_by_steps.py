@@ -117,12 +117,12 @@ def main():
 
     def keep(row):
         nonlocal rows
-        names = row["sampler"], row["steps"]
-        rows = [r for r in rows if (r["sampler"], r["steps"]) != names] + [row]
-        rows.sort(key=lambda r: (order.index(r["sampler"]), -r["steps"]))
+        names = row["sampler"], row.get("steps")
+        rows = [r for r in rows if (r["sampler"], r.get("steps")) != names] + [row]
+        rows.sort(key=lambda r: (order.index(r["sampler"]), -r.get("steps", 0)))
         write_result(path.stem, {"rows": rows}, "flax")
 
-    keep({"sampler": REAL, "steps": 0, **measure(real)})
+    keep({"sampler": REAL, **measure(real)})
     for (sampler, steps), (config, checkpoint) in runs.items():
         videos, speed = sampled(config, load_exported(checkpoint))
         numbers = measure(videos)
