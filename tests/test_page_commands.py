@@ -279,11 +279,12 @@ def _short(options, overrides):
 
 
 def _run(mode, workdir, config):
+    if mode == "config":  # prints, before any check
+        print(main.page(config))
+        return
     preflight.check(config, workdir, mode)
     modes = {"train": main.train, "sample": main.sample, "eval": main.evaluate}
     modes |= {"export": main.export, "rehearse": main.rehearse, "plan": main.plan}
-    if mode == "config":
-        return
     if workdir:
         workdir.mkdir(parents=True, exist_ok=True)
     modes[mode](config, workdir)
