@@ -9,7 +9,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from vdm.build import make_model, make_schedule, random_key
-from vdm.data.batches import Batches, DataSet
+from vdm.data.batches import Batches
 from vdm.data.datasets import make_data_set, number_of_videos
 from vdm.diffusion.loss import loss_at
 from vdm.metrics.statistics import standard_error
@@ -25,7 +25,9 @@ _NUM_TIMES = 10_000  # times in the average over t
 Rows = list[dict[str, float]]
 
 
-def make_held_out_loss(config: ml_collections.ConfigDict, mesh: Mesh) -> Callable[[dict], Rows]:
+def make_held_out_loss(
+    config: ml_collections.ConfigDict, mesh: Mesh, *, warn: bool = False
+) -> Callable[[dict], Rows]:
     """Returns a function from parameters to their held-out loss, compiled once.
 
     The loss is the mean squared error of the training target, without
@@ -34,14 +36,22 @@ def make_held_out_loss(config: ml_collections.ConfigDict, mesh: Mesh) -> Callabl
     bin, at a log-SNR uniform in the bin; noise and log-SNR are functions of (config.sample.seed,
     video, bin). Independent images are not evaluated.
 
-    Every process must make every call, and gets the result.
+    Every process must make every call, and gets the result. `warn` prints a warning if there are
+    fewer videos than config.eval.num_videos.
     """
     config = config.copy_and_resolve_references()
     config.data.num_images = 0  # clips do not depend on it
     settings = config.eval
     model = make_model(config)
     source = make_data_set(config, "test")
-    count = _number_measured(config, source)
+    # 0 for an endless data set.
+    count = min(settings.num_videos, number_of_videos(source) or settings.num_videos)
+    if warn and count < settings.num_videos and is_first_process():
+        print(
+            f"warning: config.eval.num_videos is {settings.num_videos}, and the held-out loss is "
+            f"over all held-out videos: {count}",
+            flush=True,
+        )
     edges = _edges(config)
 
     def loss_of_video(params, index, example, bin_index, low, high):
@@ -116,21 +126,8 @@ def make_mean_held_out_loss(
 
     Prints a warning if there are fewer held-out videos than config.eval.num_videos.
     """
-    asked, found = config.eval.num_videos, _number_measured(config, make_data_set(config, "test"))
-    if found < asked and is_first_process():
-        print(
-            f"warning: config.eval.num_videos is {asked}, and the held-out loss is over all "
-            f"held-out videos: {found}",
-            flush=True,
-        )
-    losses_of = make_held_out_loss(config, mesh)
+    losses_of = make_held_out_loss(config, mesh, warn=True)
     return lambda params: mean_loss(config, losses_of(params))
-
-
-def _number_measured(config: ml_collections.ConfigDict, source: DataSet) -> int:
-    """Returns config.eval.num_videos, or the number of videos of a data set that has fewer."""
-    available = number_of_videos(source)  # 0 for an endless data set
-    return min(config.eval.num_videos, available or config.eval.num_videos)
 
 
 def _edges(config: ml_collections.ConfigDict) -> np.ndarray:
