@@ -26,7 +26,7 @@ import argparse
 import time
 
 import numpy as np
-from measuring import ROOT, load_config, write_result
+from measuring import ROOT, distance_and_error, load_config, write_result
 
 from vdm.configuration.stored import set_field
 from vdm.data.datasets import held_out_videos
@@ -37,13 +37,12 @@ from vdm.evaluation.digit_persistence import (
     share_as_asked,
 )
 from vdm.exported import load_exported
-from vdm.metrics.frechet import frechet_distance
 from vdm.parallel.mesh import make_mesh, sharded_params
 from vdm.sampling.conditions import conditions
 from vdm.sampling.generate import make_draw, make_generator
 from vdm.video.pixels import to_uint8
 
-NUM_FRAMES, NUM_REAL, NUM_COMPONENTS, BOOTSTRAP = 64, 1024, 16, 200
+NUM_FRAMES, NUM_REAL, NUM_COMPONENTS = 64, 1024, 16
 CHECKPOINT = ROOT / "checkpoints/moving_digits.safetensors"
 
 
@@ -67,18 +66,6 @@ class ClipFeatures:
         return clips.reshape(len(clips), -1).astype(np.float64) / 127.5 - 1
 
 
-def distance_to(reference, features):
-    """Returns the Frechet distance between features and `reference`, and its standard error."""
-    real = reference.mean(0), np.cov(reference.T)
-
-    def distance(rows):
-        return frechet_distance(rows.mean(0), np.cov(rows.T), *real)
-
-    rng = np.random.default_rng(0)
-    draws = rng.integers(len(features), size=(BOOTSTRAP, len(features)))
-    return distance(features), float(np.std([distance(features[draw]) for draw in draws], ddof=1))
-
-
 def measure(videos, labels, features, reference, frames) -> list[dict]:
     """Returns one row per block of a set of videos."""
     digits = digit_classifier().digits_seen(videos)
@@ -86,7 +73,7 @@ def measure(videos, labels, features, reference, frames) -> list[dict]:
     for first in range(0, NUM_FRAMES, frames):
         clips, part = videos[:, first : first + frames], slice(first, first + frames)
         share = share_as_asked(digits[:, part], labels)
-        distance, error = distance_to(features(reference[:, part]), features(clips))
+        distance, error = distance_and_error(features(clips), features(reference[:, part]))
         rows.append(
             {
                 "frames": [first, first + frames - 1],

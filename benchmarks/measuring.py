@@ -18,16 +18,20 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from vdm.build import init_params
-from vdm.parallel.mesh import make_mesh
+from vdm.metrics.frechet import frechet_distance
+from vdm.parallel.mesh import make_mesh, sharded_params
 from vdm.planning.compile import Compiled, analyze
 from vdm.planning.steps import make_step
+from vdm.sampling.generate import make_generator
 from vdm.training.state import init_state
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks/results"
 IMAGES = ROOT / "docs/images"
+_BOOTSTRAP = 200  # samples
 
 
 def load_config(path):
@@ -54,6 +58,35 @@ def interleaved(steps: Mapping[str, Callable[[], object]], rounds: int) -> dict[
         for name, step in steps.items():
             times[name].append(seconds(step))
     return times
+
+
+def timed_samples(config, params, count: int) -> tuple[np.ndarray, float]:
+    """Returns samples 0 to count - 1, uint8 [count, ...], and seconds per video.
+
+    The seconds are those of the fastest batch, without the first one, which compiles.
+    """
+    mesh, size = make_mesh(config), config.sample.batch_size
+    generate, params = make_generator(config, mesh), sharded_params(mesh, params)
+    videos, times = [], []
+    for first in range(0, count, size):
+        start = time.perf_counter()
+        videos.append(generate(params, range(first, first + size)))
+        times.append(time.perf_counter() - start)
+    return np.concatenate(videos), min(times[1:]) / size
+
+
+def distance_and_error(features: np.ndarray, references: np.ndarray) -> tuple[float, float]:
+    """Returns the Frechet distance of features [n, features] to references, and its error.
+
+    The error is the standard deviation over bootstrap samples of the features.
+    """
+    of_references = references.mean(0), np.cov(references.T)
+
+    def distance(rows):
+        return frechet_distance(rows.mean(0), np.cov(rows.T), *of_references)
+
+    draws = np.random.default_rng(0).integers(len(features), size=(_BOOTSTRAP, len(features)))
+    return distance(features), float(np.std([distance(features[draw]) for draw in draws], ddof=1))
 
 
 class MeasuredStep(NamedTuple):
@@ -132,6 +165,21 @@ def compared(times: Mapping[str, list[float]], reference: str) -> dict[str, dict
         ratios = [a / b for a, b in zip(values, times[reference], strict=True)]
         result[name]["time_over_reference"] = median_and_quartiles(ratios)
     return result
+
+
+def stored_rows(name: str) -> list[dict]:
+    """Returns the rows of benchmarks/results/NAME.json; none if there is no such file."""
+    path = RESULTS / f"{name}.json"
+    return json.loads(path.read_text())["rows"] if path.exists() else []
+
+
+def with_row(rows: list[dict], row: dict, keys: tuple[str, ...]) -> list[dict]:
+    """Returns rows with a row that replaces the one with the same values of `keys`, if any."""
+
+    def identity(other):
+        return [other.get(key) for key in keys]
+
+    return [other for other in rows if identity(other) != identity(row)] + [row]
 
 
 def write_result(name: str, result: Mapping, *packages: str) -> None:

@@ -14,18 +14,15 @@ of steps.
 Seconds are the minimum over all batches of 16 videos, without the first batch, which compiles. A
 run replaces its own rows of the file and keeps the other rows.
 
-Prints and writes benchmarks/results/pusht_steps.json after each row. On two cores, a row takes
-three minutes plus a third of a minute per evaluation, or a whole minute per evaluation with
-reconstruction guidance.
+Prints and writes benchmarks/results/pusht_steps.json after each row. On two cores, a row takes two
+minutes plus 12 s per evaluation, or 25 s per evaluation with reconstruction guidance.
 """
 
 import argparse
-import json
 import pathlib
-import time
 
 import numpy as np
-from measuring import RESULTS, hardware, write_result
+from measuring import hardware, stored_rows, timed_samples, with_row, write_result
 
 from vdm.configuration.resolve import resolve
 from vdm.data.datasets import held_out_videos
@@ -33,8 +30,6 @@ from vdm.evaluation.protocol import protocol_of
 from vdm.exported import load_exported
 from vdm.metrics.features import make_extractors
 from vdm.metrics.measure import compare, summarize
-from vdm.parallel.mesh import make_mesh, sharded_params
-from vdm.sampling.generate import make_generator
 from vdm.video.pixels import to_uint8
 
 CHECKPOINT = "pusht"
@@ -48,23 +43,6 @@ METHODS = {
 }
 EVALUATIONS = (1, 2, 4, 8, 16, 32, 64, 256)
 _SCALARS = ("fvd", "kvd", "psnr", "ssim", "motion", "block_shape")
-
-
-def calls_per_step(method: str) -> int:
-    """Returns the network evaluations of a step."""
-    return 2 if method == "history guidance" else 1
-
-
-def sampled(config) -> tuple[np.ndarray, float]:
-    """Returns one prediction of each test clip, uint8 [videos, ...], and seconds per video."""
-    mesh, size = make_mesh(config), config.sample.batch_size
-    params = sharded_params(mesh, load_exported(pathlib.Path(config.checkpoint)))
-    generate, videos, times = make_generator(config, mesh), [], []
-    for first in range(0, config.eval.num_videos, size):
-        start = time.perf_counter()
-        videos.append(generate(params, range(first, first + size)))
-        times.append(time.perf_counter() - start)
-    return np.concatenate(videos), min(times[1:]) / size
 
 
 class Measure:
@@ -93,7 +71,7 @@ def main():
     flags = parser.parse_args()
     configs = {}
     for method in flags.methods:
-        calls = calls_per_step(method)
+        calls = 2 if "history_guidance_weight" in METHODS[method] else 1  # per step
         for evaluations in flags.evaluations:
             if evaluations % calls == 0:
                 fields = {**METHODS[method], "num_steps": evaluations // calls}
@@ -104,26 +82,27 @@ def main():
         config = resolve(None, None, {"checkpoint": path})
         configs[STUDENT, config.sample.num_steps] = config
 
-    path = RESULTS / "pusht_steps.json"
-    rows = json.loads(path.read_text())["rows"] if path.exists() else []
+    rows, order = stored_rows("pusht_steps"), [*METHODS, STUDENT]
     measure = Measure(next(iter(configs.values())))
     for (method, evaluations), config in configs.items():
-        videos, seconds_per_video = sampled(config)
+        checkpoint = pathlib.Path(config.checkpoint)
+        videos, seconds_per_video = timed_samples(
+            config, load_exported(checkpoint), config.eval.num_videos
+        )
         numbers = measure(videos)
         row = {
             "method": method,
             "evaluations": evaluations,
-            "checkpoint": pathlib.Path(config.checkpoint).name,
+            "checkpoint": checkpoint.name,
             "sample": config.sample.to_dict(),
             "videos": len(videos),
             "seconds_per_video": seconds_per_video,
             "hardware": hardware(),
             **{name: value for name, value in numbers.items() if name.startswith(_SCALARS)},
         }
-        order = [*METHODS, STUDENT]
-        rows = [r for r in rows if (r["method"], r["evaluations"]) != (method, evaluations)]
-        rows = sorted([*rows, row], key=lambda r: (order.index(r["method"]), -r["evaluations"]))
-        write_result(path.stem, {"rows": rows}, "flax")
+        rows = with_row(rows, row, ("method", "evaluations"))
+        rows.sort(key=lambda r: (order.index(r["method"]), -r["evaluations"]))
+        write_result("pusht_steps", {"rows": rows}, "flax")
 
 
 if __name__ == "__main__":

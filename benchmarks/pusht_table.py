@@ -25,7 +25,7 @@ import tempfile
 import time
 
 from matplotlib.figure import Figure
-from measuring import IMAGES, RESULTS, ROOT, hardware, write_result
+from measuring import IMAGES, RESULTS, ROOT, hardware, stored_rows, with_row, write_result
 
 from vdm.metrics.measure import standard_error_of_difference
 
@@ -185,15 +185,14 @@ def main():
     parser.add_argument("--checkpoint", default=CHECKPOINT)
     parser.add_argument("--rows", nargs="*", choices=tuple(ROWS), default=tuple(ROWS))
     flags, options = parser.parse_known_args()
-    path = RESULTS / "pusht_table.json"
-    rows = json.loads(path.read_text())["rows"] if path.exists() else []
+    rows = stored_rows("pusht_table")
     for name in flags.rows:
         with tempfile.TemporaryDirectory() as workdir:
             settings = [*ROWS[name], *options]
             row = row_of(name, settings, evaluated(flags.checkpoint, settings, workdir))
-        rows = [r for r in rows if r["row"] != name] + [row]
+        rows = with_row(rows, row, ("row",))
         rows.sort(key=lambda r: list(ROWS).index(r["row"]))
-        write_result(path.stem, {"rows": rows, "claims": claims(rows)}, "flax")
+        write_result("pusht_table", {"rows": rows, "claims": claims(rows)}, "flax")
     measured = {row["row"] for row in rows}
     if "replacement" in measured and measured.intersection(_RECONSTRUCTION):
         plot(rows)

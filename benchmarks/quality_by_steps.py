@@ -15,13 +15,19 @@ default rows take three quarters of an hour on two cores.
 """
 
 import argparse
-import json
 import pathlib
 from functools import partial
 
-import jax
-import numpy as np
-from measuring import RESULTS, ROOT, hardware, load_config, seconds, write_result
+from measuring import (
+    ROOT,
+    distance_and_error,
+    hardware,
+    load_config,
+    stored_rows,
+    timed_samples,
+    with_row,
+    write_result,
+)
 
 from vdm.configuration.resolve import resolve
 from vdm.data.datasets import held_out_videos
@@ -29,49 +35,22 @@ from vdm.diffusion.samplers import SAMPLERS
 from vdm.evaluation.digit_network import load_digit_network, video_features
 from vdm.evaluation.digit_persistence import persistence_report
 from vdm.exported import load_exported
-from vdm.metrics.frechet import frechet_distance
-from vdm.parallel.mesh import make_mesh, replicated
 from vdm.sampling.conditions import conditions
-from vdm.sampling.generate import make_generator
 from vdm.video.pixels import to_uint8
 
 CHECKPOINT = ROOT / "checkpoints/moving_digits.safetensors"
 STEPS = (1, 2, 4, 8, 16, 64, 256)
-REFERENCES, BOOTSTRAP = 1024, 200
+REFERENCES = 1024  # real videos
 REAL, STUDENT = "real videos", "student"
-
-
-def distance_and_error(videos: np.ndarray, references: np.ndarray) -> tuple[float, float]:
-    """Returns digit_fvd of videos to references, and its standard error by the bootstrap."""
-    network = load_digit_network()
-    features, targets = video_features(network, videos), video_features(network, references)
-    of_references = targets.mean(0), np.cov(targets.T)
-
-    def distance(rows):
-        return frechet_distance(rows.mean(0), np.cov(rows.T), *of_references)
-
-    draws = np.random.default_rng(0).integers(len(features), size=(BOOTSTRAP, len(features)))
-    return distance(features), float(np.std([distance(features[draw]) for draw in draws], ddof=1))
-
-
-def sampled(config, params) -> tuple[np.ndarray, float]:
-    """Returns config.sample.num_videos videos, and videos per minute."""
-    count, size = config.sample.num_videos, config.sample.batch_size
-    mesh = make_mesh(config)
-    generator, params = make_generator(config, mesh), jax.device_put(params, replicated(mesh))
-    videos = [generator(params, range(size))]  # compiles
-
-    def generate(first):
-        videos.append(generator(params, range(first, first + size)))
-
-    times = [seconds(partial(generate, first)) for first in range(size, count, size)]
-    return np.concatenate(videos), 60 * size / min(times)
 
 
 def measured(videos, real, labels, references) -> dict:
     """Returns the numbers of a row."""
     report = persistence_report(videos, real=real, labels=labels)["samples"]
-    distance, error = distance_and_error(videos, references)
+    network = load_digit_network()
+    distance, error = distance_and_error(
+        video_features(network, videos), video_features(network, references)
+    )
     fields = ("persistence", "persistence_standard_error", "as_asked")
     return {
         "videos": len(videos),
@@ -111,22 +90,20 @@ def main():
         labels=conditions(base, range(flags.videos))["label"],
         references=references,
     )
-    path = RESULTS / "quality_by_steps.json"
-    rows = json.loads(path.read_text())["rows"] if path.exists() else []
+    rows = stored_rows("quality_by_steps")
     order = (REAL, *SAMPLERS, STUDENT)
 
     def keep(row):
         nonlocal rows
-        names = row["sampler"], row.get("steps")
-        rows = [r for r in rows if (r["sampler"], r.get("steps")) != names] + [row]
+        rows = with_row(rows, row, ("sampler", "steps"))
         rows.sort(key=lambda r: (order.index(r["sampler"]), -r.get("steps", 0)))
-        write_result(path.stem, {"rows": rows}, "flax")
+        write_result("quality_by_steps", {"rows": rows}, "flax")
 
     keep({"sampler": REAL, **measure(real)})
     for (sampler, steps), (config, checkpoint) in runs.items():
-        videos, speed = sampled(config, load_exported(checkpoint))
+        videos, seconds = timed_samples(config, load_exported(checkpoint), flags.videos)
         numbers = measure(videos)
-        keep({"sampler": sampler, "steps": steps, "videos_per_minute": speed, **numbers})
+        keep({"sampler": sampler, "steps": steps, "videos_per_minute": 60 / seconds, **numbers})
 
 
 if __name__ == "__main__":
