@@ -40,7 +40,7 @@ setup(
     python_requires=">=3.11",
     install_requires=[
         "absl-py>=2.1,<3",
-        "av>=17.0.1,<20",  # reads and writes video files, and brings FFmpeg
+        "av>=17.1,<20",  # reads and writes video files, and brings FFmpeg; 17.0 crashes on MPEG-1
         "clu>=0.0.12,<0.1",  # the overview of parameters, which needs no TensorFlow
         "etils[epath]>=1.14,<2",  # paths of object stores
         "flax>=0.12.8,<0.13",
@@ -48,7 +48,7 @@ setup(
         "jaxtyping>=0.3.7,<0.4",
         "ml-collections>=1.1,<2",
         "numpy>=2.0,<3",
-        "optax>=0.2.7,<0.3",
+        "optax>=0.2.8,<0.3",  # 0.2.7 fails to import with jax 0.10
         "orbax-checkpoint>=0.12,<0.13",
         "pillow>=11,<14",
         "safetensors>=0.5,<1",
@@ -64,7 +64,7 @@ setup(
             "gcsfs>=2025.3",
             "huggingface-hub>=0.34,<3",
             "hypothesis>=6.100,<7",
-            "imageio-ffmpeg>=0.6,<0.9",  # the ffmpeg command that frames are compared with
+            "imageio-ffmpeg>=0.8,<0.9",  # the ffmpeg command of the comparisons; 0.7 crashes on .ts
             "keras>=3.12,<4",  # what the feature networks are compared with
             "opencv-python-headless>=4.10,<6",
             "mypy>=1.18,<2",
@@ -80,7 +80,7 @@ setup(
         # alone needs it. An ffmpeg is there for UCF101, too (docs/data.md).
         "tfds": [
             "array-record>=0.8.3,<0.9",
-            "imageio-ffmpeg>=0.6,<0.9",
+            "imageio-ffmpeg>=0.8,<0.9",
             "importlib_resources>=6.4,<8",  # which TFDS needs and does not ask for
             "opencv-python-headless>=4.10,<6",
             f"tensorflow-cpu{TENSORFLOW_VERSIONS}; {LINUX}",
