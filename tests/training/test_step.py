@@ -4,6 +4,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import ml_collections
 import numpy as np
 import pytest
 
@@ -11,10 +12,19 @@ from vdm.data.datasets import make_data_set
 from vdm.parallel.mesh import make_mesh, param_shardings
 from vdm.parallel.rows import shard_batch
 from vdm.training.loop import LossNotFinite, train
-from vdm.training.state import init_state, make_learning_rate
+from vdm.training.state import init_state, make_learning_rate, state_shapes
 from vdm.training.step import make_train_step
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
+
+
+def test_shapes_of_the_state_of_a_configuration_with_empty_lists_and_tuples(tiny_config):
+    fields = tiny_config.to_dict()
+    fields["model"]["attention_resolutions"] = ()
+    fields["sample"]["action"] = fields["training"]["profile_steps"] = []
+    config = ml_collections.ConfigDict(fields)
+    expected = jax.eval_shape(partial(init_state, config))
+    assert jax.tree.leaves(state_shapes(config)) == jax.tree.leaves(expected)
 
 
 def _run(config, devices, steps):

@@ -1,5 +1,6 @@
 """The training state, the optimizer and the learning-rate schedule."""
 
+import dataclasses
 from collections.abc import Callable
 from functools import lru_cache, partial
 
@@ -155,9 +156,17 @@ def init_state(config: ml_collections.ConfigDict) -> TrainState:
 
 def state_shapes(config: ml_collections.ConfigDict) -> TrainState:
     """Returns the shapes and dtypes of the state, without creating arrays."""
-    return _state_shapes(ml_collections.FrozenConfigDict(config))
+    return _state_shapes(_Hashable(repr(config.to_dict()), config))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Hashable:
+    """A configuration as a key. A FrozenConfigDict with an empty list and an empty tuple fails."""
+
+    text: str
+    config: ml_collections.ConfigDict = dataclasses.field(compare=False)
 
 
 @lru_cache(maxsize=4)  # a trace of the network takes half a second
-def _state_shapes(config: ml_collections.FrozenConfigDict) -> TrainState:
-    return jax.eval_shape(partial(init_state, config))
+def _state_shapes(key: _Hashable) -> TrainState:
+    return jax.eval_shape(partial(init_state, key.config))
