@@ -48,6 +48,7 @@ def test_the_wheel_has_configurations_launch_files_and_weights(wheel):
         assert str(path.relative_to(ROOT)) in members
     assert not any(name.startswith(("tests/", "docs/", "benchmarks/")) for name in members)
     assert members["vdm/launch/local_processes"].external_attr >> 16 & 0o100  # executable
-    assert sum(member.compress_size for member in members.values()) < 10e6
+    # The weights of a model take at most 16 MB.
+    assert sum(member.compress_size for member in members.values()) < 20e6
     of_metrics = [line for line in requirements if "metrics" in line]
     assert of_metrics and not any("torch" in line for line in of_metrics)
