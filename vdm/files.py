@@ -191,7 +191,7 @@ def read_record(path: AnyPath) -> dict:
         record = json.loads(path.read_text(encoding="utf-8"))
     except UnicodeDecodeError as error:
         raise DamagedFile(f"{path} is damaged: it is no UTF-8 text") from error
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:  # no JSON, too long a number, too many brackets
         raise DamagedFile(f"{path} is damaged: {error}") from error
     if not isinstance(record, dict):
         raise DamagedFile(f"{path} is damaged: it is no JSON object")

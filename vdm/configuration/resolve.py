@@ -85,7 +85,7 @@ def resolve(
     if name is not None:
         file, _, argument = name.partition(":")
         config = load_file(find_file(file), argument)
-    elif "checkpoint" in overrides:
+    elif overrides.get("checkpoint"):  # '': the workdir's own
         path = as_path(overrides["checkpoint"])
         check_exists(path)
         config = from_record(load_exported_config(path)[0], path)
@@ -166,12 +166,21 @@ def override(
     """
     fields = list(fields_of(config))
     for field in overrides:
-        if field not in [*fields, *config]:
+        if field in config and field not in fields:
+            first = next(name for name in fields if name.startswith(f"{field}."))
+            raise ValueError(
+                f"config.{field} is a section: set its fields one by one, as --config.{first}=VALUE"
+            )
+        if field not in fields:
             close = difflib.get_close_matches(field, fields, 1, cutoff=0.8)
             hint = f"did you mean config.{close[0]}?" if close else "vdm/config.py lists all fields"
             raise ValueError(f"config.{field} does not exist: {hint}")
     defaults, values = fields_of(config), flags.FlagValues()
-    argv = [f"--config.{field}={text}" for field, text in overrides.items()]
+    argv = []
+    for field, text in overrides.items():
+        if not text.strip() and isinstance(defaults.get(field), tuple):
+            text = "()"  # ml_collections would read a tuple of one empty string
+        argv.append(f"--config.{field}={text}")
     config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=argv)
     try:
         values(["", *argv])
