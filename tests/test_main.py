@@ -143,6 +143,7 @@ def test_sample_reads_an_exported_file(workdir, tiny_overrides, tmp_path):
         (["--mode=train", "--config.diffusion.target=noise"], "config.diffusion.target is 'noise'"),
         (["--mode=dream"], "--mode=dream"),
         (["--mode=sample"], "no checkpoint in"),
+        (["--workdir=run\udcff"], r"--workdir is 'run\udcff', and must be UTF-8"),
         (["--mode=sample", "--config.checkpoint=missing.safetensors"], "missing.safetensors"),
         (["--mode=train", "--config.training.batch_size=3"], "a multiple of the 2 devices"),
         (["--mode=train", "--config.seed=4294967296"], "config.seed is 4294967296, and must be"),
