@@ -50,7 +50,8 @@ class RunLock:
         if (owner := _read(self._path)) is not None and _is_alive(self._path, owner):
             raise WorkdirInUse(
                 f"{self._path.parent} is in use: process {owner.pid} on {owner.host} has trained "
-                f"in it since {owner.started}. Wait for it, or choose another --workdir"
+                f"in it since {owner.started}. Wait for it, or choose another --workdir; if this "
+                f"folder is a copy of that run, delete {self._path}"
             )
         self._write()
         time.sleep(_SETTLING)
