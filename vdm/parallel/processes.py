@@ -60,6 +60,8 @@ class Processes:
     def __init__(self) -> None:
         # A run that resumes with JAX_ENABLE_X64 would differ in the last bits.
         jax.config.update("jax_enable_x64", False)
+        # JAX_THREEFRY_PARTITIONABLE=0 would change all noise of a seed.
+        jax.config.update("jax_threefry_partitionable", True)
         self._watchdog: Watchdog | None = None
         self._index: int | None = None  # index of this process; None if it is the only one
 
