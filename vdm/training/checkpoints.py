@@ -292,6 +292,9 @@ class Checkpoints:
             for path in found.keys() | saved.keys():
                 if found.get(path) != saved.get(path):
                     raise ValueError(f"{name}{path} does not match its digest")
+        # A copied or renamed folder would be the newest for ever, and later steps would be lost.
+        if "rest" in items and (saved_step := int(restored["rest"]["step"])) != step:
+            raise ValueError(f"its folder is named {step}, and its state is of step {saved_step}")
         return {name: restored[name] for name in items}
 
     @contextlib.contextmanager
