@@ -154,6 +154,12 @@ def write_text(path: AnyPath, text: str) -> None:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
+def write_bytes(path: AnyPath, content: bytes) -> None:
+    """Writes a file atomically."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
 def printable(text: str) -> str:
     """Escapes characters that UTF-8 cannot encode, as in `write_text`."""
     return text.encode("utf-8", errors="backslashreplace").decode()
