@@ -172,6 +172,12 @@ def test_prints_a_one_line_error_and_writes_nothing(arguments, message, tmp_path
     print(f"{time.monotonic() - start:.1f} s")
 
 
+def test_prints_what_the_terminal_cannot_encode(monkeypatch):
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    done = _run(CONFIG, "--mode=config", "--config.data.path=/videos/Übung")
+    assert done.returncode == 0 and r"config.data.path = '/videos/\xdcbung'" in done.stdout
+
+
 def test_a_missing_accelerator_is_one_sentence(tmp_path):
     done = _run("--config=moving_digits", f"--workdir={tmp_path / 'run'}", platforms="nobodys")
     assert done.returncode == 1 and not (tmp_path / "run").exists()
