@@ -85,9 +85,17 @@ def is_remote(path: str | os.PathLike[str]) -> bool:
 
 
 def make_folder(path: AnyPath) -> None:
-    """Creates a folder and its parents if missing; does nothing in object stores."""
-    if not is_remote(path):
+    """Creates a folder and its parents if missing; does nothing in object stores.
+
+    Raises:
+      NotADirectoryError: it is a file.
+    """
+    if is_remote(path):
+        return
+    try:
         path.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise NotADirectoryError(f"{path} is a file, and must be a folder") from error
 
 
 def find_files(folder: AnyPath, suffix: str) -> Sequence[AnyPath]:
