@@ -145,6 +145,7 @@ def test_numbers_may_be_those_of_numpy_and_jax(model):
     expected = model.sample(2, num_frames=6, **plain), model.predict(videos, num_given=2, **plain)
     for convert in (np.asarray, jnp.asarray):
         settings = {name: convert(value) for name, value in plain.items()}
+        settings["label"] = list(settings["label"])  # of numbers of NumPy or JAX
         sampled = model.sample(convert(2), num_frames=convert(6), **settings)
         predicted = model.predict(convert(videos), num_given=convert(2), **settings)
         np.testing.assert_array_equal(sampled, expected[0])

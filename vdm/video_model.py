@@ -392,10 +392,7 @@ def _check_guidance(config: ml_collections.ConfigDict, settings: SampleSettings)
 
 
 def _set(config: ml_collections.ConfigDict, section: str, name: str, value: Any) -> None:
-    if isinstance(value, np.ndarray | np.generic | jax.Array):
-        value = value.tolist()
-    if isinstance(value, list):
-        value = tuple(value)
+    value = _plain(value)
     try:
         if value is None:  # ml_collections would accept it
             raise TypeError
@@ -405,6 +402,13 @@ def _set(config: ml_collections.ConfigDict, section: str, name: str, value: Any)
         raise ValueError(
             f"{name} is {value!r}, and must be of type {expected}, as config.{section}.{name}"
         ) from error
+
+
+def _plain(value: Any) -> Any:
+    """Converts numbers and arrays of NumPy and JAX, and lists of them, to Python's, and tuples."""
+    if isinstance(value, np.ndarray | np.generic | jax.Array):
+        value = value.tolist()
+    return tuple(map(_plain, value)) if isinstance(value, list | tuple) else value
 
 
 def _is_per_sample(name: str, value: Any) -> bool:
