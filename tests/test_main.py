@@ -144,6 +144,7 @@ def test_sample_reads_an_exported_file(workdir, tiny_overrides, tmp_path):
         (["--mode=dream"], "--mode=dream"),
         (["--mode=sample"], "no checkpoint in"),
         (["--workdir=run\udcff"], r"--workdir is 'run\udcff', and must be UTF-8"),
+        ([r"--workdir=runs\bair"], r"--workdir is 'runs\\bair', and must be UTF-8 without a"),
         (["--mode=sample", "--config.checkpoint=missing.safetensors"], "missing.safetensors"),
         (["--mode=train", "--config.training.batch_size=3"], "a multiple of the 2 devices"),
         (["--mode=train", "--config.seed=4294967296"], "config.seed is 4294967296, and must be"),

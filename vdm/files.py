@@ -98,6 +98,14 @@ def make_folder(path: AnyPath) -> None:
         raise NotADirectoryError(f"{path} is a file, and must be a folder") from error
 
 
+def entries(folder: AnyPath) -> list[AnyPath]:
+    """Returns the files and folders in a folder, sorted by path; none if it does not exist.
+
+    Unlike `glob` of epath, this takes '[', '*' and '?' in the folder's own path literally.
+    """
+    return sorted(folder.iterdir()) if folder.is_dir() else []
+
+
 def find_files(folder: AnyPath, suffix: str) -> Sequence[AnyPath]:
     """Returns the files with a suffix at any depth of a folder, sorted by path."""
     if not is_remote(folder):

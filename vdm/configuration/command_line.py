@@ -44,11 +44,12 @@ def workdir() -> epath.Path | None:
     """Returns the value of --workdir, None if it is not given.
 
     Raises:
-      ValueError: it is a URL of an unknown or uninstalled object store, or is not UTF-8.
+      ValueError: it is a URL of an unknown or uninstalled object store, or no name for every file.
     """
     name = _WORKDIR.value
-    if name and name != printable(name):
+    if name and (name != printable(name) or "\\" in name):
         raise ValueError(
-            f"--workdir is {name!r}, and must be UTF-8: TensorBoard can write to no other folder"
+            f"--workdir is {name!r}, and must be UTF-8 without a backslash: the writers of "
+            "checkpoints and of TensorBoard support no other names"
         )
     return as_path(name) if name else None
