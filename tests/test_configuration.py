@@ -109,6 +109,16 @@ def test_an_argument_of_a_configuration_follows_a_colon():
         resolve("bair.json", None, {})
 
 
+def test_a_colon_may_be_part_of_a_path(tmp_path):
+    path = tmp_path / "12:30" / "5:1.py"
+    path.parent.mkdir()
+    path.write_text((ROOT / "configs" / "moving_digits_cascade.py").read_text())
+    assert resolve(str(path), None, {}).data.resolution == 12
+    assert resolve(f"{path}:low", None, {}).data.resolution == 6
+    with pytest.raises(ValueError, match=r"^file:///a/b\.py is a URL, and must be a local"):
+        resolve("file:///a/b.py", None, {})
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

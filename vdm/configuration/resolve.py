@@ -83,7 +83,7 @@ def resolve(
     if found := find_checkpoint(overrides.get("checkpoint", "")):
         overrides = {**overrides, "checkpoint": str(found)}
     if name is not None:
-        file, _, argument = name.partition(":")
+        file, argument = _split_argument(name)
         config = load_file(find_file(file), argument)
     elif overrides.get("checkpoint"):  # '': the workdir's own
         path = as_path(overrides["checkpoint"])
@@ -100,6 +100,13 @@ def resolve(
     config = _expanded(override(config, overrides))
     _check_guidance(config, overrides)
     return config
+
+
+def _split_argument(name: str) -> tuple[str, str]:
+    """Splits FILE:ARGUMENT; a colon that is part of a path, as in runs/12:30/a.py, does not."""
+    file, colon, argument = name.rpartition(":")
+    is_path = not colon or "/" in argument or local_path(name).is_file()
+    return (name, "") if is_path else (file, argument)
 
 
 def _check_guidance(config: ml_collections.ConfigDict, overrides: Mapping[str, str]) -> None:
