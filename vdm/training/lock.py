@@ -1,5 +1,6 @@
 """A lock file that allows one training per workdir, and is taken over when its owner is gone."""
 
+import contextlib
 import dataclasses
 import os
 import socket
@@ -78,11 +79,13 @@ class RunLock:
 
     def _beat(self) -> None:
         while not self._stop.wait(_HEARTBEAT):
-            if not self._is_ours():
-                self._is_lost = True
-                return
-            self._record = dataclasses.replace(self._record, beat=self._record.beat + 1)
-            self._write()
+            # Of a full disk or an unreachable store, of many types: the next beat tries again.
+            with contextlib.suppress(Exception):
+                if not self._is_ours():
+                    self._is_lost = True
+                    return
+                self._record = dataclasses.replace(self._record, beat=self._record.beat + 1)
+                self._write()
 
     def _write(self) -> None:
         write_record(self._path, dataclasses.asdict(self._record))
