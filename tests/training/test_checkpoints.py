@@ -69,7 +69,11 @@ def test_restores_the_checkpoint_before_a_damaged_one(workdir, abstract, how, ca
 def test_raises_if_all_checkpoints_are_damaged(workdir, abstract):
     for step in (5, 10):
         _damage(workdir, step, "emptied")
-    with pytest.raises(OSError, match=r"all checkpoints in .* are damaged: \[10, 5\]"):
+    message = r"all checkpoints in .* are damaged: \[10, 5\]"
+    with pytest.raises(OSError, match=message + "; or of another configuration, since no config"):
+        Checkpoints(workdir).restore(abstract)
+    (workdir / "config.json").write_text("{}")
+    with pytest.raises(OSError, match=f"{message}$"):
         Checkpoints(workdir).restore(abstract)
 
 

@@ -233,7 +233,10 @@ class Checkpoints:
             print(f"the checkpoint of step {step} is damaged: {failure}", flush=True)
             damaged.append(step)
         if damaged:
-            raise OSError(f"all checkpoints in {self._manager.directory} are damaged: {damaged}")
+            folder, hint = self._manager.directory, ""
+            if not (folder.parent / "config.json").exists():
+                hint = "; or of another configuration, since no config.json describes them"
+            raise OSError(f"all checkpoints in {folder} are damaged: {damaged}{hint}")
         return None, None, damaged
 
     def _best_step(self) -> int | None:
