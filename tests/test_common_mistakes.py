@@ -128,6 +128,14 @@ MISTAKES = {
         (DIGITS, RUN, "--config.training.profile_steps=(3501, 3502)"),
         "config.training.profile_steps is (3501, 3502), and must be empty, or have a step from 2",
     ),
+    "an average that never changes": (
+        (DIGITS, RUN, "--config.training.ema_decay=1"),
+        "config.training.ema_decay is 1.0, and must be at least 0 and less than 1",
+    ),
+    "own videos for a data set without files": (
+        (DIGITS, RUN, "--config.data.path={tmp}/videos"),
+        "videos', and must be empty for 'moving_digits': --config=folder trains on the videos of a",
+    ),
     "a folder without a path": (
         (FOLDER, RUN),
         "config.data.path is empty, and must be a folder of videos",
@@ -193,6 +201,21 @@ MISTAKES = {
     "an unknown sampler": (
         (RUN, "--mode=sample", SHIPPED, "--config.sample.sampler=ddpm"),
         "config.sample.sampler is 'ddpm', and must be one of 'ancestral', 'langevin', 'ddim'",
+    ),
+    "a workdir as the low-resolution model of a cascade": (
+        (
+            *(RUN, "--mode=sample", SHIPPED, "--config.sample.task=cascade"),
+            "--config.cascade.base_checkpoint={tmp}/videos",
+        ),
+        "config.cascade.base_checkpoint is '{tmp}/videos', and there is no file {tmp}/videos: it "
+        "must be an exported .safetensors file",
+    ),
+    "a mistyped model of key frames": (
+        (
+            *(RUN, "--mode=sample", SHIPPED, "--config.sample.task=extend"),
+            *("--config.extend.method=key_frames", "--config.extend.key_frame_checkpoint=gone"),
+        ),
+        "config.extend.key_frame_checkpoint is 'gone', and there is no file gone: it must be an",
     ),
     "a prediction without frames to predict": (
         (

@@ -93,6 +93,13 @@ def test_overrides_as_people_type_them():
     assert config.data.augment_flip is True and config.diffusion.clip is False
 
 
+def test_an_empty_override_is_the_empty_value_of_its_type(saved):
+    names = ("model.attention_resolutions", "sample.caption", "checkpoint")  # as of unset variables
+    config = resolve(None, saved, dict.fromkeys(names, ""))
+    assert config.model.attention_resolutions == () and config.sample.caption == ""
+    assert config.model.channel_multipliers == (3, 5)  # of the workdir
+
+
 def test_an_argument_of_a_configuration_follows_a_colon():
     low, high = (resolve(f"moving_digits_cascade{name}", None, {}) for name in (":low", ""))
     assert (low.data.resolution, high.data.resolution) == (6, 12)
@@ -100,6 +107,16 @@ def test_an_argument_of_a_configuration_follows_a_colon():
         resolve("configs/moving_digits_cascade.py:lo", None, {})
     with pytest.raises(FileNotFoundError, match=r"file bair\.json; did you mean bair\? configs/"):
         resolve("bair.json", None, {})
+
+
+def test_a_colon_may_be_part_of_a_path(tmp_path):
+    path = tmp_path / "12:30" / "5:1.py"
+    path.parent.mkdir()
+    path.write_text((ROOT / "configs" / "moving_digits_cascade.py").read_text())
+    assert resolve(str(path), None, {}).data.resolution == 12
+    assert resolve(f"{path}:low", None, {}).data.resolution == 6
+    with pytest.raises(ValueError, match=r"^file:///a/b\.py is a URL, and must be a local"):
+        resolve("file:///a/b.py", None, {})
 
 
 @pytest.mark.parametrize(
@@ -129,6 +146,10 @@ def test_names_the_line_of_a_broken_file(tmp_path, content, message):
         ({"wholly": "8"}, r"config\.wholly does not exist"),
         ({"model.base_channels": "many"}, r"base_channels is 'many', and must be an integer"),
         ({"model.channel_multipliers": "(1,"}, r"config\.model\.channel_multipliers"),
+        (
+            {"model": "{}"},
+            r"config\.model is a section: set its fields one by one, as --config\.mo",
+        ),
     ],
 )
 def test_names_a_wrong_override(overrides, message):
@@ -144,7 +165,13 @@ def test_lists_what_there_is(tmp_path):
         resolve(None, tmp_path, {})
 
 
-@pytest.mark.parametrize("content", [b"", b'{"model": {', b"\xff\xfe", b"[]", b'{"model": 3}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(b"", b'{"model": {', b"\xff\xfe", b"[]", b'{"model": 3}'),
+        *(b'{"model": {}, "data": 5}', b"[" * 100_000, b'{"model": ' + b"1" * 5_000 + b"}"),
+    ],
+)
 def test_names_a_damaged_configuration_of_a_run(tmp_path, content):
     (tmp_path / "config.json").write_bytes(content)
     with pytest.raises(ValueError, match=r"config\.json "):

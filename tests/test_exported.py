@@ -21,6 +21,8 @@ def test_round_trip(tmp_path, tiny_config):
     path = tmp_path / "model.safetensors"
     export(path, params, tiny_config, 123)
     jax.tree.map(np.testing.assert_array_equal, load_exported(path), params)
+    (tmp_path / "plain").touch()
+    assert path.stat().st_mode == (tmp_path / "plain").stat().st_mode  # others may read it, too
     saved, step = load_exported_config(path)
     assert step == 123 and saved == json.loads(tiny_config.to_json_best_effort())
     check_same_model(tiny_config, saved, path)

@@ -11,9 +11,11 @@ from etils import epath
 from vdm.files import (
     as_path,
     local_copy,
+    make_folder,
     read_record,
     replacing,
     user_cache,
+    write_bytes,
     write_record,
     write_text,
 )
@@ -70,8 +72,15 @@ def test_a_full_disk_names_the_file(tmp_path):
 
 
 def test_a_file_that_cannot_be_created_is_named_without_its_temporary_name(tmp_path):
-    with pytest.raises(OSError, match=r"missing/a\.txt cannot be written: No such file or"):
-        write_text(tmp_path / "missing" / "a.txt", "text")
+    for write, content in ((write_text, "text"), (write_bytes, b"content")):
+        with pytest.raises(OSError, match=r"missing/a\.txt cannot be written: No such file or"):
+            write(tmp_path / "missing" / "a.txt", content)
+
+
+def test_a_file_in_place_of_a_folder_is_named(tmp_path):
+    (tmp_path / "a").write_text("text")
+    with pytest.raises(NotADirectoryError, match=r"/a is a file, and must be a folder$"):
+        make_folder(tmp_path / "a")
 
 
 def test_a_device_or_a_pipe_is_written_and_not_replaced(tmp_path):

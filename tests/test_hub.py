@@ -174,6 +174,9 @@ def test_a_card_of_ones_own(hub, exported, tmp_path):
     assert _card(hub, "me/tiny") == ({"license": "other"}, "# Mine\n")
     with pytest.raises(ValueError, match=r"--license is 'mit', .* in the metadata of .*card\.md"):
         push(exported, "me/tiny", card=card, license="mit")
+    card.write_bytes(b"\xff")
+    with pytest.raises(ValueError, match=r"card\.md is not a Markdown file: it is no UTF-8 text"):
+        push(exported, "me/tiny", card=card)
 
 
 def test_private_repositories(hub, exported, monkeypatch):

@@ -143,6 +143,8 @@ def test_sample_reads_an_exported_file(workdir, tiny_overrides, tmp_path):
         (["--mode=train", "--config.diffusion.target=noise"], "config.diffusion.target is 'noise'"),
         (["--mode=dream"], "--mode=dream"),
         (["--mode=sample"], "no checkpoint in"),
+        (["--workdir=run\udcff"], r"--workdir is 'run\udcff', and must be UTF-8"),
+        ([r"--workdir=runs\bair"], r"--workdir is 'runs\\bair', and must be UTF-8 without a"),
         (["--mode=sample", "--config.checkpoint=missing.safetensors"], "missing.safetensors"),
         (["--mode=train", "--config.training.batch_size=3"], "a multiple of the 2 devices"),
         (["--mode=train", "--config.seed=4294967296"], "config.seed is 4294967296, and must be"),
@@ -169,6 +171,12 @@ def test_prints_a_one_line_error_and_writes_nothing(arguments, message, tmp_path
     assert message in done.stderr.strip().splitlines()[-1]
     assert not path.exists()
     print(f"{time.monotonic() - start:.1f} s")
+
+
+def test_prints_what_the_terminal_cannot_encode(monkeypatch):
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    done = _run(CONFIG, "--mode=config", "--config.data.path=/videos/Übung")
+    assert done.returncode == 0 and r"config.data.path = '/videos/\xdcbung'" in done.stdout
 
 
 def test_a_missing_accelerator_is_one_sentence(tmp_path):

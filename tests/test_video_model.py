@@ -4,6 +4,7 @@ import shutil
 from functools import partial
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from etils import epath
@@ -139,6 +140,24 @@ def test_another_seed_or_label_compiles_nothing(file):
     assert list(model._draws.values()) == [draw] and draw._cache_size() == 1
 
 
+def test_numbers_may_be_those_of_numpy_and_jax(model):
+    videos, plain = _videos(2, 4, 8, 8, 1), {"label": [1, 2], "guidance_weight": 2.0, "seed": 3}
+    expected = model.sample(2, num_frames=6, **plain), model.predict(videos, num_given=2, **plain)
+    for convert in (np.asarray, jnp.asarray):
+        settings = {name: convert(value) for name, value in plain.items()}
+        settings["label"] = list(settings["label"])  # of numbers of NumPy or JAX
+        sampled = model.sample(convert(2), num_frames=convert(6), **settings)
+        predicted = model.predict(convert(videos), num_given=convert(2), **settings)
+        np.testing.assert_array_equal(sampled, expected[0])
+        np.testing.assert_array_equal(predicted, expected[1])
+
+
+def test_a_seed_has_the_same_noise_whatever_the_default_generator(file):
+    expected = vdm.load(file).sample(1, label=1)
+    with jax.threefry_partitionable(False), jax.default_prng_impl("rbg"):
+        np.testing.assert_array_equal(vdm.load(file).sample(1, label=1), expected)
+
+
 def test_steps_are_reported_and_change_no_sample(file):
     model, steps = vdm.load(file), []
     settings = {"label": 1, "sampler": "ancestral", "num_steps": 3}
@@ -200,6 +219,10 @@ def test_errors_say_what_to_do(model, file, tmp_path):
         (lambda: model.sample(1, sampler="dim"), "config.sample.sampler is 'dim', and must be one"),
         (lambda: model.sample(1, label=10), "config.sample.label is 10, and must be less than"),
         (lambda: model.sample(1, label=[1, 2]), "label has 2 values, and there are 1 samples"),
+        (lambda: model.sample(2, label=[1, None]), "label is None, and must be of type int"),
+        (lambda: model.sample(2, label=[1, [2]]), "label is .2,., and must be of type int"),
+        (lambda: model.sample(2, action=[[1, 2], [3]]), "config.sample.action is .1, 2., and must"),
+        (lambda: model.sample(1, num_frames=4.0), "num_frames is 4.0, and must be an integer of"),
         (lambda: model.sample(1, num_frames=3), "num_frames is 3, and must be an integer of at"),
         (lambda: model.sample(1, caption="a"), "config.sample.caption is 'a', and must be empty"),
         (lambda: model.predict(videos, num_given=4), "predict.num_given is 4, and must be 1 to 3"),

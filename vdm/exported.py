@@ -86,7 +86,7 @@ def _config_and_step(file: safe_open, path: AnyPath) -> tuple[dict, int]:
         return json.loads(metadata["config"]), int(metadata["step"])
     except KeyError as error:
         raise ValueError(f"{path} has no configuration: --mode=export did not write it") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DamagedFile(f"{path} is damaged: its configuration or step is no JSON") from error
 
 

@@ -85,9 +85,25 @@ def is_remote(path: str | os.PathLike[str]) -> bool:
 
 
 def make_folder(path: AnyPath) -> None:
-    """Creates a folder and its parents if missing; does nothing in object stores."""
-    if not is_remote(path):
+    """Creates a folder and its parents if missing; does nothing in object stores.
+
+    Raises:
+      NotADirectoryError: it is a file.
+    """
+    if is_remote(path):
+        return
+    try:
         path.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise NotADirectoryError(f"{path} is a file, and must be a folder") from error
+
+
+def entries(folder: AnyPath) -> list[AnyPath]:
+    """Returns the files and folders in a folder, sorted by path; none if it does not exist.
+
+    Unlike `glob` of epath, this takes '[', '*' and '?' in the folder's own path literally.
+    """
+    return sorted(folder.iterdir()) if folder.is_dir() else []
 
 
 def find_files(folder: AnyPath, suffix: str) -> Sequence[AnyPath]:
@@ -154,6 +170,12 @@ def write_text(path: AnyPath, text: str) -> None:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
+def write_bytes(path: AnyPath, content: bytes) -> None:
+    """Writes a file atomically."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
 def printable(text: str) -> str:
     """Escapes characters that UTF-8 cannot encode, as in `write_text`."""
     return text.encode("utf-8", errors="backslashreplace").decode()
@@ -191,7 +213,7 @@ def read_record(path: AnyPath) -> dict:
         record = json.loads(path.read_text(encoding="utf-8"))
     except UnicodeDecodeError as error:
         raise DamagedFile(f"{path} is damaged: it is no UTF-8 text") from error
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:  # no JSON, too long a number, too many brackets
         raise DamagedFile(f"{path} is damaged: {error}") from error
     if not isinstance(record, dict):
         raise DamagedFile(f"{path} is damaged: it is no JSON object")

@@ -64,7 +64,7 @@ def evaluate(config, workdir: AnyPath) -> None:
 
     weights = ({}, 0) if config.eval.baseline else load_ema(config, workdir)
     if page := evaluate_to_folder(config, *weights, workdir / "eval"):
-        print(f"{page.read_text()}\nreport: {page}")
+        print(f"{page.read_text(encoding='utf-8')}\nreport: {page}")
 
 
 def export(config, workdir: AnyPath) -> None:

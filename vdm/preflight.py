@@ -27,6 +27,7 @@ from vdm.rehearse import check_rehearsal_folder, rehearsal_config
 from vdm.sampling.conditions import load_observed, needs_held_out
 from vdm.sampling.generate import key_frame_config
 from vdm.sampling.preview import preview_config
+from vdm.shipped import check_exists
 from vdm.training.checkpoints import saved_steps
 from vdm.training.compatibility import check_same_run, check_weights
 from vdm.training.trackers.profile import traced_steps
@@ -157,6 +158,7 @@ def check_sampling(config: ml_collections.ConfigDict) -> None:
 def _check_base_model(config: ml_collections.ConfigDict) -> None:
     """Checks that the low-resolution model of a cascade fits this one."""
     path, resolution = config.cascade.base_checkpoint, config.data.resolution
+    check_exists(as_path(path), "cascade.base_checkpoint")
     found = from_record(load_exported_config(as_path(path))[0], path)
     base = found.data
     for field in ("data.channels", "data.condition", "data.frame_rate", "cascade.frameskip"):

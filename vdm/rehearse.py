@@ -22,7 +22,7 @@ from vdm.data.batches import Batches
 from vdm.data.datasets import ZEROS, held_out_videos, make_data_set
 from vdm.evaluation.held_out_loss import make_held_out_loss
 from vdm.evaluation.protocol import protocol_of
-from vdm.files import AnyPath, is_remote, make_folder
+from vdm.files import AnyPath, entries, is_remote, make_folder
 from vdm.metrics.features import make_extractors, measurable
 from vdm.metrics.measure import summarize
 from vdm.parallel.mesh import make_mesh, rounded_up
@@ -86,7 +86,7 @@ def rehearsal_config(config: ml_collections.ConfigDict) -> ml_collections.Config
 
 def check_rehearsal_folder(workdir: AnyPath) -> None:
     """Raises ValueError if WORKDIR/rehearsal has files that no rehearsal wrote."""
-    found = {path.name for path in (workdir / NAME).glob("*")}
+    found = {path.name for path in entries(workdir / NAME)}
     if others := sorted(found - _FILES):
         raise ValueError(f"{workdir / NAME} has {others[0]}, and a rehearsal would remove it")
 

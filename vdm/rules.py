@@ -75,6 +75,7 @@ def _fits_32_bits(value: object) -> bool:
 
 
 FRACTION = Rule(lambda value: 0 <= value <= 1, "from 0 to 1")
+BELOW_ONE = Rule(lambda value: 0 <= value < 1, "at least 0 and less than 1")
 POSITIVE_FRACTION = Rule(lambda value: 0 < value <= 1, "more than 0 and at most 1")
 FINITE = Rule(math.isfinite, "finite")
 ANY = Rule(lambda value: True, "")
@@ -125,7 +126,7 @@ RULES = {
         lambda value: value >= 4 and value % 4 == 0, "a positive multiple of 4"
     ),
     "model.embedding_layers": at_least(1),
-    "model.dropout": FRACTION,
+    "model.dropout": BELOW_ONE,
     "model.num_classes": at_least(0),
     "model.text_width": at_least(0),
     "model.action_width": at_least(0),
@@ -162,12 +163,12 @@ RULES = {
     "training.warmup_steps": at_least(0),
     "training.decay_steps": at_least(0),
     "training.optimizer": one_of(OPTIMIZERS),
-    "training.adam_b1": FRACTION,
-    "training.adam_b2": FRACTION,
+    "training.adam_b1": BELOW_ONE,
+    "training.adam_b2": BELOW_ONE,
     "training.adam_eps": at_least(0),
     "training.weight_decay": at_least(0),
     "training.gradient_clip": at_least(0),
-    "training.ema_decay": FRACTION,
+    "training.ema_decay": BELOW_ONE,
     "training.ema_ramp": ANY,
     "training.log_every": at_least(1),
     "training.checkpoint_every": at_least(1),

@@ -29,11 +29,11 @@ def _find(file: str) -> Path | None:
     return next((path for path in paths if path.is_file()), None)
 
 
-def check_exists(path: AnyPath) -> None:
-    """Raises FileNotFoundError if a file of config.checkpoint does not exist."""
+def check_exists(path: AnyPath, field: str = "checkpoint") -> None:
+    """Raises FileNotFoundError if the file of a field, default config.checkpoint, is missing."""
     if not path.is_file():
         raise FileNotFoundError(
-            f"config.checkpoint is {str(path)!r}, and there is no file {path}: it must be an "
+            f"config.{field} is {str(path)!r}, and there is no file {path}: it must be an "
             "exported .safetensors file, hf://OWNER/NAME on the Hugging Face Hub, or one of "
             + ", ".join(checkpoint_names())
         )

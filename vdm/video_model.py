@@ -1,6 +1,7 @@
 """Python API: `vdm.load(path)` returns a model that samples, predicts and extends videos."""
 
 import difflib
+import operator
 import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -168,12 +169,13 @@ class VideoModel:
         Returns:
           uint8 [n, frames, height, width, channels].
         """
-        frames = self.config.data.frames
-        if not num_frames or num_frames == frames:
-            return self._run("generate", n, settings)
-        _check_integer("num_frames", num_frames, frames)
+        n, frames = _integer("n", n, 1), self.config.data.frames
+        if num_frames:
+            num_frames = _integer("num_frames", num_frames, frames)
+        if num_frames in (0, frames):
+            return self._run(self._checked("generate", settings), n, settings)
         fields = {"num_frames": num_frames, "num_given": 0, **self._blocks(None, None, method)}
-        return self._run("extend", n, settings, {"extend": fields})
+        return self._run(self._checked("extend", settings, extend=fields), n, settings)
 
     def predict(
         self,
@@ -228,7 +230,7 @@ class VideoModel:
         stride: int | None = None,
         method: str | None = None,
         key_frame_interval: int | None = None,
-        key_frame_checkpoint: str | None = None,
+        key_frame_checkpoint: str | Path | None = None,
         **settings: Unpack[SampleSettings],
     ) -> np.ndarray:
         """Extends videos to `num_frames` frames: block by block, by key frames, or jointly.
@@ -244,8 +246,8 @@ class VideoModel:
             docs/conditional_sampling.md compares them.
           key_frame_interval: frames from one key frame to the next, for 'key_frames'; default
             config.extend.key_frame_interval.
-          key_frame_checkpoint: exported file of the model that samples key frames; default
-            config.extend.key_frame_checkpoint, or this model.
+          key_frame_checkpoint: model that samples key frames, as in `load`, except for workdirs;
+            default config.extend.key_frame_checkpoint, or this model.
           **settings: as in `predict`.
 
         Returns:
@@ -260,7 +262,7 @@ class VideoModel:
                     f"{name} has {video.num_frames} frames, and the first video {found.frames}: "
                     "videos to extend need equally many"
                 )
-        _check_integer("num_frames", num_frames, 1)
+        num_frames = _integer("num_frames", num_frames, 1)
         if num_frames <= found.frames:
             raise ValueError(
                 f"num_frames is {num_frames}, and must be more than {found.frames}, the number of "
@@ -268,8 +270,7 @@ class VideoModel:
             )
         # The model observes only the last block; earlier frames are copied to the result.
         given = min(found.frames, self.config.data.frames)
-        config = self._configured("predict", settings, {"predict": {"num_given": found.frames}})
-        validate(config)
+        config = self._configured("predict", settings, predict={"num_given": found.frames})
         known = load_observed(config, videos)[:, : found.frames]
         before, block = np.split(known, [found.frames - given], axis=1)
         padding = self.config.data.frames - given
@@ -277,9 +278,11 @@ class VideoModel:
         values: dict[str, object] = {"num_frames": num_frames - before.shape[1], "num_given": given}
         values |= self._blocks(overlap, stride, method)
         values |= {"key_frame_interval": key_frame_interval}
-        values |= {"key_frame_checkpoint": key_frame_checkpoint}
+        if key_frame_checkpoint is not None:
+            name = str(key_frame_checkpoint)
+            values["key_frame_checkpoint"] = str(find_checkpoint(name) or name)
         n = len(known) * config.sample.per_example
-        extended = self._run("extend", n, settings, {"extend": values}, block)
+        extended = self._run(self._checked("extend", settings, extend=values), n, settings, block)
         before = before.repeat(config.sample.per_example, axis=0)
         return np.concatenate([before, extended], axis=1)
 
@@ -288,12 +291,10 @@ class VideoModel:
     ) -> np.ndarray:
         if videos is None:
             raise ValueError("videos is None, and must be an array, a list of arrays or a path")
-        config = self._configured(task, settings, {task: values})
-        validate(config)
-        check_task(config)
+        config = self._checked(task, settings, **{task: values})
         observed = load_observed(config, videos)
         n = len(observed) * config.sample.per_example
-        return self._run(task, n, settings, {task: values}, observed)
+        return self._run(config, n, settings, observed)
 
     def _blocks(
         self, overlap: int | None, stride: int | None, method: str | None
@@ -310,17 +311,12 @@ class VideoModel:
 
     def _run(
         self,
-        task: str,
+        config: ml_collections.ConfigDict,
         n: int,
         settings: SampleSettings,
-        sections: Mapping[str, Mapping[str, object]] | None = None,
         videos: np.ndarray | None = None,
     ) -> np.ndarray:
-        """Samples n videos by a task, given its configuration fields and observed videos."""
-        _check_integer("n", n, 1)
-        config = self._configured(task, settings, sections or {})
-        validate(config)
-        check_task(config)
+        """Samples n videos by a configuration of `_checked`, given observed videos."""
         generate = make_generator(
             config,
             self._mesh,
@@ -328,7 +324,8 @@ class VideoModel:
             condition_of=_conditions(config, n, settings),
             videos=videos,
         )
-        return generate(self.params, range(n))
+        with jax.threefry_partitionable(True):  # without it, a seed has other noise
+            return generate(self.params, range(n))
 
     def _draw(self, config: ml_collections.ConfigDict) -> Callable[..., jax.Array]:
         sample = {k: v for k, v in config.sample.items() if k not in _NOT_DRAWN}
@@ -345,10 +342,18 @@ class VideoModel:
         if self.on_step is not None:
             self.on_step(int(step))
 
-    def _configured(
-        self, task: str, settings: SampleSettings, sections: Mapping[str, Mapping[str, object]]
+    def _checked(
+        self, task: str, settings: SampleSettings, **sections: Mapping[str, object]
     ) -> ml_collections.ConfigDict:
-        """Returns the configuration of a call, without per-sample conditions."""
+        """Returns the configuration of a call, as `_configured`, with the task's fields checked."""
+        config = self._configured(task, settings, **sections)
+        check_task(config)
+        return config
+
+    def _configured(
+        self, task: str, settings: SampleSettings, **sections: Mapping[str, object]
+    ) -> ml_collections.ConfigDict:
+        """Returns the validated configuration of a call, without per-sample conditions."""
         config = self.config.copy_and_resolve_references()
         config.sample.update(task=task, observed="")
         _check_guidance(config, settings)
@@ -363,12 +368,19 @@ class VideoModel:
             for name, value in values.items():
                 if value is not None:
                     _set(config, section, name, value)
+        validate(config)
         return config
 
 
-def _check_integer(name: str, value: object, minimum: int) -> None:
-    if not isinstance(value, int | np.integer) or value < minimum:
+def _integer(name: str, value: Any, minimum: int) -> int:
+    """Converts an integer, or an array of one without axes, of NumPy or JAX, to Python's type."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or number < minimum:
         raise ValueError(f"{name} is {value!r}, and must be an integer of at least {minimum}")
+    return number
 
 
 def _check_guidance(config: ml_collections.ConfigDict, settings: SampleSettings) -> None:
@@ -380,11 +392,10 @@ def _check_guidance(config: ml_collections.ConfigDict, settings: SampleSettings)
 
 
 def _set(config: ml_collections.ConfigDict, section: str, name: str, value: Any) -> None:
-    if isinstance(value, np.ndarray | np.generic):
-        value = value.tolist()
-    if isinstance(value, list):
-        value = tuple(value)
+    value = _plain(value)
     try:
+        if value is None:  # ml_collections would accept it
+            raise TypeError
         config[section][name] = value
     except TypeError as error:
         expected = type(config[section][name]).__name__
@@ -393,11 +404,24 @@ def _set(config: ml_collections.ConfigDict, section: str, name: str, value: Any)
         ) from error
 
 
+def _plain(value: Any) -> Any:
+    """Converts numbers and arrays of NumPy and JAX, and lists of them, to Python's, and tuples."""
+    if isinstance(value, np.ndarray | np.generic | jax.Array):
+        value = value.tolist()
+    return tuple(map(_plain, value)) if isinstance(value, list | tuple) else value
+
+
 def _is_per_sample(name: str, value: Any) -> bool:
     """Returns whether a condition is a list with one value per sample."""
     if name in ("label", "caption"):
-        return not isinstance(value, str) and np.ndim(value) == 1
-    return name == "action" and np.ndim(value) == 2
+        return _is_list(value)
+    return name == "action" and _is_list(value) and any(map(_is_list, value))
+
+
+def _is_list(value: Any) -> bool:
+    if isinstance(value, np.ndarray | jax.Array):
+        return value.ndim > 0
+    return isinstance(value, Sequence) and not isinstance(value, str | bytes)
 
 
 def _conditions(

@@ -406,6 +406,16 @@ def test_tables_1_to_3_have_no_results_of_easier_tasks(name, changes, tmp_path):
         ({"config": {"eval": []}}, "its 'config' is no configuration"),
         ({"config": {"predict": []}}, "its 'config' is no configuration"),
         ({"protocol": {"name": ["bair"]}}, "its 'protocol' has no name"),
+        (
+            {"protocol": {"name": "bair", "metrics": [3]}},
+            "its 'metrics' is [3], and must be a list",
+        ),
+        ({"protocol": {"name": "bair", "splits": 3}}, "its 'splits' is 3, and must be a list of"),
+        (
+            {"protocol": {"name": "bair", "repeats": "3"}},
+            "its 'repeats' is '3', and must be an int",
+        ),
+        ({"warnings": "few videos"}, "its 'warnings' is 'few videos', and must be a list of texts"),
     ],
 )
 def test_a_damaged_result_is_named(part, named, tmp_path, capsys):

@@ -1,5 +1,7 @@
 """python -m vdm.metrics: results with their protocol, and one-line errors."""
 
+import errno
+import io
 import json
 import os
 import re
@@ -39,6 +41,21 @@ def test_a_result_that_cannot_be_written_is_printed(tmp_path, capsys):
     with pytest.raises(SystemExit, match=r"^error: /dev/full cannot be written: No space left"):
         main([*arguments, "--protocol=similarity", "--output=/dev/full"])
     assert "psnr" in json.loads(capsys.readouterr().out)
+
+
+class _Closed(io.StringIO):
+    def flush(self):
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+
+def test_a_result_that_cannot_be_printed_is_written(tmp_path, monkeypatch):
+    video = np.random.default_rng(0).integers(256, size=(2, 4, 12, 12, 1), dtype=np.uint8)
+    np.savez(tmp_path / "a.npz", video=video)
+    arguments = [f"--{name}={tmp_path / 'a.npz'}" for name in ("real", "generated")]
+    monkeypatch.setattr("sys.stdout", _Closed())
+    with pytest.raises(SystemExit, match=r"^error: the result cannot be printed: Broken pipe"):
+        main([*arguments, "--protocol=similarity", f"--output={tmp_path / 'result.json'}"])
+    assert "psnr" in json.loads((tmp_path / "result.json").read_text())
 
 
 def test_errors_precede_the_loading_of_networks(paths, capsys):

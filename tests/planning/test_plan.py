@@ -140,6 +140,7 @@ def test_prints_the_result(replicated):
     ("changes", "sentence"),
     [
         ({"plan.steps": ("dream",)}, "config.plan.steps has 'dream'"),
+        ({"plan.steps": ()}, r"config.plan.steps is \(\), and must have at least one of 'train'"),
         ({"plan.hardware": "abacus"}, "config.plan.hardware is 'abacus'"),
         ({"plan.devices": 3}, "config.plan.devices is 3, and must be at most 2"),
         ({"plan.topology": "v4:4x4x7"}, "config.plan.topology is 'v4:4x4x7'"),

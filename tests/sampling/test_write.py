@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from tests.compiled import init_params
+from vdm.files import as_path
 from vdm.sampling import sample_store
 from vdm.sampling.generate import SamplesNotFinite
-from vdm.sampling.write import sample_to_folder
+from vdm.sampling.write import sample_to_folder, write_samples
+from vdm.training.checkpoints import saved_steps
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -60,3 +62,19 @@ def test_samples_that_are_not_finite_are_no_result(tiny_config, tmp_path):
     with pytest.raises(SamplesNotFinite, match="sample"):
         sample_to_folder(tiny_config, params, tmp_path)
     assert not list(tmp_path.glob("*.*"))
+
+
+def test_a_folder_named_as_a_pattern_changes_no_other(tmp_path):
+    run, other = as_path(str(tmp_path / "run[1]*")), as_path(str(tmp_path / "run1 other"))
+    fields = {"seed": 0, "max_video_files": 3, "described": {}}
+    videos = list(np.zeros((3, 4, 8, 8, 1), np.uint8))
+    for folder in (other, run):
+        write_samples(folder, videos, **fields)
+    write_samples(run, videos[:2], **fields)
+    (run / "video_final.gif").touch()  # of the user
+    write_samples(run, videos[:1], **fields)
+    names = {"contact_sheet.png", "samples.npz", "video_0000.gif", "video_0000.mp4"}
+    assert {path.name for path in run.iterdir()} == names | {"video_final.gif"}
+    assert len(list(other.iterdir())) == 8
+    (run / "checkpoints" / "7").mkdir(parents=True)
+    assert saved_steps(run) == [7] and saved_steps(as_path(str(tmp_path / "run?"))) == []

@@ -3,6 +3,7 @@
 import functools
 import os
 import resource
+import shutil
 
 import jax
 import numpy as np
@@ -68,7 +69,11 @@ def test_restores_the_checkpoint_before_a_damaged_one(workdir, abstract, how, ca
 def test_raises_if_all_checkpoints_are_damaged(workdir, abstract):
     for step in (5, 10):
         _damage(workdir, step, "emptied")
-    with pytest.raises(OSError, match=r"all checkpoints in .* are damaged: \[10, 5\]"):
+    message = r"all checkpoints in .* are damaged: \[10, 5\]"
+    with pytest.raises(OSError, match=message + "; or of another configuration, since no config"):
+        Checkpoints(workdir).restore(abstract)
+    (workdir / "config.json").write_text("{}")
+    with pytest.raises(OSError, match=f"{message}$"):
         Checkpoints(workdir).restore(abstract)
 
 
@@ -91,6 +96,16 @@ def test_saves_though_a_folder_of_a_later_step_is_in_the_way(workdir, abstract):
     again = Checkpoints(workdir)
     jax.tree.map(np.testing.assert_array_equal, again.restore(abstract), _state(15))
     again.close()
+
+
+def test_a_checkpoint_in_the_folder_of_another_step_is_not_restored(workdir, abstract, capsys):
+    shutil.copytree(workdir / "checkpoints" / "5", workdir / "checkpoints" / "20")
+    checkpoints = Checkpoints(workdir, keep=3)
+    state = checkpoints.restore(abstract)
+    assert int(state.step) == 10 and checkpoints.steps() == [5, 10]
+    checkpoints.close()
+    assert "named 20, and its state is of step 5" in capsys.readouterr().out
+    assert (workdir / "checkpoints" / "damaged_20").is_dir()
 
 
 def test_full_disk_raises_and_keeps_the_last_good_checkpoint(workdir, abstract):

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -45,7 +46,7 @@ def _edit(tmp_path, **fields):
 
 def test_a_second_training_is_refused_and_the_first_goes_on(tmp_path, owner):
     before = (tmp_path / "train.lock").read_text()
-    with pytest.raises(WorkdirInUse, match=rf"in use: process {owner.pid} on "):
+    with pytest.raises(WorkdirInUse, match=rf"in use: process {owner.pid} on .* a copy .* delete "):
         RunLock(tmp_path).__enter__()
     assert (tmp_path / "train.lock").read_text() == before and owner.poll() is None
 
@@ -109,3 +110,21 @@ def test_of_many_at_once_one_gets_the_lock(tmp_path, monkeypatch):
     ]
     outputs = [process.communicate()[0] for process in processes]
     assert outputs.count("locked\n") == 1
+
+
+def test_a_full_disk_ends_no_heartbeat(tmp_path, monkeypatch):
+    failures, write = [], RunLock._write
+
+    def failing_twice(self):
+        if self._thread.is_alive() and len(failures) < 2:
+            failures.append(self._record.beat)
+            raise OSError("No space left on device")
+        write(self)
+
+    monkeypatch.setattr(RunLock, "_write", failing_twice)
+    with RunLock(tmp_path) as held:
+        end = time.monotonic() + 20
+        while read_record(tmp_path / "train.lock")["beat"] < 3 and time.monotonic() < end:
+            time.sleep(0.05)
+        held.check()
+        assert len(failures) == 2 and read_record(tmp_path / "train.lock")["beat"] >= 3

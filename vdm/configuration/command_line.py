@@ -7,7 +7,7 @@ from absl import flags
 from etils import epath
 
 from vdm.configuration.resolve import available, resolve, split_overrides
-from vdm.files import as_path
+from vdm.files import as_path, printable
 from vdm.parallel.processes import first_line
 
 _CONFIG = flags.DEFINE_string(
@@ -44,6 +44,12 @@ def workdir() -> epath.Path | None:
     """Returns the value of --workdir, None if it is not given.
 
     Raises:
-      ValueError: it is a URL of an unknown or uninstalled object store.
+      ValueError: it is a URL of an unknown or uninstalled object store, or no name for every file.
     """
-    return as_path(_WORKDIR.value) if _WORKDIR.value else None
+    name = _WORKDIR.value
+    if name and (name != printable(name) or "\\" in name):
+        raise ValueError(
+            f"--workdir is {name!r}, and must be UTF-8 without a backslash: the writers of "
+            "checkpoints and of TensorBoard support no other names"
+        )
+    return as_path(name) if name else None

@@ -83,9 +83,9 @@ def resolve(
     if found := find_checkpoint(overrides.get("checkpoint", "")):
         overrides = {**overrides, "checkpoint": str(found)}
     if name is not None:
-        file, _, argument = name.partition(":")
+        file, argument = _split_argument(name)
         config = load_file(find_file(file), argument)
-    elif "checkpoint" in overrides:
+    elif overrides.get("checkpoint"):  # '': the workdir's own
         path = as_path(overrides["checkpoint"])
         check_exists(path)
         config = from_record(load_exported_config(path)[0], path)
@@ -100,6 +100,13 @@ def resolve(
     config = _expanded(override(config, overrides))
     _check_guidance(config, overrides)
     return config
+
+
+def _split_argument(name: str) -> tuple[str, str]:
+    """Splits FILE:ARGUMENT; a colon that is part of a path, as in runs/12:30/a.py, does not."""
+    file, colon, argument = name.rpartition(":")
+    is_path = not colon or "/" in argument or local_path(name).is_file()
+    return (name, "") if is_path else (file, argument)
 
 
 def _check_guidance(config: ml_collections.ConfigDict, overrides: Mapping[str, str]) -> None:
@@ -166,12 +173,21 @@ def override(
     """
     fields = list(fields_of(config))
     for field in overrides:
-        if field not in [*fields, *config]:
+        if field in config and field not in fields:
+            first = next(name for name in fields if name.startswith(f"{field}."))
+            raise ValueError(
+                f"config.{field} is a section: set its fields one by one, as --config.{first}=VALUE"
+            )
+        if field not in fields:
             close = difflib.get_close_matches(field, fields, 1, cutoff=0.8)
             hint = f"did you mean config.{close[0]}?" if close else "vdm/config.py lists all fields"
             raise ValueError(f"config.{field} does not exist: {hint}")
     defaults, values = fields_of(config), flags.FlagValues()
-    argv = [f"--config.{field}={text}" for field, text in overrides.items()]
+    argv = []
+    for field, text in overrides.items():
+        if not text.strip() and isinstance(defaults.get(field), tuple):
+            text = "()"  # ml_collections would read a tuple of one empty string
+        argv.append(f"--config.{field}={text}")
     config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=argv)
     try:
         values(["", *argv])

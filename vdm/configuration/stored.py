@@ -52,7 +52,10 @@ def from_record(record: object, source: str | AnyPath) -> ml_collections.ConfigD
         names `source`.
     """
     config = default_config()
-    if not isinstance(record, _SECTION) or not isinstance(record.get("model"), _SECTION):
+    required = ("model", "data")
+    if not isinstance(record, _SECTION) or not all(
+        isinstance(record.get(name), _SECTION) for name in required
+    ):
         raise ValueError(f"{source} holds no configuration")
     stored = _BEFORE_THE_FIELD | fields_of(record)
     for field in fields_of(config).keys() & stored.keys():

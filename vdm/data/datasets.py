@@ -17,6 +17,7 @@ from vdm.files import local_path
 
 # Values of config.data.name.
 ZEROS = "zeros"
+_WITH_PATHS = ("folder", "pusht")
 _ACTION_WIDTHS = {"pusht": ACTION_WIDTH, "bair_robot_pushing_small": 4}
 DATA_SETS = ("moving_digits", "folder", "pusht", *TFDS_DATA_SETS, ZEROS)
 FIRST_FRAMES = "first frames"  # returned by `held_out_clips`
@@ -107,11 +108,16 @@ def open_reader(config: ml_collections.ConfigDict, split: str) -> VideoReader:
 
 
 def check_name(config: ml_collections.ConfigDict) -> None:
-    """Raises ValueError if the data set is unknown, or lacks required timestamps or actions."""
+    """Raises ValueError if the data set is unknown, or has no such path, timestamps or actions."""
     if config.data.name not in DATA_SETS:
         raise ValueError(
             f"config.data.name is {config.data.name!r}, and must be one of "
             f"{', '.join(map(repr, DATA_SETS))}"
+        )
+    if config.data.path and config.data.name not in (*_WITH_PATHS, ZEROS):
+        raise ValueError(
+            f"config.data.path is {config.data.path!r}, and must be empty for "
+            f"{config.data.name!r}: --config=folder trains on the videos of a folder"
         )
     if config.data.name != "folder" and config.data.frame_rate != 0:
         raise ValueError(

@@ -12,7 +12,7 @@ import numpy as np
 from absl import app, flags, logging
 
 from vdm.configuration import command_line
-from vdm.files import AnyPath, replacing
+from vdm.files import AnyPath, replacing, write_bytes
 from vdm.parallel import connect_flags
 from vdm.parallel.mesh import make_mesh, sharded_params
 from vdm.parallel.messages import is_first_process
@@ -70,8 +70,8 @@ def write_figure4(config: ml_collections.ConfigDict, params: dict, folder: AnyPa
     with replacing(picture) as temporary:
         sheet.save(temporary, "PNG")
     grid = video_grid(rows)
-    (folder / "figure4.gif").write_bytes(gif_bytes(grid))
-    (folder / "figure4.mp4").write_bytes(mp4_bytes(grid))
+    write_bytes(folder / "figure4.gif", gif_bytes(grid))
+    write_bytes(folder / "figure4.mp4", mp4_bytes(grid))
     return picture
 
 

@@ -63,6 +63,12 @@ def _check_result(result: dict) -> None:
         raise ValueError("its 'config' is no configuration")
     if not isinstance(protocol.get("name"), str) or not isinstance(metrics, list):
         raise ValueError("its 'protocol' has no name, or no list of metrics")
+    lists = {"metrics": metrics, "splits": protocol.get("splits", [])}
+    for name, values in (lists | {"warnings": result.get("warnings", [])}).items():
+        if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+            raise ValueError(f"its '{name}' is {values!r}, and must be a list of texts")
+    if not isinstance(repeats := protocol.get("repeats", 1), int):
+        raise ValueError(f"its 'repeats' is {repeats!r}, and must be an integer")
     for metric in metrics:
         for suffix in ("", "_standard_error", "_standard_deviation", "_10_splits"):
             value = result.get(f"{metric}{suffix}", 0.0)

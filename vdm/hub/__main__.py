@@ -8,8 +8,8 @@ HF_HUB_OFFLINE, HF_ENDPOINT.
 
 import argparse
 import sys
-from pathlib import Path
 
+from vdm.files import local_path
 from vdm.hub.upload import push
 
 
@@ -32,7 +32,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     )
     command.add_argument(
         "--card",
-        type=Path,
+        type=local_path,
         help="Markdown file of the model card; default: that of a shipped checkpoint, or a table "
         "of the configuration",
     )

@@ -69,7 +69,10 @@ def push(
     config = from_record(record, path)
     usage = _usage(config, reference)
     if card is not None:
-        page = card.read_text(encoding="utf-8")
+        try:
+            page = card.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{card} is not a Markdown file: it is no UTF-8 text") from error
     elif checkpoint in checkpoint_names():
         page = path.with_suffix(".md").read_text(encoding="utf-8")
         # Its relative links lead nowhere on the Hub.

@@ -98,7 +98,6 @@ def main(argv: list[str] | None = None) -> None:
     try:
         result = run(flags)
         text = json.dumps(defined(result), indent=2)
-        print(text, flush=True)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
@@ -113,13 +112,22 @@ def main(argv: list[str] | None = None) -> None:
         hint = "a smaller --batch_size, --resolution or --frames needs less"
         print(f"error: out of memory: {first_line(error)}; {hint}", file=sys.stderr)
         sys.exit(1)
-    for warning in result["warnings"]:
-        print(f"warning: {warning}", file=sys.stderr)
+    # A failure of one does not prevent the other.
+    failure = ""
     try:
         if flags.output:
             flags.output.write_text(text + "\n")
     except OSError as error:
-        sys.exit(f"error: {flags.output} cannot be written: {error.strerror}")
+        failure = f"error: {flags.output} cannot be written: {error.strerror}"
+    try:
+        print(text, flush=True)
+    except OSError as error:  # closed, as by `| head`; flushing at exit would fail again
+        failure = failure or f"error: the result cannot be printed: {error.strerror}"
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+    for warning in result["warnings"]:
+        print(f"warning: {warning}", file=sys.stderr)
+    if failure:
+        sys.exit(failure)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Connects the processes of a run, and ends all of them when one fails or is lost."""
 
 import dataclasses
+import io
 import os
 import signal
 import socket
@@ -58,8 +59,12 @@ class Processes:
     """
 
     def __init__(self) -> None:
+        if isinstance(sys.stdout, io.TextIOWrapper):  # names of files may not be of the locale
+            sys.stdout.reconfigure(errors="backslashreplace")
         # A run that resumes with JAX_ENABLE_X64 would differ in the last bits.
         jax.config.update("jax_enable_x64", False)
+        # JAX_THREEFRY_PARTITIONABLE=0 would change all noise of a seed.
+        jax.config.update("jax_threefry_partitionable", True)
         self._watchdog: Watchdog | None = None
         self._index: int | None = None  # index of this process; None if it is the only one
 

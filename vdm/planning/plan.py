@@ -42,11 +42,12 @@ def check_steps(config: ml_collections.ConfigDict) -> None:
     Raises:
       ValueError: one sentence with the field, the topology, or the package to install.
     """
+    choices = ", ".join(map(repr, STEPS))
+    if not config.plan.steps:
+        raise ValueError(f"config.plan.steps is (), and must have at least one of {choices}")
     for step in config.plan.steps:
         if step not in STEPS:
-            raise ValueError(
-                f"config.plan.steps has {step!r}, and may have {', '.join(map(repr, STEPS))}"
-            )
+            raise ValueError(f"config.plan.steps has {step!r}, and may have {choices}")
     mesh = _mesh(config)
     for step in config.plan.steps:
         make_step(config, mesh, step)

@@ -27,6 +27,7 @@ from vdm.parallel.messages import all_processes, gathered
 from vdm.parallel.rows import local_rows, replicate_rows, rows_of, shard_rows
 from vdm.sampling.conditions import Indices, conditions, make_observed
 from vdm.sampling.tasks import TASKS, frames_drawn, is_joint
+from vdm.shipped import check_exists
 from vdm.video.pixels import from_uint8, to_uint8
 
 # (parameters, indices) -> uint8 videos [len(indices), frames, height, width, channels]
@@ -224,6 +225,7 @@ def key_frame_config(config: ml_collections.ConfigDict) -> ml_collections.Config
       ValueError, OSError: the file is missing or damaged, or its model does not fit this one.
     """
     path = config.extend.key_frame_checkpoint
+    check_exists(as_path(path), "extend.key_frame_checkpoint")
     found = from_record(load_exported_config(as_path(path))[0], path)
     frameskip = config.data.frameskip * config.extend.key_frame_interval
     if found.data.frameskip != frameskip:

@@ -1,6 +1,7 @@
 """Writes samples: arrays, a GIF and an MP4 per video, and a contact sheet."""
 
 import itertools
+import re
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -10,7 +11,7 @@ import ml_collections
 import numpy as np
 from etils import epath
 
-from vdm.files import AnyPath, is_remote, make_folder, replacing
+from vdm.files import AnyPath, entries, is_remote, make_folder, replacing, write_bytes
 from vdm.parallel.mesh import make_mesh, sharded_params
 from vdm.parallel.messages import is_first_process
 from vdm.sampling.conditions import describe_conditions
@@ -86,12 +87,12 @@ def write_samples(
     make_folder(folder)
     with replacing(folder / "samples.npz") as temporary:
         _write_arrays(temporary, videos, {"seed": np.array(seed), **described})
-    for suffix in ("gif", "mp4"):
-        for stale in folder.glob(f"video_*.{suffix}"):
-            stale.unlink()
+    for path in entries(folder):
+        if re.fullmatch(r"video_\d+\.(gif|mp4)", path.name):  # of an earlier call
+            path.unlink()
     for index, video in enumerate(itertools.islice(videos, max_video_files)):
-        (folder / f"video_{index:04}.gif").write_bytes(gif_bytes(video))
-        (folder / f"video_{index:04}.mp4").write_bytes(mp4_bytes(video))
+        write_bytes(folder / f"video_{index:04}.gif", gif_bytes(video))
+        write_bytes(folder / f"video_{index:04}.mp4", mp4_bytes(video))
     sheet = folder / "contact_sheet.png"
     with replacing(sheet) as temporary:
         contact_sheet(np.stack(list(itertools.islice(videos, _MAX_ROWS)))).save(temporary, "PNG")

@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 
 from vdm.build import init_params
 from vdm.exported import load_exported, load_exported_config
-from vdm.files import AnyPath, as_path, is_remote, sealed, unsealed
+from vdm.files import AnyPath, as_path, entries, is_remote, sealed, unsealed
 from vdm.parallel.mesh import make_mesh, param_shardings
 from vdm.parallel.messages import all_processes, is_first_process, wait_for_all
 from vdm.parallel.processes import CheckpointNotSaved, first_line, is_out_of_memory
@@ -43,7 +43,7 @@ def saved_steps(workdir: AnyPath) -> list[int]:
     # but no commit marker.
     return sorted(
         int(path.name)
-        for path in folder.glob("*")
+        for path in entries(folder)
         if path.name.isdecimal() and ocp.utils.is_checkpoint_finalized(path)
     )
 
@@ -233,7 +233,10 @@ class Checkpoints:
             print(f"the checkpoint of step {step} is damaged: {failure}", flush=True)
             damaged.append(step)
         if damaged:
-            raise OSError(f"all checkpoints in {self._manager.directory} are damaged: {damaged}")
+            folder, hint = self._manager.directory, ""
+            if not (folder.parent / "config.json").exists():
+                hint = "; or of another configuration, since no config.json describes them"
+            raise OSError(f"all checkpoints in {folder} are damaged: {damaged}{hint}")
         return None, None, damaged
 
     def _best_step(self) -> int | None:
@@ -292,6 +295,9 @@ class Checkpoints:
             for path in found.keys() | saved.keys():
                 if found.get(path) != saved.get(path):
                     raise ValueError(f"{name}{path} does not match its digest")
+        # A copied or renamed folder would be the newest for ever, and later steps would be lost.
+        if "rest" in items and (saved_step := int(restored["rest"]["step"])) != step:
+            raise ValueError(f"its folder is named {step}, and its state is of step {saved_step}")
         return {name: restored[name] for name in items}
 
     @contextlib.contextmanager
@@ -300,7 +306,7 @@ class Checkpoints:
         try:
             yield
         except Exception as error:  # Orbax and TensorStore raise many types on a full disk.
-            names = [path.name for path in self._manager.directory.glob("*")]
+            names = [path.name for path in entries(self._manager.directory)]
             kept = sorted(int(name) for name in names if name.isdecimal())
             raise CheckpointNotSaved(
                 f"a checkpoint cannot be saved in {self._manager.directory}: {_short(error)}; "

@@ -1,5 +1,6 @@
 """A lock file that allows one training per workdir, and is taken over when its owner is gone."""
 
+import contextlib
 import dataclasses
 import os
 import socket
@@ -50,7 +51,8 @@ class RunLock:
         if (owner := _read(self._path)) is not None and _is_alive(self._path, owner):
             raise WorkdirInUse(
                 f"{self._path.parent} is in use: process {owner.pid} on {owner.host} has trained "
-                f"in it since {owner.started}. Wait for it, or choose another --workdir"
+                f"in it since {owner.started}. Wait for it, or choose another --workdir; if this "
+                f"folder is a copy of that run, delete {self._path}"
             )
         self._write()
         time.sleep(_SETTLING)
@@ -77,11 +79,13 @@ class RunLock:
 
     def _beat(self) -> None:
         while not self._stop.wait(_HEARTBEAT):
-            if not self._is_ours():
-                self._is_lost = True
-                return
-            self._record = dataclasses.replace(self._record, beat=self._record.beat + 1)
-            self._write()
+            # Of a full disk or an unreachable store, of many types: the next beat tries again.
+            with contextlib.suppress(Exception):
+                if not self._is_ours():
+                    self._is_lost = True
+                    return
+                self._record = dataclasses.replace(self._record, beat=self._record.beat + 1)
+                self._write()
 
     def _write(self) -> None:
         write_record(self._path, dataclasses.asdict(self._record))

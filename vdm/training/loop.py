@@ -17,7 +17,7 @@ from vdm.configuration.stored import load_run_config, save_run_config
 from vdm.data.batches import Batches, DataSet
 from vdm.data.datasets import make_data_set
 from vdm.data.shapes import batch_shapes
-from vdm.files import AnyPath, make_folder, write_text
+from vdm.files import AnyPath, make_folder, write_bytes, write_text
 from vdm.parallel.mesh import check_divides, make_mesh
 from vdm.parallel.messages import is_first_process
 from vdm.parallel.preemption import PreemptionNotice
@@ -279,7 +279,7 @@ def _write_preview(
     gif = gif_bytes(video, scale=1)
     folder = workdir / "previews"
     make_folder(folder)
-    (folder / f"step_{step:08}.gif").write_bytes(gif)
-    (folder / f"step_{step:08}.mp4").write_bytes(mp4_bytes(video, scale=1))
+    write_bytes(folder / f"step_{step:08}.gif", gif)
+    write_bytes(folder / f"step_{step:08}.mp4", mp4_bytes(video, scale=1))
     write_text(folder / f"step_{step:08}.txt", text)
     trackers.clip(step, "samples", Clip(gif, video.shape[1], video.shape[2], text))

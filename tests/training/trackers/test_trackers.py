@@ -2,12 +2,14 @@
 
 import json
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from vdm.training.trackers.interface import Clip, Tracker
+from vdm.training.trackers.jsonl import JsonLines
 from vdm.training.trackers.run import open_trackers
 from vdm.training.trackers.wandb import check_installed
 from vdm.video.display import gif_bytes
@@ -46,6 +48,16 @@ def test_a_last_line_without_its_end_is_not_joined_to_the_next(tmp_path, tiny_co
     with open_trackers(tiny_config, tmp_path, 1, enabled=True) as trackers:
         trackers.scalars(2, {"loss": 0.5})
     assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [1, 2]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full is missing")
+def test_a_full_disk_names_metrics_jsonl(tmp_path):
+    lines = JsonLines(tmp_path / "metrics.jsonl", 0)
+    (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
+    with pytest.raises(
+        OSError, match=r"metrics\.jsonl cannot be written: No space left on device$"
+    ):
+        lines.scalars(1, {"loss": 1.0})
 
 
 def test_tensorboard_reads_scalars_texts_and_videos(workdir):

@@ -150,8 +150,11 @@ def write_safetensors(
 ) -> None:
     """Writes a safetensors file atomically; raises OSError, with its path, if it cannot."""
     with replacing(path) as temporary:
+        temporary.touch()
+        mode = temporary.stat().st_mode  # safetensors' file would be readable by its owner alone
         try:
             save_file(dict(tensors), temporary, metadata)
+            temporary.chmod(mode)
         except SafetensorError as error:  # also of a full disk
             raise OSError(f"{path} cannot be written: {error}") from error
 

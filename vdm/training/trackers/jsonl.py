@@ -17,8 +17,11 @@ class JsonLines(Tracker):
         _drop_after(path, first_step)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        with self._path.open("a") as file:
-            file.write(json.dumps(defined({"step": step, **values})) + "\n")
+        try:
+            with self._path.open("a") as file:
+                file.write(json.dumps(defined({"step": step, **values})) + "\n")
+        except OSError as error:  # of a full disk, without the name
+            raise OSError(f"{self._path} cannot be written: {error.strerror}") from error
 
 
 def _drop_after(path: Path, step: int) -> None:
