@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from vdm.build import count_parameters
+from vdm.data.folder.user_videos import load_videos
 from vdm.demo.requests import Demo, default_settings
 from vdm.markdown import table
 from vdm.parallel.processes import check_devices
@@ -36,7 +37,8 @@ def write_gallery(folder: Path, names: list[str]) -> Path:
       The path of the page.
 
     Raises:
-      ValueError, OSError: there is no checkpoint, one cannot be read, or a file cannot be written.
+      ValueError, OSError: there is no checkpoint; a checkpoint or its clips are missing or cannot
+        be read; or a file cannot be written.
     """
     if not names:
         raise ValueError("there is no shipped checkpoint: checkpoints/ has no .safetensors file")
@@ -47,6 +49,10 @@ def write_gallery(folder: Path, names: list[str]) -> Path:
         for name in names:
             model = demo.model(name)
             clips = find_clips(name)
+            if clips is None and model.config.sample.task == "predict":
+                raise FileNotFoundError(
+                    f"{name} predicts videos, and there is no checkpoints/{name}_clips.npz"
+                )
             if clips is None:
                 settings = default_settings(model.config, _VIDEOS)
                 videos = demo.run("sample", name, settings).videos
@@ -64,8 +70,10 @@ def write_gallery(folder: Path, names: list[str]) -> Path:
 
 def _with_predictions(model: VideoModel, clips: Path) -> np.ndarray:
     """Returns each clip, followed by its predictions."""
-    with np.load(clips) as file:
-        real = file["video"]
+    data = model.config.data
+    real = load_videos(
+        clips, num_frames=data.frames, resolution=data.resolution, channels=data.channels
+    )
     predicted = model.predict(real, per_example=_PREDICTIONS)
     predicted = predicted.reshape(len(real), _PREDICTIONS, *predicted.shape[1:])
     rows = np.concatenate([real[:, None], predicted], axis=1)
