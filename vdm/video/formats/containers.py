@@ -99,7 +99,8 @@ def decode(path: Path, container, stream) -> Iterator:
       UnreadableVideoError: a frame is damaged, or differs in size from the first.
     """
     size = None
-    for index, frame in enumerate(frames_of(container, stream)):
+    whole = _whole_packets(path, container, stream)
+    for index, frame in enumerate(frame for packet in whole for frame in packet.decode()):
         if frame.is_corrupt:
             raise UnreadableVideoError(path, f"is damaged at frame {index}")
         size = size or upright_size(frame)
@@ -108,6 +109,15 @@ def decode(path: Path, container, stream) -> Iterator:
                 path, f"changes from {size} to {upright_size(frame)} pixels at frame {index}"
             )
         yield frame
+
+
+def _whole_packets(path: Path, container, stream) -> Iterator:
+    """Yields `packets`; raises UnreadableVideoError for one that the end of the file cuts off."""
+    for packet in packets(container, stream):
+        # MPEG transport streams also mark the packets after a gap, as between joined files.
+        if packet.is_corrupt and container.format.name != "mpegts":
+            raise UnreadableVideoError(path, "is truncated: it ends within a frame")
+        yield packet
 
 
 def stream_frames(path: Path) -> Iterator[np.ndarray]:
@@ -150,6 +160,9 @@ def _declared_seconds(container, stream) -> tuple[float, bool]:
     with contextlib.suppress(KeyError, ValueError):  # some programs write other formats
         hours, minutes, seconds = stream.metadata["DURATION"].split(":")  # Matroska's
         return 3600 * int(hours) + 60 * int(minutes) + float(seconds), False
+    if container.format.name == "avi" and stream.average_rate:
+        # FFmpeg reduces the duration of a truncated AVI file, but not its number of frames.
+        return float(stream.frames / stream.average_rate), False
     of_file = (container.duration or 0) / av.time_base
     if stream.duration is None:
         return (of_file if len(container.streams) == 1 else 0.0), False
