@@ -10,6 +10,7 @@ import numpy as np
 from vdm.build import count_parameters
 from vdm.data.folder.user_videos import load_videos
 from vdm.demo.requests import Demo, default_settings
+from vdm.files import local_path
 from vdm.markdown import table
 from vdm.parallel.processes import check_devices
 from vdm.shipped import checkpoint_names, find_clips
@@ -110,7 +111,9 @@ def _section(name: str, model: VideoModel, caption: str, *, predicts: bool) -> s
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     """Parses the command line."""
     parser = argparse.ArgumentParser(prog="python -m vdm.gallery", description=__doc__)
-    parser.add_argument("--folder", type=Path, default=Path("docs"), help="default: %(default)s")
+    parser.add_argument(
+        "--folder", type=local_path, default=Path("docs"), help="default: %(default)s"
+    )
     return parser.parse_args(argv)
 
 
