@@ -103,6 +103,43 @@ def test_kinetics600_is_read_back(manual_dir, clips, tmp_path, file_format, caps
         make_data_set(config, "train")
 
 
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (['--config={"name": "a", "sides": 8}'], "--config is .*sides.* do not fit the builder"),
+        (
+            ['--config={"name": "a", "resolution": "8"}'],
+            "--config is .* fields do not fit .*'str' and",
+        ),
+        (['--config={"resolution": 8}'], "--config is .* do not fit the builder: .*'name'"),
+        (["--config=none"], "BuilderConfig none not found"),
+        (["--manual_dir=none"], "Manual directory none does not exist"),
+    ],
+)
+def test_invalid_options_are_one_sentence(options, sentence, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        prepare(["kinetics600", f"--data_dir={tmp_path}", *options])
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert last.startswith("error: ") and re.search(sentence, last)
+
+
+def test_a_tilde_is_the_home_folder(manual_dir, tmp_path, monkeypatch):
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "videos").symlink_to(manual_dir)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    with (manual_dir / "manifest.csv").open("w", newline="") as file:
+        rows = [("file", "label", "split"), ("a.mkv", "x", "train"), ("d.mkv", "x", "test")]
+        csv.writer(file).writerows(rows)
+    config = json.dumps({"name": "8x8", "resolution": 8})
+    folders = ["--data_dir=~/prepared", "--manual_dir=~/videos"]
+    prepare(["kinetics600", f"--config={config}", *folders])
+    (manual_dir / "manifest.csv").unlink()
+    assert [path.name for path in tmp_path.iterdir()] == ["home"]
+    source = make_data_set(_config("kinetics600", "~/prepared"), "test")
+    assert clip_names(source, [0]) == ["d.mkv"]
+
+
 def test_a_held_out_window_is_a_function_of_seed_and_index(manual_dir, tmp_path):
     _kinetics(manual_dir, tmp_path)
     config = _config("kinetics600", tmp_path)
