@@ -171,6 +171,10 @@ def _open_builder(folder: Path):
         builder = tfds.builder_from_directory(folder)
     except ImportError as error:
         raise _missing_package(error) from error
+    except Exception as error:  # TFDS, json and protobuf raise many types
+        raise ValueError(
+            f"dataset_info.json or features.json in {folder} is missing or damaged: {error}"
+        ) from error
     # Video features (UCF101) import TensorFlow, which must leave accelerators to JAX.
     if tensorflow := sys.modules.get("tensorflow"):
         for kind in ("GPU", "TPU"):
