@@ -249,7 +249,8 @@ def _write_report(
     lines = [f"{index.folder}: {len(used)} videos are used, and {len(skipped)} skipped"]
     lines += [f"{name} {why}" for name, why in sorted((skipped | _other_files(index)).items())]
     lines += [f"{name} is used, and {note}" for name, note in sorted(notes.items())]
-    text = "\n".join(lines) + "\n"
+    # Names may have line breaks.
+    text = "".join(line.replace("\n", "\\n").replace("\r", "\\r") + "\n" for line in lines)
     if not report.exists() or report.read_bytes() != printable(text).encode():
         make_folder(report.parent)  # may be missing: array files alone need no index
         write_text(report, text)
