@@ -51,6 +51,32 @@ def test_the_command_writes_a_page_and_gifs(tiny_config, tmp_path, monkeypatch):
             assert gif.n_frames == 4
 
 
+@pytest.mark.usefixtures("quick_compilation_once")
+def test_clips_that_cannot_be_predicted_from_are_named(tiny_config, tmp_path, monkeypatch):
+    tiny_config.sample.task = "predict"
+    shapes = parameter_shapes(tiny_config)
+    params = {name: np.zeros(shape) for name, shape in shapes.items()}
+    export(tmp_path / "tiny", unflatten_dict(params, sep="/"), tiny_config, 1)
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "tiny_clips.npz"
+    monkeypatch.setattr("vdm.gallery.checkpoint_names", lambda: ["tiny"])
+    monkeypatch.setattr("vdm.gallery.find_clips", lambda _: path if path.exists() else None)
+    with pytest.raises(SystemExit, match=r"^error: .* there is no checkpoints/tiny_clips.npz$"):
+        main([f"--folder={tmp_path}"])
+    good = np.zeros((2, 4, 8, 8, tiny_config.data.channels), np.uint8)
+    np.savez_compressed(path, video=good)
+    for content, reason in (
+        (b"", "is damaged or of another type"),
+        (path.read_bytes()[:-30], "is damaged or of another type"),
+        ({"videos": good}, "`video` is needed"),
+        ({"video": good / 255}, "holds float64"),
+        ({"video": good[:, :3]}, "has 3 frames, and 4 are needed"),
+    ):
+        path.write_bytes(content) if isinstance(content, bytes) else np.savez(path, **content)
+        with pytest.raises(SystemExit, match=rf"^error: [^\n]*tiny_clips.npz[^\n]*{reason}[^\n]*$"):
+            main([f"--folder={tmp_path}"])
+
+
 def test_an_error_is_one_sentence(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     with pytest.raises(SystemExit, match=r"^error: .*Not a directory.*file/images"):

@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from vdm.build import count_parameters
+from vdm.data.folder.user_videos import load_videos
 from vdm.demo.requests import Demo, default_settings
+from vdm.files import local_path
 from vdm.markdown import table
 from vdm.parallel.processes import check_devices
 from vdm.shipped import checkpoint_names, find_clips
@@ -36,7 +38,8 @@ def write_gallery(folder: Path, names: list[str]) -> Path:
       The path of the page.
 
     Raises:
-      ValueError, OSError: there is no checkpoint, one cannot be read, or a file cannot be written.
+      ValueError, OSError: there is no checkpoint; a checkpoint or its clips are missing or cannot
+        be read; or a file cannot be written.
     """
     if not names:
         raise ValueError("there is no shipped checkpoint: checkpoints/ has no .safetensors file")
@@ -47,6 +50,10 @@ def write_gallery(folder: Path, names: list[str]) -> Path:
         for name in names:
             model = demo.model(name)
             clips = find_clips(name)
+            if clips is None and model.config.sample.task == "predict":
+                raise FileNotFoundError(
+                    f"{name} predicts videos, and there is no checkpoints/{name}_clips.npz"
+                )
             if clips is None:
                 settings = default_settings(model.config, _VIDEOS)
                 videos = demo.run("sample", name, settings).videos
@@ -64,8 +71,10 @@ def write_gallery(folder: Path, names: list[str]) -> Path:
 
 def _with_predictions(model: VideoModel, clips: Path) -> np.ndarray:
     """Returns each clip, followed by its predictions."""
-    with np.load(clips) as file:
-        real = file["video"]
+    data = model.config.data
+    real = load_videos(
+        clips, num_frames=data.frames, resolution=data.resolution, channels=data.channels
+    )
     predicted = model.predict(real, per_example=_PREDICTIONS)
     predicted = predicted.reshape(len(real), _PREDICTIONS, *predicted.shape[1:])
     rows = np.concatenate([real[:, None], predicted], axis=1)
@@ -102,7 +111,9 @@ def _section(name: str, model: VideoModel, caption: str, *, predicts: bool) -> s
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     """Parses the command line."""
     parser = argparse.ArgumentParser(prog="python -m vdm.gallery", description=__doc__)
-    parser.add_argument("--folder", type=Path, default=Path("docs"), help="default: %(default)s")
+    parser.add_argument(
+        "--folder", type=local_path, default=Path("docs"), help="default: %(default)s"
+    )
     return parser.parse_args(argv)
 
 

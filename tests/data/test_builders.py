@@ -42,7 +42,7 @@ def manual_dir(tmp_path_factory, clips):
 def _kinetics(manual_dir, data_dir, file_format="array_record"):
     rows = [
         ("a.mkv", "juggling", "train"),
-        ("b/c.mkv", "archery", "train"),
+        ("b\\c.mkv", "archery", "train"),
         ("broken.mp4", "archery", "train"),
         ("missing.mp4", "archery", "test"),
         ("d.mkv", "zumba", "test"),
@@ -71,7 +71,7 @@ def test_kinetics600_is_read_back(manual_dir, clips, tmp_path, file_format, caps
     config = _config("kinetics600", tmp_path)
     config.data.condition, config.model.num_classes = "label", 3
     expected = {
-        "train": {"a.mkv": 1, "b/c.mkv": 0},
+        "train": {"a.mkv": 1, "b\\c.mkv": 0},  # names as in the manifest
         "test": {"d.mkv": 2, "e.mkv": 0},
     }
     for split, labels in expected.items():
@@ -80,7 +80,7 @@ def test_kinetics600_is_read_back(manual_dir, clips, tmp_path, file_format, caps
         for index, name in enumerate(clip_names(source, range(2))):
             assert source.label(index) == labels[name]
             clip = to_uint8(source.example(index)["video"])
-            frames = resize_by_area(centre_crop(clips[name]), 8)
+            frames = resize_by_area(centre_crop(clips[name.replace("\\", "/")]), 8)
             starts = range(len(frames) - 15)
             assert any((clip == frames[start : start + 16]).all() for start in starts)
     left_out = source.reader.metadata["left_out"]
@@ -95,12 +95,49 @@ def test_kinetics600_is_read_back(manual_dir, clips, tmp_path, file_format, caps
     if file_format == "tfrecord":
         examples = list(tfds.as_numpy(builder.as_dataset(split="train")))
         for example in examples:
-            frames = clips[example["name"].decode()]
+            frames = clips[example["name"].decode().replace("\\", "/")]
             np.testing.assert_array_equal(example["video"], resize_by_area(centre_crop(frames), 8))
 
     config.data.frameskip = 2
     with pytest.raises(ValueError, match=r"videos of 31 frames are needed, .* have 16"):
         make_data_set(config, "train")
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (['--config={"name": "a", "sides": 8}'], "--config is .*sides.* do not fit the builder"),
+        (
+            ['--config={"name": "a", "resolution": "8"}'],
+            "--config is .* fields do not fit .*'str' and",
+        ),
+        (['--config={"resolution": 8}'], "--config is .* do not fit the builder: .*'name'"),
+        (["--config=none"], "BuilderConfig none not found"),
+        (["--manual_dir=none"], "Manual directory none does not exist"),
+    ],
+)
+def test_invalid_options_are_one_sentence(options, sentence, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        prepare(["kinetics600", f"--data_dir={tmp_path}", *options])
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert last.startswith("error: ") and re.search(sentence, last)
+
+
+def test_a_tilde_is_the_home_folder(manual_dir, tmp_path, monkeypatch):
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "videos").symlink_to(manual_dir)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    with (manual_dir / "manifest.csv").open("w", newline="") as file:
+        rows = [("file", "label", "split"), ("a.mkv", "x", "train"), ("d.mkv", "x", "test")]
+        csv.writer(file).writerows(rows)
+    config = json.dumps({"name": "8x8", "resolution": 8})
+    folders = ["--data_dir=~/prepared", "--manual_dir=~/videos"]
+    prepare(["kinetics600", f"--config={config}", *folders])
+    (manual_dir / "manifest.csv").unlink()
+    assert [path.name for path in tmp_path.iterdir()] == ["home"]
+    source = make_data_set(_config("kinetics600", "~/prepared"), "test")
+    assert clip_names(source, [0]) == ["d.mkv"]
 
 
 def test_a_held_out_window_is_a_function_of_seed_and_index(manual_dir, tmp_path):

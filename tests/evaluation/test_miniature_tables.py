@@ -99,7 +99,19 @@ def test_weights_that_cannot_be_written_are_one_sentence(tmp_path, monkeypatch):
         digit_network, "train_digit_network", lambda: digit_network.load_digit_network()
     )
     with pytest.raises(SystemExit, match=r"^error: .*gone/network\.npz cannot be written: No such"):
+        digit_network.main([])
+
+
+@pytest.mark.parametrize(
+    ("argument", "status", "printed"),
+    [("--help", 0, "writes its"), ("--epochs=1", 2, "unrecognized arguments: --epochs=1")],
+)
+def test_arguments_do_not_start_the_training(monkeypatch, capsys, argument, status, printed):
+    monkeypatch.setattr(digit_network, "train_digit_network", None)
+    monkeypatch.setattr("sys.argv", ["digit_network.py", argument])
+    with pytest.raises(SystemExit) as stopped:
         digit_network.main()
+    assert stopped.value.code == status and printed in "".join(capsys.readouterr())
 
 
 def test_metrics_order_real_videos_frozen_videos_and_noise():

@@ -188,3 +188,17 @@ def test_names_a_file_that_shrinks_after_opening(tmp_path, name):
     path.write_bytes(path.read_bytes()[:300])
     with pytest.raises(UnreadableVideoError, match=name):
         video.frames([1999])
+
+
+@pytest.mark.parametrize("name", _WRITERS)
+def test_names_a_file_that_is_replaced_after_opening(tmp_path, name):
+    """The videos of the new file may begin elsewhere, or have another type."""
+    path = tmp_path / name
+    _WRITERS[name](path, _videos())
+    video = open_video(path, 0)
+    expected = video.frames([0])
+    _WRITERS[name](tmp_path / f"new_{name}", _videos().repeat(2, axis=0))
+    (tmp_path / f"new_{name}").replace(path)
+    with pytest.raises(UnreadableVideoError, match=rf"{name} has changed since it was opened"):
+        video.frames([0])
+    np.testing.assert_array_equal(open_video(path, 0).frames([0]), expected)

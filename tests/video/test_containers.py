@@ -1,5 +1,6 @@
 """Requested frames equal those that another FFmpeg decodes."""
 
+import re
 import subprocess
 
 import numpy as np
@@ -160,6 +161,16 @@ def _cut(tmp_path, name, share, **settings):
     return path
 
 
+def _cut_between_frames(tmp_path, frames, more=0):
+    """An AVI file that ends after some frames of 75, and some bytes of the next frame."""
+    path = _written(tmp_path, "a.avi", codec="ffv1")
+    data = path.read_bytes()
+    # A frame is a chunk 00dc after the list movi.
+    starts = [m.start() for m in re.finditer(b"00dc", data) if m.start() > data.index(b"movi")]
+    path.write_bytes(data[: starts[frames] + more])
+    return path
+
+
 def _named(tmp_path, name, data):
     (tmp_path / name).write_bytes(data)
     return tmp_path / name
@@ -202,6 +213,9 @@ def _changing(tmp_path):
             "is truncated: it should have 3",
         ),
         (lambda folder: _cut(folder, "a.avi", 0.6, codec="mpeg4"), "is damaged|is truncated"),
+        (lambda folder: _cut_between_frames(folder, 30), "is truncated: it should have 3.0 s, and"),
+        (lambda folder: _cut_between_frames(folder, 74, 100), "is truncated: it ends within a fra"),
+        (lambda folder: _cut(folder, "a.wmv", 0.5, codec="wmv2"), r"truncated: .* bytes|damaged"),
         (
             lambda folder: _cut(folder, "a.mkv", 0.02, options=_X264),
             "cannot be|has no|truncated",

@@ -218,11 +218,14 @@ def test_names_that_are_not_utf_8_are_used_and_reported(tmp_path):
     bad = os.fsdecode(b"caf\xe9")
     _write_frames(tmp_path / bad, _pixels(20))
     (tmp_path / (bad + ".txt")).touch()
+    (tmp_path / "two\rlines\n.txt").touch()
     for _ in range(2):
         open_folder.cache_clear()
         splits = open_folder(tmp_path, needed_frames=16)
         assert [name for split in splits.values() for name in split.names] == [bad]
-    assert "caf\\udce9.txt is no video" in (tmp_path / "video_index.txt").read_text()
+    lines = (tmp_path / "video_index.txt").read_text().splitlines()
+    assert len(lines) == 3 and lines[1].startswith("caf\\udce9.txt is no video")
+    assert lines[2].startswith("two\\rlines\\n.txt is no video")
 
 
 def test_a_folder_whose_name_is_not_utf_8_is_printed(tmp_path, monkeypatch):

@@ -57,6 +57,8 @@ def test_video_files_are_decoded(tmp_path, colours):
 def test_errors_name_the_file(tmp_path, colours):
     with pytest.raises(FileNotFoundError, match="none does not exist"):
         open_videos(tmp_path / "none", 0)
+    with pytest.raises(ValueError, match="real is '', and must be the path of videos"):
+        open_videos("", 0, name="real")  # not the working directory
     np.savez(tmp_path / "a.npz", video=colours)
     np.savez(tmp_path / "b.npz", video=colours[:, :3])
     with pytest.raises(ValueError, match=r"b\.npz.* has 3 frames, and 4 are needed"):

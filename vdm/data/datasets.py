@@ -5,7 +5,7 @@ import dataclasses
 import ml_collections
 
 from vdm.data.batches import DataSet
-from vdm.data.captions.encoded import WORDS, make_encode
+from vdm.data.captions.encoded import WORDS, Encode, make_encode
 from vdm.data.clips import ClipDataSet, VideoReader
 from vdm.data.folder.videos import FolderVideos, open_folder
 from vdm.data.moving_digits import MovingDigits
@@ -51,13 +51,16 @@ def make_data_set(config: ml_collections.ConfigDict, split: str) -> DataSet:
             **fields,
         )
     reader = open_reader(config, split)
+    encode = make_encode(config, reader.folder) if data.condition == "text" else None
+    if encode and isinstance(reader, FolderVideos):
+        _check_captions(reader, encode)
     return ClipDataSet(
         reader,
         channels=data.channels,
         start=data.start if is_training else _held_out_start(data.name),
         shuffle=is_training,
         augment_flip=data.augment_flip and is_training,
-        encode=make_encode(config, reader.folder) if data.condition == "text" else None,
+        encode=encode,
         **fields,
     )
 
@@ -168,6 +171,15 @@ def open_folder_of(config: ml_collections.ConfigDict, split: str) -> FolderVideo
             f"{data.path} have {len(videos.classes)} classes: set it to {len(videos.classes)}"
         )
     return videos
+
+
+def _check_captions(videos: FolderVideos, encode: Encode) -> None:
+    """Raises ValueError, before training does, if the caption of a video cannot be encoded."""
+    for name, caption in videos.captions.items():
+        try:
+            encode(caption)
+        except ValueError as error:
+            raise ValueError(f"{videos.folder / name}: {error}") from error
 
 
 def _check_moving_digits(config: ml_collections.ConfigDict) -> None:

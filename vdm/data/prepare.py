@@ -18,6 +18,7 @@ from pathlib import Path
 from vdm.data.pusht.shards import default_folder
 from vdm.data.pusht.write import prepare_pusht
 from vdm.data.tfds.registry import TFDS_DATA_SETS
+from vdm.files import local_path
 
 FILE_FORMATS = ("array_record", "tfrecord")
 _PUSHT = (
@@ -53,9 +54,16 @@ def prepare(
     for kind in ("GPU", "TPU"):
         tf.config.set_visible_devices([], kind)
     builder_class = _builder_class(name, tfds)
+    # TFDS does not expand '~', and shells do not after '='.
+    data_dir, manual_dir = (os.path.expanduser(folder) for folder in (data_dir, manual_dir))
     arguments = {"data_dir": data_dir or None, "file_format": file_format}
     if config.startswith("{"):
-        arguments["config"] = builder_class.builder_config_cls(**_fields(config))
+        try:
+            arguments["config"] = builder_class.builder_config_cls(**_fields(config))
+        except TypeError as error:
+            raise ValueError(
+                f"--config is {config!r}, and its fields do not fit the builder: {error}"
+            ) from error
     elif config:
         arguments["config"] = config
     builder = builder_class(**arguments)
@@ -112,7 +120,8 @@ def main(argv: list[str] | None = None) -> None:
     try:
         folder = flags.pop("run")(flags)
     except (ValueError, TypeError, OSError, AssertionError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        sentence = " ".join(str(error).split())  # TFDS's messages have several lines
+        print(f"error: {sentence}", file=sys.stderr)
         sys.exit(1)
     print(f"prepared: {folder}")
 
@@ -151,7 +160,7 @@ def _run_tfds(flags: dict) -> Path:
 
 def _run_pusht(flags: dict) -> Path:
     flags.pop("name")
-    folder = Path(flags.pop("data_dir") or default_folder()).expanduser()
+    folder = local_path(flags.pop("data_dir") or default_folder())
     record = prepare_pusht(folder, **flags)
     settings = record["settings"]
     print(

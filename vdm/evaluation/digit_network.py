@@ -8,6 +8,7 @@ same features. The metrics are FVD, FID and the Inception Score with this networ
 and Inception; their values are not comparable with the paper's.
 """
 
+import argparse
 import dataclasses
 import functools
 import hashlib
@@ -201,8 +202,13 @@ def _distance(samples: np.ndarray, real: np.ndarray) -> float:
     return frechet_distance(*moments[0], *moments[1])
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     """Trains the network, writes it and prints its accuracy; one line and status 1 on errors."""
+    argparse.ArgumentParser(
+        prog="python -m vdm.evaluation.digit_network",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    ).parse_args(argv)
     try:
         network = train_digit_network()
         network.save(WEIGHTS)

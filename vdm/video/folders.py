@@ -57,7 +57,8 @@ def find_videos(path: str | Path) -> FoundVideos:
     """Finds the videos in a folder at any depth, or in a single file.
 
     Files are classified by suffix; only the headers of array files and of possibly animated images
-    are read. Symbolic links are followed; each folder is visited once. In order of precedence:
+    are read. Symbolic links are followed, except to a folder that contains them. In order of
+    precedence:
 
     - In a folder with samples.npz (--mode=sample), only this array file is used.
     - A folder of images without other videos is one video. Its sub-folders (of masks, for example)

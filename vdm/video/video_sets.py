@@ -126,6 +126,8 @@ def open_videos(
 def _opened(source: Videos, name: str, frame_rate: float) -> tuple[Path, Mapping[str, Video]]:
     """Returns the path, or the name of an array, and all videos by name."""
     if isinstance(source, str | os.PathLike):
+        if not os.fspath(source):
+            raise ValueError(f"{name} is '', and must be the path of videos")
         path = local_path(source)
         index = index_folder(path, save=False, frame_rate=frame_rate)
         index.check_readable()

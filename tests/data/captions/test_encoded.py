@@ -61,9 +61,16 @@ def test_stored_vectors_are_read_back(tmp_path):
     # Written again, with other captions.
     write_text(folder, ["a cat"], WordVectors())
     assert StoredText(folder, "a command")("a cat")[1].sum() == 2
-    (folder / "tokens.bin").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"tokens.bin is damaged"):
-        StoredText(folder, "a command")
+    for name in ("tokens.bin", "captions.npz", "header.json"):
+        whole = (folder / name).read_bytes()
+        for damaged in (b"", whole[: len(whole) // 2]):
+            (folder / name).write_bytes(damaged)
+            with pytest.raises(ValueError, match=rf"{name} is .*damaged: run a command again"):
+                StoredText(folder, "a command")
+        (folder / name).unlink()
+        with pytest.raises(ValueError, match=r"run a command"):
+            StoredText(folder, "a command")
+        (folder / name).write_bytes(whole)
 
 
 @pytest.fixture(scope="module")

@@ -71,6 +71,11 @@ def test_blanks_around_names_and_values_are_ignored(tmp_path, blanks):
         ("a.jsonl", '{"file": "x"}\n{"file": \n', "line 2 of .* is not valid JSON"),
         ("a.jsonl", '["x"]', "line 1 of .* is not an object with `file`"),
         ("a.jsonl", '{"file": "x", "caption": ["a"]}', "`caption` in line 1 of .* is ['a']"),
+        (
+            "a.jsonl",
+            r'{"file": "x", "caption": "\ud83d"}',
+            "`caption` in line 1 of .* valid Unicode",
+        ),
     ],
 )
 def test_errors_name_the_file_and_the_line(tmp_path, name, text, sentence):

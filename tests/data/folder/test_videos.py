@@ -214,6 +214,13 @@ def test_a_manifest_selects_and_describes_videos(videos):
         "c/2.mov is not in the manifest",
     ):
         assert f"\n{line}\n" in report
+    config.data.text_tokens = 1
+    make_data_set(config, "test")
+    rows[1]["caption"] = "two words"
+    (videos / "manifest.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    open_folder.cache_clear()
+    with pytest.raises(ValueError, match=r"videos/a/0: caption 'two words' has 2 words, and must"):
+        make_data_set(config, "train")
     config = _config(videos, condition="label")
     config.model.num_classes = 3
     assert make_data_set(config, "test").label(0) == 1
@@ -241,6 +248,18 @@ def test_folders_of_splits_have_no_videos_beside_them(videos, beside):
     manifest = "file,split\n" + "".join(f"{n},{s}\n" for s in splits for n in splits[s].names)
     (videos / "manifest.csv").write_text(manifest)
     assert open_folder(videos, needed_frames=16)["test"].names == splits["test"].names
+
+
+def test_a_single_folder_for_training_is_no_class(videos):
+    (videos / "Train").mkdir()
+    for name in "abc":
+        (videos / name).rename(videos / "Train" / name)
+    splits = open_folder(videos, needed_frames=16, condition="label")
+    assert splits["train"].classes == ("a", "b", "c") and splits["train"].names
+    for split in splits.values():
+        for name in split.names:
+            assert split.classes[split.labels[name]] == name.split("/")[1]
+    assert sum(map(len, splits.values())) == _GOOD and splits["test"].names
 
 
 def test_held_out_videos_stay_held_out_when_videos_are_added(videos):

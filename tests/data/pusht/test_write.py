@@ -89,6 +89,7 @@ def test_other_settings_or_versions_are_an_error(tmp_path, monkeypatch):
         (["--seed=-1"], "--seed is -1, and must be at least 0"),
         ([f"--seed={2**63}"], f"--seed is {2**63}, and must be less than 2**63"),
         (["--data_dir=FILE/folder"], "cannot be written"),
+        (["--data_dir=gs://bucket/pusht"], "gs://bucket/pusht is a URL, and must be a local or"),
     ],
 )
 def test_invalid_options_are_one_sentence(flags, sentence, tmp_path, capsys):

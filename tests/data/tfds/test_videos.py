@@ -339,15 +339,24 @@ def test_errors_name_damaged_files(data_dirs, tmp_path):
         TfdsVideos(tmp_path, "test", frames="image_main")
     with pytest.raises(ValueError, match="has the splits train, test, and valid is required"):
         TfdsVideos(tmp_path, "valid", frames="image_main")
+    for name in ("dataset_info.json", "features.json"):
+        text = (tmp_path / name).read_text()
+        for damaged in ("", text[:-30], "{}"):
+            (tmp_path / name).write_text(damaged)
+            with pytest.raises(ValueError, match=rf"{name} .*in {tmp_path} is missing or damaged"):
+                TfdsVideos(tmp_path, "test", frames="image_main")
+        (tmp_path / name).write_text(text)
 
 
 def test_only_requested_frames_are_decoded(data_dirs):
     folder = data_dirs["tfrecord"] / "bair_robot_pushing_small" / "2.0.0"
     encoded = TfdsVideos(folder, "test", frames="image_main").open(0).encoded
-    video = EncodedVideo("v", [encoded[0], encoded[1][:100]])
+    longer = encoded[1][:33] + b"\xff" + encoded[1][34:]  # the length of a PNG chunk
+    video = EncodedVideo("v", [encoded[0], encoded[1][:100], longer])
     assert video.frames([0]).shape == (1, 64, 64, 3)
-    with pytest.raises(ValueError, match="frame 1 of v is damaged"):
-        video.frames([0, 1])
+    for damaged in (1, 2):
+        with pytest.raises(ValueError, match=f"frame {damaged} of v is damaged"):
+            video.frames([0, damaged])
 
 
 def test_reading_needs_no_tensorflow(data_dirs):

@@ -10,7 +10,7 @@ from pathlib import Path
 import tensorflow_datasets as tfds
 from absl import logging
 
-from vdm.data.folder.manifest import Entry, find_manifest, read_manifest
+from vdm.data.folder.manifest import Entry, find_manifest, path_of, read_manifest
 from vdm.video.formats.images import encode_image
 from vdm.video.pixels import central_square
 from vdm.video.read import stream_frames
@@ -117,7 +117,7 @@ class ManualVideos(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # 
 
         def encoded(entry: Entry) -> list[bytes] | Exception:
             try:
-                return _encoded_frames(folder / entry.file, config)
+                return _encoded_frames(path_of(folder, entry.file), config)
             except (ValueError, OSError) as error:
                 return error
 

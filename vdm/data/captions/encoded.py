@@ -104,12 +104,21 @@ class StoredText:
         """
         if not (folder / "header.json").exists():
             raise ValueError(f"there are no encoded captions in {folder}: run {command}")
-        self.header = json.loads((folder / "header.json").read_text())
-        with np.load(folder / "captions.npz") as captions:
-            self._digests, self._starts = captions["digest"], captions["start"]
-        shape = (int(self._starts[-1]), self.header["width"])
-        path = folder / "tokens.bin"
-        if path.stat().st_size != 2 * shape[0] * shape[1]:
+        path = folder / "header.json"
+        try:
+            self.header = json.loads(path.read_text())
+            width, _ = int(self.header["width"]), int(self.header["tokens"])
+            path = folder / "captions.npz"
+            with path.open("rb") as file, np.load(file) as captions:
+                self._digests, self._starts = captions["digest"], captions["start"]
+            shape = (int(self._starts[-1]), width)
+            path = folder / "tokens.bin"
+            is_whole = path.stat().st_size == 2 * shape[0] * shape[1]
+        except Exception as error:  # NumPy, zipfile and json raise many types
+            raise ValueError(
+                f"{path} is missing or damaged: run {command} again ({error})"
+            ) from error
+        if not is_whole:
             raise ValueError(f"{path} is damaged: run {command} again")
         self._vectors: np.ndarray = np.zeros((0, shape[1]), np.float16)
         if shape[0]:  # an empty file cannot be memory-mapped

@@ -82,6 +82,13 @@ def normalised(name: str) -> str:
     return posixpath.normpath(unicodedata.normalize("NFC", name.strip()).replace("\\", "/"))
 
 
+def path_of(folder: Path, name: str) -> Path:
+    """Returns the path of a video of a manifest, in the form of its name that exists."""
+    plain = normalised(name)
+    names = (name, plain, unicodedata.normalize("NFD", plain))
+    return next((path for form in names if (path := folder / form).exists()), folder / name)
+
+
 def class_numbers(labels: Iterable[str]) -> dict[str, int]:
     """Numbers the classes from 0, in alphabetical order."""
     return {label: number for number, label in enumerate(sorted(set(labels)))}
@@ -126,6 +133,9 @@ def _entry(line: str, row: dict) -> Entry:
         if not isinstance(value, str):
             raise ValueError(f"`{name}` in {line} is {value!r}, and must be a string")
         fields[name] = value.strip()
+        # JSON can have half a surrogate pair; in `file`, it stands for a byte that is not UTF-8.
+        if name != "file" and value != value.encode("utf-8", "ignore").decode():
+            raise ValueError(f"`{name}` in {line} is {value!r}, and must be valid Unicode")
     if not fields["file"]:
         raise ValueError(f"`file` in {line} is empty")
     return Entry(**fields)

@@ -76,7 +76,8 @@ def open_folder(
     the name, so that adding or removing videos does not move others; at least one video is held out
     and one is not. A video without a label has the first folder of its path as its class. Without a
     manifest, folders named train/ and test/ are the splits, and no video may be outside them; val/
-    or validation/ is held out if there is no test/, and skipped otherwise.
+    or validation/ is held out if there is no test/, and skipped otherwise. If all videos are in
+    train/, it is neither a split nor a class.
 
     Videos with fewer than `needed_frames` frames at the frame rate are skipped; with condition
     'label' or 'text', so are videos without a label or caption. video_index.txt, next to the index,
@@ -148,11 +149,15 @@ def _manifest_entries(folder: Path) -> dict[str, Entry]:
 def _splits_by_folder(folder: Path, names: Iterable[str]) -> dict[str, str]:
     """Returns the split of each video from its first folder, {} if the folders are not splits.
 
+    Splits are '' if there is only a folder for training.
+
     Raises:
       ValueError: there are videos outside the split folders.
     """
     first = {name: name.split("/")[0].lower() if "/" in name else "" for name in names}
     tops = set(first.values())
+    if tops and tops.issubset(_TRAIN_FOLDERS):
+        return dict.fromkeys(first, "")
     known = (*_TRAIN_FOLDERS, *_TEST_FOLDERS, *_VALIDATION_FOLDERS)
     found = sorted(tops.intersection(known))
     if not tops.intersection(_TRAIN_FOLDERS) or len(found) < 2:
@@ -244,7 +249,8 @@ def _write_report(
     lines = [f"{index.folder}: {len(used)} videos are used, and {len(skipped)} skipped"]
     lines += [f"{name} {why}" for name, why in sorted((skipped | _other_files(index)).items())]
     lines += [f"{name} is used, and {note}" for name, note in sorted(notes.items())]
-    text = "\n".join(lines) + "\n"
+    # Names may have line breaks.
+    text = "".join(line.replace("\n", "\\n").replace("\r", "\\r") + "\n" for line in lines)
     if not report.exists() or report.read_bytes() != printable(text).encode():
         make_folder(report.parent)  # may be missing: array files alone need no index
         write_text(report, text)

@@ -18,7 +18,7 @@ from vdm.data.pusht.shards import (
     shard_name,
     shards_of,
 )
-from vdm.files import DamagedFile
+from vdm.files import DamagedFile, local_path
 from vdm.metrics.weights.files import sha256_of
 from vdm.video.formats.arrays import reading_arrays
 from vdm.video.pixels import central_square
@@ -96,7 +96,7 @@ def open_pusht(config: ml_collections.ConfigDict, split: str) -> PushtVideos:
             raise ValueError(
                 f"config.data.condition is {condition!r}, and 'pusht' has no {feature}"
             )
-    folder = Path(data.path).expanduser() if data.path else default_folder()
+    folder = local_path(data.path or default_folder())
     command = "python -m vdm.data.prepare pusht" + (f" --data_dir={data.path}" if data.path else "")
     try:
         record = read_description(folder)

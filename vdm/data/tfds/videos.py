@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from vdm.data.tfds.records import TfRecords, locate
+from vdm.files import local_path
 from vdm.video.formats.images import decode_image
 from vdm.video.pixels import central_square
 
@@ -32,7 +33,7 @@ def prepared_folder(name: str, config: str, data_dir: str, command: str) -> Path
     Raises:
       ValueError: the data set is not prepared; the message contains the command that prepares it.
     """
-    root = Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+    root = local_path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
     parent = root / name / config
     versions = {
         tuple(map(int, folder.name.split("."))): folder
@@ -170,6 +171,10 @@ def _open_builder(folder: Path):
         builder = tfds.builder_from_directory(folder)
     except ImportError as error:
         raise _missing_package(error) from error
+    except Exception as error:  # TFDS, json and protobuf raise many types
+        raise ValueError(
+            f"dataset_info.json or features.json in {folder} is missing or damaged: {error}"
+        ) from error
     # Video features (UCF101) import TensorFlow, which must leave accelerators to JAX.
     if tensorflow := sys.modules.get("tensorflow"):
         for kind in ("GPU", "TPU"):

@@ -50,6 +50,7 @@ class ArrayFile:
         self._member: IO[bytes] | None = None
         self._position = 0
         with self._as_unreadable():
+            self._state = self._stored_state()
             self._header = _read_header(path)
         shape, dtype = self._header.shape, self._header.dtype
         if dtype != np.uint8 or len(shape) not in (4, 5) or shape[-1] not in (1, 3):
@@ -73,12 +74,19 @@ class ArrayFile:
     def read(self, video: int, frames: Sequence[int]) -> np.ndarray:
         """Reads frames at ascending indices of a video, uint8 [n, height, width, channels]."""
         with self._as_unreadable(), self._lock:
+            if self._stored_state() != self._state:  # the data may begin elsewhere
+                raise UnreadableVideoError(self.path, "has changed since it was opened")
             if not self._header.memory_mapped:
                 return self._read_compressed(video, frames)
             order: Literal["F", "C"] = "F" if self._header.fortran else "C"
             shape = self._header.shape
             array = np.memmap(self.path, np.uint8, "r", self._header.start, shape, order)
             return np.array((array if len(shape) == 5 else array[None])[video, list(frames)])
+
+    def _stored_state(self) -> tuple[int, int]:
+        """Returns the size and the modification time of the file."""
+        status = self.path.stat()
+        return status.st_size, status.st_mtime_ns
 
     def _read_compressed(self, video: int, frames: Sequence[int]) -> np.ndarray:
         size = math.prod(self.shape[2:])

@@ -7,6 +7,7 @@ instead. Frames are rotated and flipped by the file's display matrix.
 
 import contextlib
 import functools
+import uuid
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,6 +30,8 @@ SUFFIXES = (
 # A file is truncated if it lacks more than these seconds and this fraction of its duration:
 # containers round durations, and only some include the last frame.
 _TRUNCATED = (0.5, 0.05)
+# Identifies the object with the size of an ASF file, as of WMV videos.
+_ASF_PROPERTIES = uuid.UUID("8cabdca1-a947-11cf-8ee4-00c00c205365").bytes_le
 
 
 class Decoded(NamedTuple):
@@ -99,7 +102,8 @@ def decode(path: Path, container, stream) -> Iterator:
       UnreadableVideoError: a frame is damaged, or differs in size from the first.
     """
     size = None
-    for index, frame in enumerate(frames_of(container, stream)):
+    whole = _whole_packets(path, container, stream)
+    for index, frame in enumerate(frame for packet in whole for frame in packet.decode()):
         if frame.is_corrupt:
             raise UnreadableVideoError(path, f"is damaged at frame {index}")
         size = size or upright_size(frame)
@@ -108,6 +112,15 @@ def decode(path: Path, container, stream) -> Iterator:
                 path, f"changes from {size} to {upright_size(frame)} pixels at frame {index}"
             )
         yield frame
+
+
+def _whole_packets(path: Path, container, stream) -> Iterator:
+    """Yields `packets`; raises UnreadableVideoError for one that the end of the file cuts off."""
+    for packet in packets(container, stream):
+        # MPEG transport streams also mark the packets after a gap, as between joined files.
+        if packet.is_corrupt and container.format.name != "mpegts":
+            raise UnreadableVideoError(path, "is truncated: it ends within a frame")
+        yield packet
 
 
 def stream_frames(path: Path) -> Iterator[np.ndarray]:
@@ -134,6 +147,12 @@ def check_complete(path: Path, container, stream, times: list[int], last_duratio
       times: ascending timestamps of all frames, in units of the stream's time base.
       last_duration: duration of the last frame in the same units, 0 if unknown.
     """
+    if container.format.name == "asf":  # FFmpeg ignores the duration of a truncated file
+        size, found_size = _declared_asf_bytes(path), path.stat().st_size
+        if found_size < (1 - _TRUNCATED[1]) * size:
+            raise UnreadableVideoError(
+                path, f"is truncated: it should have {size} bytes, and has {found_size} bytes"
+            )
     declared, of_file = _declared_seconds(container, stream)
     last = last_duration or (times[-1] - times[-2] if times[1:] else 0)
     found = float((times[-1] - min(times[0], 0) + last) * stream.time_base)
@@ -150,12 +169,26 @@ def _declared_seconds(container, stream) -> tuple[float, bool]:
     with contextlib.suppress(KeyError, ValueError):  # some programs write other formats
         hours, minutes, seconds = stream.metadata["DURATION"].split(":")  # Matroska's
         return 3600 * int(hours) + 60 * int(minutes) + float(seconds), False
+    if container.format.name == "avi" and stream.average_rate:
+        # FFmpeg reduces the duration of a truncated AVI file, but not its number of frames.
+        return float(stream.frames / stream.average_rate), False
     of_file = (container.duration or 0) / av.time_base
     if stream.duration is None:
         return (of_file if len(container.streams) == 1 else 0.0), False
     # FFmpeg sets unknown stream durations to the duration of the file.
     declared = float(stream.duration * stream.time_base)
     return declared, abs(declared - of_file) < _TRUNCATED[0]
+
+
+def _declared_asf_bytes(path: Path) -> int:
+    """Returns the size of an ASF file by its header, 0 if unknown."""
+    with path.open("rb") as file:
+        header = file.read(2**16)
+    start = header.find(_ASF_PROPERTIES)
+    # Fields of the object: the size at byte 40, and flags at 88, of which bit 0 is for broadcasts.
+    if start < 0 or header[start + 88 : start + 89] not in (b"\0", b"\2"):
+        return 0
+    return int.from_bytes(header[start + 40 : start + 48], "little")
 
 
 def _is_short(found: float, declared: float) -> bool:

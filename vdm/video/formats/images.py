@@ -241,7 +241,7 @@ def decode_image(encoded: bytes, name: str) -> np.ndarray:
             if picture.mode == "L":
                 return np.asarray(picture)[..., None]
             return np.asarray(picture.convert("RGB"))
-    except OSError as error:
+    except Exception as error:  # Pillow raises a dozen types
         raise ValueError(f"{name} is damaged: {error}") from error
 
 
