@@ -30,6 +30,8 @@ SUFFIXES = (
 # A file is truncated if it lacks more than these seconds and this fraction of its duration:
 # containers round durations, and only some include the last frame.
 _TRUNCATED = (0.5, 0.05)
+# PyAV 19 replaces bytes of metadata that are not UTF-8; earlier versions do if asked.
+_LENIENT = {} if int(av.__version__.split(".")[0]) >= 19 else {"metadata_errors": "replace"}
 # Identifies the object with the size of an ASF file, as of WMV videos.
 _ASF_PROPERTIES = uuid.UUID("8cabdca1-a947-11cf-8ee4-00c00c205365").bytes_le
 
@@ -308,7 +310,7 @@ def _rows(plane) -> bytes:
 def _open(path: Path, stack: contextlib.ExitStack, probes: bool):
     # This option is for the probing decoder only.
     options = {} if probes else {"skip_frame": "all"}
-    open_file = functools.partial(av.open, options=options, metadata_errors="replace")
+    open_file = functools.partial(av.open, options=options, **_LENIENT)
     try:
         # With an explicit protocol, FFmpeg does not take '12:' in '12:30.mp4' for one.
         return open_file(f"file:{path}")
