@@ -94,7 +94,10 @@ def test_a_preview_has_the_mean_action_of_each_video(config):
     ("changes", "sentence"),
     [
         ({"model.action_width": 3}, r"config\.model\.action_width is 3, and must be 2 for the ac"),
-        ({"data.name": "moving_digits"}, "'action', and 'moving_digits' has no actions"),
+        (
+            {"data.name": "moving_digits", "data.path": ""},
+            "'action', and 'moving_digits' has no actions",
+        ),
         ({"data.augment_flip": True}, r"config\.data\.augment_flip is True, and must be False"),
         ({"data.frameskip": 2}, r"config\.data\.frameskip is 2, and must be 1"),
         (
