@@ -44,7 +44,8 @@ def workdir() -> epath.Path | None:
     """Returns the value of --workdir, None if it is not given.
 
     Raises:
-      ValueError: it is a URL of an unknown or uninstalled object store, or no name for every file.
+      ValueError: it is a URL of an unknown or uninstalled object store, or a name that some writer
+        of files does not support.
     """
     name = _WORKDIR.value
     if name and (name != printable(name) or "\\" in name):

@@ -17,7 +17,7 @@ from vdm.files import local_path
 
 # Values of config.data.name.
 ZEROS = "zeros"
-_WITH_PATHS = ("folder", "pusht")
+_WITH_PATHS = ("folder", "pusht", ZEROS)
 _ACTION_WIDTHS = {"pusht": ACTION_WIDTH, "bair_robot_pushing_small": 4}
 DATA_SETS = ("moving_digits", "folder", "pusht", *TFDS_DATA_SETS, ZEROS)
 FIRST_FRAMES = "first frames"  # returned by `held_out_clips`
@@ -117,7 +117,7 @@ def check_name(config: ml_collections.ConfigDict) -> None:
             f"config.data.name is {config.data.name!r}, and must be one of "
             f"{', '.join(map(repr, DATA_SETS))}"
         )
-    if config.data.path and config.data.name not in (*_WITH_PATHS, ZEROS):
+    if config.data.path and config.data.name not in _WITH_PATHS:
         raise ValueError(
             f"config.data.path is {config.data.path!r}, and must be empty for "
             f"{config.data.name!r}: --config=folder trains on the videos of a folder"
