@@ -18,6 +18,7 @@ missing field gives an empty cell. Repeated rows appear once.
 The single-line comment `<!-- table: miniature N -->` precedes the miniature of the paper's table N.
 """
 
+import argparse
 import json
 import pathlib
 import re
@@ -106,6 +107,7 @@ def _source(file: str, result: dict) -> str:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     for page in PAGES:
         page.write_text(filled(page.read_text()))
         print(page)

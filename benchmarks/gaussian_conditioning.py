@@ -16,6 +16,8 @@ Writes benchmarks/results/gaussian_conditioning.json and docs/images/gaussian_co
 Takes a minute on one core.
 """
 
+import argparse
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -185,6 +187,7 @@ def plot_bands(axes, bands):
 
 
 def main():
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     rows, bands = measure(), conditional_bands()
     plot(rows, bands)
     result = {"samples": COUNT, "seed": SEED, "evaluations": EVALUATIONS, "rows": rows}

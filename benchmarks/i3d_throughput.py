@@ -11,6 +11,7 @@ machine slows PyTorch far more than JAX.
 Prints and writes benchmarks/results/i3d_throughput.json. Takes two minutes on two cores.
 """
 
+import argparse
 import os
 import statistics
 from functools import partial
@@ -94,6 +95,7 @@ def _padded(h, window, strides, fill):
 
 @torch.inference_mode()
 def main():
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     torch.set_num_threads(os.cpu_count())
     jax.config.update("jax_num_cpu_devices", os.cpu_count())  # as python -m vdm.metrics does
     extractor = make_extractor("i3d")

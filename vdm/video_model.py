@@ -1,27 +1,24 @@
 """Python API: `vdm.load(path)` returns a model that samples, predicts and extends videos."""
 
-import difflib
-import operator
 import os
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from typing import Unpack
 
 import jax
 import ml_collections
 import numpy as np
 
 from vdm.build import count_parameters
-from vdm.checks import check_task, validate
+from vdm.checks import check_task
 from vdm.configuration.stored import from_record, load_run_config
-from vdm.data.datasets import make_data_set
 from vdm.exported import load_exported, load_exported_config
 from vdm.files import AnyPath, as_path
 from vdm.parallel.mesh import make_mesh, sharded_params
 from vdm.rules import check_field
-from vdm.sampling.conditions import Indices, conditions, load_observed
+from vdm.sampling.conditions import load_observed
 from vdm.sampling.generate import make_draw, make_generator
+from vdm.sampling.settings import SampleSettings, conditions_of, configured, integer
 from vdm.sampling.tasks import is_joint
 from vdm.shipped import checkpoint_names, find_checkpoint
 from vdm.training.checkpoints import load_ema, saved_steps
@@ -30,37 +27,6 @@ from vdm.video.video_sets import Videos, open_videos
 # Fields of config.sample that do not affect the compiled sampler.
 _ARGUMENTS = ("task", "num_videos", "seed", "label", "caption", "action", "observed")
 _NOT_DRAWN = (*_ARGUMENTS, "per_example", "max_video_files")
-
-
-class SampleSettings(TypedDict, total=False):
-    """Fields of config.sample (see vdm/config.py); the model's configuration has the defaults.
-
-    `label`, `caption` and `action` are one value for all samples, or a list with one per sample.
-    """
-
-    batch_size: int
-    seed: int
-    sampler: str
-    num_steps: int
-    gamma: float
-    langevin_step_size: float
-    label: int | Sequence[int]
-    caption: str | Sequence[str]
-    action: Sequence[float] | Sequence[Sequence[float]]
-    guidance_weight: float
-    per_example: int
-    return_observed: bool
-    conditioning: str
-    reconstruction_weight: float
-    reconstruction_clip: str
-    reconstruction_normalization: str
-    reconstruction_data_variance: float
-    reconstruction_micro_batch: int
-    repaint_jump_length: int
-    repaint_repeats: int
-    history_guidance_weight: float
-    history_guidance_noise: float
-    context_noise: float
 
 
 def load(path: str | Path, *, step: int | str = "") -> "VideoModel":
@@ -169,9 +135,9 @@ class VideoModel:
         Returns:
           uint8 [n, frames, height, width, channels].
         """
-        n, frames = _integer("n", n, 1), self.config.data.frames
+        n, frames = integer("n", n, 1), self.config.data.frames
         if num_frames:
-            num_frames = _integer("num_frames", num_frames, frames)
+            num_frames = integer("num_frames", num_frames, frames)
         if num_frames in (0, frames):
             return self._run(self._checked("generate", settings), n, settings)
         fields = {"num_frames": num_frames, "num_given": 0, **self._blocks(None, None, method)}
@@ -262,7 +228,7 @@ class VideoModel:
                     f"{name} has {video.num_frames} frames, and the first video {found.frames}: "
                     "videos to extend need equally many"
                 )
-        num_frames = _integer("num_frames", num_frames, 1)
+        num_frames = integer("num_frames", num_frames, 1)
         if num_frames <= found.frames:
             raise ValueError(
                 f"num_frames is {num_frames}, and must be more than {found.frames}, the number of "
@@ -270,7 +236,7 @@ class VideoModel:
             )
         # The model observes only the last block; earlier frames are copied to the result.
         given = min(found.frames, self.config.data.frames)
-        config = self._configured("predict", settings, predict={"num_given": found.frames})
+        config = configured(self.config, "predict", settings, predict={"num_given": found.frames})
         known = load_observed(config, videos)[:, : found.frames]
         before, block = np.split(known, [found.frames - given], axis=1)
         padding = self.config.data.frames - given
@@ -321,7 +287,7 @@ class VideoModel:
             config,
             self._mesh,
             draw=self._draw(config),
-            condition_of=_conditions(config, n, settings),
+            condition_of=conditions_of(config, n, settings),
             videos=videos,
         )
         with jax.threefry_partitionable(True):  # without it, a seed has other noise
@@ -345,118 +311,7 @@ class VideoModel:
     def _checked(
         self, task: str, settings: SampleSettings, **sections: Mapping[str, object]
     ) -> ml_collections.ConfigDict:
-        """Returns the configuration of a call, as `_configured`, with the task's fields checked."""
-        config = self._configured(task, settings, **sections)
+        """Returns the configuration of a call, as `configured`, with the task's fields checked."""
+        config = configured(self.config, task, settings, **sections)
         check_task(config)
         return config
-
-    def _configured(
-        self, task: str, settings: SampleSettings, **sections: Mapping[str, object]
-    ) -> ml_collections.ConfigDict:
-        """Returns the validated configuration of a call, without per-sample conditions."""
-        config = self.config.copy_and_resolve_references()
-        config.sample.update(task=task, observed="")
-        _check_guidance(config, settings)
-        allowed = SampleSettings.__annotations__
-        for name in settings:
-            if name not in allowed:
-                close = difflib.get_close_matches(name, allowed, 1)
-                hint = f"did you mean {close[0]}?" if close else f"allowed are {', '.join(allowed)}"
-                raise ValueError(f"there is no setting {name}: {hint}")
-        common = {k: v for k, v in settings.items() if not _is_per_sample(k, v)}
-        for section, values in {"sample": common, **sections}.items():
-            for name, value in values.items():
-                if value is not None:
-                    _set(config, section, name, value)
-        validate(config)
-        return config
-
-
-def _integer(name: str, value: Any, minimum: int) -> int:
-    """Converts an integer, or an array of one without axes, of NumPy or JAX, to Python's type."""
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = None
-    if number is None or number < minimum:
-        raise ValueError(f"{name} is {value!r}, and must be an integer of at least {minimum}")
-    return number
-
-
-def _check_guidance(config: ml_collections.ConfigDict, settings: SampleSettings) -> None:
-    if config.data.condition == "none" and settings.get("guidance_weight") not in (None, 0, 1):
-        raise ValueError(
-            f"guidance_weight is {settings['guidance_weight']}, and must not be set: "
-            "classifier-free guidance needs a condition, and the model is unconditional"
-        )
-
-
-def _set(config: ml_collections.ConfigDict, section: str, name: str, value: Any) -> None:
-    value = _plain(value)
-    try:
-        if value is None:  # ml_collections would accept it
-            raise TypeError
-        config[section][name] = value
-    except TypeError as error:
-        expected = type(config[section][name]).__name__
-        raise ValueError(
-            f"{name} is {value!r}, and must be of type {expected}, as config.{section}.{name}"
-        ) from error
-
-
-def _plain(value: Any) -> Any:
-    """Converts numbers and arrays of NumPy and JAX, and lists of them, to Python's, and tuples."""
-    if isinstance(value, np.ndarray | np.generic | jax.Array):
-        value = value.tolist()
-    return tuple(map(_plain, value)) if isinstance(value, list | tuple) else value
-
-
-def _is_per_sample(name: str, value: Any) -> bool:
-    """Returns whether a condition is a list with one value per sample."""
-    if name in ("label", "caption"):
-        return _is_list(value)
-    return name == "action" and _is_list(value) and any(map(_is_list, value))
-
-
-def _is_list(value: Any) -> bool:
-    if isinstance(value, np.ndarray | jax.Array):
-        return value.ndim > 0
-    return isinstance(value, Sequence) and not isinstance(value, str | bytes)
-
-
-def _conditions(
-    config: ml_collections.ConfigDict, n: int, settings: SampleSettings
-) -> Callable[[Indices], dict[str, np.ndarray]]:
-    """Returns a function from sample indices to conditions, including per-sample conditions."""
-    per_sample: dict[str, Any] = {k: v for k, v in settings.items() if _is_per_sample(k, v)}
-    if not per_sample:
-        _check_held_out(config)
-        return partial(conditions, config)
-    configs = [config.copy_and_resolve_references() for _ in range(n)]
-    for name, values in per_sample.items():
-        if len(values) != n:
-            raise ValueError(f"{name} has {len(values)} values, and there are {n} samples")
-        for of_sample, value in zip(configs, values, strict=True):
-            _set(of_sample, "sample", name, value)
-            validate(of_sample)
-
-    def condition_of(indices: Indices) -> dict[str, np.ndarray]:
-        found = [conditions(configs[int(index)], [int(index)]) for index in indices]
-        return {name: np.concatenate([part[name] for part in found]) for name in found[0]}
-
-    return condition_of
-
-
-def _check_held_out(config: ml_collections.ConfigDict) -> None:
-    """Checks that held-out conditions are available, if the call gives none."""
-    kind, sample = config.data.condition, config.sample
-    given = {"label": sample.label >= 0, "text": sample.caption, "action": sample.action}
-    if given.get(kind, True):
-        return
-    try:
-        make_data_set(config, "test")
-    except (ValueError, OSError) as error:
-        argument = "caption" if kind == "text" else kind
-        raise ValueError(
-            f"{argument} is not set, and its default, from held-out videos, is unavailable: {error}"
-        ) from error

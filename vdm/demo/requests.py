@@ -14,9 +14,10 @@ import ml_collections
 import numpy as np
 
 from vdm.sampling.generate import SamplesNotFinite
+from vdm.sampling.settings import SampleSettings
 from vdm.video.display import contact_sheet, mp4_bytes, video_grid
 from vdm.video.video_sets import Videos
-from vdm.video_model import SampleSettings, VideoModel, load
+from vdm.video_model import VideoModel, load
 
 TASKS = ("sample", "predict", "extend", "upsample")
 MAX_VIDEOS, MAX_FRAMES = 8, 256  # per request
