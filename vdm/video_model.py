@@ -16,9 +16,9 @@ from vdm.exported import load_exported, load_exported_config
 from vdm.files import AnyPath, as_path
 from vdm.parallel.mesh import make_mesh, sharded_params
 from vdm.rules import check_field
+from vdm.sample_settings import SampleSettings, conditions_of, configured, integer
 from vdm.sampling.conditions import load_observed
 from vdm.sampling.generate import make_draw, make_generator
-from vdm.sampling.settings import SampleSettings, conditions_of, configured, integer
 from vdm.sampling.tasks import is_joint
 from vdm.shipped import checkpoint_names, find_checkpoint
 from vdm.training.checkpoints import load_ema, saved_steps

@@ -13,8 +13,8 @@ from pathlib import Path
 import ml_collections
 import numpy as np
 
+from vdm.sample_settings import SampleSettings
 from vdm.sampling.generate import SamplesNotFinite
-from vdm.sampling.settings import SampleSettings
 from vdm.video.display import contact_sheet, mp4_bytes, video_grid
 from vdm.video.video_sets import Videos
 from vdm.video_model import VideoModel, load
