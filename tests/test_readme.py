@@ -69,10 +69,15 @@ def test_the_example_of_the_mathematics_runs():
 
 
 def test_links_lead_to_files():
+    actions = "../../actions/workflows/"  # from the README of a repository on GitHub
     for page in PAGES:
         for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text()):
+            path = page.parent / target
+            if target.startswith(actions):
+                name = target.removeprefix(actions).removesuffix("/badge.svg")
+                path = ROOT / ".github/workflows" / name
             if "://" not in target:
-                assert (page.parent / target).exists(), f"{page.name} links to {target}"
+                assert path.exists(), f"{page.name} links to {target}"
 
 
 def test_the_citations_agree():
