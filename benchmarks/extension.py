@@ -8,9 +8,8 @@ key frames; and in overlapping blocks that are denoised jointly. All methods use
 seeds, sampler and conditioning. Measured for each block of 16 frames:
 
 - as asked: the share of videos that show the digit of their label in at least 14 of the frames;
-- the Frechet distance between features of sampled and of real clips. The features are the first 16
-  principal components of real clips, and the norm of the rest. The error is the standard deviation
-  over bootstrap samples;
+- digit_fvd (vdm/evaluation/digit_network.py) to 1,024 other held-out videos. The error is the
+  standard deviation over bootstrap samples;
 - the displacement of the ink's centre of mass, in pixels per frame.
 
 The row `real` measures other real videos, as many as there are samples. The rounds of all methods
@@ -30,6 +29,7 @@ from measuring import ROOT, distance_and_error, load_config, write_result
 
 from vdm.configuration.stored import set_field
 from vdm.data.datasets import held_out_videos
+from vdm.evaluation.digit_network import load_digit_network, video_features
 from vdm.evaluation.digit_persistence import (
     digit_classifier,
     digit_persistence,
@@ -42,45 +42,29 @@ from vdm.sampling.conditions import conditions
 from vdm.sampling.generate import make_draw, make_generator
 from vdm.video.pixels import to_uint8
 
-NUM_FRAMES, NUM_REAL, NUM_COMPONENTS = 64, 1024, 16
+NUM_FRAMES, NUM_REAL = 64, 1024
 CHECKPOINT = ROOT / "checkpoints/moving_digits.safetensors"
 
 
-class ClipFeatures:
-    """Principal components of real clips, fitted on the first 16 frames of uint8 videos."""
-
-    def __init__(self, videos, frames):
-        clips = self._flat(videos[:, :frames])
-        self.mean = clips.mean(0)
-        _, vectors = np.linalg.eigh(np.cov(clips.T))
-        self.components = vectors[:, -NUM_COMPONENTS:]
-
-    def __call__(self, clips):
-        centred = self._flat(clips) - self.mean
-        projected = centred @ self.components
-        rest = np.linalg.norm(centred - projected @ self.components.T, axis=1, keepdims=True)
-        return np.concatenate([projected, rest], axis=1)
-
-    @staticmethod
-    def _flat(clips):
-        return clips.reshape(len(clips), -1).astype(np.float64) / 127.5 - 1
+def blocks_of(videos, frames) -> list[np.ndarray]:
+    """Splits videos into their blocks of frames."""
+    return np.split(videos, NUM_FRAMES // frames, axis=1)
 
 
-def measure(videos, labels, features, reference, frames) -> list[dict]:
-    """Returns one row per block of a set of videos."""
-    digits = digit_classifier().digits_seen(videos)
+def measure(videos, labels, real_features, frames, network) -> list[dict]:
+    """Returns one row per block of a set of videos, given the features of the real blocks."""
+    digits = blocks_of(digit_classifier().digits_seen(videos), frames)
     rows = []
-    for first in range(0, NUM_FRAMES, frames):
-        clips, part = videos[:, first : first + frames], slice(first, first + frames)
-        share = share_as_asked(digits[:, part], labels)
-        distance, error = distance_and_error(features(clips), features(reference[:, part]))
+    for block, clips in enumerate(blocks_of(videos, frames)):
+        share = share_as_asked(digits[block], labels)
+        distance, error = distance_and_error(video_features(network, clips), real_features[block])
         rows.append(
             {
-                "frames": [first, first + frames - 1],
+                "frames": [block * frames, (block + 1) * frames - 1],
                 "as_asked": share,
                 "as_asked_standard_error": (share * (1 - share) / len(videos)) ** 0.5,
-                "frechet_distance": distance,
-                "frechet_distance_standard_error": error,
+                "digit_fvd": distance,
+                "digit_fvd_standard_error": error,
                 "displacement": mean_displacement(clips),
             }
         )
@@ -121,8 +105,8 @@ def main():
         generators[name] = make_generator(config, mesh, draw=draw)
 
     real = to_uint8(held_out_videos(base, NUM_FRAMES).batch(0, flags.videos + NUM_REAL)["video"])
-    own, reference = real[: flags.videos], real[flags.videos :]
-    features = ClipFeatures(reference, frames)
+    own, network = real[: flags.videos], load_digit_network()
+    real_features = [video_features(network, c) for c in blocks_of(real[flags.videos :], frames)]
     sampled = {name: [] for name in ways}
     seconds = {name: [] for name in ways}
     for first in range(0, flags.videos, flags.batch_size):
@@ -143,7 +127,6 @@ def main():
             "sample": base.sample.to_dict(),
             "extend": base.extend.to_dict(),
             "real_videos_of_distances": NUM_REAL,
-            "principal_components": NUM_COMPONENTS,
             "methods": {
                 name: {
                     "fields": ways.get(name, {}),
@@ -151,7 +134,7 @@ def main():
                     "processor_seconds_per_video": [
                         value / flags.batch_size for value in seconds.get(name, [])[1:]
                     ],
-                    "blocks": measure(videos, labels, features, reference, frames),
+                    "blocks": measure(videos, labels, real_features, frames, network),
                 }
                 for name, videos in sets.items()
             },
