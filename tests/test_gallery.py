@@ -43,7 +43,7 @@ def test_the_command_writes_a_page_and_gifs(tiny_config, tmp_path, monkeypatch):
     np.savez(tmp_path / "clips.npz", video=clips)
     monkeypatch.chdir(tmp_path)
     for found in (None, tmp_path / "clips.npz"):
-        monkeypatch.setattr("vdm.gallery.find_clips", lambda name, found=found: found)
+        monkeypatch.setattr("vdm.gallery.find_clips", lambda data, found=found: found)
         page = write_gallery(tmp_path / "docs", ["tiny"]).read_text()
         assert "## tiny" in page and "| training steps | 1,234 |" in page
         assert ("a real video and 3 predictions" in page) == (found is not None)
@@ -58,10 +58,10 @@ def test_clips_that_cannot_be_predicted_from_are_named(tiny_config, tmp_path, mo
     params = {name: np.zeros(shape) for name, shape in shapes.items()}
     export(tmp_path / "tiny", unflatten_dict(params, sep="/"), tiny_config, 1)
     monkeypatch.chdir(tmp_path)
-    path = tmp_path / "tiny_clips.npz"
+    path = tmp_path / "moving_digits_clips.npz"
     monkeypatch.setattr("vdm.gallery.checkpoint_names", lambda: ["tiny"])
     monkeypatch.setattr("vdm.gallery.find_clips", lambda _: path if path.exists() else None)
-    with pytest.raises(SystemExit, match=r"^error: .* there is no checkpoints/tiny_clips.npz$"):
+    with pytest.raises(SystemExit, match=r"^error: .* no checkpoints/moving_digits_clips.npz$"):
         main([f"--folder={tmp_path}"])
     good = np.zeros((2, 4, 8, 8, tiny_config.data.channels), np.uint8)
     np.savez_compressed(path, video=good)
@@ -73,7 +73,7 @@ def test_clips_that_cannot_be_predicted_from_are_named(tiny_config, tmp_path, mo
         ({"video": good[:, :3]}, "has 3 frames, and 4 are needed"),
     ):
         path.write_bytes(content) if isinstance(content, bytes) else np.savez(path, **content)
-        with pytest.raises(SystemExit, match=rf"^error: [^\n]*tiny_clips.npz[^\n]*{reason}[^\n]*$"):
+        with pytest.raises(SystemExit, match=rf"^error: [^\n]*digits_clips.npz[^\n]*{reason}[^\n]*$"):
             main([f"--folder={tmp_path}"])
 
 

@@ -25,9 +25,9 @@ _INTRODUCTION = f"""# Gallery: samples of the shipped models
 
 `python -m vdm.gallery` writes this page. It shows the first {_VIDEOS} samples of each shipped
 model, with seed 0 and the sampler of its configuration. If a model predicts videos, the page shows
-the first {_PREDICTIONS} predictions of each clip in `checkpoints/NAME_clips.npz`. These clips
-are the first of the test split. The samples are not selected. [The demo](demo.md) draws the
-same samples.
+the first {_PREDICTIONS} predictions of each clip in `checkpoints/DATA_clips.npz`; DATA is the name
+of its data set. These clips are the first of the test split. The samples are not selected.
+[The demo](demo.md) draws the same samples.
 """
 
 
@@ -49,10 +49,11 @@ def write_gallery(folder: Path, names: list[str]) -> Path:
         demo = Demo(names, Path(temporary))
         for name in names:
             model = demo.model(name)
-            clips = find_clips(name)
+            data = model.config.data.name
+            clips = find_clips(data)
             if clips is None and model.config.sample.task == "predict":
                 raise FileNotFoundError(
-                    f"{name} predicts videos, and there is no checkpoints/{name}_clips.npz"
+                    f"{name} predicts videos, and there is no checkpoints/{data}_clips.npz"
                 )
             if clips is None:
                 settings = default_settings(model.config, _VIDEOS)

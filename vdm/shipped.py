@@ -19,9 +19,9 @@ def checkpoint_names() -> list[str]:
     return sorted({path.stem for folder in _FOLDERS for path in folder.glob("*.safetensors")})
 
 
-def find_clips(name: str) -> Path | None:
-    """Returns the test clips that a shipped checkpoint predicts from, NAME_clips.npz, or None."""
-    return _find(f"{name}_clips.npz")
+def find_clips(data: str) -> Path | None:
+    """Returns the test clips of a data set that come with the package, DATA_clips.npz, or None."""
+    return _find(f"{data}_clips.npz")
 
 
 def _find(file: str) -> Path | None:
