@@ -73,7 +73,7 @@ def test_clips_that_cannot_be_predicted_from_are_named(tiny_config, tmp_path, mo
         ({"video": good[:, :3]}, "has 3 frames, and 4 are needed"),
     ):
         path.write_bytes(content) if isinstance(content, bytes) else np.savez(path, **content)
-        with pytest.raises(SystemExit, match=rf"^error: [^\n]*digits_clips.npz[^\n]*{reason}[^\n]*$"):
+        with pytest.raises(SystemExit, match=rf"^error: [^\n]*_clips.npz[^\n]*{reason}[^\n]*$"):
             main([f"--folder={tmp_path}"])
 
 
