@@ -170,7 +170,7 @@ def test_steps_are_reported_and_change_no_sample(file):
     assert len(steps) == 6
 
 
-def test_loads_workdirs_folders_and_names(labelled, file, model, tmp_path):
+def test_loads_workdirs_folders_and_names(labelled, file, model, tmp_path, caplog):
     folder = tmp_path / "hub"
     folder.mkdir()
     shutil.copy(file, folder)
@@ -188,8 +188,10 @@ def test_loads_workdirs_folders_and_names(labelled, file, model, tmp_path):
     checkpoints = Checkpoints(workdir)
     checkpoints.save(state)
     checkpoints.close()
+    caplog.clear()
     loaded = vdm.load(workdir)
     assert loaded.step == 0
+    assert not caplog.messages
     jax.tree.map(np.testing.assert_array_equal, loaded.params, state.ema_params)
 
 

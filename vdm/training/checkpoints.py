@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import ml_collections
 import orbax.checkpoint as ocp
+from absl import logging
 from etils import epath
 from jax.sharding import Mesh
 
@@ -94,15 +95,16 @@ class Checkpoints:
         sys.unraisablehook = _without_closed_loops
         self._losses: dict[int, float] = {}  # held-out loss by step
         folder = epath.Path(workdir / "checkpoints")
-        self._manager = ocp.CheckpointManager(
-            folder if is_remote(folder) else folder.absolute(),
-            options=ocp.CheckpointManagerOptions(
-                preservation_policy=_NewestAndBest(keep, self._losses),
-                cleanup_tmp_directories=not read_only,
-                create=not read_only,
-                read_only=read_only,
-            ),
-        )
+        with _without_warnings():  # that read_only is set
+            self._manager = ocp.CheckpointManager(
+                folder if is_remote(folder) else folder.absolute(),
+                options=ocp.CheckpointManagerOptions(
+                    preservation_policy=_NewestAndBest(keep, self._losses),
+                    cleanup_tmp_directories=not read_only,
+                    create=not read_only,
+                    read_only=read_only,
+                ),
+            )
         if not read_only:
             self._read_losses()
 
@@ -342,6 +344,16 @@ def no_step(which: str, steps: Iterable[int]) -> str:
             f"the saved steps are {saved}"
         )
     return f"config.step is {which!r}, and the saved steps are {saved}"
+
+
+@contextlib.contextmanager
+def _without_warnings():
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity(min(verbosity, logging.ERROR))
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
 
 
 def _without_closed_loops(unraisable: Any) -> None:
