@@ -237,7 +237,7 @@ TABLES = (
         (
             Claim("4 images per video lower FVD", "digit_fvd", "images_4", "images_0"),
             Claim("8 images per video lower FVD", "digit_fvd", "images_8", "images_0"),
-            Claim("8 images lower FVD below that of 4", "digit_fvd", "images_8", "images_4"),
+            Claim("8 images per video lower FVD more than 4", "digit_fvd", "images_8", "images_4"),
             Claim("8 images per video lower FID", "digit_fid", "images_8", "images_0"),
             Claim("8 images per video raise IS", "digit_is", "images_0", "images_8"),
             Claim(
