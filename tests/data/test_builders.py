@@ -36,6 +36,9 @@ def manual_dir(tmp_path_factory, clips):
     for name, frames in clips.items():
         write_video(folder / name, frames, codec="ffv1", pix_fmt="bgr0")
     (folder / "broken.mp4").write_bytes(b"no video at all")
+    twice = np.concatenate([clips["d.mkv"]] * 2)
+    data = write_video(folder / "cut.mkv", twice, codec="ffv1", pix_fmt="bgr0").read_bytes()
+    (folder / "cut.mkv").write_bytes(data[: len(data) // 2])  # more frames than are needed
     return folder
 
 
@@ -44,6 +47,7 @@ def _kinetics(manual_dir, data_dir, file_format="array_record"):
         ("a.mkv", "juggling", "train"),
         ("b\\c.mkv", "archery", "train"),
         ("broken.mp4", "archery", "train"),
+        ("cut.mkv", "archery", "train"),
         ("missing.mp4", "archery", "test"),
         ("d.mkv", "zumba", "test"),
         ("e.mkv", "archery", "test"),
@@ -84,7 +88,8 @@ def test_kinetics600_is_read_back(manual_dir, clips, tmp_path, file_format, caps
             starts = range(len(frames) - 15)
             assert any((clip == frames[start : start + 16]).all() for start in starts)
     left_out = source.reader.metadata["left_out"]
-    assert left_out.keys() == {"broken.mp4", "missing.mp4", "short.mkv"}
+    assert left_out.keys() == {"broken.mp4", "cut.mkv", "missing.mp4", "short.mkv"}
+    assert "is truncated" in left_out["cut.mkv"]
     assert "has 15 frames, and 16 are needed" in left_out["short.mkv"]
 
     # The result is a regular data set of TFDS.
