@@ -41,7 +41,7 @@ def default_config() -> ml_collections.ConfigDict:
     data.num_images = 8  # independent images per video, for joint training
     # Conditioning.
     data.condition = "none"  # none | label | text | action (one per frame)
-    data.text_tokens = 128  # max tokens per caption; longer captions are truncated
+    data.text_tokens = 128  # max tokens per caption; longer ones are truncated (words: an error)
     # 'words' (random word vectors), or a Hugging Face model by name or folder (encode_text first).
     data.text_encoder = "words"
     # Input pipeline.

@@ -36,6 +36,9 @@ def manual_dir(tmp_path_factory, clips):
     for name, frames in clips.items():
         write_video(folder / name, frames, codec="ffv1", pix_fmt="bgr0")
     (folder / "broken.mp4").write_bytes(b"no video at all")
+    twice = np.concatenate([clips["d.mkv"]] * 2)
+    data = write_video(folder / "cut.mkv", twice, codec="ffv1", pix_fmt="bgr0").read_bytes()
+    (folder / "cut.mkv").write_bytes(data[: len(data) // 2])  # more frames than are needed
     return folder
 
 
@@ -44,6 +47,7 @@ def _kinetics(manual_dir, data_dir, file_format="array_record"):
         ("a.mkv", "juggling", "train"),
         ("b\\c.mkv", "archery", "train"),
         ("broken.mp4", "archery", "train"),
+        ("cut.mkv", "archery", "train"),
         ("missing.mp4", "archery", "test"),
         ("d.mkv", "zumba", "test"),
         ("e.mkv", "archery", "test"),
@@ -84,7 +88,8 @@ def test_kinetics600_is_read_back(manual_dir, clips, tmp_path, file_format, caps
             starts = range(len(frames) - 15)
             assert any((clip == frames[start : start + 16]).all() for start in starts)
     left_out = source.reader.metadata["left_out"]
-    assert left_out.keys() == {"broken.mp4", "missing.mp4", "short.mkv"}
+    assert left_out.keys() == {"broken.mp4", "cut.mkv", "missing.mp4", "short.mkv"}
+    assert "is truncated" in left_out["cut.mkv"]
     assert "has 15 frames, and 16 are needed" in left_out["short.mkv"]
 
     # The result is a regular data set of TFDS.
@@ -112,6 +117,15 @@ def test_kinetics600_is_read_back(manual_dir, clips, tmp_path, file_format, caps
             "--config is .* fields do not fit .*'str' and",
         ),
         (['--config={"resolution": 8}'], "--config is .* do not fit the builder: .*'name'"),
+        (
+            ['--config={"name": "a", "resolution": 8.5}'],
+            "error: resolution is 8.5, and must be an integer of at least 0",
+        ),
+        (
+            ['--config={"name": "a", "min_frames": NaN}'],
+            "error: min_frames is nan, and must be an integer of at least 1",
+        ),
+        (['--config={"name": "a", "encoding": "gif"}'], "encoding is 'gif', and must be png or jp"),
         (["--config=none"], "BuilderConfig none not found"),
         (["--manual_dir=none"], "Manual directory none does not exist"),
     ],
@@ -121,6 +135,41 @@ def test_invalid_options_are_one_sentence(options, sentence, tmp_path, capsys):
         prepare(["kinetics600", f"--data_dir={tmp_path}", *options])
     last = capsys.readouterr().err.strip().splitlines()[-1]
     assert last.startswith("error: ") and re.search(sentence, last)
+
+
+def test_other_settings_of_a_prepared_name_are_an_error(manual_dir, clips, tmp_path, capsys):
+    """TFDS would report the old data set as prepared."""
+    with (manual_dir / "manifest.csv").open("w", newline="") as file:
+        rows = [("file", "label", "split"), ("a.mkv", "x", "train"), ("d.mkv", "x", "test")]
+        csv.writer(file).writerows(rows)
+    folders = [f"--data_dir={tmp_path}", f"--manual_dir={manual_dir}"]
+
+    def prepare_with(**fields):
+        config = json.dumps({"name": "8x8", "resolution": 8} | fields)
+        prepare(["kinetics600", f"--config={config}", *folders])
+
+    prepare_with()
+    folder = tmp_path / "kinetics600" / "8x8" / "1.0.0"
+    for fields, sentence in (
+        ({"resolution": 16}, "is prepared with resolution 8, and 16 is required"),
+        ({"resolution": 0}, "is prepared with resolution 8, and 0 is required"),
+        ({"encoding": "jpeg"}, "is prepared with encoding png, and jpeg is required"),
+        ({"min_frames": 17}, "is prepared with min_frames 16, and 17 is required"),
+    ):
+        with pytest.raises(SystemExit):
+            prepare_with(**fields)
+        last = capsys.readouterr().err.strip().splitlines()[-1]
+        assert last.startswith(f"error: {folder} {sentence}: choose another name")
+    prepare_with()
+    assert f"prepared: {folder}" in capsys.readouterr().out
+    # With resolution 0, frames of any size are stored.
+    prepare_with(name="stored", resolution=0)
+    prepare_with(name="stored", resolution=0)
+    (manual_dir / "manifest.csv").unlink()
+    config = _config("kinetics600", tmp_path)
+    config.data.tfds_config = "stored"
+    pixels = to_uint8(make_data_set(config, "train").example(0)["video"])
+    np.testing.assert_array_equal(pixels, resize_by_area(centre_crop(clips["a.mkv"]), 8))
 
 
 def test_a_tilde_is_the_home_folder(manual_dir, tmp_path, monkeypatch):

@@ -229,6 +229,24 @@ def test_names_the_reason_of_an_unreadable_file(tmp_path, write, reason):
     assert not caught.value.reason.startswith(str(tmp_path)) and str(tmp_path) in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda folder: _cut(folder, "a.mkv", 0.6, options=_X264),
+        lambda folder: _cut_between_frames(folder, 30),
+        lambda folder: _cut(folder, "a.wmv", 0.5, codec="wmv2"),
+    ],
+    ids=["mkv", "between frames", "wmv"],
+)
+def test_streaming_finds_the_truncation_that_opening_finds(tmp_path, write):
+    path = write(tmp_path)
+    with pytest.raises(UnreadableVideoError) as opening:
+        open_container(path)
+    with pytest.raises(UnreadableVideoError) as streaming:
+        list(stream_frames(path))
+    assert streaming.value.reason == opening.value.reason
+
+
 def test_names_a_file_that_changes_after_opening(tmp_path):
     path = _written(tmp_path, options=_X264)
     contents = open_video(path)

@@ -59,6 +59,16 @@ def test_foreign_files_do_not_hide_the_frames_of_a_video(tmp_path):
     np.testing.assert_array_equal(open_video(folder).frames(range(4)), _pixels())
 
 
+def test_the_reason_of_a_damaged_frame_continues_the_name_of_its_folder(tmp_path):
+    _write_frames(tmp_path / "good", _pixels())
+    (_write_frames(tmp_path / "bad", _pixels()) / "frame_2.png").write_bytes(b"")
+    index = index_folder(tmp_path, save=False)
+    assert [*index.videos] == ["good"]
+    assert index.left_out["bad"].startswith("has an unusable image: frame_2.png cannot be read, ")
+    with pytest.raises(ValueError, match=rf"^{tmp_path}/bad has an unusable image: frame_2\.png "):
+        open_videos(tmp_path, 4)
+
+
 def test_a_stray_picture_does_not_hide_the_folders_beside_it(tmp_path):
     for name in "abc":
         _write_frames(tmp_path / name, _pixels())

@@ -169,7 +169,9 @@ def _opened_or_error(found: Found) -> Video | UnreadableVideoError | OSError:
 
 def _reason(found: Found, error: Exception) -> str:
     if isinstance(error, UnreadableVideoError):
-        return error.reason if error.path == found.path else str(error)
+        if error.path == found.path:
+            return error.reason
+        return f"has an unusable image: {error.path.name} {error.reason}"
     return f"cannot be read: {getattr(error, 'strerror', None) or error}"
 
 

@@ -18,6 +18,9 @@ from vdm.data.captions.encoded import (
 from vdm.data.captions.word_vectors import encode_caption
 from vdm.data.datasets import make_data_set
 from vdm.data.encode_text import encode_data_set
+from vdm.data.folder.videos import open_folder
+from vdm.video.index import index_folder
+from vdm.video.video_sets import open_videos
 
 WORDS = ["a", "man", "woman", "rides", "walks", "horse", "the", "dog", "on", "beach"]
 CAPTIONS = [
@@ -180,3 +183,18 @@ def test_errors_name_the_missing_input(bert, tmp_path):
             call()
     with pytest.raises(ValueError, match="'no such model' cannot be loaded"):
         TextEncoder("no such model", 10)
+
+
+def test_encoded_captions_are_no_videos_and_no_class(tmp_path):
+    """They are stored in the folder of the videos, which is read again after encoding."""
+    names = ["cat/0.npy", "cat/1.npy", "dog/0.npy"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        np.save(tmp_path / name, np.zeros((4, 8, 8, 3), np.uint8))
+    write_text(tmp_path / "text" / "words_16", CAPTIONS, WordVectors())
+    index = index_folder(tmp_path, save=False)
+    assert [*index.videos] == names and not index.unreadable
+    assert index.left_out == {"text/words_16": "has encoded captions"}
+    assert len(open_videos(tmp_path, 4)) == 3  # of metrics, which refuse unreadable files
+    splits = open_folder(tmp_path, needed_frames=4, condition="label")
+    assert splits["train"].classes == ("cat", "dog")

@@ -282,6 +282,16 @@ def test_held_out_videos_stay_held_out_when_videos_are_added(videos):
         held_out_videos(_config(videos), 99)
 
 
+@pytest.mark.parametrize("test_share", [0.0, 0.1, 0.99])
+def test_a_single_video_is_for_training_whatever_its_name(tmp_path, test_share):
+    for number in range(20):  # about two of the names have a hash below 0.1
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        np.save(folder / f"clip{number}.npy", np.zeros((4, 8, 8, 3), np.uint8))
+        splits = open_folder(folder, needed_frames=4, test_share=test_share)
+        assert splits["train"].names == (f"clip{number}.npy",) and not splits["test"].names
+
+
 def test_order_is_the_same_on_two_processes_and_after_a_kill(videos):
     """Two epochs of a real folder: names, and pixels of some batches."""
     size, config = 4, _config(videos)

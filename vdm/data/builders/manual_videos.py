@@ -36,12 +36,14 @@ class VideosConfig(tfds.core.BuilderConfig):
     min_frames: int = 16
 
     def __post_init__(self):
-        if self.resolution < 0 or self.min_frames < 1 or self.encoding not in ENCODINGS:
-            raise ValueError(
-                f"resolution is {self.resolution}, and must be at least 0; min_frames is "
-                f"{self.min_frames}, and must be at least 1; encoding is {self.encoding!r}, and "
-                f"must be {' or '.join(ENCODINGS)}"
-            )
+        for field, minimum in (("resolution", 0), ("min_frames", 1)):
+            value = getattr(self, field)
+            if value < minimum or not isinstance(value, int):
+                raise ValueError(
+                    f"{field} is {value}, and must be an integer of at least {minimum}"
+                )
+        if self.encoding not in ENCODINGS:
+            raise ValueError(f"encoding is {self.encoding!r}, and must be {' or '.join(ENCODINGS)}")
 
 
 class ManualVideos(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]  # mypy sees no types of TFDS
@@ -67,6 +69,28 @@ class ManualVideos(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # 
 
     described_by: str
     required_splits: tuple[str, ...]
+
+    def download_and_prepare(self, **options) -> None:
+        """Prepares the data set as TFDS does, unless it is prepared.
+
+        Raises:
+          ValueError: it is prepared with other fields of `VideosConfig`.
+        """
+        if (Path(self.data_dir) / "features.json").exists():
+            self._check_prepared()
+        super().download_and_prepare(**options)
+
+    def _check_prepared(self) -> None:
+        # TFDS identifies a configuration by its name alone.
+        info = tfds.builder_from_directory(self.data_dir).info
+        frame = info.features["video"].feature
+        found = {"resolution": frame.shape[0] or 0, "encoding": frame.encoding_format}
+        for field, value in (found | {"min_frames": info.metadata["min_frames"]}).items():
+            if (required := getattr(self.builder_config, field)) != value:
+                raise ValueError(
+                    f"{self.data_dir} is prepared with {field} {value}, and {required} is "
+                    "required: choose another name in --config, or delete that folder"
+                )
 
     def _info(self) -> tfds.core.DatasetInfo:
         config = self.builder_config

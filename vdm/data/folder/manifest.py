@@ -6,7 +6,7 @@ import json
 import os
 import posixpath
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from vdm.video.folders import MANIFEST_NAMES
@@ -103,12 +103,27 @@ def _csv_rows(path: Path, file: Iterable[str]) -> Iterable[tuple[int, dict]]:
         if columns.count(field.name) > 1:
             raise ValueError(f"{path} has the columns {columns}, and must have `{field.name}` once")
     reader.fieldnames = columns
-    for row in reader:
+    for row in _named_rows(path, reader):
         if None in row or None in row.values():
             raise ValueError(
                 f"line {reader.line_num} of {path} has another number of columns than the first"
             )
         yield reader.line_num, row
+
+
+def _named_rows(path: Path, reader: csv.DictReader) -> Iterator[dict]:
+    """Yields rows; the error of one with wrong quotes names its first line."""
+    while True:
+        line = reader.line_num + 1
+        try:
+            row = next(reader, None)
+        except csv.Error as error:
+            raise ValueError(
+                f"the row from line {line} of {path} cannot be read, check its quotes: {error}"
+            ) from error
+        if row is None:
+            return
+        yield row
 
 
 def _json_rows(path: Path, file: Iterable[str]) -> Iterable[tuple[int, dict]]:

@@ -74,10 +74,10 @@ def open_folder(
     `manifest.csv` or `manifest.jsonl` in the folder lists the videos to use, with labels, captions
     and splits. Of the videos without a split, the fraction `test_share` is held out, by a hash of
     the name, so that adding or removing videos does not move others; at least one video is held out
-    and one is not. A video without a label has the first folder of its path as its class. Without a
-    manifest, folders named train/ and test/ are the splits, and no video may be outside them; val/
-    or validation/ is held out if there is no test/, and skipped otherwise. If all videos are in
-    train/, it is neither a split nor a class.
+    and one is not, and a single video is not. A video without a label has the first folder of its
+    path as its class. Without a manifest, folders named train/ and test/ are the splits, and no
+    video may be outside them; val/ or validation/ is held out if there is no test/, and skipped
+    otherwise. If all videos are in train/, it is neither a split nor a class.
 
     Videos with fewer than `needed_frames` frames at the frame rate are skipped; with condition
     'label' or 'text', so are videos without a label or caption. video_index.txt, next to the index,
@@ -221,8 +221,8 @@ def _split(entries: Mapping[str, Entry], test_share: float) -> dict[str, list[st
     """Returns names by split; videos without a split are assigned by a hash of their name."""
     free = sorted((name for name in entries if not entries[name].split), key=_hash)
     held_out = {name for name in free if _hash(name) < test_share}
-    if test_share > 0 and len(entries) > 1 and len(free) == len(entries):
-        # In a small folder, all hashes may fall on one side.
+    if test_share > 0 and len(free) == len(entries):
+        # In a small folder, all hashes may fall on one side. A single video is for training.
         held_out = (held_out | {free[0]}) - {free[-1]}
     chosen = {
         name: entry.split or ("test" if name in held_out else "train")

@@ -7,6 +7,7 @@ instead. Frames are rotated and flipped by the file's display matrix.
 
 import contextlib
 import functools
+import itertools
 import uuid
 import zlib
 from collections.abc import Iterator
@@ -129,14 +130,26 @@ def stream_frames(path: Path) -> Iterator[np.ndarray]:
     """Yields all frames of a file in display order, uint8 [height, width, 3].
 
     Raises:
-      UnreadableVideoError: the file is damaged or has no video.
+      UnreadableVideoError: the file is damaged or has no video; or, after the last frame, it is
+        truncated.
     """
     to_rgb, frame = RgbConverter(), None
+    timestamps: list[int | None] = []
     with opened(path) as (container, stream):
         for frame in decode(path, container, stream):
+            timestamps.append(frame.pts)
             yield to_rgb(frame)
-    if frame is None:
-        raise UnreadableVideoError(path, "has no video frames")
+        if frame is None:
+            raise UnreadableVideoError(path, "has no video frames")
+        if times := ascending(timestamps):
+            check_complete(path, container, stream, times, frame.duration or 0)
+
+
+def ascending(timestamps: list[int | None]) -> list[int]:
+    """Returns the timestamps; an empty list if one is unknown, or if they do not ascend."""
+    known = [timestamp for timestamp in timestamps if timestamp is not None]
+    is_ascending = all(first < second for first, second in itertools.pairwise(known))
+    return known if is_ascending and len(known) == len(timestamps) else []
 
 
 def check_complete(path: Path, container, stream, times: list[int], last_duration: int) -> None:

@@ -22,6 +22,7 @@ from vdm.video.errors import UnreadableVideoError
 from vdm.video.formats.containers import (
     Decoded,
     RgbConverter,
+    ascending,
     check_complete,
     checksum,
     decode,
@@ -107,8 +108,8 @@ def open_container(path: Path) -> ContainerVideo:
             )
         if first is None:
             raise UnreadableVideoError(path, "has no video frames")
-        timestamps = [frame.timestamp for frame in decoded if frame.timestamp is not None]
-        ordered = len(timestamps) == len(decoded) and bool((np.diff(timestamps) > 0).all())
+        timestamps = ascending([frame.timestamp for frame in decoded])
+        ordered = bool(timestamps)
         if ordered:
             check_complete(path, container, stream, timestamps, decoded[-1].duration)
             unit = Fraction(stream.time_base)
