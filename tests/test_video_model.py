@@ -131,6 +131,21 @@ def test_long_videos_from_no_video(model, mode_sample):
     np.testing.assert_array_equal(found, mode_sample(fields))
 
 
+def test_a_student_extends_videos_of_any_length(tiny_config, tmp_path):
+    config = tiny_config
+    config.diffusion.update(frame_times="mixed", target="v")
+    config.training.distill_steps = 2
+    sampler = {"sampler": "ddim", "num_steps": 2}
+    config.sample.update(conditioning="diffusion_forcing", **sampler)
+    export(tmp_path / "model.safetensors", init_params(config), config, 1)
+    student, videos = vdm.load(tmp_path), _videos(2, 6, 8, 8, 1)
+    longer = student.extend(videos, num_frames=9, overlap=2)
+    np.testing.assert_array_equal(longer[:, :6], videos)
+    # Only the last block of 4 frames is observed.
+    found = student.extend(videos[:, 2:], num_frames=7, overlap=2)
+    np.testing.assert_array_equal(found, longer[:, 2:])
+
+
 def test_another_seed_or_label_compiles_nothing(file):
     model = vdm.load(file)
     model.sample(1, label=1)

@@ -236,7 +236,8 @@ class VideoModel:
             )
         # The model observes only the last block; earlier frames are copied to the result.
         given = min(found.frames, self.config.data.frames)
-        config = configured(self.config, "predict", settings, predict={"num_given": found.frames})
+        loaded = {"num_given": found.frames, "method": method}  # all frames, more than a block has
+        config = configured(self.config, "extend", settings, extend=loaded)
         known = load_observed(config, videos)[:, : found.frames]
         before, block = np.split(known, [found.frames - given], axis=1)
         padding = self.config.data.frames - given
