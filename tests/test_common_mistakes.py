@@ -253,6 +253,18 @@ MISTAKES = {
         ),
         "videos of any data set have --config.eval.protocol=fvd",
     ),
+    "repeats of a protocol that has one set of samples": (
+        (RUN, "--mode=eval", SHIPPED, "--config.eval.repeats=3"),
+        "config.eval.repeats is 3, and must be 1 for config.eval.protocol 'moving_digits'",
+    ),
+    "repeats beyond the last seed": (
+        (
+            *(RUN, "--mode=eval", SHIPPED, "--config.eval.protocol=similarity"),
+            *("--config.sample.task=predict", "--config.sample.seed=4294967294"),
+            "--config.eval.repeats=3",
+        ),
+        "config.sample.seed is 4294967294, and must be at most 4294967293: config.eval.repeats is",
+    ),
     "shards that do not divide the devices": (
         (DIGITS, RUN, "--config.mesh.fsdp=3"),
         "config.mesh.fsdp is 3, and must be a divisor of the 2 devices",

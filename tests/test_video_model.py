@@ -131,6 +131,42 @@ def test_long_videos_from_no_video(model, mode_sample):
     np.testing.assert_array_equal(found, mode_sample(fields))
 
 
+def test_a_student_extends_videos_of_any_length(tiny_config, tmp_path):
+    config = tiny_config
+    config.diffusion.update(frame_times="mixed", target="v")
+    config.training.distill_steps = 2
+    sampler = {"sampler": "ddim", "num_steps": 2}
+    config.sample.update(conditioning="diffusion_forcing", **sampler)
+    export(tmp_path / "model.safetensors", init_params(config), config, 1)
+    student, videos = vdm.load(tmp_path), _videos(2, 6, 8, 8, 1)
+    longer = student.extend(videos, num_frames=9, overlap=2)
+    np.testing.assert_array_equal(longer[:, :6], videos)
+    # Only the last block of 4 frames is observed.
+    found = student.extend(videos[:, 2:], num_frames=7, overlap=2)
+    np.testing.assert_array_equal(found, longer[:, 2:])
+
+
+def test_each_sample_of_a_long_video_has_its_action(tiny_config, tmp_path):
+    tiny_config.data.update(name="zeros", condition="action")
+    tiny_config.model.action_width = 2
+    params = jax.tree.map(
+        lambda leaf: leaf + 0.1 * jax.random.normal(jax.random.key(1), leaf.shape),
+        init_params(tiny_config),
+    )
+    export(tmp_path / "model.safetensors", params, tiny_config, 1)
+    model, videos, actions = vdm.load(tmp_path), _videos(2, 2, 8, 8, 1), [[1.0, 0.0], [0.0, 1.0]]
+    blocks = {"num_frames": 6, "overlap": 2, "stride": 2}
+    found = model.extend(videos, action=actions, **blocks)
+    assert (model.extend(videos, action=actions[0], **blocks)[1] != found[1]).any()
+    for index, action in enumerate(actions):
+        one = model.extend(videos, action=action, **blocks)
+        np.testing.assert_array_equal(found[index], one[index])
+    found = model.sample(2, num_frames=6, action=np.array(actions))
+    np.testing.assert_array_equal(found[1], model.sample(2, num_frames=6, action=actions[1])[1])
+    with pytest.raises(ValueError, match=r"or extend with config\.sample\.action"):
+        model.sample(2, num_frames=6, action=[actions[0], []])
+
+
 def test_another_seed_or_label_compiles_nothing(file):
     model = vdm.load(file)
     model.sample(1, label=1)

@@ -182,13 +182,19 @@ def _check_evaluation(config: ml_collections.ConfigDict) -> None:
     if config.eval.protocol == "moving_digits":
         expected = "empty for config.eval.protocol 'moving_digits', which reports real videos"
         require(config, "eval.baseline", not config.eval.baseline, expected)
+        expected = "1 for config.eval.protocol 'moving_digits', which measures one set of samples"
+        require(config, "eval.repeats", config.eval.repeats == 1, expected)
         expected = (
             "'moving_digits' for config.eval.protocol 'moving_digits': videos of any data set have "
             "--config.eval.protocol=fvd"
         )
         require(config, "data.name", config.data.name == "moving_digits", expected)
         return
-    protocol = protocol_of(config)
+    protocol, last = protocol_of(config), 2**32 - config.eval.repeats
+    expected = (
+        f"at most {last}: config.eval.repeats is {config.eval.repeats}, with seeds from it up"
+    )
+    require(config, "sample.seed", config.sample.seed <= last, expected)
     if "ssim" in protocol.metrics:
         name = f"config.eval.protocol {protocol.name!r}, which has SSIM"
         fits = config.data.resolution >= SSIM_WINDOW

@@ -10,7 +10,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from vdm.checks import validate
+from vdm.checks import check_task, validate
 from vdm.data.datasets import make_data_set
 from vdm.sampling.conditions import Indices, conditions
 
@@ -95,6 +95,18 @@ def configured(
                 _set(config, section, name, value)
     validate(config)
     return config
+
+
+def check_task_of(config: ml_collections.ConfigDict, settings: SampleSettings) -> None:
+    """Checks the task of a result of `configured`, with each of the actions in `settings`.
+
+    Raises:
+      ValueError: as in `check_task`.
+    """
+    config, action = config.copy_and_resolve_references(), settings.get("action")
+    for of_sample in action if _is_per_sample("action", action) else (config.sample.action,):
+        _set(config, "sample", "action", of_sample)
+        check_task(config)
 
 
 def conditions_of(

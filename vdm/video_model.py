@@ -10,13 +10,12 @@ import ml_collections
 import numpy as np
 
 from vdm.build import count_parameters
-from vdm.checks import check_task
 from vdm.configuration.stored import from_record, load_run_config
 from vdm.exported import load_exported, load_exported_config
 from vdm.files import AnyPath, as_path
 from vdm.parallel.mesh import make_mesh, sharded_params
 from vdm.rules import check_field
-from vdm.sample_settings import SampleSettings, conditions_of, configured, integer
+from vdm.sample_settings import SampleSettings, check_task_of, conditions_of, configured, integer
 from vdm.sampling.conditions import load_observed
 from vdm.sampling.generate import make_draw, make_generator
 from vdm.sampling.tasks import is_joint
@@ -236,7 +235,8 @@ class VideoModel:
             )
         # The model observes only the last block; earlier frames are copied to the result.
         given = min(found.frames, self.config.data.frames)
-        config = configured(self.config, "predict", settings, predict={"num_given": found.frames})
+        loaded = {"num_given": found.frames, "method": method}  # all frames, more than a block has
+        config = configured(self.config, "extend", settings, extend=loaded)
         known = load_observed(config, videos)[:, : found.frames]
         before, block = np.split(known, [found.frames - given], axis=1)
         padding = self.config.data.frames - given
@@ -313,5 +313,5 @@ class VideoModel:
     ) -> ml_collections.ConfigDict:
         """Returns the configuration of a call, as `configured`, with the task's fields checked."""
         config = configured(self.config, task, settings, **sections)
-        check_task(config)
+        check_task_of(config, settings)
         return config

@@ -7,6 +7,7 @@ import pytest
 
 from tests.compiled import init_params
 from vdm.files import as_path
+from vdm.preflight import check_sampling
 from vdm.sampling import sample_store
 from vdm.sampling.generate import SamplesNotFinite
 from vdm.sampling.write import sample_to_folder, write_samples
@@ -55,6 +56,17 @@ def test_an_interrupted_command_goes_on_where_it_was(tiny_config, tmp_path, monk
     ):
         assert resumed["video"].shape == (7, 4, 8, 8, 1)
         np.testing.assert_array_equal(resumed["video"], whole["video"])
+
+
+def test_a_caption_needs_no_held_out_videos(tiny_config, tmp_path):
+    tiny_config.data.update(name="folder", path=str(tmp_path / "gone"), condition="text")
+    tiny_config.model.text_width = 8
+    tiny_config.sample.update(num_videos=2, caption="a digit")
+    params = init_params(tiny_config)
+    check_sampling(tiny_config)
+    sample_to_folder(tiny_config, params, tmp_path / "samples")
+    with np.load(tmp_path / "samples" / "samples.npz") as arrays:
+        assert arrays["video"].shape[0] == 2 and list(arrays["caption"]) == ["a digit"] * 2
 
 
 def test_samples_that_are_not_finite_are_no_result(tiny_config, tmp_path):
