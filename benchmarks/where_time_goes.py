@@ -23,6 +23,8 @@ from measuring import ROOT, load_config, measured_step, write_result
 STEPS = 3
 # An operation of a compiled program and its path of modules.
 _NAME = re.compile(r"^\s*(?:ROOT )?%?([\w.-]+) = .*metadata=\{[^}]*op_name=\"([^\"]*)\"", re.M)
+# The time of these operations includes that of the operations in their bodies.
+_CONTROL_FLOW = ("while", "conditional", "call")
 # The last match in an operation's name counts: an attention layer contains a norm.
 _KINDS = {
     "norm": r"norm\w*",
@@ -52,7 +54,7 @@ def profile(run, names) -> collections.Counter:
         planes = jax.profiler.ProfileData.from_file(path).planes
     totals = collections.Counter()
     for event in (event for plane in planes for line in plane.lines for event in line.events):
-        if event.name in names:
+        if event.name in names and not event.name.startswith(_CONTROL_FLOW):
             totals[kind_of(names[event.name])] += event.duration_ns
     return totals
 
