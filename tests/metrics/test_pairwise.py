@@ -125,6 +125,24 @@ def test_the_command_pairs_samples_with_their_real_videos(tmp_path, capsys):
     assert "has 5 videos, and must have a multiple of 3" in capsys.readouterr().err
 
 
+def test_each_clip_of_a_sample_is_compared_with_the_same_clip_of_its_video():
+    rng = np.random.default_rng(0)
+    real = rng.integers(30, 220, (3, 12, 16, 16, 3), dtype=np.uint8)
+    noise = rng.integers(-20, 21, (6, *real.shape[1:]))
+    noise[1::2] //= 4
+    generated = (real.repeat(2, axis=0) + noise).astype(np.uint8)
+    options = {"protocol": "similarity", "frames": 4, "clips_per_video": 3}
+    found = vdm.metrics.compare_sets(real, generated, **options)
+    for name, function in (("psnr", psnr), ("ssim", ssim)):
+        each = np.empty((3, 3, 2))  # real video, clip, sample
+        for video, clip, sample in np.ndindex(each.shape):
+            frames = slice(4 * clip, 4 * clip + 4)
+            pair = (real[video : video + 1, frames], generated[2 * video + sample][None, frames])
+            each[video, clip, sample] = function(*pair)[0]
+        assert found[name] == pytest.approx(each.mean())
+        assert found[f"{name}_best"] == pytest.approx(each.max(2).mean())
+
+
 def test_samples_of_one_video_have_no_standard_error():
     """One start is one independent value, however many samples it has."""
     real, *samples = np.random.default_rng(0).integers(0, 256, (4, 4, 16, 16, 3), dtype=np.uint8)

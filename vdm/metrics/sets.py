@@ -1,10 +1,13 @@
 """FVD, KVD and FID between two sets of videos: arrays, .npz files, video files or folders."""
 
 import dataclasses
+import itertools
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from numbers import Integral
 from typing import Any
+
+import numpy as np
 
 from vdm.metrics.protocols import PAIRED, PROTOCOLS, Protocol
 from vdm.video.video_sets import Videos, VideoSet, open_videos
@@ -171,17 +174,21 @@ def measure_sets(
                 f"{real.path} has videos of {real.frames} frames, and {extractor.name} needs "
                 f"{extractor.min_frames}"
             )
-    chosen = _paired(chosen, real, generated)
+    paired = any(metric in PAIRED for metric in chosen.metrics)
+    if paired:
+        chosen = _paired(chosen, real, generated)
     summaries = {}
     for name, videos in (("real", real), ("generated", generated)):
         log(f"{name}: {len(videos)} videos of {videos.path}")
-        pairs = (video for video in real for _ in range(chosen.samples_per_given))
+        is_paired = paired and videos is generated
+        samples = chosen.samples_per_given
         summaries[name] = summarize(
             videos,
             len(videos),
             chosen,
             extractors,
-            references=pairs if videos is generated else None,
+            indices=_sample_indices(videos, samples) if is_paired else None,
+            references=_references(real, samples) if is_paired else None,
             batch_size=batch_size,
         )
     numbers = compare(summaries["real"], summaries["generated"], chosen)
@@ -208,8 +215,6 @@ def measure_sets(
 
 def _paired(protocol: Protocol, real: VideoSet, generated: VideoSet) -> Protocol:
     """Sets the protocol's number of generated videos per real video, for paired metrics."""
-    if not any(metric in PAIRED for metric in protocol.metrics):
-        return protocol
     samples, rest = divmod(len(generated), len(real))
     if rest or not samples:
         raise ValueError(
@@ -218,6 +223,19 @@ def _paired(protocol: Protocol, real: VideoSet, generated: VideoSet) -> Protocol
             "each other"
         )
     return dataclasses.replace(protocol, samples_per_given=samples)
+
+
+def _sample_indices(generated: VideoSet, samples: int) -> list[int]:
+    """Returns indices of the clips, such that all samples of one real clip are consecutive."""
+    indices = np.arange(len(generated)).reshape(-1, generated.clips_per_video, samples)
+    return indices.swapaxes(1, 2).ravel().tolist()
+
+
+def _references(real: VideoSet, samples: int) -> Iterator[np.ndarray]:
+    """Yields the real clip of each generated clip: the clips of a video, once per sample."""
+    clips = iter(real)
+    while of_video := list(itertools.islice(clips, real.clips_per_video)):
+        yield from itertools.chain.from_iterable(itertools.repeat(of_video, samples))
 
 
 def _check(videos: VideoSet, protocol: Protocol) -> None:
