@@ -159,11 +159,14 @@ def starts_with_samples(rng, samples):
     return np.clip(starts + noise, 0, 255).astype(np.uint8).reshape(-1, 1, 1, 1, 3)
 
 
-def test_standard_errors_know_that_samples_of_a_start_are_alike():
+@pytest.mark.parametrize(("samples", "clips"), [(4, 1), (1, 4), (2, 2)])
+def test_standard_errors_know_that_videos_of_a_start_are_alike(samples, clips):
     """The spread over draws of the starts, of which the 400 videos have 100."""
-    protocol = Protocol("all", ("fvd", "kvd"), samples_per_given=4)
+    kinds = {"samples_per_given": samples, "clips_per_video": clips}
+    protocol = Protocol("all", ("fvd", "kvd"), **kinds)
     rng = np.random.default_rng(0)
-    real = summarize(iter(starts_with_samples(rng, 1)), 100, protocol, EXTRACTORS, batch_size=100)
+    videos = starts_with_samples(rng, clips)
+    real = summarize(iter(videos), len(videos), protocol, EXTRACTORS, batch_size=100)
     results = []
     for _ in range(60):
         videos = starts_with_samples(rng, 4)

@@ -143,6 +143,24 @@ def test_each_clip_of_a_sample_is_compared_with_the_same_clip_of_its_video():
         assert found[f"{name}_best"] == pytest.approx(each.max(2).mean())
 
 
+def test_more_equal_clips_of_still_videos_leave_errors_as_they_are():
+    rng = np.random.default_rng(0)
+    real = rng.integers(0, 256, (5, 1, 16, 16, 3), dtype=np.uint8).repeat(12, axis=1)
+    generated = rng.integers(0, 256, (10, 1, 16, 16, 3), dtype=np.uint8).repeat(12, axis=1)
+    generated[:, ::2] += 1  # for motion
+    real[:3, ::2] += 2
+    one, three = (
+        vdm.metrics.compare_sets(
+            real, generated, protocol="similarity", frames=4, clips_per_video=clips
+        )
+        for clips in (1, 3)
+    )
+    names = [name for name in one if name.startswith(("psnr", "ssim", "motion"))]
+    assert "motion_standard_error" in names and "psnr_best_standard_error" in names
+    for name in names:
+        assert three[name] == pytest.approx(one[name], rel=1e-6), name
+
+
 def test_samples_of_one_video_have_no_standard_error():
     """One start is one independent value, however many samples it has."""
     real, *samples = np.random.default_rng(0).integers(0, 256, (4, 4, 16, 16, 3), dtype=np.uint8)

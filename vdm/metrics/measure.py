@@ -119,7 +119,7 @@ def summarize(
                 batch = batch[:, protocol.frames_given :]
             for network, view, clips in _clips_of_views(views, batch, protocol):
                 out = _outputs(extractors[network], view, clips, batch_size)
-                starts = positions // protocol.samples_per_given
+                starts = positions // (protocol.clips_per_video * protocol.samples_per_given)
                 _add_features(summary.statistics, (network, view), starts, out["features"])
                 if "kvd" in protocol.metrics and METRICS["kvd"] == (network, view):
                     _add_values(summary.values, "kvd", positions, out["features"])
@@ -229,18 +229,19 @@ def _of_values(
     """Returns a per-video metric and its standard error."""
     if (metric,) not in generated:
         return {}
-    numbers, samples = generated[metric,][0].ordered, protocol.samples_per_given
+    numbers = generated[metric,][0].ordered
+    samples, clips = protocol.samples_per_given, protocol.clips_per_video
     if metric == "kvd":
         of_real = real[metric,][0].ordered
-        distance, error, low, high = kernel_distance(of_real, numbers, samples)
+        distance, error, low, high = kernel_distance(of_real, numbers, samples, clips)
         return {"kvd": distance, "kvd_standard_error": error, "kvd_low": low, "kvd_high": high}
     # Samples of one real video are consecutive; only different real videos are independent.
-    by_start = numbers[:, 0].reshape(-1, samples)
-    of_start = by_start.mean(1)
+    by_start = numbers[:, 0].reshape(-1, clips, samples)
+    of_start = by_start.mean((1, 2))
     if metric in PAIRED:
-        best = _with_error(f"{metric}_best", by_start.max(1)) if samples > 1 else {}
+        best = _with_error(f"{metric}_best", by_start.max(2).mean(1)) if samples > 1 else {}
         return _with_error(metric, of_start) | best
-    of_real = real[metric,][0].ordered[:, 0]
+    of_real = real[metric,][0].ordered[:, 0].reshape(-1, clips).mean(1)
     if metric == "block_shape":
         return _with_error(metric, of_start) | _with_error(f"{metric}_of_real", of_real)
     means = [values.mean() for values in (of_start, of_real)]

@@ -52,6 +52,7 @@ class Protocol:
       given_every: every n-th frame is observed, as in interpolation; 0: the first frames.
       given_frames_counted: whether the networks see the observed frames.
       samples_per_given: number of samples per real video.
+      clips_per_video: number of consecutive clips of each video, which are not independent.
       windows_per_video: number of random windows of each real video.
       with_replacement: whether real videos are drawn with replacement, with windows that differ
         from those of the samples.
@@ -82,6 +83,7 @@ class Protocol:
     given_every: int = 0
     given_frames_counted: bool = True
     samples_per_given: int = 1
+    clips_per_video: int = 1
     windows_per_video: int = 1
     with_replacement: bool = False
     real_clips: str = "first frames"

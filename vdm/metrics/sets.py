@@ -174,6 +174,7 @@ def measure_sets(
                 f"{real.path} has videos of {real.frames} frames, and {extractor.name} needs "
                 f"{extractor.min_frames}"
             )
+    chosen = dataclasses.replace(chosen, clips_per_video=real.clips_per_video)
     paired = any(metric in PAIRED for metric in chosen.metrics)
     if paired:
         chosen = _paired(chosen, real, generated)

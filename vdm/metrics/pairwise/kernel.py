@@ -10,14 +10,15 @@ _BOOTSTRAPS = 200
 
 
 def kernel_distance(
-    real: np.ndarray, generated: np.ndarray, samples_per_given: int = 1
+    real: np.ndarray, generated: np.ndarray, samples_per_given: int = 1, clips_per_video: int = 1
 ) -> tuple[float, float, float, float]:
     """Returns the unbiased squared maximum mean discrepancy of features [n, d] and [m, d].
 
     With the kernel k(x, y) = (x . y / d + 1)^3 (Binkowski et al. 2018, Demystifying MMD GANs, eq 4
     and section 4). The estimate is unbiased for any number of videos, and may be negative. Sets of
-    more than 2,000 videos are randomly split into groups, whose distances are averaged. The samples
-    of one real video, which are consecutive, are resampled and split together.
+    more than 2,000 videos are randomly split into groups, whose distances are averaged. The clips
+    of one real video, and all samples of these clips, are consecutive; they are resampled and split
+    together.
 
     Returns:
       (distance, standard error, lower and upper end of the 95 % interval). Errors are from a
@@ -32,10 +33,10 @@ def kernel_distance(
             raise ValueError("a kernel distance needs at least 2 videos with finite features")
     rng = np.random.default_rng(0)
     count = max(math.ceil(len(features) / _MAX_GROUP) for features in sets)
-    sizes = (1, samples_per_given)
+    sizes = (clips_per_video, clips_per_video * samples_per_given)
     count = min(count, *(len(f) // size // 2 for f, size in zip(sets, sizes, strict=True)))
     if count <= 1:
-        return _of_group(sets[0], sets[1], samples_per_given, rng)
+        return _of_group(*sets, *sizes, rng)
     parts = [_split(f, size, count, rng) for f, size in zip(sets, sizes, strict=True)]
     distances = [_estimate(*_kernels(*group)) for group in zip(*parts, strict=True)]
     mean, error = float(np.mean(distances)), float(np.std(distances, ddof=1) / math.sqrt(count))
@@ -51,15 +52,18 @@ def _split(
 
 
 def _of_group(
-    real: np.ndarray, generated: np.ndarray, samples_per_given: int, rng: np.random.Generator
+    real: np.ndarray,
+    generated: np.ndarray,
+    real_size: int,
+    generated_size: int,
+    rng: np.random.Generator,
 ) -> tuple[float, float, float, float]:
     kernels = _kernels(real, generated)
-    starts = len(generated) // samples_per_given
     resampled = [
         _estimate(
             *kernels,
-            real_counts=_counts(len(real), rng),
-            generated_counts=_counts(starts, rng).repeat(samples_per_given),
+            real_counts=_counts(len(real) // real_size, rng).repeat(real_size),
+            generated_counts=_counts(len(generated) // generated_size, rng).repeat(generated_size),
         )
         for _ in range(_BOOTSTRAPS)
     ]
