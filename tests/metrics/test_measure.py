@@ -235,6 +235,33 @@ def test_too_few_videos_give_a_warning():
     assert "3 generated videos, where the protocol fvd has 100" in found
 
 
+def test_a_kernel_distance_needs_no_covariance():
+    summary = summarize(iter(videos(0)), 3, PROTOCOLS["kvd"], EXTRACTORS)
+    assert warnings_of(summary, summary, PROTOCOLS["kvd"]) == []
+
+
+def test_views_of_a_network_share_a_warning():
+    for name, network in (("fid", "inception"), ("long", "i3d")):
+        protocol = dataclasses.replace(PROTOCOLS[name], block_frames=2)
+        summary = summarize(iter(videos(0)), 3, protocol, EXTRACTORS)
+        assert len(summary.statistics) == 2
+        found = warnings_of(summary, summary, protocol)
+        for kind, warning in zip(("real", "generated"), found, strict=True):
+            assert warning.startswith(f"3 {kind} videos are too few") and network in warning
+
+
+def test_a_metric_without_a_value_is_named():
+    protocol = Protocol("motion", ("motion",))
+    still, moving = (np.zeros((3, 4, 2, 2, 3), np.uint8) for _ in range(2))
+    moving[:, 1::2] = 9
+    of_still, of_moving = (summarize(iter(v), 3, protocol, {}) for v in (still, moving))
+    assert "motion" not in compare(of_still, of_moving, protocol)
+    (warning,) = warnings_of(of_still, of_moving, protocol)
+    assert warning.startswith("motion left out: the real videos have none")
+    assert compare(of_moving, of_still, protocol)["motion"] == 0
+    assert warnings_of(of_moving, of_still, protocol) == []
+
+
 def test_the_papers_protocols_match_its_tables():
     """Section 4 of the paper, copied from the paper and not from the protocols."""
     by_name = {protocol.name: protocol for protocol in PAPER}

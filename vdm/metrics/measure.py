@@ -266,7 +266,7 @@ def _with_error(name: str, values: np.ndarray) -> dict[str, float]:
 
 
 def warnings_of(real: Summary, generated: Summary, protocol: Protocol) -> list[str]:
-    """Returns warnings about the numbers of videos, one sentence each."""
+    """Returns warnings about numbers of videos and a missing metric, one sentence each."""
     warnings = []
     for name, summary, expected in (
         ("real", real, protocol.num_real),
@@ -278,8 +278,11 @@ def warnings_of(real: Summary, generated: Summary, protocol: Protocol) -> list[s
             )
         for (network, view), groups in sorted(summary.statistics.items()):
             features = len(groups[0].mean)
+            # KVD and the Inception Score need no covariance.
             distances = [
-                (n, v) for metric, n, v in _measured(protocol, real) if not metric.startswith("is_")
+                (n, v)
+                for metric, n, v in _measured(protocol, real)
+                if metric.startswith(("fvd", "fid"))
             ]
             if summary.count <= features and (network, view) in distances:
                 warnings.append(
@@ -287,6 +290,8 @@ def warnings_of(real: Summary, generated: Summary, protocol: Protocol) -> list[s
                     f"features of {network}: the distance is biased, and comparable only with "
                     "distances of as many videos"
                 )
+    if "motion" in protocol.metrics and not real.values["motion",][0].numbers.any():
+        warnings.append("motion left out: the real videos have none, and it is relative to theirs")
     for (network, _, splits), parts in sorted(generated.scores.items()):
         classes = len(parts[0].probabilities)
         if generated.count / splits < _VIDEOS_PER_CLASS * classes:
@@ -295,7 +300,7 @@ def warnings_of(real: Summary, generated: Summary, protocol: Protocol) -> list[s
                 f"{network}, over {classes} classes: it is biased towards 1, and comparable only "
                 "with scores of as many videos"
             )
-    return warnings
+    return list(dict.fromkeys(warnings))  # views and blocks of a network have the same
 
 
 def _batches(videos: Iterable[np.ndarray], count: int, size: int) -> Iterator[np.ndarray]:
