@@ -205,12 +205,12 @@ def _check_evaluation(config: ml_collections.ConfigDict) -> None:
     for sentence in missing:
         print(f"warning: {sentence}", flush=True)
     check_numbers(protocol, sources)
-    for extractor in extractors.values():
-        if protocol.frames < extractor.min_frames:
-            raise ValueError(
-                f"config.eval.protocol {protocol.name!r} needs videos of at least "
-                f"{extractor.min_frames} frames, and this configuration has {protocol.frames}"
-            )
+    needed = max([protocol.min_frames, *(network.min_frames for network in extractors.values())])
+    if protocol.frames < needed:
+        raise ValueError(
+            f"config.eval.protocol {protocol.name!r} needs videos of at least {needed} frames, and "
+            f"this configuration has {protocol.frames}"
+        )
 
 
 def _check_checkpoint(config: ml_collections.ConfigDict, workdir: AnyPath, mode: str) -> None:

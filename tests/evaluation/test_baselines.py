@@ -108,3 +108,13 @@ def test_frames_smaller_than_the_window_of_ssim_are_refused_before_any_work(tiny
     message = r"config\.data\.resolution is 8, and must be at least 11 for config\.eval\.protocol"
     with pytest.raises(ValueError, match=message):
         check(tiny_config, tmp_path, "eval")
+
+
+def test_videos_shorter_than_a_block_are_refused_before_any_work(
+    tiny_config, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("vdm.preflight.make_extractors", lambda protocol: {})
+    tiny_config.eval.update(protocol="long", baseline="repeat_first_frame")
+    message = r"'long' needs videos of at least 16 frames, and this configuration has \d"
+    with pytest.raises(ValueError, match=message):
+        check(tiny_config, tmp_path, "eval")

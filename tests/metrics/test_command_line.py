@@ -58,9 +58,11 @@ def test_a_result_that_cannot_be_printed_is_written(tmp_path, monkeypatch):
     assert "psnr" in json.loads((tmp_path / "result.json").read_text())
 
 
-def test_errors_precede_the_loading_of_networks(paths, capsys):
+def test_errors_precede_the_loading_of_networks(paths, capsys, monkeypatch):
+    monkeypatch.delattr("vdm.metrics.features.make_extractors")
     real, fake, short = (f"{paths}/{name}.npz" for name in ("real", "fake", "short"))
-    wide = f"{paths}/wide.npz"
+    wide, ten = f"{paths}/wide.npz", f"{paths}/ten.npz"
+    np.savez(ten, video=np.zeros((10, 16, 8, 8, 3), np.uint8))
     np.savez(wide, video=np.zeros((2, 16, 8, 9, 3), np.uint8))
     for arguments, sentence in (
         (["--real=none", f"--generated={fake}"], "none does not exist"),
@@ -78,6 +80,26 @@ def test_errors_precede_the_loading_of_networks(paths, capsys):
             "batch_size is 0, and must",
         ),
         ([f"--real={real}", f"--generated={short}"], "short.npz has 8 frames, and 16 are needed"),
+        (
+            [f"--real={real}", f"--generated={fake}", "--protocol=prediction"],
+            "real.npz has videos of 8 x 8 pixels .*, and SSIM needs 11 x 11",
+        ),
+        (
+            [f"--real={real}", f"--generated={fake}", "--protocol=inception_score"],
+            "real.npz has 3 videos, and the protocol inception_score needs 10: an Inception Score",
+        ),
+        (
+            [f"--real={ten}", f"--generated={fake}", "--protocol=inception_score"],
+            "fake.npz has 3 videos, and the protocol inception_score needs 10: an Inception Score",
+        ),
+        (
+            [f"--real={real}", f"--generated={fake}", "--protocol=long", "--frameskip=2"],
+            "real.npz has videos of 8 frames at frameskip 2, and the protocol long needs 16",
+        ),
+        (
+            [f"--real={real}", f"--generated={fake}", "--protocol=similarity", "--frames=1"],
+            "real.npz has videos of 1 frames, and the protocol similarity needs 2",
+        ),
         ([f"--real={real}", f"--generated={wide}"], "wide.npz has videos of 8 x 9 .* of 8 x 8"),
     ):
         found = fails(capsys, *arguments)

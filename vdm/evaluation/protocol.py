@@ -131,8 +131,7 @@ def real_sources(config: ml_collections.ConfigDict, protocol: Protocol) -> dict[
 
 def check_numbers(protocol: Protocol, sources: dict[str, DataSet]) -> None:
     """Raises ValueError unless there are enough samples and real videos of `real_sources`."""
-    scores = any(metric.startswith("is_") for metric in protocol.metrics)
-    needed = max(2 if protocol.compares_sets else 1, max(protocol.inception_splits) * scores)
+    needed = protocol.min_videos
     if protocol.num_generated < needed:
         raise ValueError(
             f"config.eval.num_videos is {protocol.num_generated}, and must be at least {needed} "

@@ -115,6 +115,19 @@ class Protocol:
             METRICS[metric][0] != PIXELS and not metric.startswith("is_") for metric in self.metrics
         )
 
+    @property
+    def min_frames(self) -> int:
+        """Minimum number of frames of a video; the networks may need more."""
+        if "fvd_by_block" in self.metrics:
+            return self.block_frames
+        return 2 if "motion" in self.metrics else 1
+
+    @property
+    def min_videos(self) -> int:
+        """Minimum number of videos of a set: of an Inception Score, one per split."""
+        scores = any(metric.startswith("is_") for metric in self.metrics)
+        return max(2 if self.compares_sets else 1, max(self.inception_splits) * scores)
+
     def predicted(self, frames: int) -> list[int]:
         """Returns the indices of the missing frames in a video of `frames` frames."""
         if self.given_every:

@@ -171,8 +171,8 @@ def measure_sets(
     for extractor in extractors.values():
         if real.frames < extractor.min_frames:
             raise ValueError(
-                f"{real.path} has videos of {real.frames} frames, and {extractor.name} needs "
-                f"{extractor.min_frames}"
+                f"{real.path} has videos of {real.frames} frames{_frameskip_of(real)}, and "
+                f"{extractor.name} needs {extractor.min_frames}"
             )
     chosen = dataclasses.replace(chosen, clips_per_video=real.clips_per_video)
     paired = any(metric in PAIRED for metric in chosen.metrics)
@@ -240,14 +240,35 @@ def _references(real: VideoSet, samples: int) -> Iterator[np.ndarray]:
 
 
 def _check(videos: VideoSet, protocol: Protocol) -> None:
+    from vdm.metrics.pairwise.similarity import SSIM_WINDOW  # imports JAX
+
     if len(videos) < 2 and protocol.compares_sets:
         raise ValueError(f"{videos.path} has {len(videos)} video, and a covariance needs 2")
+    if len(videos) < protocol.min_videos:
+        raise ValueError(
+            f"{videos.path} has {len(videos)} videos, and the protocol {protocol.name} needs "
+            f"{protocol.min_videos}: an Inception Score has as many splits"
+        )
+    if videos.frames < protocol.min_frames:
+        raise ValueError(
+            f"{videos.path} has videos of {videos.frames} frames{_frameskip_of(videos)}, and the "
+            f"protocol {protocol.name} needs {protocol.min_frames}"
+        )
+    if "ssim" in protocol.metrics and min(videos.size) < SSIM_WINDOW:
+        raise ValueError(
+            f"{videos.path} has videos of {videos.size[0]} x {videos.size[1]} pixels (height x "
+            f"width), and SSIM needs {SSIM_WINDOW} x {SSIM_WINDOW}"
+        )
     side = protocol.resolution
     if side and videos.size != (side, side):
         raise ValueError(
             f"{videos.path} has videos of {videos.size[0]} x {videos.size[1]} pixels (height x "
             f"width), and the protocol {protocol.name} has {side} x {side}"
         )
+
+
+def _frameskip_of(videos: VideoSet) -> str:
+    return f" at frameskip {videos.frameskip}" if videos.frameskip > 1 else ""
 
 
 def _described(videos: VideoSet) -> dict:
