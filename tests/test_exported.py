@@ -1,6 +1,8 @@
 """Exported weights and their configuration survive a round trip."""
 
+import errno
 import json
+import pathlib
 import re
 import subprocess
 import sys
@@ -11,6 +13,7 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
+import vdm
 from tests.compiled import init_params
 from vdm.exported import export, load_exported, load_exported_config
 from vdm.training.compatibility import check_same_model
@@ -39,6 +42,28 @@ def test_names_files_that_are_not_exports(tmp_path):
     (tmp_path / "junk").write_text("junk")
     with pytest.raises(ValueError, match="junk is not a safetensors file"):
         load_exported_config(tmp_path / "junk")
+
+
+def test_a_file_without_permission_is_not_called_missing(tmp_path, monkeypatch):
+    (tmp_path / "model.safetensors").write_text("junk")
+
+    def refuses(path, *args, **kwargs):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(pathlib.Path, "open", refuses)
+    with pytest.raises(PermissionError, match=r"Permission denied: '.*model\.safetensors'"):
+        load_exported_config(tmp_path / "model.safetensors")
+
+
+@pytest.mark.parametrize("name", ["~no.such.user/model.safetensors", "~model.safetensors"])
+def test_a_tilde_without_its_user_is_part_of_the_name(name, tmp_path, monkeypatch, exported):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match=re.escape(f"{name} does not exist")):
+        vdm.load(name)
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    exported.rename(path)
+    assert vdm.load(name).step == 3
 
 
 @pytest.fixture

@@ -98,6 +98,7 @@ def _digest(metadata: dict[str, str], tensors: dict[str, np.ndarray]) -> str:
 @contextlib.contextmanager
 def _open(path: AnyPath) -> Iterator[safe_open]:
     with local_copy(path) as copy:
+        copy.open("rb").close()  # safetensors reports a file without read permission as missing
         try:
             file = safe_open(copy, framework="numpy")
         except SafetensorError as error:

@@ -1,5 +1,6 @@
 """Trained weights by name, of the package or of the Hugging Face Hub; the package's folders."""
 
+import os
 from pathlib import Path
 
 import vdm
@@ -57,6 +58,6 @@ def find_checkpoint(name: str) -> AnyPath | None:
         from vdm.hub.download import pull
 
         return pull(name)
-    if Path(name).expanduser().exists() or name not in checkpoint_names():
+    if os.path.exists(os.path.expanduser(name)) or name not in checkpoint_names():
         return None
     return _find(f"{name}.safetensors")
