@@ -292,6 +292,16 @@ def test_tables_have_the_papers_numbers_ours_and_not_run(tmp_path, capsys):
     assert "bad.json cannot be read" in capsys.readouterr().err
 
 
+def test_each_block_of_a_long_video_has_a_row(tmp_path):
+    numbers = {"fvd_block_0": 5.0, "fvd_block_10": 7.5, "motion": 1.0}
+    errors = {"fvd_block_10_standard_error": 0.25, "fvd_block_10_leave_one_out": [7.0, 8.0]}
+    result = {**numbers, **errors, "protocol": PROTOCOLS["long"].to_dict(), "path": tmp_path}
+    page = to_markdown([result])
+    rows = [line for line in page.splitlines() if line.startswith(f"| {tmp_path} |")]
+    cells = [row.split(" | ", 3)[-1].removesuffix(" |") for row in rows]
+    assert cells == ["fvd_block_0 | 5.00", "fvd_block_10 | 7.50 +- 0.25", "motion | 1.00"]
+
+
 def test_notes_say_what_error_bars_are_and_what_the_paper_leaves_open(tmp_path):
     bair = PROTOCOLS["bair"]
     results = [

@@ -7,7 +7,9 @@ on moving digits, whether the paper's claims hold there, and the paper's rows.
 """
 
 import argparse
+import itertools
 import json
+import re
 import sys
 from collections.abc import Iterable, Sequence
 
@@ -69,7 +71,7 @@ def _check_result(result: dict) -> None:
             raise ValueError(f"its '{name}' is {values!r}, and must be a list of texts")
     if not isinstance(repeats := protocol.get("repeats", 1), int):
         raise ValueError(f"its 'repeats' is {repeats!r}, and must be an integer")
-    for metric in metrics:
+    for metric in _metrics_of(result):
         for suffix in ("", "_standard_error", "_standard_deviation", "_10_splits"):
             value = result.get(f"{metric}{suffix}", 0.0)
             if not isinstance(value, int | float):
@@ -129,9 +131,16 @@ def _other_results(results: list[dict]) -> list[str]:
             _cell(result, metric),
         ]
         for result in results
-        for metric in result["protocol"].get("metrics", ())
+        for metric in _metrics_of(result)
     ]
     return [*lines, *markdown.table(("result", "protocol", "samples", "metric", "value"), rows), ""]
+
+
+def _metrics_of(result: dict) -> list[str]:
+    """Returns the names of a result's metrics; one per block for FVD by block."""
+    blocks = [name for name in result if re.fullmatch(r"fvd_block_\d+", name)]
+    names = [[m] if m != "fvd_by_block" else blocks for m in result["protocol"].get("metrics", ())]
+    return list(itertools.chain.from_iterable(names))
 
 
 def _settings(result: dict) -> str:
