@@ -97,6 +97,15 @@ def test_a_model_of_diffusion_forcing_upsamples(tiny_config, tmp_path):
     assert found.videos.shape == (1, 4, 8, 8, 1)
 
 
+def test_skipped_frames_slow_the_playback(tiny_config, tmp_path):
+    tiny_config.data.update(name="folder", frame_rate=24.0, frameskip=4)
+    export(tmp_path / "model.safetensors", _params(tiny_config), tiny_config, 1)
+    demo = Demo([str(tmp_path)], tmp_path)
+    result = demo.run("sample", str(tmp_path), Settings(sampler="ddim", num_steps=1, num_videos=1))
+    times = open_video(result.movie).times
+    np.testing.assert_allclose(np.diff(times).astype(float), 4 / 24)
+
+
 def test_errors_are_one_sentence(demo, files, tmp_path):
     (tmp_path / "notes.txt").write_text("no video")
     (tmp_path / "broken.mp4").write_bytes(b"no video")

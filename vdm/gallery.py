@@ -9,7 +9,7 @@ import numpy as np
 
 from vdm.build import count_parameters
 from vdm.data.folder.user_videos import load_videos
-from vdm.demo.requests import Demo, default_settings
+from vdm.demo.requests import Demo, default_settings, frame_rate_of
 from vdm.files import local_path
 from vdm.markdown import table
 from vdm.parallel.processes import check_devices
@@ -63,7 +63,7 @@ def write_gallery(folder: Path, names: list[str]) -> Path:
                 videos = _with_predictions(model, clips)
                 caption = f"Per row, a real video and {_PREDICTIONS} predictions of {name}"
             path = folder / "images" / f"gallery_{name}.gif"
-            path.write_bytes(_gif(videos, model.config.data.frame_rate or 8.0))
+            path.write_bytes(_gif(videos, frame_rate_of(model.config)))
             sections.append(_section(name, model, caption, predicts=clips is not None))
     page = folder / "gallery.md"
     page.write_text("\n".join(sections))

@@ -140,7 +140,7 @@ class Demo:
                 f"in {seconds:.1f} s: {Path(checkpoint).stem}, step {model.step}, seed "
                 f"{settings.seed}, {settings.num_steps} steps of {settings.sampler}."
             )
-            return self._write(videos, model.config.data.frame_rate or 8.0, summary)
+            return self._write(videos, frame_rate_of(model.config), summary)
 
     def _write(self, videos: np.ndarray, frame_rate: float, summary: str) -> Result:
         stem = self.folder / f"videos_{next(self._results):04}"
@@ -168,6 +168,11 @@ def condition_field(config: ml_collections.ConfigDict) -> tuple[str, str, str]:
         numbers = ", ".join(["1"] + ["0"] * (model.action_width - 1))
         return "Action", f"{model.action_width} numbers, of all frames", numbers
     return "", "", ""
+
+
+def frame_rate_of(config: ml_collections.ConfigDict) -> float:
+    """Returns the frames per second of a model's videos; 8 without config.data.frame_rate."""
+    return config.data.frame_rate / config.data.frameskip or 8.0
 
 
 def default_settings(config: ml_collections.ConfigDict, num_videos: int = 4) -> Settings:
