@@ -251,6 +251,37 @@ def test_errors_name_the_first_tensor_that_does_not_fit(tmp_path):
         naming.convert("c3d", tensors)
 
 
+def _message(monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["import_weights", "--network=i3d", *arguments])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    return str(stop.value.code)
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_damaged_archives_are_one_sentence_with_their_name(save, tmp_path, monkeypatch):
+    path = tmp_path / "weights.npz"
+    save(path, x=np.random.default_rng(0).normal(size=3000))
+    for length, flipped in ((None, 5000), (9000, None), (None, None)):
+        content = bytearray(path.read_bytes())[:length]
+        if flipped:
+            content[flipped] ^= 255
+        changed = tmp_path / "changed.npz"
+        changed.write_bytes(content)
+        message = _message(monkeypatch, f"--path={changed}")
+        kind = "cannot be read as a weights file: " if length or flipped else "has no weights of "
+        assert message.startswith(f"error: {changed} {kind}") and "\n" not in message
+    np.savez(path, x=np.array([{}]))
+    message = _message(monkeypatch, f"--path={path}")
+    assert message.startswith(f"error: {path} cannot be read as a weights file: Object arrays")
+
+
+def test_the_home_folder_is_expanded(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    message = _message(monkeypatch, "--path=~/weights.npz")
+    assert message == f"error: {tmp_path}/weights.npz is neither a file nor a checkpoint"
+
+
 def test_damaged_and_exchanged_weights_of_the_cache_are_named():
     tensors = random_tensors("i3d")
     path = store_weights("i3d", tensors, "")

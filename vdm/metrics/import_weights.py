@@ -13,10 +13,12 @@ import argparse
 import pickle
 import sys
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
 
+from vdm.files import local_path
 from vdm.metrics.weights.files import (
     PUBLISHED,
     digest_of,
@@ -27,6 +29,17 @@ from vdm.metrics.weights.files import (
 )
 from vdm.metrics.weights.naming import HEAD, NAMINGS, convert
 from vdm.metrics.weights.unpickle import read_pickle, read_torch
+
+# What readers of damaged and foreign files raise, besides ValueError.
+_DAMAGED = (
+    pickle.UnpicklingError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    TypeError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 def import_weights(network: str, path: Path, mean: Path | None = None) -> Path:
@@ -43,7 +56,10 @@ def import_weights(network: str, path: Path, mean: Path | None = None) -> Path:
     tensors = read(path)
     if mean is not None:
         tensors |= read(mean)
-    converted = convert(network, tensors)
+    try:
+        converted = convert(network, tensors)
+    except ValueError as error:
+        raise ValueError(f"{path} has no weights of {network}: {error}") from error
     file = data_file(path)
     sha256, published = sha256_of(file), PUBLISHED[network]
     print(f"{file}: sha256 {sha256}" + (", as published" if sha256 == published.sha256 else ""))
@@ -77,14 +93,22 @@ def read(path: Path) -> dict[str, np.ndarray]:
             with zipfile.ZipFile(path) as archive:
                 is_npz = all(name.endswith(".npy") for name in archive.namelist())
             if is_npz:
-                with np.load(path, allow_pickle=False) as arrays:
-                    return dict(arrays)
+                return _read_npz(path)
             return read_torch(path)
         try:
             return read_torch(path)
         except (ValueError, pickle.UnpicklingError):
             return read_pickle(path)
-    except (pickle.UnpicklingError, AttributeError, EOFError, LookupError, TypeError) as error:
+    except _DAMAGED as error:
+        reason = str(error).partition("\n")[0].rstrip(",")
+        raise ValueError(f"{path} cannot be read as a weights file: {reason}") from error
+
+
+def _read_npz(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return dict(arrays)
+    except ValueError as error:  # objects, or a damaged header of an array
         raise ValueError(f"{path} cannot be read as a weights file: {error}") from error
 
 
@@ -133,8 +157,8 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--network", required=True, choices=NAMINGS)
-    parser.add_argument("--path", required=True, type=Path)
-    parser.add_argument("--mean", type=Path, help="npz file of C3D's mean volume")
+    parser.add_argument("--path", required=True, type=local_path)
+    parser.add_argument("--mean", type=local_path, help="npz file of C3D's mean volume")
     arguments = parser.parse_args()
     try:
         import_weights(arguments.network, arguments.path, arguments.mean)
