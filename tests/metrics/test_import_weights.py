@@ -276,6 +276,19 @@ def test_damaged_archives_are_one_sentence_with_their_name(save, tmp_path, monke
     assert message.startswith(f"error: {path} cannot be read as a weights file: Object arrays")
 
 
+def test_a_damaged_checkpoint_is_one_sentence_with_its_name(tmp_path, monkeypatch):
+    tf = pytest.importorskip("tensorflow")
+    tf.train.Checkpoint(x=tf.Variable(tf.zeros(3000))).write(str(tmp_path / "weights"))
+    values = tmp_path / "weights.data-00000-of-00001"
+    content = bytearray(values.read_bytes())
+    content[100] ^= 255
+    for file, damaged in ((values, content), (tmp_path / "weights.index", b"junk")):
+        file.write_bytes(damaged)
+        message = _message(monkeypatch, f"--path={tmp_path / 'weights'}")
+        start = f"error: {tmp_path / 'weights'} cannot be read as a weights file: "
+        assert message.startswith(start) and "\n" not in message
+
+
 def test_the_home_folder_is_expanded(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     message = _message(monkeypatch, "--path=~/weights.npz")

@@ -147,8 +147,11 @@ def _read_tensorflow(path: Path) -> dict[str, np.ndarray]:
             raise ValueError(f"{path} is not a frozen graph: {error}") from error
         constants = [node for node in graph.node if node.op == "Const"]
         return {node.name: tf.make_ndarray(node.attr["value"].tensor) for node in constants}
-    reader = tf.train.load_checkpoint(str(_checkpoint_prefix(path)))
-    return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
+    try:
+        reader = tf.train.load_checkpoint(str(_checkpoint_prefix(path)))
+        return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
+    except tf.errors.OpError as error:
+        raise ValueError(f"{path} cannot be read as a weights file: {error}") from error
 
 
 def main() -> None:
