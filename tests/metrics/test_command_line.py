@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -41,6 +42,30 @@ def test_a_result_that_cannot_be_written_is_printed(tmp_path, capsys):
     with pytest.raises(SystemExit, match=r"^error: /dev/full cannot be written: No space left"):
         main([*arguments, "--protocol=similarity", "--output=/dev/full"])
     assert "psnr" in json.loads(capsys.readouterr().out)
+
+
+@pytest.mark.usefixtures("capsys")  # pytest would write what is printed into a limited file
+def test_a_full_disk_keeps_the_result_before(tmp_path):
+    video = np.random.default_rng(0).integers(256, size=(2, 4, 12, 12, 1), dtype=np.uint8)
+    np.savez(tmp_path / "a.npz", video=video)
+    output = tmp_path / "result.json"
+    arguments = [f"--{name}={tmp_path / 'a.npz'}" for name in ("real", "generated")]
+    arguments += ["--protocol=similarity", f"--output={output}"]
+    main(arguments)
+    before = output.read_text()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+    try:
+        with pytest.raises(SystemExit, match=r"^error: .*result\.json cannot be written: File too"):
+            main(arguments)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert output.read_text() == before and len(list(tmp_path.iterdir())) == 2
+    link = tmp_path / "link.json"
+    output.write_text("")
+    link.symlink_to(output)
+    main([*arguments[:-1], f"--output={link}"])
+    assert link.is_symlink() and output.read_text() == before
 
 
 class _Closed(io.StringIO):

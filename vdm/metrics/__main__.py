@@ -7,7 +7,7 @@ import os
 import sys
 from functools import partial
 
-from vdm.files import defined, local_path
+from vdm.files import defined, local_path, write_text
 from vdm.metrics.protocols import PROTOCOLS
 from vdm.metrics.sets import measure_sets, open_sets
 
@@ -115,10 +115,14 @@ def main(argv: list[str] | None = None) -> None:
     # A failure of one does not prevent the other.
     failure = ""
     try:
-        if flags.output:
+        if flags.output and flags.output.is_symlink():  # such as /dev/stdout, to be kept
             flags.output.write_text(text + "\n")
+        elif flags.output:
+            write_text(flags.output, text + "\n")
     except OSError as error:
-        failure = f"error: {flags.output} cannot be written: {error.strerror}"
+        failure = f"error: {error}"
+        if error.strerror:
+            failure = f"error: {flags.output} cannot be written: {error.strerror}"
     try:
         print(text, flush=True)
     except OSError as error:  # closed, as by `| head`; flushing at exit would fail again
