@@ -1,6 +1,7 @@
 """Each shipped checkpoint has a model card and a gallery section that agree with its file."""
 
 import re
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,8 @@ def test_cards_and_the_gallery_agree_with_the_files(name):
         assert (ROOT / "checkpoints" / target).exists(), target
 
 
-@pytest.mark.usefixtures("quick_compilation_once")
+# pytest would write what is printed into a limited file, but for capsys.
+@pytest.mark.usefixtures("quick_compilation_once", "capsys")
 def test_the_command_writes_a_page_and_gifs(tiny_config, tmp_path, monkeypatch):
     random = np.random.default_rng(0)
     shapes = parameter_shapes(tiny_config)
@@ -47,8 +49,21 @@ def test_the_command_writes_a_page_and_gifs(tiny_config, tmp_path, monkeypatch):
         page = write_gallery(tmp_path / "docs", ["tiny"]).read_text()
         assert "## tiny" in page and "| training steps | 1,234 |" in page
         assert ("a real video and 3 predictions" in page) == (found is not None)
-        with Image.open(tmp_path / "docs" / "images" / "gallery_tiny.gif") as gif:
+        path = tmp_path / "docs" / "images" / "gallery_tiny.gif"
+        with Image.open(path) as gif:
             assert gif.n_frames == 4
+    before = path.read_bytes()
+    monkeypatch.setattr(
+        "vdm.gallery._with_predictions", lambda model, clips: np.load(clips)["video"]
+    )
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))  # as a full disk
+    try:
+        with pytest.raises(OSError, match=r"gallery_tiny\.gif cannot be written: "):
+            write_gallery(tmp_path / "docs", ["tiny"])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert path.read_bytes() == before
 
 
 @pytest.mark.usefixtures("quick_compilation_once")

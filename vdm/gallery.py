@@ -10,7 +10,7 @@ import numpy as np
 from vdm.build import count_parameters
 from vdm.data.folder.user_videos import load_videos
 from vdm.demo.requests import Demo, default_settings, frame_rate_of
-from vdm.files import local_path
+from vdm.files import local_path, write_bytes, write_text
 from vdm.markdown import table
 from vdm.parallel.processes import check_devices
 from vdm.shipped import checkpoint_names, find_clips
@@ -63,10 +63,10 @@ def write_gallery(folder: Path, names: list[str]) -> Path:
                 videos = _with_predictions(model, clips)
                 caption = f"Per row, a real video and {_PREDICTIONS} predictions of {name}"
             path = folder / "images" / f"gallery_{name}.gif"
-            path.write_bytes(_gif(videos, frame_rate_of(model.config)))
+            write_bytes(path, _gif(videos, frame_rate_of(model.config)))
             sections.append(_section(name, model, caption, predicts=clips is not None))
     page = folder / "gallery.md"
-    page.write_text("\n".join(sections))
+    write_text(page, "\n".join(sections))
     return page
 
 
