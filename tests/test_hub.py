@@ -169,9 +169,10 @@ def test_a_card_of_ones_own(hub, exported, tmp_path):
     push(exported, "me/tiny", card=card, license="mit")
     metadata, page = _card(hub, "me/tiny")
     assert metadata["license"] == "mit" and page == "\n# Mine\n"
-    card.write_text("---\nlicense: other\n---\n# Mine\n")
-    push(exported, "me/tiny", card=card)
-    assert _card(hub, "me/tiny") == ({"license": "other"}, "# Mine\n")
+    for encoding in ("utf-8", "utf-8-sig"):
+        card.write_text("---\nlicense: other\n---\n# Mine\n", encoding=encoding)
+        push(exported, "me/tiny", card=card)
+        assert _card(hub, "me/tiny") == ({"license": "other"}, "# Mine\n")
     with pytest.raises(ValueError, match=r"--license is 'mit', .* in the metadata of .*card\.md"):
         push(exported, "me/tiny", card=card, license="mit")
     card.write_bytes(b"\xff")

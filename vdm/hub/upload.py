@@ -70,7 +70,7 @@ def push(
     usage = _usage(config, reference)
     if card is not None:
         try:
-            page = card.read_text(encoding="utf-8")
+            page = card.read_text(encoding="utf-8-sig")  # with or without a byte order mark
         except UnicodeDecodeError as error:
             raise ValueError(f"{card} is not a Markdown file: it is no UTF-8 text") from error
     elif checkpoint in checkpoint_names():
