@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from vdm.diffusion.process import diffuse, posterior
+from vdm.diffusion.process import check_choice, diffuse, posterior
 
 DOWNSAMPLINGS = ("area", "bilinear")
 _ROUNDING = 1e-3  # tolerance of log-SNRs: a frame is known at its own noise level
@@ -173,7 +173,16 @@ def downsample(
       x: videos.
       size: (h, w); must divide height and width.
       downsampling: one of DOWNSAMPLINGS.
+
+    Raises:
+      ValueError: size does not divide height and width, or an unknown downsampling.
     """
+    check_choice("downsampling", downsampling, DOWNSAMPLINGS)
+    if len(size) != 2 or min(size) < 1 or x.shape[2] % size[0] or x.shape[3] % size[1]:
+        raise ValueError(
+            f"size is {tuple(size)}, and must divide the height and width of the videos, "
+            f"{tuple(x.shape[2:4])}"
+        )
     rows, columns = _matrices(x.shape[2:4], size, downsampling)
     return jnp.einsum("ij,kl,bfjlc->bfikc", rows, columns, x)
 
