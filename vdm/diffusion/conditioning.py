@@ -188,7 +188,7 @@ def downsample(
 
 
 def observations_of(observation: Observation, shape: tuple[int, ...]) -> tuple[ObservedPart, ...]:
-    """Converts an observation to a tuple of parts, with float32 values.
+    """Converts an observation to a tuple of parts of JAX arrays, with float32 values and log-SNRs.
 
     Args:
       observation: None, one part, or a tuple of parts.
@@ -200,13 +200,12 @@ def observations_of(observation: Observation, shape: tuple[int, ...]) -> tuple[O
     if observation is None:
         return ()
     parts = observation if isinstance(observation, tuple) else (observation,)
+    parts = tuple(map(_with_arrays, parts))
     for part in parts:
         part.check(shape)
     if sum(isinstance(part, ObservedFrames) for part in parts) > 1:
         raise ValueError("observation has two ObservedFrames, and must have one, with one mask")
-    return tuple(
-        dataclasses.replace(part, values=jnp.asarray(part.values, jnp.float32)) for part in parts
-    )
+    return parts
 
 
 def observed_frames(observation: Observation) -> ObservedFrames | None:
@@ -283,6 +282,15 @@ def repaint_steps(num_steps: int, jump_length: int, repeats: int) -> list[int]:
         for first in range(0, num_steps, jump_length)
     ]
     return [step for jump in jumps for step in jump * repeats]
+
+
+def _with_arrays(part: ObservedPart) -> ObservedPart:
+    arrays = {"values": jnp.asarray(part.values, jnp.float32)}
+    if part.mask is not None:
+        arrays["mask"] = jnp.asarray(part.mask)
+    if getattr(part, "log_snr", None) is not None:
+        arrays["log_snr"] = jnp.asarray(part.log_snr, jnp.float32)
+    return dataclasses.replace(part, **arrays)
 
 
 def _expand(mask: Bool[Array, "..."], x: Float[Array, "..."]) -> Bool[Array, "..."]:

@@ -149,7 +149,7 @@ def loss_given(
 
     For other arguments, the result and errors, see `diffusion_loss`.
     """
-    x = x.astype(jnp.float32)
+    x, log_snr = x.astype(jnp.float32), log_snr.astype(jnp.float32)
     prediction = network(diffuse(x, noise, log_snr), log_snr)
     error = prediction.astype(jnp.float32) - target_value(x, noise, log_snr, target)
     mean = jnp.mean(jnp.square(error), axis=tuple(range(log_snr.ndim, x.ndim)))
