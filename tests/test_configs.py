@@ -324,7 +324,11 @@ def test_network_maps_a_video_to_its_shape(name):
         ("data.frames", 0),
         ("data.num_images", -1),
         ("data.resolution", 60),
+        ("diffusion.log_snr_max", 200.0),
         ("diffusion.log_snr_min", 20.0),
+        ("diffusion.log_snr_min", -2000.0),  # more than exp can take
+        ("diffusion.log_snr_shift", -70.0),
+        ("diffusion.log_snr_shift", 300.0),
         ("diffusion.target", "noise"),
         ("eval.num_videos", 0),
         ("model.attention_resolutions", ("8",)),

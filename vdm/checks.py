@@ -9,6 +9,8 @@ from vdm.diffusion.distillation import STUDENT_TARGETS
 from vdm.diffusion.samplers import CONDITIONINGS
 from vdm.rules import RULES, check_field, require, value_of
 
+# sigmoid(-log_snr), a variance that samplers divide by, is 0 in float32 from a log-SNR of 87.5.
+_MAX_LOG_SNR = 80.0
 _MAX_ATTENTION = 32  # the highest resolution at which the paper's models attend
 
 
@@ -104,6 +106,14 @@ def _check_schedules(config: ml_collections.ConfigDict) -> None:
     limit = diffusion.log_snr_max
     expected = f"less than diffusion.log_snr_max, {limit}"
     require(config, "diffusion.log_snr_min", diffusion.log_snr_min < limit, expected)
+    low, high = -_MAX_LOG_SNR, _MAX_LOG_SNR
+    for name, first, last in (
+        ("log_snr_min", low, high),
+        ("log_snr_max", low, high),
+        ("log_snr_shift", low - diffusion.log_snr_min, high - diffusion.log_snr_max),
+    ):
+        expected = f"from {first} to {last}: float32 rounds variances at other log-SNRs to 0"
+        require(config, f"diffusion.{name}", first <= diffusion[name] <= last, expected)
     steps = training.num_steps
     expected = f"at most config.training.num_steps, {steps}"
     require(config, "training.warmup_steps", training.warmup_steps <= steps, expected)

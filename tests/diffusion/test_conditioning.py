@@ -256,6 +256,21 @@ def test_downsampling_agrees_with_pillow(downsampling, resample):
     np.testing.assert_allclose(small[0, 0, ..., 0], expected, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("size", "downsampling", "sentence"),
+    [
+        ((4, 6), "nearest", "unknown downsampling 'nearest': it must be one of area, bilinear"),
+        ((3, 6), "area", r"size is \(3, 6\), and must divide .* of the videos, \(16, 24\)"),
+        ((4, 7), "bilinear", r"size is \(4, 7\), and must divide .* of the videos, \(16, 24\)"),
+        ((32, 24), "bilinear", r"size is \(32, 24\), and must divide .*, \(16, 24\)"),
+        ((0, 6), "area", r"size is \(0, 6\), and must divide .* of the videos, \(16, 24\)"),
+    ],
+)
+def test_downsampling_that_is_undefined_raises(size, downsampling, sentence):
+    with pytest.raises(ValueError, match=f"^{sentence}$"):
+        downsample(jnp.zeros((1, 1, 16, 24, 1)), size, downsampling)
+
+
 def test_parameters_are_not_differentiated():
     """A network whose parameters have no derivative can be guided."""
 

@@ -11,7 +11,11 @@ from vdm.diffusion.guidance import (
     ReconstructionOptions,
     classifier_free_guidance,
 )
+from vdm.diffusion.loss import loss_at
 from vdm.diffusion.samplers import sample
+from vdm.diffusion.schedule import cosine_log_snr
+
+_SHIFT = np.float64(1.0)
 
 
 def _denoise(z, log_snr, shift):
@@ -123,3 +127,56 @@ def test_sampling_under_x64_stays_in_float32(downsampling):
         jax.config.update("jax_enable_x64", False)
     assert x.dtype == jnp.float32 and dtypes == {jnp.dtype("float32")}
     np.testing.assert_allclose(x, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"sampler": "langevin", "gamma": np.float64(0.3), "langevin_step_size": np.float64(0.1)},
+        {"conditioning": "diffusion_forcing"},
+        {"conditioning": "diffusion_forcing", "schedule": lambda t: cosine_log_snr(t) - _SHIFT},
+    ],
+    ids=["langevin", "levels", "schedule"],
+)
+def test_sampling_under_x64_takes_the_numbers_of_numpy(options):
+    shape = (2, 3, 4, 4, 1)
+    values = np.linspace(-1.0, 1.0, 96).reshape(shape)
+    levels = None if "schedule" in options else np.array([2.0, 20.0, 20.0])  # float64
+
+    def run():
+        return sample(
+            jax.random.key(0),
+            lambda z, log_snr: 0.5 * jnp.tanh(z),
+            shape,
+            num_steps=2,
+            observation=ObservedFrames(values, np.array([True, False, False]), levels),
+            **options,
+        )
+
+    expected = np.asarray(run())
+    jax.config.update("jax_enable_x64", True)
+    try:
+        x = run()
+        loss = loss_at(jax.random.key(0), lambda z, log_snr: z, jnp.asarray(values), jnp.ones(2))
+    finally:
+        jax.config.update("jax_enable_x64", False)
+    assert x.dtype == loss.dtype == jnp.float32
+    np.testing.assert_allclose(x, expected, atol=1e-5)
+
+
+def test_lists_are_observations_like_arrays():
+    values, mask = np.linspace(-1.0, 1.0, 6).reshape(1, 3, 2), [True, False, False]
+
+    def run(*observed):
+        return sample(
+            jax.random.key(0),
+            lambda z, log_snr: 0.5 * jnp.tanh(z),
+            (1, 3, 2),
+            num_steps=2,
+            observation=ObservedFrames(*observed),
+        )
+
+    expected = run(jnp.asarray(values), jnp.array(mask), jnp.full(3, 20.0))
+    np.testing.assert_array_equal(run(values.tolist(), mask, [20.0, 20.0, 20.0]), expected)
+    with pytest.raises(ValueError, match=r"must be bool .3. or .1, 3., not int32 .3."):
+        run(values.tolist(), [1, 0, 0])

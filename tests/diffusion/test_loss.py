@@ -110,6 +110,14 @@ def test_times_cover_the_unit_interval_independently(time_sampling):
     )
 
 
+def test_unknown_time_sampling():
+    """A misspelt name would silently sample independent times, with more variance."""
+    with pytest.raises(ValueError, match=r"^unknown time_sampling 'stratifed': it must be one of "):
+        diffusion_loss(
+            jax.random.key(5), lambda z, log_snr: z, jnp.zeros((2, 3)), time_sampling="stratifed"
+        )
+
+
 def test_is_float32_for_a_half_precision_network_and_differentiable():
     x = _data(8)
 

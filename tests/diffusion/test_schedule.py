@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vdm.diffusion.schedule import alpha_sigma, cosine_log_snr
+from vdm.diffusion.schedule import alpha_sigma, cosine_log_snr, sampling_log_snr
 
 
 def _angle(t, log_snr_min=-20.0, log_snr_max=20.0):
@@ -42,6 +42,16 @@ def test_equals_the_cosine_schedule(limits):
     alpha, sigma = alpha_sigma(log_snr)
     np.testing.assert_allclose(alpha, np.cos(angle), rtol=5e-6)
     np.testing.assert_allclose(sigma, np.sin(angle), rtol=5e-6)
+
+
+def test_the_widest_schedule_of_a_configuration_has_scales_above_zero():
+    log_snr = sampling_log_snr(4, lambda t: cosine_log_snr(t, -80.0, 80.0))
+    np.testing.assert_allclose(log_snr[jnp.array([0, -1])], [-80.0, 80.0], rtol=1e-6)
+    log_snr = np.asarray(log_snr, np.float64)
+    for scale, sign in zip(alpha_sigma(jnp.float32(log_snr)), (1, -1), strict=True):
+        assert (scale > 0).all()
+        exact = np.exp(-0.5 * np.logaddexp(0.0, -sign * log_snr))
+        np.testing.assert_allclose(scale, exact, rtol=1e-5)
 
 
 def test_decreases_strictly_on_every_sampling_grid():

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from vdm.diffusion.process import diffuse, posterior
+from vdm.diffusion.process import check_choice, diffuse, posterior
 
 DOWNSAMPLINGS = ("area", "bilinear")
 _ROUNDING = 1e-3  # tolerance of log-SNRs: a frame is known at its own noise level
@@ -173,13 +173,22 @@ def downsample(
       x: videos.
       size: (h, w); must divide height and width.
       downsampling: one of DOWNSAMPLINGS.
+
+    Raises:
+      ValueError: size does not divide height and width, or an unknown downsampling.
     """
+    check_choice("downsampling", downsampling, DOWNSAMPLINGS)
+    if len(size) != 2 or min(size) < 1 or x.shape[2] % size[0] or x.shape[3] % size[1]:
+        raise ValueError(
+            f"size is {tuple(size)}, and must divide the height and width of the videos, "
+            f"{tuple(x.shape[2:4])}"
+        )
     rows, columns = _matrices(x.shape[2:4], size, downsampling)
     return jnp.einsum("ij,kl,bfjlc->bfikc", rows, columns, x)
 
 
 def observations_of(observation: Observation, shape: tuple[int, ...]) -> tuple[ObservedPart, ...]:
-    """Converts an observation to a tuple of parts, with float32 values.
+    """Converts an observation to a tuple of parts of JAX arrays, with float32 values and log-SNRs.
 
     Args:
       observation: None, one part, or a tuple of parts.
@@ -191,13 +200,12 @@ def observations_of(observation: Observation, shape: tuple[int, ...]) -> tuple[O
     if observation is None:
         return ()
     parts = observation if isinstance(observation, tuple) else (observation,)
+    parts = tuple(map(_with_arrays, parts))
     for part in parts:
         part.check(shape)
     if sum(isinstance(part, ObservedFrames) for part in parts) > 1:
         raise ValueError("observation has two ObservedFrames, and must have one, with one mask")
-    return tuple(
-        dataclasses.replace(part, values=jnp.asarray(part.values, jnp.float32)) for part in parts
-    )
+    return parts
 
 
 def observed_frames(observation: Observation) -> ObservedFrames | None:
@@ -274,6 +282,15 @@ def repaint_steps(num_steps: int, jump_length: int, repeats: int) -> list[int]:
         for first in range(0, num_steps, jump_length)
     ]
     return [step for jump in jumps for step in jump * repeats]
+
+
+def _with_arrays(part: ObservedPart) -> ObservedPart:
+    arrays = {"values": jnp.asarray(part.values, jnp.float32)}
+    if part.mask is not None:
+        arrays["mask"] = jnp.asarray(part.mask)
+    if getattr(part, "log_snr", None) is not None:
+        arrays["log_snr"] = jnp.asarray(part.log_snr, jnp.float32)
+    return dataclasses.replace(part, **arrays)
 
 
 def _expand(mask: Bool[Array, "..."], x: Float[Array, "..."]) -> Bool[Array, "..."]:

@@ -51,8 +51,8 @@ def diffusion_loss(
       The loss [batch], float32.
 
     Raises:
-      ValueError: if target is not one of process.TARGETS, frame_times not one of FRAME_TIMES, or
-        weighting not one of LOSS_WEIGHTINGS.
+      ValueError: if target is not one of process.TARGETS, time_sampling not one of TIME_SAMPLINGS,
+        frame_times not one of FRAME_TIMES, or weighting not one of LOSS_WEIGHTINGS.
     """
     noise, log_snr = draw_noise(
         key, x.shape, schedule=schedule, time_sampling=time_sampling, frame_times=frame_times
@@ -83,8 +83,10 @@ def draw_noise(
     first frame for all frames with probability 1/2, and independent times otherwise.
 
     Raises:
-      ValueError: if frame_times is not one of FRAME_TIMES.
+      ValueError: if time_sampling is not one of TIME_SAMPLINGS, or frame_times not one of
+        FRAME_TIMES.
     """
+    check_choice("time_sampling", time_sampling, TIME_SAMPLINGS)
     check_choice("frame_times", frame_times, FRAME_TIMES)
     time_key, noise_key, share_key = jax.random.split(key, 3)
     batch, per_frame = shape[0], () if frame_times == "shared" else shape[1:2]
@@ -147,7 +149,7 @@ def loss_given(
 
     For other arguments, the result and errors, see `diffusion_loss`.
     """
-    x = x.astype(jnp.float32)
+    x, log_snr = x.astype(jnp.float32), log_snr.astype(jnp.float32)
     prediction = network(diffuse(x, noise, log_snr), log_snr)
     error = prediction.astype(jnp.float32) - target_value(x, noise, log_snr, target)
     mean = jnp.mean(jnp.square(error), axis=tuple(range(log_snr.ndim, x.ndim)))

@@ -152,7 +152,7 @@ def sample(
         level = history.log_snr
         if level is None:
             level = schedule(jnp.float32(history_options.context_noise))
-        log_snr = per_frame(log_snr, history.mask, level)
+        log_snr = per_frame(log_snr, history.mask, jnp.asarray(level, jnp.float32))
     trajectory = Trajectory.start(
         key,
         shape,
@@ -174,8 +174,8 @@ def sample(
         )
         condition = None
     options = {
-        "ancestral": {"gamma": gamma},
-        "langevin": {"gamma": gamma, "step_size": langevin_step_size},
+        "ancestral": {"gamma": float(gamma)},
+        "langevin": {"gamma": float(gamma), "step_size": float(langevin_step_size)},
     }
     x = SAMPLERS[sampler](trajectory, float32_denoiser, **options.get(sampler, {}))
     if frames is not None and return_observed:

@@ -64,7 +64,8 @@ def make_optimizer(config: ml_collections.ConfigDict) -> optax.GradientTransform
 
     Muon (Jordan et al. 2024), with updates scaled to Adam's RMS (Liu et al. 2025, arXiv
     2502.16982), updates the kernels between the first and the last convolution, each as a matrix
-    [inputs, outputs]. Adam updates these two convolutions and all other parameters.
+    [inputs, outputs]; the keys and values of text pooling [inputs, heads, width] as a matrix
+    [inputs * heads, width]. Adam updates these two convolutions and all other parameters.
     """
     training = config.training
     # `identity` keeps the state's structure, so that a resumed run may turn clipping on or off.
