@@ -104,7 +104,10 @@ def check_task_of(config: ml_collections.ConfigDict, settings: SampleSettings) -
       ValueError: as in `check_task`.
     """
     config, action = config.copy_and_resolve_references(), settings.get("action")
-    for of_sample in action if _is_per_sample("action", action) else (config.sample.action,):
+    if action is None or not _is_per_sample("action", action):
+        check_task(config)
+        return
+    for of_sample in action:
         _set(config, "sample", "action", of_sample)
         check_task(config)
 

@@ -288,8 +288,8 @@ def _with_arrays(part: ObservedPart) -> ObservedPart:
     arrays = {"values": jnp.asarray(part.values, jnp.float32)}
     if part.mask is not None:
         arrays["mask"] = jnp.asarray(part.mask)
-    if getattr(part, "log_snr", None) is not None:
-        arrays["log_snr"] = jnp.asarray(part.log_snr, jnp.float32)
+    if (log_snr := getattr(part, "log_snr", None)) is not None:
+        arrays["log_snr"] = jnp.asarray(log_snr, jnp.float32)
     return dataclasses.replace(part, **arrays)
 
 

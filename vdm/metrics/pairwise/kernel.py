@@ -36,7 +36,7 @@ def kernel_distance(
     sizes = (clips_per_video, clips_per_video * samples_per_given)
     count = min(count, *(len(f) // size // 2 for f, size in zip(sets, sizes, strict=True)))
     if count <= 1:
-        return _of_group(*sets, *sizes, rng)
+        return _of_group(sets[0], sets[1], *sizes, rng)
     parts = [_split(f, size, count, rng) for f, size in zip(sets, sizes, strict=True)]
     distances = [_estimate(*_kernels(*group)) for group in zip(*parts, strict=True)]
     mean, error = float(np.mean(distances)), float(np.std(distances, ddof=1) / math.sqrt(count))
