@@ -14,7 +14,7 @@ from vdm.video.formats import arrays, containers, images
 # Files that vdm writes next to videos, or reads as a list of videos.
 INDEX_NAMES = ("video_index.json", "video_index.txt")
 MANIFEST_NAMES = ("manifest.csv", "manifest.jsonl")
-_CAPTION_NAMES = {"captions.npz", "tokens.bin"}  # of vdm.data.encode_text, in its own folder
+CAPTION_NAMES = ("captions.npz", "tokens.bin")  # of vdm.data.encode_text, in its own folder
 # --mode=sample writes all samples to this array file, and some also as GIF and MP4.
 _SAMPLES = "samples.npz"
 # Stems of files that vdm writes as both GIF and MP4. A user's GIF and MP4 of equal stem may be
@@ -134,7 +134,7 @@ class _Search:
                     self.left_out[prefix + entry] = "is a dangling link"
                 else:
                     self._unreadable(prefix + entry, f"cannot be read: {error.strerror}")
-        if _CAPTION_NAMES.issubset(files):
+        if set(CAPTION_NAMES).issubset(files):
             self.left_out[name or "."] = "has encoded captions"
             return
         if _SAMPLES in files:

@@ -17,7 +17,9 @@ import ml_collections
 import numpy as np
 
 from vdm.data.captions.word_vectors import encode_caption
+from vdm.video.folders import CAPTION_NAMES
 
+_ARRAYS, _VECTORS = CAPTION_NAMES
 WORDS = "words"  # word vectors instead of a language model: vdm/data/captions/word_vectors.py
 
 # caption -> (text float32 [tokens, width], text_mask bool [tokens]).
@@ -108,11 +110,11 @@ class StoredText:
         try:
             self.header = json.loads(path.read_text())
             width, _ = int(self.header["width"]), int(self.header["tokens"])
-            path = folder / "captions.npz"
+            path = folder / _ARRAYS
             with path.open("rb") as file, np.load(file) as captions:
                 self._digests, self._starts = captions["digest"], captions["start"]
             shape = (int(self._starts[-1]), width)
-            path = folder / "tokens.bin"
+            path = folder / _VECTORS
             is_whole = path.stat().st_size == 2 * shape[0] * shape[1]
         except Exception as error:  # NumPy, zipfile and json raise many types
             raise ValueError(
@@ -163,7 +165,7 @@ def write_text(
     temporary = folder.with_name(folder.name + ".tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
-    with (temporary / "tokens.bin").open("wb") as file:
+    with (temporary / _VECTORS).open("wb") as file:
         for first in range(0, len(order), batch_size):
             batch = [digests[digest] for digest in order[first : first + batch_size]]
             for vectors in encoder(batch):
@@ -173,7 +175,7 @@ def write_text(
                 f"encoded {min(first + batch_size, len(order))}/{len(order)} captions", flush=True
             )
     np.savez(
-        temporary / "captions.npz",
+        temporary / _ARRAYS,
         digest=np.array(order, np.uint64),
         start=np.array(starts, np.int64),
     )
