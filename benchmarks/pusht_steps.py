@@ -3,6 +3,7 @@
     pip install -e ".[pusht,metrics]"
     python -m vdm.data.prepare pusht
     python benchmarks/pusht_steps.py [--methods METHOD ...] [--evaluations N ...] [--students FILE]
+    python benchmarks/pusht_steps.py --only_seconds
 
 Each row measures one prediction of each of 256 test clips from its first frame. All rows use the
 same seeds, and, like benchmarks/pusht_table.py, the protocol 'pusht' (docs/evaluation.md). The
@@ -12,10 +13,13 @@ gradient of each call, and history guidance needs two calls per step. A student 
 of steps.
 
 Seconds are the minimum over all batches of 16 videos, without the first batch, which compiles. A
-run replaces its own rows of the file and keeps the other rows.
+run replaces its own rows of the file and keeps the other rows. `--only_seconds` measures the
+seconds of the file's rows again, in one run, and keeps their metrics. Rows that are not among the
+methods, evaluations and students of this run lose their seconds.
 
 Prints and writes benchmarks/results/pusht_steps.json after each row. On two cores, a row takes two
 minutes plus 12 s per evaluation, or 25 s per evaluation with reconstruction guidance.
+`--only_seconds` takes 20 minutes.
 """
 
 import argparse
@@ -42,6 +46,7 @@ METHODS = {
     "history guidance": {"sampler": "dpmpp_2m", "history_guidance_weight": 2},
 }
 EVALUATIONS = (1, 2, 4, 8, 16, 32, 64, 256)
+_TIMED_EVALUATIONS = 64  # per video, with --only_seconds, at least one batch
 _SCALARS = ("fvd", "kvd", "psnr", "ssim", "motion", "block_shape")
 
 
@@ -68,6 +73,7 @@ def main():
     parser.add_argument("--methods", nargs="*", choices=tuple(METHODS), default=tuple(METHODS))
     parser.add_argument("--evaluations", nargs="*", type=int, default=EVALUATIONS)
     parser.add_argument("--students", nargs="*", default=(), help="exported files of students")
+    parser.add_argument("--only_seconds", action="store_true", help="keep the metrics of all rows")
     flags = parser.parse_args()
     configs = {}
     for method in flags.methods:
@@ -82,6 +88,9 @@ def main():
         config = resolve(None, None, {"checkpoint": path})
         configs[STUDENT, config.sample.num_steps] = config
 
+    if flags.only_seconds:
+        _time_rows(configs)
+        return
     rows, order = stored_rows("pusht_steps"), [*METHODS, STUDENT]
     measure = Measure(next(iter(configs.values())))
     for (method, evaluations), config in configs.items():
@@ -97,12 +106,30 @@ def main():
             "sample": config.sample.to_dict(),
             "videos": len(videos),
             "seconds_per_video": seconds_per_video,
+            "seconds_hardware": hardware(),
             "hardware": hardware(),
             **{name: value for name, value in numbers.items() if name.startswith(_SCALARS)},
         }
         rows = with_row(rows, row, ("method", "evaluations"))
         rows.sort(key=lambda r: (order.index(r["method"]), -r["evaluations"]))
         write_result("pusht_steps", {"rows": rows}, "flax")
+
+
+def _time_rows(configs: dict) -> None:
+    """Measures the seconds of the stored rows that have a configuration, and drops the others."""
+    rows = stored_rows("pusht_steps")
+    for row in rows:
+        row.pop("seconds_per_video", None)
+        row.pop("seconds_hardware", None)
+        config = configs.get((row["method"], row["evaluations"]))
+        if config is None:
+            continue
+        batches = 1 + max(1, _TIMED_EVALUATIONS // row["evaluations"])
+        params = load_exported(pathlib.Path(config.checkpoint))
+        _, seconds_per_video = timed_samples(config, params, batches * config.sample.batch_size)
+        row.update(seconds_per_video=seconds_per_video, seconds_hardware=hardware())
+        print(row["method"], row["evaluations"], seconds_per_video, flush=True)
+    write_result("pusht_steps", {"rows": rows}, "flax")
 
 
 if __name__ == "__main__":
