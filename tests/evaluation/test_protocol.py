@@ -318,10 +318,10 @@ def test_notes_say_what_error_bars_are_and_what_the_paper_leaves_open(tmp_path):
     assert f"{tmp_path}/1: +- of fvd is the standard error by the jackknife over 10 groups" in page
     assert f"{tmp_path}/3: +- is the standard deviation over 3 sets of samples" in page
     _, table_1, _, table_3, *text_tables = page.split("## Table ")
-    assert "The paper says neither which real videos FID compares with, nor of what" in table_1
+    assert "specifies neither the real videos of FID nor the meaning of its +-" in table_1
     assert "one window of each of the 13,320 videos, which is our reading" in table_1
     assert "IS is over the 400 classes of Kinetics-400" in table_3
-    assert "does not say of what its +- is" in " ".join(table_3.split())
+    assert "does not specify the meaning of its +-" in " ".join(table_3.split())
     assert all("IS is over 1 / 10 splits" in table for table in text_tables)
 
 
