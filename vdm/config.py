@@ -52,7 +52,9 @@ def default_config() -> ml_collections.ConfigDict:
     model.base_channels = 128  # channels at the highest resolution, before the multiplier
     model.channel_multipliers = (1, 2, 4, 8)  # per resolution, from high to low
     model.blocks_per_resolution = 2  # residual blocks; the decoder has one more
-    model.attention_resolutions = (8, 16, 32)  # heights at which attention follows each block
+    # Heights of feature maps, in patches, at which attention follows each block (of the two middle
+    # blocks: the first).
+    model.attention_resolutions = (8, 16, 32)
     model.head_dim = 64  # channels per attention head
     model.max_relative_distance = 32  # frames; larger distances are clipped; not fixed by the paper
     # Standard deviation of relative position embeddings at initialisation; not fixed by the paper.
