@@ -58,7 +58,7 @@ def get_config():
     config.diffusion.target = "v"
     config.diffusion.time_sampling = "stratified"
     # 16 nearly equal frames carry the information of one frame at a log-SNR higher by log 16 = 2.8
-    # (Hoogeboom et al. 2023, arXiv 2301.11093, section 3.2, for pixels).
+    # (Hoogeboom et al. 2023, arXiv 2301.11093, section 3.1, for pixels).
     config.diffusion.log_snr_shift = -2.0
 
     config.training.batch_size = 8
