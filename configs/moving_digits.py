@@ -19,9 +19,13 @@ Unconditional and text-to-video models of the same data:
 
 Joint training on independent images: --config.data.num_images=4.
 
-Differs from the paper's models: 16 channels at full resolution, one block per resolution, attention
-at half the resolution and below and upsampling that narrows the channels, to be small; Muon instead
-of Adam, a shifted noise schedule, stratified times and a ramp of the EMA, to learn in minutes.
+Differs from the paper's models:
+
+- To be small: 16 channels at full resolution, one block per resolution, attention at half the
+  resolution and below, upsampling that narrows the channels, no independent images.
+- To learn in minutes: Muon instead of Adam, a shifted noise schedule, stratified times, a ramp of
+  the EMA.
+
 Digits move left and right; with --config.data.motion=any, they move in eight directions, which
 takes far longer to learn.
 """
