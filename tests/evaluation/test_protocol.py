@@ -133,7 +133,7 @@ def test_without_a_classifier_the_other_metrics_are_reported(config, tmp_path, m
     monkeypatch.setattr(protocol, "make_extractors", make_extractors)
     config.eval.num_videos = 8
     result = protocol.evaluate(config, init_params(config), 0, tmp_path)
-    warning = "is_i3d left out: the Inception Score needs the last layer of i3d"
+    warning = "is_i3d left out: the Inception Score needs the classifier of i3d"
     assert result["fvd"] > 0 and "is_i3d" not in result
     assert any(sentence.startswith(warning) for sentence in result["warnings"])
 

@@ -77,7 +77,7 @@ def import_weights(network: str, path: Path, mean: Path | None = None) -> Path:
     }[same]
     print(f"weights {digest_of(converted)}: {verdict}")
     if network == "inception" and HEAD not in converted:
-        print("the last layer is missing: the FID works, the Inception Score does not")
+        print("the classifier is missing: the weights suffice for FID, not for the Inception Score")
     stored = store_weights(network, converted, sha256)
     print(f"stored in {stored}")
     return stored
