@@ -249,7 +249,7 @@ def test_configurations_of_the_paper_fit_their_protocols(name):
     protocol.protocol_of(config)
     if PROTOCOLS[config.eval.protocol].frames:
         config.data.frames = 8
-        with pytest.raises(ValueError, match=r"data\.frames 16, and this configuration makes 8"):
+        with pytest.raises(ValueError, match=r"data\.frames 16, and this configuration has 8"):
             protocol.protocol_of(config)
 
 

@@ -134,7 +134,10 @@ def sample(
     steps = list(range(num_steps))
     if parts and conditioning == "repaint":
         if sampler == "dpmpp_2m":
-            raise ValueError("'repaint' repeats steps, and 'dpmpp_2m' needs the previous step")
+            raise ValueError(
+                "conditioning 'repaint' repeats steps, and cannot be used with the sampler "
+                "'dpmpp_2m', which needs the estimate of the previous step"
+            )
         steps = repaint_steps(num_steps, repaint_jump_length, repaint_repeats)
     if parts and conditioning == "reconstruction":
         denoiser = reconstruction_guidance(

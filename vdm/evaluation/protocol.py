@@ -62,7 +62,7 @@ def protocol_of(config: ml_collections.ConfigDict) -> Protocol:
         if required and required != found:
             raise ValueError(
                 f"config.eval.protocol {protocol.name!r} needs {name} {required!r}, and this "
-                f"configuration makes {found!r}; {', '.join(p.name for p in GENERAL)} are for "
+                f"configuration has {found!r}; {', '.join(p.name for p in GENERAL)} are for "
                 "videos of any data set"
             )
     if any(metric in PAIRED for metric in protocol.metrics):
