@@ -125,7 +125,7 @@ def default_config() -> ml_collections.ConfigDict:
     training.warmup_steps = 1_000
     training.decay_steps = 0  # linear decay to zero over the last steps; not fixed by the paper
     training.adam_b1 = 0.9  # first-moment decay; with muon, for the parameters that Adam updates
-    training.adam_b2 = 0.99  # second-moment decay, likewise
+    training.adam_b2 = 0.99  # second-moment decay; with muon, for the same parameters
     training.adam_eps = 1e-8  # added to the root of the second moment
     training.weight_decay = 0.0  # decoupled weight decay
     training.gradient_clip = 1.0  # max global norm of the gradient; 0: off; not fixed by the paper

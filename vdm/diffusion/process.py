@@ -189,8 +189,8 @@ def denoiser(network: Network, *, target: str, clip: bool = True) -> Denoiser:
       network: (z [batch, ...], log_snr [batch] or [batch, frames]) -> a prediction, same shape as
         z.
       target: target of the network, one of TARGETS.
-      clip: whether to clip x_hat to [-1, 1], the range of the data. The paper does not say; the
-        same authors' released code for progressive distillation clips.
+      clip: whether to clip x_hat to [-1, 1], the range of the data. The paper does not specify it;
+        the same authors' released code for progressive distillation clips.
 
     Returns:
       The denoiser, whose x_hat has the shape and the dtype of z.

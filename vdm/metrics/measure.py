@@ -87,7 +87,7 @@ def summarize(
     """Runs the networks of a protocol over a set of videos, or over a part of the set.
 
     Args:
-      videos: uint8 [frames, height, width, 3], of equal shape; read one batch at once.
+      videos: uint8 [frames, height, width, 3], of equal shape; read batch by batch.
       count: number of videos of the whole set.
       protocol: its metrics determine the networks.
       extractors: networks by name, at least those of the protocol.
@@ -139,7 +139,7 @@ def compare(
 
     Args:
       real: summary of the real videos, by `summarize` with this protocol.
-      generated: summary of the samples, likewise.
+      generated: summary of the samples, by `summarize` with this protocol.
       protocol: its metrics are returned.
 
     Returns:
