@@ -15,11 +15,12 @@ Parameters: 2,985,420.
 Hardware: two CPU cores, about 15 minutes of training (0.76 s per step), 2.5 GB.
 Expected: docs/own_videos.md#in-minutes-on-a-laptop.
 
-Differs from the paper's models: 32 channels, patches of 2x2 pixels, one block per resolution,
-attention at a quarter of the resolution and below, upsampling that narrows the channels and no
-independent images, to be small; Muon instead of Adam, a shifted noise schedule, stratified times, a
-ramp of the EMA and flips, to learn in minutes. Set config.data.augment_flip to False where mirrored
-videos are not plausible.
+Differs from the paper's models:
+
+- To be small: 32 channels, patches of 2x2 pixels, one block per resolution, attention at a quarter
+  of the resolution and below, upsampling that narrows the channels, no independent images.
+- To learn in minutes: Muon instead of Adam, a shifted noise schedule, stratified times, a ramp of
+  the EMA, flips. Set config.data.augment_flip to False if mirrored videos are not plausible.
 """
 
 from vdm.config import default_config
@@ -50,7 +51,7 @@ def get_config():
     config.diffusion.target = "v"
     config.diffusion.time_sampling = "stratified"
     # 16 nearly equal frames carry the information of one frame at a log-SNR higher by log 16 = 2.8
-    # (Hoogeboom et al. 2023, arXiv 2301.11093, section 3.2, for pixels).
+    # (Hoogeboom et al. 2023, arXiv 2301.11093, section 3.1, for pixels).
     config.diffusion.log_snr_shift = -3.0
 
     config.training.batch_size = 8

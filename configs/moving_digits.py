@@ -19,9 +19,13 @@ Unconditional and text-to-video models of the same data:
 
 Joint training on independent images: --config.data.num_images=4.
 
-Differs from the paper's models: 16 channels at full resolution, one block per resolution, attention
-at half the resolution and below and upsampling that narrows the channels, to be small; Muon instead
-of Adam, a shifted noise schedule, stratified times and a ramp of the EMA, to learn in minutes.
+Differs from the paper's models:
+
+- To be small: 16 channels at full resolution, one block per resolution, attention at half the
+  resolution and below, upsampling that narrows the channels, no independent images.
+- To learn in minutes: Muon instead of Adam, a shifted noise schedule, stratified times, a ramp of
+  the EMA.
+
 Digits move left and right; with --config.data.motion=any, they move in eight directions, which
 takes far longer to learn.
 """
@@ -58,7 +62,7 @@ def get_config():
     config.diffusion.target = "v"
     config.diffusion.time_sampling = "stratified"
     # 16 nearly equal frames carry the information of one frame at a log-SNR higher by log 16 = 2.8
-    # (Hoogeboom et al. 2023, arXiv 2301.11093, section 3.2, for pixels).
+    # (Hoogeboom et al. 2023, arXiv 2301.11093, section 3.1, for pixels).
     config.diffusion.log_snr_shift = -2.0
 
     config.training.batch_size = 8

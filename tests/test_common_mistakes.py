@@ -244,7 +244,7 @@ MISTAKES = {
     ),
     "the protocol of another data set": (
         (RUN, "--mode=eval", SHIPPED, "--config.eval.protocol=bair"),
-        "needs data.resolution 64, and this configuration makes 12; fvd, fvd_half_pixel,",
+        "needs data.resolution 64, and this configuration has 12; fvd, fvd_half_pixel,",
     ),
     "the protocol of moving digits for other videos": (
         (

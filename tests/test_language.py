@@ -53,7 +53,7 @@ NAMES = {
 
 ROOMS = {
     room: sorted(path for path in (ROOT / room).rglob("*") if path.is_file())
-    for room in ("configs", "benchmarks", "launch", "docs")
+    for room in ("configs", "benchmarks", "checkpoints", "launch", "docs")
 }
 ROOMS |= {
     str(folder.relative_to(ROOT)): sorted(folder.rglob("*"))

@@ -31,6 +31,7 @@ from vdm.training.checkpoints import load_ema
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 IDS = [str(page.relative_to(ROOT)) for page in PAGES]
+CARDS = sorted((ROOT / "checkpoints").glob("*.md"))
 EXTRAS = set(re.findall(r'^        "(\w+)": \[', (ROOT / "setup.py").read_text(), re.MULTILINE))
 LAUNCHERS = {"launch/local_processes": 1, "launch/slurm.sbatch": 0}  # arguments before vdm.main's
 RESOLVED = {
@@ -167,7 +168,7 @@ def parsed_flags():
         flags.FLAGS(["tests"])
 
 
-@pytest.mark.parametrize("page", PAGES, ids=IDS)
+@pytest.mark.parametrize("page", PAGES + CARDS, ids=IDS + [card.name for card in CARDS])
 def test_the_commands_of_a_page_pass_the_checks(page, tmp_path):
     placeholders = Placeholders(tmp_path)
 

@@ -52,7 +52,9 @@ def default_config() -> ml_collections.ConfigDict:
     model.base_channels = 128  # channels at the highest resolution, before the multiplier
     model.channel_multipliers = (1, 2, 4, 8)  # per resolution, from high to low
     model.blocks_per_resolution = 2  # residual blocks; the decoder has one more
-    model.attention_resolutions = (8, 16, 32)  # heights at which attention follows each block
+    # Heights of feature maps, in patches, at which attention follows each block (of the two middle
+    # blocks: the first).
+    model.attention_resolutions = (8, 16, 32)
     model.head_dim = 64  # channels per attention head
     model.max_relative_distance = 32  # frames; larger distances are clipped; not fixed by the paper
     # Standard deviation of relative position embeddings at initialisation; not fixed by the paper.
@@ -123,7 +125,7 @@ def default_config() -> ml_collections.ConfigDict:
     training.warmup_steps = 1_000
     training.decay_steps = 0  # linear decay to zero over the last steps; not fixed by the paper
     training.adam_b1 = 0.9  # first-moment decay; with muon, for the parameters that Adam updates
-    training.adam_b2 = 0.99  # second-moment decay, likewise
+    training.adam_b2 = 0.99  # second-moment decay; with muon, for the same parameters
     training.adam_eps = 1e-8  # added to the root of the second moment
     training.weight_decay = 0.0  # decoupled weight decay
     training.gradient_clip = 1.0  # max global norm of the gradient; 0: off; not fixed by the paper

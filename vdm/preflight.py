@@ -192,7 +192,8 @@ def _check_evaluation(config: ml_collections.ConfigDict) -> None:
         return
     protocol, last = protocol_of(config), 2**32 - config.eval.repeats
     expected = (
-        f"at most {last}: config.eval.repeats is {config.eval.repeats}, with seeds from it up"
+        f"at most {last}: config.eval.repeats is {config.eval.repeats}, and each repeat has the "
+        "next seed"
     )
     require(config, "sample.seed", config.sample.seed <= last, expected)
     if "ssim" in protocol.metrics:

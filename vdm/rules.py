@@ -1,4 +1,4 @@
-"""The rule of each field of a configuration: its allowed values, whatever the other fields are.
+"""The rule of each field of a configuration: its allowed values, independent of other fields.
 
 vdm/checks.py has the rules across fields.
 """

@@ -87,7 +87,10 @@ class VideoModel:
     """A trained model. Videos are uint8 [n, frames, height, width, channels].
 
     Sample i is a function of (seed, i), and equals sample i of `--mode=sample` with the same
-    settings. Samplers are compiled at first use, once per combination of settings.
+    settings. Samplers are compiled at first use, once per combination of settings. All methods
+    raise ValueError if a setting, an argument or a video is invalid, OSError if a file cannot be
+    read, and `vdm.sampling.generate.SamplesNotFinite`, an ArithmeticError, if a sampled pixel is
+    infinite or NaN.
 
     Attributes:
       config: the configuration of training and sampling.
@@ -167,7 +170,16 @@ class VideoModel:
     def interpolate(
         self, videos: Videos, *, every: int | None = None, **settings: Unpack[SampleSettings]
     ) -> np.ndarray:
-        """Interpolates in time between every `every`-th frame; other arguments: see `predict`."""
+        """Interpolates in time: samples the frames between every `every`-th frame.
+
+        Args:
+          videos: as in `predict`.
+          every: distance between observed frames, at least 2; default config.interpolate.every.
+          **settings: as in `predict`.
+
+        Returns:
+          uint8 [n, frames, height, width, channels], including the observed frames.
+        """
         return self._of_videos("interpolate", videos, settings, every=every)
 
     def upsample(
@@ -180,8 +192,16 @@ class VideoModel:
     ) -> np.ndarray:
         """Upsamples videos in space by a factor, to the resolution of the model.
 
-        The videos are cropped and resized to the low resolution. For other arguments, see
-        `predict`.
+        Args:
+          videos: as in `predict`; cropped and resized to the low resolution.
+          factor: ratio of the resolutions, a divisor of the model's resolution; default
+            config.upsample.factor.
+          downsampling: 'area' or 'bilinear', the filter of the low resolution; default
+            config.upsample.downsampling.
+          **settings: as in `predict`.
+
+        Returns:
+          uint8 [n, frames, height, width, channels].
         """
         values = {"factor": factor, "downsampling": downsampling}
         return self._of_videos("upsample", videos, settings, **values)

@@ -359,7 +359,7 @@ def test_micro_batches_move_nothing_between_devices():
         (
             ObservedFrames(jnp.zeros((2, 3, 4, 4, 1)), jnp.ones(3, bool)),
             {"conditioning": "repaint", "sampler": "dpmpp_2m"},
-            "needs the previous step",
+            "needs the estimate of the previous step",
         ),
         (None, {"conditioning": "inpainting"}, "unknown conditioning 'inpainting'"),
     ],

@@ -67,5 +67,8 @@ def test_each_video_of_a_small_folder_counts_once(tiny_config, tmp_path, capsys)
     found = make_held_out_loss(config, mesh)(params)
     assert found == expected  # the standard errors, too, which repeated videos would lower
     assert make_mean_held_out_loss(config, mesh)(params) == mean_loss(config, expected)
-    message = "eval.num_videos is 7, and the held-out loss is over all held-out videos: 2\n"
+    message = (
+        "eval.num_videos is 7, and there are only 2 held-out videos: "
+        "the held-out loss is over these\n"
+    )
     assert f"warning: config.{message}" in capsys.readouterr().out

@@ -133,7 +133,7 @@ def test_without_a_classifier_the_other_metrics_are_reported(config, tmp_path, m
     monkeypatch.setattr(protocol, "make_extractors", make_extractors)
     config.eval.num_videos = 8
     result = protocol.evaluate(config, init_params(config), 0, tmp_path)
-    warning = "is_i3d left out: the Inception Score needs the last layer of i3d"
+    warning = "is_i3d left out: the Inception Score needs the classifier of i3d"
     assert result["fvd"] > 0 and "is_i3d" not in result
     assert any(sentence.startswith(warning) for sentence in result["warnings"])
 
@@ -249,7 +249,7 @@ def test_configurations_of_the_paper_fit_their_protocols(name):
     protocol.protocol_of(config)
     if PROTOCOLS[config.eval.protocol].frames:
         config.data.frames = 8
-        with pytest.raises(ValueError, match=r"data\.frames 16, and this configuration makes 8"):
+        with pytest.raises(ValueError, match=r"data\.frames 16, and this configuration has 8"):
             protocol.protocol_of(config)
 
 
@@ -318,10 +318,10 @@ def test_notes_say_what_error_bars_are_and_what_the_paper_leaves_open(tmp_path):
     assert f"{tmp_path}/1: +- of fvd is the standard error by the jackknife over 10 groups" in page
     assert f"{tmp_path}/3: +- is the standard deviation over 3 sets of samples" in page
     _, table_1, _, table_3, *text_tables = page.split("## Table ")
-    assert "The paper says neither which real videos FID compares with, nor of what" in table_1
+    assert "specifies neither the real videos of FID nor the meaning of its +-" in table_1
     assert "one window of each of the 13,320 videos, which is our reading" in table_1
     assert "IS is over the 400 classes of Kinetics-400" in table_3
-    assert "does not say of what its +- is" in " ".join(table_3.split())
+    assert "does not specify the meaning of its +-" in " ".join(table_3.split())
     assert all("IS is over 1 / 10 splits" in table for table in text_tables)
 
 

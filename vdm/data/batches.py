@@ -42,7 +42,13 @@ class DataSet(abc.ABC):
     ) -> dict[str, np.ndarray]:
         """Returns batch `step`: examples step * batch_size and up, stacked along a new first axis.
 
-        `batch_size` counts the examples of all hosts. `rows` are the rows to build, by default all.
+        Args:
+          step: number of the batch, from 0.
+          batch_size: number of examples of the batch, on all hosts together.
+          rows: rows of the batch to build, each from 0 to batch_size - 1; default: all.
+
+        Returns:
+          The arrays of `example`, with a first axis of len(rows).
 
         Raises:
           ValueError: `rows` is empty, a row is out of range, or `example` raises it.
@@ -61,7 +67,13 @@ class DataSet(abc.ABC):
 
 
 def example_generator(seed: int, stream: int, index: int) -> np.random.Generator:
-    """Returns a random generator that is a function of (seed, stream, index) only."""
+    """Returns a random generator that is a function of (seed, stream, index) only.
+
+    Args:
+      seed: non-negative seed.
+      stream: non-negative number of a purpose, such as 0 for training; streams are independent.
+      index: non-negative index of an example.
+    """
     # The index is the high word of the counter, so generators overlap only after 2^192 draws.
     key = np.array([seed, stream], np.uint64)
     counter = np.array([0, 0, 0, index], np.uint64)
@@ -97,10 +109,16 @@ class Batches:
         num_workers: int,
         prefetch: int,
     ):
-        """Starts prefetching; `batch_size` and `rows` are as in `DataSet.batch`.
+        """Starts prefetching.
 
-        `place` maps each complete batch, for example to the devices. `num_workers` threads load
-        examples, and `prefetch` batches are loaded ahead of the one that `next` returns.
+        Args:
+          data_set: the examples.
+          steps: numbers of the batches, in order.
+          batch_size: as in `DataSet.batch`.
+          rows: as in `DataSet.batch`.
+          place: applied to each complete batch, for example to move it to the devices.
+          num_workers: number of threads that load examples.
+          prefetch: number of batches that are loaded ahead of the one that `next` returns.
         """
         self.seconds_waited = 0.0
         self._data_set, self._steps = data_set, iter(steps)

@@ -219,7 +219,13 @@ def replace_observed(
     frames: ObservedFrames,
     source: Float[Array, " batch *shape"],
 ) -> Float[Array, " batch *shape"]:
-    """Returns z with its observed frames taken from `source`."""
+    """Returns z with its observed frames taken from `source`.
+
+    Args:
+      z: latents [batch, frames, ...].
+      frames: observed frames, of which only the mask is used.
+      source: latents of the observed frames, same shape as z.
+    """
     return jnp.where(frames.expanded_mask(z), source, z)
 
 
@@ -235,9 +241,12 @@ def replacement(
 
     Args:
       noise: standard normal noise, same shape as z_s.
-      z_s: latent at s.
+      z_s: latent at s, [batch, frames, ...].
       frames: the observed frames x_a.
-      log_snr_s: log-SNR at s, [batch] or a scalar.
+      log_snr_s: log-SNR at s, a scalar, [batch] or [batch, frames].
+
+    Returns:
+      z_s with new observed frames, same shape.
     """
     return replace_observed(z_s, frames, diffuse(frames.values, noise, log_snr_s))
 
@@ -254,11 +263,14 @@ def replacement_posterior(
 
     Args:
       noise: standard normal noise, same shape as z_s.
-      z_s: latent at s.
-      z_t: latent at t > s.
+      z_s: latent at s, [batch, frames, ...].
+      z_t: latent at t > s, same shape as z_s.
       frames: the observed frames x_a.
-      log_snr_t: log-SNR at t, [batch] or a scalar.
-      log_snr_s: log-SNR at s, [batch] or a scalar.
+      log_snr_t: log-SNR at t, a scalar, [batch] or [batch, frames].
+      log_snr_s: log-SNR at s, a scalar, [batch] or [batch, frames].
+
+    Returns:
+      z_s with new observed frames, same shape.
     """
     mean, variance = posterior(z_t, frames.values, log_snr_t, log_snr_s)
     return replace_observed(z_s, frames, mean + jnp.sqrt(variance) * noise)
@@ -270,6 +282,14 @@ def repaint_steps(num_steps: int, jump_length: int, repeats: int) -> list[int]:
     Steps 0 to num_steps - 1 are divided into jumps of jump_length steps; the last jump may be
     shorter. Each jump runs `repeats` times before the next jump starts. When the next index is not
     larger, the forward process first takes the latent back to more noise.
+
+    Args:
+      num_steps: number of steps of the sampler.
+      jump_length: number of steps per jump, at least 1.
+      repeats: number of times that each jump runs, at least 1.
+
+    Returns:
+      Step indices, num_steps * repeats of them.
 
     Raises:
       ValueError: jump_length or repeats is below 1.

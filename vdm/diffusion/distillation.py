@@ -70,6 +70,12 @@ def draw_observed(
     uniform from 0 to frames - 1. The student thus learns generation, and prediction from any number
     of frames.
 
+    Args:
+      key: PRNG key.
+      batch: number of videos.
+      frames: number of frames of a video.
+      num_given: number of first frames that the task observes, from 0 to frames - 1.
+
     Returns:
       The masks [batch, frames], True for observed frames.
     """

@@ -80,7 +80,19 @@ def draw_noise(
     With "independent" frame times, log-SNRs are [batch, frames]; if stratified, each frame position
     has its own u and its own random order of examples (Latin hypercube sampling), so that the times
     within an example stay independent. With "mixed" frame times, each example uses the time of its
-    first frame for all frames with probability 1/2, and independent times otherwise.
+    first frame for all frames with probability 1/2, and independent times otherwise; log-SNRs are
+    [batch, frames].
+
+    Args:
+      key: PRNG key.
+      shape: shape of the data, [batch, ...]; axis 1 is frames, unless frame_times is "shared".
+      schedule: t -> log_snr, elementwise.
+      time_sampling: one of TIME_SAMPLINGS.
+      frame_times: one of FRAME_TIMES.
+
+    Returns:
+      (noise, log_snr): standard normal noise of this shape, and log-SNRs [batch] or
+      [batch, frames], both float32.
 
     Raises:
       ValueError: if time_sampling is not one of TIME_SAMPLINGS, or frame_times not one of
@@ -145,9 +157,21 @@ def loss_given(
     target: str = "eps",
     weighting: str = "none",
 ) -> Float[Array, " batch"]:
-    """Returns the training objective for fixed noise (standard normal) and log-SNRs.
+    """Returns the training objective for fixed noise and log-SNRs.
 
-    For other arguments, the result and errors, see `diffusion_loss`.
+    Args:
+      network: as in `diffusion_loss`.
+      x: data [batch, ...].
+      noise: standard normal noise, same shape as x.
+      log_snr: log-SNR of each example, [batch], or of each frame, [batch, frames].
+      target: target of the network: "eps", "x" or "v".
+      weighting: one of LOSS_WEIGHTINGS, as in `error_weight`.
+
+    Returns:
+      The loss [batch], float32; with one log-SNR per frame, the mean over frames.
+
+    Raises:
+      ValueError: target is not one of process.TARGETS, or weighting not one of LOSS_WEIGHTINGS.
     """
     x, log_snr = x.astype(jnp.float32), log_snr.astype(jnp.float32)
     prediction = network(diffuse(x, noise, log_snr), log_snr)

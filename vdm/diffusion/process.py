@@ -88,8 +88,8 @@ def posterior(
       gamma: interpolation between the variance bounds, in [0, 1].
 
     Returns:
-      (mean, variance): the mean has the shape of z_t; the variance, [batch, 1, ..., 1] or
-      [batch, frames, 1, ..., 1], broadcasts against it.
+      (mean, variance): the mean has the shape of z_t. The variance broadcasts against it: its shape
+      is that of the log-SNRs, with axes of length 1 appended.
     """
     log_snr_t, log_snr_s = expand_log_snr(log_snr_t, z_t), expand_log_snr(log_snr_s, z_t)
     log_sigmoid = jax.nn.log_sigmoid
@@ -189,8 +189,8 @@ def denoiser(network: Network, *, target: str, clip: bool = True) -> Denoiser:
       network: (z [batch, ...], log_snr [batch] or [batch, frames]) -> a prediction, same shape as
         z.
       target: target of the network, one of TARGETS.
-      clip: whether to clip x_hat to [-1, 1], the range of the data. The paper does not say; the
-        same authors' released code for progressive distillation clips.
+      clip: whether to clip x_hat to [-1, 1], the range of the data. The paper does not specify it;
+        the same authors' released code for progressive distillation clips.
 
     Returns:
       The denoiser, whose x_hat has the shape and the dtype of z.
@@ -209,13 +209,23 @@ def denoiser(network: Network, *, target: str, clip: bool = True) -> Denoiser:
 
 
 def expand_log_snr(log_snr: Float[ArrayLike, "..."], z: Float[Array, "..."]) -> Float[Array, "..."]:
-    """Appends axes to a log-SNR (a scalar, [batch] or [batch, frames]) up to the rank of z."""
+    """Appends axes of length 1 to a log-SNR, up to the rank of z.
+
+    Args:
+      log_snr: a scalar, [batch] or [batch, frames].
+      z: latents [batch, ...] or [batch, frames, ...].
+    """
     log_snr = jnp.asarray(log_snr)
     return log_snr.reshape(log_snr.shape + (1,) * (z.ndim - log_snr.ndim))
 
 
 def check_choice(kind: str, value: str, choices: Iterable[str]) -> None:
     """Checks that an option has one of its allowed values.
+
+    Args:
+      kind: name of the option.
+      value: value of the option.
+      choices: the allowed values.
 
     Raises:
       ValueError: value is not one of choices; the message names the kind of option and the choices.

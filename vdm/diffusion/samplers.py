@@ -64,8 +64,9 @@ def sample(
     The num_steps + 1 times are uniform from 1 to 0. The steps are one compiled loop, under jax.jit
     or without it.
 
-    Given an observation, the first four methods approximate p(x | observation). They draw the
-    latents of observed frames from the forward process at each step:
+    Given an observation, `conditioning` selects the method. The first four methods approximate
+    p(x | observation), and draw the latents of observed frames from the forward process at each
+    step; diffusion forcing draws them once:
 
     - "reconstruction": reconstruction guidance. Latents from q(z_a,s | x_a); the gradient of
       the reconstruction error guides the denoiser (eq 7 and 8). The only method that takes a low
@@ -133,7 +134,10 @@ def sample(
     steps = list(range(num_steps))
     if parts and conditioning == "repaint":
         if sampler == "dpmpp_2m":
-            raise ValueError("'repaint' repeats steps, and 'dpmpp_2m' needs the previous step")
+            raise ValueError(
+                "conditioning 'repaint' repeats steps, and cannot be used with the sampler "
+                "'dpmpp_2m', which needs the estimate of the previous step"
+            )
         steps = repaint_steps(num_steps, repaint_jump_length, repaint_repeats)
     if parts and conditioning == "reconstruction":
         denoiser = reconstruction_guidance(
@@ -184,7 +188,16 @@ def sample(
 
 
 def ancestral(trajectory: Trajectory, denoiser: Denoiser, *, gamma: float) -> Latent:
-    """The ancestral sampler (eq 4): z_s ~ N(mean, variance) of process.posterior at x_hat(z_t)."""
+    """The ancestral sampler (eq 4): z_s ~ N(mean, variance) of process.posterior at x_hat(z_t).
+
+    Args:
+      trajectory: the initial latents, log-SNRs and observed frames.
+      denoiser: (z [batch, ...], log_snr [batch] or [batch, frames]) -> x_hat, same shape as z.
+      gamma: interpolation between the variance bounds of eq 4, in [0, 1].
+
+    Returns:
+      The x_hat of the last step, [batch, ...].
+    """
 
     def step(i, k, z, _):
         log_snr_t, log_snr_s = trajectory.log_snr[k], trajectory.log_snr[k + 1]
@@ -205,6 +218,15 @@ def langevin(
 
     The predictor replaces observed frames; the corrector keeps them. The last predictor step ends
     at x_hat and has no corrector.
+
+    Args:
+      trajectory: as in `ancestral`.
+      denoiser: as in `ancestral`.
+      gamma: as in `ancestral`, for the predictor.
+      step_size: delta of eq 5, at least 0; the paper's value is 0.1.
+
+    Returns:
+      The x_hat of the last step, [batch, ...].
     """
 
     def step(i, k, z, _):
@@ -228,7 +250,8 @@ def langevin(
 def ddim(trajectory: Trajectory, denoiser: Denoiser) -> Latent:
     """DDIM with eta = 0 (Song et al. 2021, eq 12): z_s = alpha_s x_hat + sigma_s eps_hat.
 
-    A deterministic first-order method for the probability-flow ODE.
+    A deterministic first-order method for the probability-flow ODE. For the arguments and the
+    result, see `ancestral`.
     """
 
     def step(i, k, z, _):
@@ -249,7 +272,8 @@ def dpmpp_2m(trajectory: Trajectory, denoiser: Denoiser) -> Latent:
         z_s = (sigma_s / sigma_t) z_t - alpha_s (exp(-h) - 1) D
 
     A deterministic second-order multistep method for the probability-flow ODE. The first step,
-    D = x_hat, and the last step, which ends at x_hat, are first-order.
+    D = x_hat, and the last step, which ends at x_hat, are first-order. For the arguments and the
+    result, see `ancestral`.
     """
 
     def step(i, k, z, previous_x):

@@ -85,7 +85,7 @@ class Trajectory:
           on_step: see the attribute.
 
         Raises:
-          ValueError: there is not one key per sample.
+          ValueError: key is neither one key nor one key per sample.
         """
         keys = _keys_per_sample(key, shape[0])
         z = _noise(keys, INITIAL, 0, tuple(shape))
@@ -94,11 +94,23 @@ class Trajectory:
         return cls(keys, z, log_snr, steps, frames, use_posterior, keep_latents, on_step)
 
     def noise(self, purpose: int, i: int | Array) -> Latent:
-        """Returns standard normal noise [batch, ...] for step number i, from each sample's key."""
+        """Returns standard normal noise [batch, ...] for step number i, from each sample's key.
+
+        Args:
+          purpose: one of INITIAL, STEP, CORRECTOR, OBSERVED, BACK, HISTORY.
+          i: step number.
+        """
         return _noise(self.keys, purpose, i, self.z.shape)
 
     def impose_observed(self, i: Array, k: Array, z_t: Latent, z_s: Latent) -> Latent:
-        """Returns z_s with observed frames from the forward process, or from z_t (keep_latents)."""
+        """Returns z_s with observed frames from the forward process, or from z_t (keep_latents).
+
+        Args:
+          i: step number.
+          k: index of the step: z_t is at log_snr[k], and z_s at log_snr[k + 1].
+          z_t: latents before the step, [batch, ...].
+          z_s: latents after the step, same shape as z_t.
+        """
         if self.frames is None:
             return z_s
         if self.keep_latents:
@@ -110,7 +122,13 @@ class Trajectory:
         return replacement(noise, z_s, frames, log_snr_s)
 
     def keep_observed(self, k: Array, before: Latent, after: Latent) -> Latent:
-        """Returns `after`, at log_snr[k + 1], with its observed frames taken from `before`."""
+        """Returns `after`, at log_snr[k + 1], with its observed frames taken from `before`.
+
+        Args:
+          k: index of the step.
+          before: latents [batch, ...] whose observed frames are kept.
+          after: latents of which the missing frames are kept, same shape as `before`.
+        """
         if self.frames is None:
             return after
         frames = self.frames if self.keep_latents else self.frames.known_at(self.log_snr[k + 1])
@@ -121,6 +139,9 @@ class Trajectory:
 
         Args:
           step: (i, k, z, x_hat of the previous step) -> (z, x_hat), for step number i at index k.
+
+        Returns:
+          The x_hat of the last step, [batch, ...].
         """
         end = len(self.log_snr) - 1
         steps = list(range(end)) if self.steps is None else self.steps

@@ -48,8 +48,8 @@ def make_held_out_loss(
     count = min(settings.num_videos, number_of_videos(source) or settings.num_videos)
     if warn and count < settings.num_videos and is_first_process():
         print(
-            f"warning: config.eval.num_videos is {settings.num_videos}, and the held-out loss is "
-            f"over all held-out videos: {count}",
+            f"warning: config.eval.num_videos is {settings.num_videos}, and there are only {count} "
+            "held-out videos: the held-out loss is over these",
             flush=True,
         )
     edges = _edges(config)

@@ -37,7 +37,7 @@ def evaluate(
     generates = config.sample.task == "generate"
     loss: dict = {"target": config.diffusion.target, "bins": []}
     if generates:
-        print("held-out loss", flush=True)
+        print("computing the held-out loss", flush=True)
         loss["bins"] = make_held_out_loss(config, mesh)(params)
         loss["mean"] = mean_loss(config, loss["bins"])
 

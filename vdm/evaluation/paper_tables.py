@@ -97,9 +97,10 @@ TABLES = (
             *_others(_SAMPLER, ("real data at 64x64", NOT_GIVEN, "60.2")),
         ),
         requires={"sample.task": ("generate", None), "data.condition": ("none", None)},
-        note="The paper says neither which real videos FID compares with, nor of what its +- is. "
+        note="The paper specifies neither the real videos of FID nor the meaning of its +-. "
         "`ucf101` compares with one window of each of the 13,320 videos, which is our reading; "
-        "`ucf101_train` with ten of each of the 9,537 training videos, as the other rows do.",
+        "`ucf101_train` compares with ten windows of each of the 9,537 training videos, as the "
+        "other rows do.",
     ),
     Table(
         "Table 2",
@@ -150,7 +151,7 @@ TABLES = (
         ),
         requires=_ALL_FRAMES_AT_ONCE,
         note="IS is over the 400 classes of Kinetics-400, those of the I3D of FVD. The paper does "
-        "not say of what its +- is.",
+        "not specify the meaning of its +-.",
     ),
     Table(
         "Table 4",

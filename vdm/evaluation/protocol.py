@@ -62,7 +62,7 @@ def protocol_of(config: ml_collections.ConfigDict) -> Protocol:
         if required and required != found:
             raise ValueError(
                 f"config.eval.protocol {protocol.name!r} needs {name} {required!r}, and this "
-                f"configuration makes {found!r}; {', '.join(p.name for p in GENERAL)} are for "
+                f"configuration has {found!r}; {', '.join(p.name for p in GENERAL)} are for "
                 "videos of any data set"
             )
     if any(metric in PAIRED for metric in protocol.metrics):
@@ -175,7 +175,7 @@ def evaluate(
     real: dict[str, Summary] = {}  # complete on process 0, empty on the others
     sources = real_sources(config, protocol)
     for name, source in sources.items():
-        print(f"features of the real videos of {name}", flush=True)
+        print(f"computing the features of the real videos, split {name}", flush=True)
         examples = _real_examples(protocol, number_of_videos(source))
         own = range(jax.process_index(), len(examples), jax.process_count())
         share = measure(_real_videos(source, examples[own]), len(examples), indices=own)
@@ -190,7 +190,7 @@ def evaluate(
             if config.eval.baseline
             else stored_samples(folder, seeded, params, mesh, protocol.num_generated)
         )
-        print("features of the samples", flush=True)
+        print("computing the features of the samples", flush=True)
         sampled, videos = store.share()
         references = None
         if any(metric in PAIRED for metric in protocol.metrics):

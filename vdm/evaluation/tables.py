@@ -121,7 +121,7 @@ def to_markdown(results: list[dict]) -> str:
 def _other_results(results: list[dict]) -> list[str]:
     """Returns a table of the results that belong in no table of the paper."""
     lines = ["## Other results", ""]
-    lines += ["Their protocols or settings are those of no table above.", ""]
+    lines += ["Their protocols or settings match no table above.", ""]
     rows = [
         [
             _run(result),

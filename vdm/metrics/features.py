@@ -120,8 +120,8 @@ def measurable(protocol: Protocol, extractors: Mapping[str, Any]) -> tuple[Proto
         scores = [m for m in protocol.metrics if m.startswith("is_") and METRICS[m][0] == network]
         if scores and not extractor.has_classes:
             warnings.append(
-                f"{', '.join(scores)} left out: the Inception Score needs the last layer of "
-                f"{network}, which its weights lack; import weights that have it with "
+                f"{', '.join(scores)} left out: the Inception Score needs the classifier of "
+                f"{network}, which its weights lack; import weights with a classifier by "
                 "python -m vdm.metrics.import_weights"
             )
             left = tuple(metric for metric in protocol.metrics if metric not in scores)

@@ -10,10 +10,19 @@ def frechet_distance(
 
         |m_a - m_b|^2 + tr(C_a) + tr(C_b) - 2 tr((C_a^1/2 C_b C_a^1/2)^1/2)
 
-    The last trace is computed as the sum of the singular values of C_b^1/2 C_a^1/2. The square root
-    of C_a C_b would be inaccurate: for singular covariances (fewer videos than features), rounding
-    makes its eigenvalues negative or complex. Means [features] and symmetric covariances
-    [features, features] are cast to float64.
+    This is the distance of Heusel et al. (2017, arXiv 1706.08500, eq 6). The last trace is computed
+    as the sum of the singular values of C_b^1/2 C_a^1/2. The square root of C_a C_b would be
+    inaccurate: for singular covariances (fewer videos than features), rounding makes its
+    eigenvalues negative or complex. All arguments are cast to float64.
+
+    Args:
+      mean_a: mean of the first Gaussian, [features].
+      covariance_a: its covariance, symmetric, [features, features].
+      mean_b: mean of the second Gaussian, [features].
+      covariance_b: its covariance, symmetric, [features, features].
+
+    Returns:
+      The distance, at least 0, in squared units of the features.
 
     Raises:
       ValueError: shapes do not match, values are not finite, or a covariance is not symmetric or

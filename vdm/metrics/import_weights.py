@@ -43,9 +43,15 @@ _DAMAGED = (
 
 
 def import_weights(network: str, path: Path, mean: Path | None = None) -> Path:
-    """Reads weights, verifies them and stores them in the cache; returns the file, prints digests.
+    """Reads weights, verifies them and stores them in the cache; prints their digests.
 
-    `mean`, for C3D only, is an npz file with the mean volume [3, 16, 128, 171] as 'mean'.
+    Args:
+      network: 'i3d', 'inception' or 'c3d'.
+      path: file or folder with the weights, in one of the formats above.
+      mean: for 'c3d', an npz file with the mean volume [3, 16, 128, 171] as 'mean'.
+
+    Returns:
+      The path of the stored file.
 
     Raises:
       FileNotFoundError: there is no such file.
@@ -71,7 +77,7 @@ def import_weights(network: str, path: Path, mean: Path | None = None) -> Path:
     }[same]
     print(f"weights {digest_of(converted)}: {verdict}")
     if network == "inception" and HEAD not in converted:
-        print("the last layer is missing: the FID works, the Inception Score does not")
+        print("the classifier is missing: the weights suffice for FID, not for the Inception Score")
     stored = store_weights(network, converted, sha256)
     print(f"stored in {stored}")
     return stored

@@ -6,7 +6,11 @@ import numpy as np
 
 
 def inception_score(probabilities: np.ndarray, splits: int) -> tuple[float, float]:
-    """Returns exp(E[KL(p(y | x) || p(y))]) from probabilities [n, classes], whose rows sum to 1.
+    """Returns the Inception Score, exp(E[KL(p(y | x) || p(y))]) (Salimans et al. 2016).
+
+    Args:
+      probabilities: p(y | x) of each sample, [n, classes]; rows sum to 1.
+      splits: number of parts, from 1 to n.
 
     Returns:
       (mean, standard deviation with divisor `splits`) of the scores of `splits` consecutive parts

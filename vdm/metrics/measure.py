@@ -1,4 +1,4 @@
-"""Compares two sets of videos by a protocol; memory does not grow with the number of videos."""
+"""Compares two sets of videos by a protocol, from statistics of batches instead of all videos."""
 
 import dataclasses
 import functools
@@ -87,7 +87,7 @@ def summarize(
     """Runs the networks of a protocol over a set of videos, or over a part of the set.
 
     Args:
-      videos: uint8 [frames, height, width, 3], of equal shape; read one batch at once.
+      videos: uint8 [frames, height, width, 3], of equal shape; read batch by batch.
       count: number of videos of the whole set.
       protocol: its metrics determine the networks.
       extractors: networks by name, at least those of the protocol.
@@ -137,8 +137,18 @@ def compare(
 ) -> dict[str, float | list[float]]:
     """Returns the metrics of a protocol by name, with standard errors where available.
 
-    A Frechet distance with an error also has METRIC_leave_one_out, the distances without each of
-    ten groups of samples, for `standard_error_of_difference`.
+    Args:
+      real: summary of the real videos, by `summarize` with this protocol.
+      generated: summary of the samples, by `summarize` with this protocol.
+      protocol: its metrics are returned.
+
+    Returns:
+      {metric: value}, with METRIC_standard_error where it is available. A Frechet distance with an
+      error also has METRIC_leave_one_out, the distances without each of ten groups of samples, for
+      `standard_error_of_difference`.
+
+    Raises:
+      ValueError: a set has fewer than two videos, or features are not finite.
     """
     result: dict[str, float | list[float]] = {}
     for metric, network, view in _measured(protocol, real):
@@ -266,7 +276,10 @@ def _with_error(name: str, values: np.ndarray) -> dict[str, float]:
 
 
 def warnings_of(real: Summary, generated: Summary, protocol: Protocol) -> list[str]:
-    """Returns warnings about numbers of videos and a missing metric, one sentence each."""
+    """Returns warnings about numbers of videos and a missing metric, one sentence each.
+
+    For the arguments, see `compare`.
+    """
     warnings = []
     for name, summary, expected in (
         ("real", real, protocol.num_real),

@@ -47,7 +47,7 @@ class Protocol:
       frame_rate: frames per second at which videos are sampled, before frameskip; 0: frames as
         stored.
       frameskip: distance between consecutive frames.
-      resolution: height and width in pixels before the network's resize, 0 for any.
+      resolution: height and width in pixels before the network's resize; 0: any.
       frames_given: number of observed first frames per generated video.
       given_every: every n-th frame is observed, as in interpolation; 0: the first frames.
       given_frames_counted: whether the networks see the observed frames.
@@ -65,6 +65,9 @@ class Protocol:
       repeats: number of sets of samples, with seeds `seed` and up; results are means and standard
         deviations.
       seed: seed of the samples.
+
+    Raises:
+      ValueError: an unknown metric or resize.
     """
 
     name: str

@@ -14,12 +14,19 @@ from vdm.video.video_sets import Videos, VideoSet, open_videos
 
 
 def fvd(real: Videos, generated: Videos, **options: Any) -> float:
-    """Returns the Frechet Video Distance (Unterthiner et al. 2018); options: see `compare_sets`."""
+    """Returns the Frechet Video Distance (Unterthiner et al. 2018, arXiv 1812.01717).
+
+    For the arguments, the options and the errors, see `compare_sets`. Conditions that affect the
+    number, such as few videos, are Python warnings.
+    """
     return _number("fvd", real, generated, options)
 
 
 def kvd(real: Videos, generated: Videos, **options: Any) -> float:
-    """Returns the Kernel Video Distance, with the features of FVD; options: see `compare_sets`."""
+    """Returns the Kernel Video Distance, the unbiased MMD of `kernel_distance` on FVD's features.
+
+    For the arguments, the options and the errors, see `compare_sets`.
+    """
     return _number("kvd", real, generated, options)
 
 
@@ -31,6 +38,9 @@ def fid(real: Videos, generated: Videos, *, view: str = "avg", **options: Any) -
       generated: generated videos.
       view: 'avg' for features averaged over all frames (default); 'first' for the first frames.
       **options: see `compare_sets`.
+
+    Raises:
+      ValueError, OSError: an unknown view, or as in `compare_sets`.
     """
     if view not in ("avg", "first"):
         raise ValueError(f"view is {view!r}, and must be one of 'avg', 'first'")
@@ -43,7 +53,7 @@ def _number(
     if "protocol" in options:
         raise ValueError(
             f"protocol is {options['protocol']!r}, and must not be set: "
-            f"vdm.metrics.compare_sets takes it, and {protocol} is one"
+            f"this function has the protocol {protocol!r}, and vdm.metrics.compare_sets takes any"
         )
     result = compare_sets(real, generated, protocol=protocol, **options)
     for sentence in result["warnings"]:
@@ -158,7 +168,20 @@ def measure_sets(
 ) -> dict:
     """Computes the result of `compare_sets` from the sets of `open_sets`.
 
-    `log` receives one line per set, and early warnings about missing weights.
+    Args:
+      real: real videos.
+      generated: generated videos, of the same size and number of frames.
+      protocol: name in `vdm.metrics.protocols.PROTOCOLS`.
+      batch_size: videos per call of a network, at least 1.
+      log: receives one line per set, and early warnings about missing weights.
+
+    Returns:
+      As `compare_sets`.
+
+    Raises:
+      FileNotFoundError: the weights of a network are missing.
+      ValueError: batch_size is invalid, a network needs more frames, or the number of generated
+        videos is not a multiple of that of the real videos, for PSNR and SSIM.
     """
     from vdm.metrics.features import make_extractors, measurable  # imports JAX
     from vdm.metrics.measure import compare, summarize, warnings_of

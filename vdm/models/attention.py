@@ -62,7 +62,7 @@ class _Output(nn.Module):
 
 @jax.custom_vjp
 def softmax(logits: Float[Array, "... keys"]) -> Float[Array, "... keys"]:
-    """Softmax over the last axis, computed in float32.
+    """Returns the softmax over the last axis, computed in float32, in the dtype of the logits.
 
     Custom gradient: saves only the result. Autodiff's gradient saves more arrays of this size, the
     largest in the network.
@@ -88,7 +88,7 @@ def compare(
     query: Float[Array, "groups heads queries head_dim"],
     key: Float[Array, "groups heads keys head_dim"],
 ) -> Float[Array, "groups heads queries keys"]:
-    """Dot products of all queries with all keys.
+    """Returns the dot products of all queries with all keys.
 
     Custom gradient, here and in `combine`: XLA on CPU has no fast kernel for contractions over the
     query axis. Transposing one operand first is 5 times as fast.
@@ -110,7 +110,7 @@ def combine(
     weights: Float[Array, "groups heads queries keys"],
     value: Float[Array, "groups heads keys head_dim"],
 ) -> Float[Array, "groups heads queries head_dim"]:
-    """Weighted sum of the values for each query."""
+    """Returns the weighted sum of the values for each query."""
     return jnp.einsum("nhqk,nhkd->nhqd", weights, value)
 
 
@@ -130,8 +130,11 @@ combine.defvjp(_combine_forward, _combine_backward)
 class SpatialAttention(nn.Module):
     """Spatial self-attention: pixels attend within their frame (section 3).
 
-    head_dim must divide the channels. `use_bias` adds biases to the query, key and value
-    projections; `in_tiles` recomputes attention weights in the backward pass.
+    Attributes:
+      head_dim: width of an attention head; must divide the channels.
+      use_bias: whether the projections of queries, keys and values have biases.
+      in_tiles: whether the backward pass recomputes the attention weights, tile by tile.
+      dtype: dtype of the computation.
     """
 
     head_dim: int
@@ -166,10 +169,15 @@ class TemporalAttention(nn.Module):
         logit_ij = q_i (k_j + a^K_(j-i)) / sqrt(head_dim)
         out_i = sum_j weight_ij (v_j + a^V_(j-i))
 
-    Distances j - i, in frames, are clipped to +-max_relative_distance. Attention depends on the
-    distance between frames and not on their absolute time. a^K and a^V are initialised from a
-    normal distribution with standard deviation relative_position_scale. head_dim must divide the
-    channels. `use_bias` adds biases to the query, key and value projections.
+    Attention depends on the distance between frames and not on their absolute time.
+
+    Attributes:
+      head_dim: width of an attention head; must divide the channels.
+      max_relative_distance: distances j - i, in frames, are clipped to +- this number.
+      relative_position_scale: standard deviation of the normal distribution from which a^K and a^V
+        are initialised.
+      use_bias: whether the projections of queries, keys and values have biases.
+      dtype: dtype of the computation.
     """
 
     head_dim: int
@@ -185,10 +193,18 @@ class TemporalAttention(nn.Module):
         frame_positions: Int[Array, " frames"],
         mask: Bool[Array, "frames frames"],
     ) -> Float[Array, "batch frames height width channels"]:
-        """Attends over frames; frame_positions are their times in frames (only differences matter).
+        """Attends over frames, and adds the result to h.
 
-        mask[i, j] is True if frame i attends to frame j. A frame that attends only to itself has
-        weight exactly 1, the softmax of a single finite logit.
+        A frame that attends only to itself has weight exactly 1, the softmax of a single finite
+        logit.
+
+        Args:
+          h: feature maps; independent images are the last frames.
+          frame_positions: time of each frame, in frames; only differences matter.
+          mask: mask[i, j] is True if frame i attends to frame j.
+
+        Returns:
+          The updated feature maps, same shape as h.
         """
         batch, frames, height, width, channels = h.shape
         tokens = FrameGroupNorm(dtype=self.dtype, name="norm")(h)
@@ -224,6 +240,13 @@ def independent_images_mask(num_frames: int, num_images: int) -> Bool[Array, "to
     """Returns the temporal attention mask for joint training on video and images (section 4.3.1).
 
     Video frames attend to one another. Each of the num_images last frames attends only to itself.
+
+    Args:
+      num_frames: number of frames of the video.
+      num_images: number of independent images after them; 0: none.
+
+    Returns:
+      bool [total, total], total = num_frames + num_images; True at [i, j] if i attends to j.
     """
     is_video = jnp.arange(num_frames + num_images) < num_frames
     return (is_video[:, None] & is_video[None, :]) | jnp.eye(num_frames + num_images, dtype=bool)

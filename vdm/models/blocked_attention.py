@@ -22,6 +22,14 @@ def attend_in_tiles(query: _Tokens, key: _Tokens, value: _Tokens) -> _Tokens:
     """Returns softmax(query key^T) value, separately for each item (frame and head).
 
     The loops are over items and tokens, never over the batch, which is sharded over devices.
+
+    Args:
+      query: queries, already scaled by head_dim ** -0.5.
+      key: keys.
+      value: values.
+
+    Returns:
+      The attended values, in the shape and dtype of `value`.
     """
     return _forward(query, key, value)[0]
 

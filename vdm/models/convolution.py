@@ -55,7 +55,7 @@ def convolve(
     kernel: Float[Array, "size size in_features out_features"],
     stride: int,
 ) -> Float[Array, "n out_height out_width out_features"]:
-    """A 2D convolution with 'SAME' padding.
+    """Returns the 2D convolution of h with 'SAME' padding, where `stride` is that of both axes.
 
     Custom gradient with respect to h: a convolution with the flipped kernel, in the layout of the
     forward pass. Autodiff's gradient permutes the kernel's axes. XLA on CPU undoes this only

@@ -75,9 +75,19 @@ def normalize_groups(
 ) -> Float[Array, "batch frames height width channels"]:
     """Returns scale * (h - mean) / standard deviation + bias, followed by swish if `swish`.
 
-    The mean and the variance are over the pixels and channels of a group in one frame. Custom
-    gradient: saves only h. Autodiff's gradient saves four such arrays and is slower on every
-    backend.
+    The mean and the variance are over the pixels and channels of a group in one frame (Wu and He
+    2018, arXiv 1803.08494). Custom gradient: saves only h. Autodiff's gradient saves four such
+    arrays and is slower on every backend.
+
+    Args:
+      h: feature maps.
+      scale: factor of each frame and channel.
+      bias: summand of each frame and channel.
+      groups: number of groups; divides the channels.
+      swish: whether the result is x * sigmoid(x) of the normalised x.
+
+    Returns:
+      The normalised feature maps, in the shape and dtype of h.
     """
     return _normalize_forward(h, scale, bias, groups, swish)[0]
 

@@ -38,7 +38,8 @@ class SpaceTimeUNet(nn.Module):
         has half the height and width of the previous one.
       blocks_per_resolution: number of residual blocks per resolution of the encoder; the decoder
         has one more.
-      attention_resolutions: heights at which attention follows each block.
+      attention_resolutions: heights of feature maps, in patches, at which spatial and temporal
+        attention follow each block, except the second of the two middle blocks.
       head_dim: width of an attention head.
       embedding_dim: width of the conditioning embedding.
       embedding_layers: depth of the conditioning MLP.
@@ -207,7 +208,15 @@ class SpaceTimeUNet(nn.Module):
 def space_to_depth(
     z: Float[Array, "batch frames height width channels"], patch_size: int
 ) -> Float[Array, "batch frames out_height out_width out_channels"]:
-    """Folds patches of patch_size x patch_size pixels into channels."""
+    """Folds patches of patch_size x patch_size pixels into channels.
+
+    Args:
+      z: videos, whose height and width patch_size divides.
+      patch_size: side of a patch in pixels.
+
+    Returns:
+      [batch, frames, height / patch_size, width / patch_size, channels * patch_size^2].
+    """
     batch, frames, height, width, channels = z.shape
     p = patch_size
     z = z.reshape(batch, frames, height // p, p, width // p, p, channels)
@@ -219,7 +228,15 @@ def space_to_depth(
 def depth_to_space(
     h: Float[Array, "batch frames height width channels"], patch_size: int
 ) -> Float[Array, "batch frames out_height out_width out_channels"]:
-    """Unfolds channels into patches of pixels: the inverse of `space_to_depth`."""
+    """Unfolds channels into patches of pixels: the inverse of `space_to_depth`.
+
+    Args:
+      h: feature maps, whose channels patch_size^2 divides.
+      patch_size: side of a patch in pixels.
+
+    Returns:
+      [batch, frames, height * patch_size, width * patch_size, channels / patch_size^2].
+    """
     batch, frames, height, width, channels = h.shape
     p = patch_size
     h = h.reshape(batch, frames, height, width, p, p, channels // p**2)

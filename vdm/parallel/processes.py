@@ -270,7 +270,7 @@ def _initialize(options: ConnectOptions) -> bool:
     if "JOB_COMPLETION_INDEX" in os.environ:
         raise ValueError(
             "this pod is one of several of an indexed Job: give --coordinator, --num_processes and "
-            "--process_id, or install jax[k8s]; or --num_processes=1 where each works by itself"
+            "--process_id, or install jax[k8s]; or give --num_processes=1 if each pod works alone"
         )
     return False
 

@@ -114,8 +114,13 @@ def make_draw(
     """Returns the jitted sampler: (params, seed, indices, block, condition, observation) -> x.
 
     The compiled program depends on config.sample, except for the task, the seed, the condition and
-    the observed videos, which are arguments; and, for joint denoising, on config.extend. For
-    `on_step`, see `vdm.diffusion.samplers.sample`.
+    the observed videos, which are arguments; and, for joint denoising, on config.extend.
+
+    Args:
+      config: the configuration.
+      mesh: the devices.
+      stage: as in `make_generator`.
+      on_step: as in `vdm.diffusion.samplers.sample`.
     """
     settings, data = config.sample, config.data
     frame_shape = (data.resolution, data.resolution, data.channels)
@@ -197,6 +202,11 @@ def micro_batches(config: ml_collections.ConfigDict, mesh: Mesh, batch_size: int
 
     This is the smallest number for which no device guides more than
     config.sample.reconstruction_micro_batch videos per call.
+
+    Args:
+      config: the configuration.
+      mesh: the devices.
+      batch_size: number of videos per call of the sampler, on all devices together.
     """
     settings, per_device = config.sample, max(1, batch_size // mesh.size)
     if settings.conditioning != "reconstruction" or not settings.reconstruction_micro_batch:

@@ -141,7 +141,15 @@ def samples_made_by(config: ml_collections.ConfigDict, params: dict) -> dict:
 def stored_samples(
     folder: AnyPath, config: ml_collections.ConfigDict, params: dict, mesh: Mesh, count: int
 ) -> SampleStore:
-    """Returns a complete store of samples 0 to count - 1 of a configuration."""
+    """Returns a complete store of samples 0 to count - 1 of a configuration.
+
+    Args:
+      folder: folder that holds the store's own folder.
+      config: the configuration.
+      params: EMA parameters.
+      mesh: the devices.
+      count: number of samples.
+    """
     made_by = samples_made_by(config, params)
     store = SampleStore(folder, made_by, count, config.eval.shard_size)
     generate = partial(make_generator(config, mesh), params)

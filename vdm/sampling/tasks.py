@@ -4,6 +4,11 @@ A task is a function (config, draw, videos) -> videos [batch, frames, height, wi
 [-1, 1], where the argument `videos` holds the observed videos. draw(block, observation) samples
 block number `block`, of `frames_drawn(config)` frames, given an observation. All observations of a
 task have the same structure (masks may be all False), so that the sampler compiles once.
+
+The arguments of every task are:
+  config: the configuration; the section with the name of the task has its fields.
+  draw: the sampler of one block.
+  videos: float32 [batch, frames, height, width, channels] in [-1, 1]; None for 'generate'.
 """
 
 from collections.abc import Callable

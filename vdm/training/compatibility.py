@@ -66,7 +66,7 @@ def check_same_model(
     if differences:
         raise ValueError(
             f"{name} was trained with a different model: {'; '.join(differences)}. "
-            "Without --config and these options, it has its own configuration"
+            "Without --config and these options, its own configuration is used"
         )
 
 

@@ -89,7 +89,7 @@ class VideoAtRate:
         return self.video.note
 
     def frames(self, indices: Sequence[int], resolution: int = 0) -> np.ndarray:
-        """Reads frames as in `vdm.video.read.Video`."""
+        """Reads frames as in `vdm.video.read.Video`, with the same errors."""
         wanted = [int(index) for index in indices]
         if wanted and not 0 <= min(wanted) <= max(wanted) < self.num_frames:
             raise IndexError(f"{self.path} has {describe_length(self)}, and {wanted} are requested")

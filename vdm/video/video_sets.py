@@ -95,8 +95,15 @@ def open_videos(
 ) -> VideoSet:
     """Opens all videos under a path or in memory; decodes each file once to count its frames.
 
-    With `frames` 0, clips have as many frames as the first video. `name` is what error messages
-    call arrays. For the other arguments, see `VideoSet`.
+    Args:
+      source: path of a video file, an .npz file or a folder; array uint8 [n, frames, height, width,
+        channels]; or list of arrays [frames, height, width, channels].
+      frames: number of frames per clip; 0: as many as the first video has.
+      frameskip: distance between consecutive frames of a clip.
+      clips_per_video: number of evenly spaced clips per video.
+      resolution: height and width to which the central square is resized; 0: no resize.
+      frame_rate: frames per second at which videos are sampled; 0: frames as stored.
+      name: name of an array in error messages.
 
     Raises:
       FileNotFoundError: there is no such path.

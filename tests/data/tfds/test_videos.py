@@ -265,7 +265,7 @@ def test_table_2_uses_the_first_frames_of_all_test_videos(
     config.sample.update(task="predict", num_steps=2, sampler="ddim", batch_size=6)
     config.eval.protocol = "bair"
     config.predict.num_given = 2
-    with pytest.raises(ValueError, match=r"predict\.num_given 1, and this configuration makes 2"):
+    with pytest.raises(ValueError, match=r"predict\.num_given 1, and this configuration has 2"):
         protocol.protocol_of(config)
     config.predict.num_given = 1
     result = protocol.evaluate(config, init_params(config), 0, tmp_path)

@@ -34,7 +34,7 @@ class InceptionV3(nn.Module):
         pixels, (byte - 128) / 128.
 
         Raises:
-          ValueError: the size is another.
+          ValueError: the size is not 299x299.
         """
         if images.shape[1:3] != (RESOLUTION, RESOLUTION):
             raise ValueError(

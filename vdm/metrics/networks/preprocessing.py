@@ -27,7 +27,13 @@ def resize_bilinear(
     width: int,
     convention: str = "reference",
 ) -> Float[Array, "*batch out_height out_width channels"]:
-    """Resizes images to height x width pixels.
+    """Resizes images to height x width pixels, by bilinear interpolation without antialiasing.
+
+    Args:
+      images: images, or videos with frames among the first axes.
+      height: height of the result in pixels.
+      width: width of the result in pixels.
+      convention: one of CONVENTIONS, the source positions of pixels.
 
     Raises:
       ValueError: the convention is unknown.

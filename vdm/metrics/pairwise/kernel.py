@@ -20,6 +20,12 @@ def kernel_distance(
     of one real video, and all samples of these clips, are consecutive; they are resampled and split
     together.
 
+    Args:
+      real: features of the real clips, [n, d].
+      generated: features of the samples, [m, d].
+      samples_per_given: number of samples per real clip.
+      clips_per_video: number of clips per video.
+
     Returns:
       (distance, standard error, lower and upper end of the 95 % interval). Errors are from a
       bootstrap over the videos of both sets, or with groups, from the variance between groups.

@@ -14,6 +14,9 @@ def nearest(queries: np.ndarray, references: Iterable[np.ndarray]) -> tuple[np.n
       queries: uint8 videos [n, frames, height, width, channels].
       references: uint8 videos [frames, height, width, channels], read one after another.
 
+    Returns:
+      (distances float64 [n], indices int64 [n]).
+
     Raises:
       ValueError: there are no references.
     """

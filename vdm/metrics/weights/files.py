@@ -134,9 +134,12 @@ def read_safetensors(path: Path) -> dict[str, np.ndarray]:
 
 
 def store_weights(network: str, tensors: Mapping[str, np.ndarray], source_sha256: str) -> Path:
-    """Writes weights from `convert` to the cache folder; returns the path of the file.
+    """Writes weights to the cache folder; returns the path of the file.
 
-    The metadata contain the SHA-256 of the source file.
+    Args:
+      network: name of the network.
+      tensors: float32 weights by name, from `convert`.
+      source_sha256: SHA-256 of the source file, for the metadata.
     """
     path = cached_file(network)
     path.parent.mkdir(parents=True, exist_ok=True)

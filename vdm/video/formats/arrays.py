@@ -72,7 +72,11 @@ class ArrayFile:
         return self.shape[0]
 
     def read(self, video: int, frames: Sequence[int]) -> np.ndarray:
-        """Reads frames at ascending indices of a video, uint8 [n, height, width, channels]."""
+        """Reads frames at ascending indices of a video, uint8 [n, height, width, channels].
+
+        Raises:
+          UnreadableVideoError: the file is damaged, or has changed since it was opened.
+        """
         with self._as_unreadable(), self._lock:
             if self._stored_state() != self._state:  # the data may begin elsewhere
                 raise UnreadableVideoError(self.path, "has changed since it was opened")

@@ -15,8 +15,20 @@ def select_frames(
 ) -> np.ndarray:
     """Implements `vdm.video.read.Video.frames` for videos that read in ascending order.
 
-    `read` yields the frames [height, width, 3] at ascending, distinct indices. Each frame is
-    resized before the next is read, so that readers need not hold all frames at full size.
+    Each frame is resized before the next is read, so that readers need not hold all frames at full
+    size.
+
+    Args:
+      video: the video, whose path and length error messages name.
+      indices: indices of frames, in any order.
+      resolution: side of the resized central square in pixels; 0: frames as stored.
+      read: yields the frames uint8 [height, width, 3] at ascending, distinct indices.
+
+    Returns:
+      uint8 [n, height, width, 3], in the order of `indices`.
+
+    Raises:
+      IndexError: an index is out of range.
     """
     order = [int(index) for index in indices]
     if order and not 0 <= min(order) <= max(order) < video.num_frames:
