@@ -7,6 +7,7 @@ from pathlib import Path
 import ml_collections
 import pytest
 
+from vdm.config import default_config
 from vdm.configuration.resolve import (
     available,
     find_file,
@@ -137,6 +138,20 @@ def test_names_the_line_of_a_broken_file(tmp_path, content, message):
     (tmp_path / "broken.py").write_text(content)
     with pytest.raises(ValueError, match=message):
         resolve(str(tmp_path / "broken.py"), None, {})
+
+
+@pytest.mark.parametrize("field", fields_of(default_config()))
+def test_a_field_of_a_file_is_never_none(tmp_path, field):
+    # JSON would store it in the workdir, and no later command could read it.
+    (tmp_path / "mine.py").write_text(
+        "from vdm.config import default_config\n"
+        f"def get_config():\n    config = default_config()\n    config.{field} = None\n"
+        "    return config"
+    )
+    default = re.escape(repr(fields_of(default_config())[field]))
+    message = rf"mine\.py: config\.{field} is None, and must be .+; the default is {default}$"
+    with pytest.raises(ValueError, match=message):
+        resolve(str(tmp_path / "mine.py"), None, {})
 
 
 @pytest.mark.parametrize(

@@ -142,8 +142,8 @@ def load_file(path: Path, argument: str = "") -> ml_collections.ConfigDict:
     """Returns the result of `get_config` in a Python file, called with `argument` if not empty.
 
     Raises:
-      ValueError: the file or its function raises an error, or the fields differ from those of
-        `vdm.config.default_config`.
+      ValueError: the file or its function raises an error, a field is None, or the fields differ
+        from those of `vdm.config.default_config`.
     """
     spec = importlib.util.spec_from_file_location("configuration_file", path)
     if spec is None or spec.loader is None:
@@ -156,10 +156,17 @@ def load_file(path: Path, argument: str = "") -> ml_collections.ConfigDict:
         raise ValueError(f"{_place(error, path)}: {type(error).__name__}: {error}") from error
     if not isinstance(config, ml_collections.ConfigDict):
         raise ValueError(f"{path}: get_config() returns {type(config).__name__}, not a ConfigDict")
-    expected, found = set(fields_of(default_config())), set(fields_of(config))
-    if wrong := sorted(expected ^ found):
-        verb = "lacks" if wrong[0] in expected else "has an unknown field"
+    defaults, values = fields_of(default_config()), fields_of(config)
+    if wrong := sorted(defaults.keys() ^ values.keys()):
+        verb = "lacks" if wrong[0] in defaults else "has an unknown field"
         raise ValueError(f"{path}: the configuration {verb} {wrong[0]} (vdm/config.py)")
+    for field, value in values.items():
+        if value is None:  # ml_collections accepts None for every type
+            kind = _KINDS.get(type(defaults[field]), "a string")
+            raise ValueError(
+                f"{path}: config.{field} is None, and must be {kind}; the default is "
+                f"{defaults[field]!r}"
+            )
     return config
 
 
