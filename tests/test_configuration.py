@@ -134,10 +134,13 @@ def test_a_colon_may_be_part_of_a_path(tmp_path):
         ),
     ],
 )
-def test_names_the_line_of_a_broken_file(tmp_path, content, message):
+def test_names_the_line_of_a_broken_file(tmp_path, monkeypatch, content, message):
     (tmp_path / "broken.py").write_text(content)
-    with pytest.raises(ValueError, match=message):
-        resolve(str(tmp_path / "broken.py"), None, {})
+    (tmp_path / "folder").mkdir()
+    monkeypatch.chdir(tmp_path / "folder")
+    for path in (tmp_path / "broken.py", "../broken.py"):
+        with pytest.raises(ValueError, match=message):
+            resolve(str(path), None, {})
 
 
 @pytest.mark.parametrize("field", fields_of(default_config()))

@@ -3,6 +3,7 @@
 import difflib
 import importlib.util
 import inspect
+import os
 import re
 import traceback
 from collections.abc import Mapping, Sequence
@@ -238,7 +239,8 @@ def _place(error: Exception, path: Path) -> str:
     if isinstance(error, SyntaxError):
         return f"{error.filename}, line {error.lineno}"
     frames = traceback.extract_tb(error.__traceback__)
-    lines = [frame.lineno for frame in frames if frame.filename == str(path)]
+    file = os.path.abspath(path)  # importlib has made a relative path absolute
+    lines = [frame.lineno for frame in frames if os.path.abspath(frame.filename) == file]
     return f"{path}, line {lines[-1]}" if lines else str(path)
 
 
