@@ -94,6 +94,21 @@ def test_overrides_as_people_type_them():
     assert config.data.augment_flip is True and config.diffusion.clip is False
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--config.sample.caption",), "--config.sample.caption has no value, .* with a string"),
+        (("--config.data.path", "--mode=train"), "--config.data.path has no value"),
+        (("--config.seed", "--config.step=2"), "--config.seed=VALUE with an integer"),
+        (("--noconfig.sample.label",), "--noconfig.sample.label has no value, .* with an integer"),
+        (("--noconfig.diffusion.clip=False",), "--noconfig.diffusion.clip takes no value"),
+    ],
+)
+def test_a_forgotten_value_is_not_true(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        split_overrides(["vdm", *arguments])
+
+
 def test_an_empty_override_is_the_empty_value_of_its_type(saved):
     names = ("model.attention_resolutions", "sample.caption", "checkpoint")  # as of unset variables
     config = resolve(None, saved, dict.fromkeys(names, ""))

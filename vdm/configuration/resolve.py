@@ -46,9 +46,13 @@ def split_overrides(argv: Sequence[str]) -> tuple[list[str], dict[str, str]]:
 
     Also accepts '--config.FIELD TEXT' and, for booleans, '--config.FIELD' and '--noconfig.FIELD'.
     If a field is given twice, the last one wins.
+
+    Raises:
+      ValueError: a field that is no boolean has no text, or is negated.
     """
     rest: list[str] = []
     overrides: dict[str, str] = {}
+    defaults = fields_of(default_config())
     remaining = list(flags.FLAGS.read_flags_from_files(list(argv), force_gnu=False))
     while remaining:
         argument = remaining.pop(0)
@@ -59,6 +63,15 @@ def split_overrides(argv: Sequence[str]) -> tuple[list[str], dict[str, str]]:
         negated, field, text = match.groups()
         if text is None and not negated and remaining and not remaining[0].startswith("--"):
             text = "=" + remaining.pop(0)
+        if negated and text is not None:
+            raise ValueError(f"--noconfig.{field} takes no value, and has {text[1:]!r}")
+        # `override` names fields that do not exist.
+        if text is None and not isinstance(default := defaults.get(field, True), bool):
+            kind = _KINDS.get(type(default), "a string")
+            raise ValueError(
+                f"--{negated or ''}config.{field} has no value, and must be --config.{field}=VALUE "
+                f"with {kind}"
+            )
         overrides[field] = text[1:] if text is not None else str(not negated).lower()
     return rest, overrides
 
