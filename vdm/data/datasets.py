@@ -26,7 +26,8 @@ FIRST_FRAMES = "first frames"  # returned by `held_out_clips`
 def make_data_set(config: ml_collections.ConfigDict, split: str) -> DataSet:
     """Builds the data set of config.data.
 
-    Split 'train': shuffled, endless. Split 'test': held-out videos in a fixed order, one clip each.
+    Split 'train': shuffled, endless. Split 'test': held-out videos in a fixed order, one clip each;
+    stored videos without config.data.num_images, which only the training loss uses.
 
     Raises:
       ValueError: the data set is unknown, is missing, or does not fit config.data.
@@ -51,6 +52,8 @@ def make_data_set(config: ml_collections.ConfigDict, split: str) -> DataSet:
             **fields,
         )
     reader = open_reader(config, split)
+    if not is_training:
+        fields["num_images"] = 0
     encode = make_encode(config, reader.folder) if data.condition == "text" else None
     if encode and isinstance(reader, FolderVideos):
         _check_captions(reader, encode)
