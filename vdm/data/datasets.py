@@ -113,6 +113,17 @@ def open_reader(config: ml_collections.ConfigDict, split: str) -> VideoReader:
     return open_pusht(config, split) if config.data.name == "pusht" else open_tfds(config, split)
 
 
+def open_readers(config: ml_collections.ConfigDict) -> list[VideoReader]:
+    """Opens the videos of both splits of a data set of videos; a folder may have only one split.
+
+    Raises:
+      ValueError: as `make_data_set`.
+    """
+    if config.data.name == "folder":
+        return [videos for videos in _open_splits(config).values() if len(videos)]
+    return [open_reader(config, split) for split in ("train", "test")]
+
+
 def check_name(config: ml_collections.ConfigDict) -> None:
     """Raises ValueError if the data set is unknown, or has no such path, timestamps or actions."""
     if config.data.name not in DATA_SETS:
@@ -148,21 +159,7 @@ def _held_out_start(name: str) -> str:
 
 def open_folder_of(config: ml_collections.ConfigDict, split: str) -> FolderVideos:
     """Opens a split of the folder config.data.path; raises the errors of `make_data_set`."""
-    data = config.data
-    if not data.path:
-        raise ValueError("config.data.path is empty, and must be a folder of videos")
-    path = local_path(data.path)
-    if not path.exists():
-        raise FileNotFoundError(
-            f"config.data.path is {data.path!r}, and must be a folder of videos: it does not exist"
-        )
-    videos = open_folder(
-        path,
-        needed_frames=(data.frames - 1) * data.frameskip + 1,
-        frame_rate=data.frame_rate,
-        condition=data.condition,
-        test_share=data.test_share,
-    )[split]
+    data, videos = config.data, _open_splits(config)[split]
     if not len(videos):
         raise ValueError(
             f"no video of {data.path} is in the split {split!r}: assign splits in a manifest, or "
@@ -174,6 +171,24 @@ def open_folder_of(config: ml_collections.ConfigDict, split: str) -> FolderVideo
             f"{data.path} have {len(videos.classes)} classes: set it to {len(videos.classes)}"
         )
     return videos
+
+
+def _open_splits(config: ml_collections.ConfigDict) -> dict[str, FolderVideos]:
+    data = config.data
+    if not data.path:
+        raise ValueError("config.data.path is empty, and must be a folder of videos")
+    path = local_path(data.path)
+    if not path.exists():
+        raise FileNotFoundError(
+            f"config.data.path is {data.path!r}, and must be a folder of videos: it does not exist"
+        )
+    return open_folder(
+        path,
+        needed_frames=(data.frames - 1) * data.frameskip + 1,
+        frame_rate=data.frame_rate,
+        condition=data.condition,
+        test_share=data.test_share,
+    )
 
 
 def _check_captions(videos: FolderVideos, encode: Encode) -> None:
