@@ -11,6 +11,7 @@ from absl import app, flags
 from vdm.configuration import command_line
 from vdm.data.captions.encoded import WORDS, TextEncoder, check_width, text_folder, write_text
 from vdm.data.datasets import check_name, open_readers
+from vdm.interruptible import interruptible
 
 
 def encode_data_set(config, batch_size: int = 64):
@@ -32,6 +33,7 @@ def encode_data_set(config, batch_size: int = 64):
     return folder, write_text(folder, captions, encoder, batch_size)
 
 
+@interruptible()
 def main(config) -> None:
     """Encodes the captions and prints the output folder."""
     try:
