@@ -20,6 +20,7 @@ ZEROS = "zeros"
 _WITH_PATHS = ("folder", "pusht", ZEROS)
 _ACTION_WIDTHS = {"pusht": ACTION_WIDTH, "bair_robot_pushing_small": 4}
 DATA_SETS = ("moving_digits", "folder", "pusht", *TFDS_DATA_SETS, ZEROS)
+_DRAWN = ("moving_digits", ZEROS)
 FIRST_FRAMES = "first frames"  # returned by `held_out_clips`
 
 
@@ -117,8 +118,14 @@ def open_readers(config: ml_collections.ConfigDict) -> list[VideoReader]:
     """Opens the videos of both splits of a data set of videos; a folder may have only one split.
 
     Raises:
-      ValueError: as `make_data_set`.
+      ValueError: as `make_data_set`; or the data set draws its videos, and stores none.
     """
+    if config.data.name in _DRAWN:
+        stored = ", ".join(repr(name) for name in DATA_SETS if name not in _DRAWN)
+        raise ValueError(
+            f"config.data.name is {config.data.name!r}, which stores no videos, and must be one of "
+            f"{stored}"
+        )
     if config.data.name == "folder":
         return [videos for videos in _open_splits(config).values() if len(videos)]
     return [open_reader(config, split) for split in ("train", "test")]

@@ -193,6 +193,14 @@ def test_captions_of_a_folder_with_one_split_are_encoded(tmp_path, monkeypatch, 
         np.testing.assert_array_equal(example["text_mask"], mask)
 
 
+@pytest.mark.parametrize("name", ["moving_digits", "zeros"])
+def test_drawn_videos_have_no_captions_to_encode(name):
+    config = _config("bert")
+    config.data.name = name
+    with pytest.raises(ValueError, match=f"name is '{name}', which stores no .* 'folder', 'pusht'"):
+        encode_data_set(config)
+
+
 def test_errors_name_the_missing_input(bert, tmp_path):
     config = _config(bert)
     with pytest.raises(
