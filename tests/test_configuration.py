@@ -18,6 +18,7 @@ from vdm.configuration.resolve import (
 )
 from vdm.configuration.stored import fields_of, from_record, load_run_config, save_run_config
 from vdm.exported import export, load_exported_config
+from vdm.shipped import find_checkpoint
 
 ROOT = Path(__file__).parents[1]
 
@@ -58,6 +59,25 @@ def test_an_exported_file_has_precedence_over_the_workdir(saved, tiny_config, tm
     overrides = {"checkpoint": str(tmp_path / "model.safetensors"), "sample.seed": "5"}
     config = resolve(None, saved, overrides)
     assert (config.model.head_dim, config.sample.seed) == (4, 5)
+
+
+def test_a_folder_without_weights_hides_no_shipped_checkpoint(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shipped = str(ROOT / "checkpoints" / "moving_digits.safetensors")
+    folder = tmp_path / "moving_digits"
+    (folder / "samples").mkdir(parents=True)
+    overrides = {"checkpoint": "moving_digits", "training.init_from": "moving_digits"}
+    config = resolve(None, None, overrides)
+    assert config.checkpoint == config.training.init_from == shipped
+    # A run of that name is its own, for init_from; config.checkpoint takes no workdir.
+    (folder / "checkpoints").mkdir()
+    assert resolve("bair", None, overrides).training.init_from == "moving_digits"
+    message = r"no file moving_digits: .*; --mode=export writes .* a run, moving_digits/model\.safe"
+    with pytest.raises(FileNotFoundError, match=message):
+        resolve(None, None, overrides)
+    (folder / "checkpoints").rename(folder / "model.safetensors")
+    assert find_checkpoint("moving_digits") is None  # vdm.load opens the file in the folder
+    assert find_checkpoint("moving_digits/model.safetensors") is None
 
 
 def test_a_record_of_another_version(tiny_config):
