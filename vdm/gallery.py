@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from vdm.build import count_parameters
+from vdm.data.datasets import frame_rate_of
 from vdm.data.folder.user_videos import load_videos
-from vdm.demo.requests import Demo, default_settings, frame_rate_of
+from vdm.demo.requests import Demo, default_settings
 from vdm.files import local_path, write_bytes, write_text
 from vdm.interruptible import interruptible
 from vdm.markdown import table

@@ -21,6 +21,7 @@ _WITH_PATHS = ("folder", "pusht", ZEROS)
 _ACTION_WIDTHS = {"pusht": ACTION_WIDTH, "bair_robot_pushing_small": 4}
 DATA_SETS = ("moving_digits", "folder", "pusht", *TFDS_DATA_SETS, ZEROS)
 _DRAWN = ("moving_digits", ZEROS)
+_MIN_FRAME_RATE = 0.01  # at which samples play; files store no delay of many minutes
 FIRST_FRAMES = "first frames"  # returned by `held_out_clips`
 
 
@@ -96,6 +97,12 @@ def held_out_clips(config: ml_collections.ConfigDict) -> str:
     """Describes which frames of a held-out video form its clip."""
     is_random = _held_out_start(config.data.name) == "random"
     return "one random window of each video" if is_random else FIRST_FRAMES
+
+
+def frame_rate_of(config: ml_collections.ConfigDict) -> float:
+    """Returns the frames per second of clips and samples; 8 without config.data.frame_rate."""
+    rate = config.data.frame_rate / config.data.frameskip
+    return max(rate, _MIN_FRAME_RATE) if rate else 8.0
 
 
 def number_of_videos(data_set: DataSet) -> int:
