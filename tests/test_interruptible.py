@@ -9,6 +9,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from vdm.configuration.command_line import parse
+
 TABLES = [sys.executable, "-m", "vdm.evaluation.tables"]
 # {module: (a function that works, arguments of the command)}.
 COMMANDS = {
@@ -38,6 +40,17 @@ def test_an_interruption_is_one_line(module, monkeypatch, tmp_path, capsys):
         monkeypatch.setattr(command, "flags", flags)
     with pytest.raises(SystemExit) as stopped:
         command.main(*[] if module.endswith("import_weights") else [arguments])
+    assert stopped.value.code == 130
+    assert capsys.readouterr().err == "error: interrupted\n"
+
+
+def test_an_interrupted_download_is_one_line(monkeypatch, capsys):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("vdm.hub.download.pull", interrupted)
+    with pytest.raises(SystemExit) as stopped:
+        parse(["vdm", "--config.checkpoint=hf://OWNER/NAME"])
     assert stopped.value.code == 130
     assert capsys.readouterr().err == "error: interrupted\n"
 
