@@ -243,6 +243,14 @@ MISTAKES = {
         ),
         "config.extend.num_given is 0, and must be 1 to 16",
     ),
+    "an extension to the frames that are observed": (
+        (
+            *(RUN, "--mode=sample", SHIPPED, "--config.sample.task=extend"),
+            *("--config.sample.observed={tmp}/videos", "--config.extend.num_given=16"),
+            "--config.extend.num_frames=16",
+        ),
+        "config.extend.num_frames is 16, and must be more than 16, the observed frames (config.ext",
+    ),
     "a video without a task that observes it": (
         (RUN, "--mode=sample", SHIPPED, "--config.sample.observed={tmp}/videos"),
         "must be empty for config.sample.task 'generate', which observes no videos",
