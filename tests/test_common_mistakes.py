@@ -152,6 +152,11 @@ MISTAKES = {
         (FOLDER, RUN, "--config.data.path={tmp}/texts"),
         "notes.txt is no video or image by its name (1 left out, listed in",
     ),
+    "a workdir among the training videos": (
+        (FOLDER, "--workdir={tmp}/videos/runs/run", "--config.data.path={tmp}/videos/"),
+        "--workdir is {tmp}/videos/runs/run, and must be outside of config.data.path, "
+        "{tmp}/videos/: its sample videos would become training videos",
+    ),
     "clips that are longer than the videos": (
         (FOLDER, RUN, "--config.data.path={tmp}/short"),
         "has 8 frames, and 16 are needed (2 left out, listed in {tmp}/short/video_index.txt); the "
@@ -238,6 +243,14 @@ MISTAKES = {
         ),
         "config.extend.num_given is 0, and must be 1 to 16",
     ),
+    "an extension to the frames that are observed": (
+        (
+            *(RUN, "--mode=sample", SHIPPED, "--config.sample.task=extend"),
+            *("--config.sample.observed={tmp}/videos", "--config.extend.num_given=16"),
+            "--config.extend.num_frames=16",
+        ),
+        "config.extend.num_frames is 16, and must be more than 16, the observed frames (config.ext",
+    ),
     "a video without a task that observes it": (
         (RUN, "--mode=sample", SHIPPED, "--config.sample.observed={tmp}/videos"),
         "must be empty for config.sample.task 'generate', which observes no videos",
@@ -282,6 +295,24 @@ def test_the_message_says_what_to_do(mistake, folders):
     found = message_of(*(argument.replace("{tmp}", str(folders)) for argument in arguments))
     assert expected.replace("{tmp}", str(folders)) in found
     assert not (folders / "run").exists()
+
+
+def test_a_workdir_may_be_beside_and_above_the_training_videos(folders, tiny_config, monkeypatch):
+    (folders / "link").symlink_to("videos")
+    tiny_config.data.update(name="folder", path="videos", condition="none", channels=3)
+    tiny_config.data.update(num_images=0)
+    tiny_config.model.num_classes = 0
+    monkeypatch.chdir(folders)
+    for mode in ("train", "rehearse"):
+        for inside in ("videos/run", "link/run", "videos", "./texts/../videos/a/b"):
+            with pytest.raises(ValueError, match=r"outside of config\.data\.path, videos: its"):
+                check(tiny_config, as_path(inside), mode)
+    for workdir in ("videos_run", ".", "texts"):
+        check(tiny_config, as_path(workdir), "train")
+    # The path in an exported file may be relative to another folder than the current one.
+    for mode in ("sample", "eval", "export"):
+        found = message_of(FOLDER, "--workdir=run", "--config.data.path=.", f"--mode={mode}")
+        assert "outside" not in found
 
 
 def test_only_previews_of_a_training_need_held_out_videos(

@@ -7,6 +7,7 @@ from pathlib import Path
 import ml_collections
 import pytest
 
+from vdm.config import default_config
 from vdm.configuration.resolve import (
     available,
     find_file,
@@ -17,6 +18,7 @@ from vdm.configuration.resolve import (
 )
 from vdm.configuration.stored import fields_of, from_record, load_run_config, save_run_config
 from vdm.exported import export, load_exported_config
+from vdm.shipped import find_checkpoint
 
 ROOT = Path(__file__).parents[1]
 
@@ -59,6 +61,25 @@ def test_an_exported_file_has_precedence_over_the_workdir(saved, tiny_config, tm
     assert (config.model.head_dim, config.sample.seed) == (4, 5)
 
 
+def test_a_folder_without_weights_hides_no_shipped_checkpoint(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shipped = str(ROOT / "checkpoints" / "moving_digits.safetensors")
+    folder = tmp_path / "moving_digits"
+    (folder / "samples").mkdir(parents=True)
+    overrides = {"checkpoint": "moving_digits", "training.init_from": "moving_digits"}
+    config = resolve(None, None, overrides)
+    assert config.checkpoint == config.training.init_from == shipped
+    # A run of that name is its own, for init_from; config.checkpoint takes no workdir.
+    (folder / "checkpoints").mkdir()
+    assert resolve("bair", None, overrides).training.init_from == "moving_digits"
+    message = r"no file moving_digits: .*; --mode=export writes .* a run, moving_digits/model\.safe"
+    with pytest.raises(FileNotFoundError, match=message):
+        resolve(None, None, overrides)
+    (folder / "checkpoints").rename(folder / "model.safetensors")
+    assert find_checkpoint("moving_digits") is None  # vdm.load opens the file in the folder
+    assert find_checkpoint("moving_digits/model.safetensors") is None
+
+
 def test_a_record_of_another_version(tiny_config):
     record = json.loads(tiny_config.to_json_best_effort())
     del record["data"]["frame_rate"]
@@ -91,6 +112,21 @@ def test_overrides_as_people_type_them():
     assert config.model.channel_multipliers == (4,)
     assert (config.sample.label, config.seed, config.sample.seed) == (-1, 3, 0)
     assert config.data.augment_flip is True and config.diffusion.clip is False
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--config.sample.caption",), "--config.sample.caption has no value, .* with a string"),
+        (("--config.data.path", "--mode=train"), "--config.data.path has no value"),
+        (("--config.seed", "--config.step=2"), "--config.seed=VALUE with an integer"),
+        (("--noconfig.sample.label",), "--noconfig.sample.label has no value, .* with an integer"),
+        (("--noconfig.diffusion.clip=False",), "--noconfig.diffusion.clip takes no value"),
+    ],
+)
+def test_a_forgotten_value_is_not_true(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        split_overrides(["vdm", *arguments])
 
 
 def test_an_empty_override_is_the_empty_value_of_its_type(saved):
@@ -133,10 +169,27 @@ def test_a_colon_may_be_part_of_a_path(tmp_path):
         ),
     ],
 )
-def test_names_the_line_of_a_broken_file(tmp_path, content, message):
+def test_names_the_line_of_a_broken_file(tmp_path, monkeypatch, content, message):
     (tmp_path / "broken.py").write_text(content)
+    (tmp_path / "folder").mkdir()
+    monkeypatch.chdir(tmp_path / "folder")
+    for path in (tmp_path / "broken.py", "../broken.py"):
+        with pytest.raises(ValueError, match=message):
+            resolve(str(path), None, {})
+
+
+@pytest.mark.parametrize("field", fields_of(default_config()))
+def test_a_field_of_a_file_is_never_none(tmp_path, field):
+    # JSON would store it in the workdir, and no later command could read it.
+    (tmp_path / "mine.py").write_text(
+        "from vdm.config import default_config\n"
+        f"def get_config():\n    config = default_config()\n    config.{field} = None\n"
+        "    return config"
+    )
+    default = re.escape(repr(fields_of(default_config())[field]))
+    message = rf"mine\.py: config\.{field} is None, and must be .+; the default is {default}$"
     with pytest.raises(ValueError, match=message):
-        resolve(str(tmp_path / "broken.py"), None, {})
+        resolve(str(tmp_path / "mine.py"), None, {})
 
 
 @pytest.mark.parametrize(

@@ -79,6 +79,8 @@ def check_task(config: ml_collections.ConfigDict) -> None:
 def _check_extension(config: ml_collections.ConfigDict) -> None:
     """Checks the fields of config.extend.method."""
     extend, frames = config.extend, config.data.frames
+    expected = f"more than {extend.num_given}, the observed frames (config.extend.num_given)"
+    require(config, "extend.num_frames", extend.num_frames > extend.num_given, expected)
     where = f"where config.extend.method is {extend.method!r}"
     if extend.method != "autoregressive":
         new = frames - extend.overlap

@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from vdm.build import count_parameters
+from vdm.data.datasets import frame_rate_of
 from vdm.data.folder.user_videos import load_videos
-from vdm.demo.requests import Demo, default_settings, frame_rate_of
+from vdm.demo.requests import Demo, default_settings
 from vdm.files import local_path, write_bytes, write_text
+from vdm.interruptible import interruptible
 from vdm.markdown import table
 from vdm.parallel.processes import check_devices
 from vdm.shipped import checkpoint_names, find_clips
@@ -118,6 +120,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+@interruptible()
 def main(argv: list[str] | None = None) -> None:
     """Writes the page, and prints its path; exits with a one-line message on errors."""
     flags = parse(argv)

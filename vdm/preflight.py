@@ -17,7 +17,7 @@ from vdm.data.captions.encoded import encode_given
 from vdm.data.datasets import check_name, make_data_set
 from vdm.evaluation.protocol import check_numbers, protocol_of, real_sources
 from vdm.exported import load_exported_config
-from vdm.files import AnyPath, as_path, is_remote
+from vdm.files import AnyPath, as_path, is_remote, local_path
 from vdm.metrics.features import make_extractors, measurable
 from vdm.metrics.pairwise.similarity import SSIM_WINDOW
 from vdm.parallel.mesh import check_divides, make_mesh
@@ -78,6 +78,7 @@ def _check_run(config: ml_collections.ConfigDict, workdir: AnyPath, mode: str) -
             _check_kind(workdir / name, is_folder=is_folder)
     mesh = make_mesh(config)
     if mode == "train":
+        _check_apart(config, workdir)
         check_divides(
             mesh, config.training.batch_size, "training.batch_size", config.training.accumulate
         )
@@ -112,6 +113,8 @@ def _check_rehearsal(config: ml_collections.ConfigDict, workdir: AnyPath | None)
     mesh, training = make_mesh(config), config.training
     check_divides(mesh, training.batch_size, "training.batch_size", training.accumulate)
     require(config, "checkpoint", not config.checkpoint, "empty for --mode=rehearse")
+    if workdir is not None:
+        _check_apart(config, workdir)
     rehearsed = rehearsal_config(config)
     check_sampling(rehearsed)
     try:
@@ -228,6 +231,19 @@ def _check_checkpoint(config: ml_collections.ConfigDict, workdir: AnyPath, mode:
         check_warm_start(config, workdir)
     elif mode != "eval" or not config.eval.baseline:
         check_weights(config, workdir)
+
+
+def _check_apart(config: ml_collections.ConfigDict, workdir: AnyPath) -> None:
+    """Checks that no sample or preview of the workdir can become a training video."""
+    if config.data.name != "folder" or not config.data.path or is_remote(workdir):
+        return
+    folder = os.path.realpath(local_path(config.data.path))
+    real = os.path.realpath(workdir)
+    if os.path.commonpath([folder, real]) == folder:
+        raise ValueError(
+            f"--workdir is {workdir}, and must be outside of config.data.path, {config.data.path}: "
+            "its sample videos would become training videos"
+        )
 
 
 def _check_kind(path: AnyPath, *, is_folder: bool) -> None:

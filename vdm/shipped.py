@@ -12,6 +12,7 @@ def package_folders(name: str) -> list[Path]:
     return [parent / name for parent in Path(vdm.__file__).parents[:2]]
 
 
+_FILE = "model.safetensors"  # of --mode=export
 _FOLDERS = package_folders("checkpoints")
 
 
@@ -37,6 +38,7 @@ def check_exists(path: AnyPath, field: str = "checkpoint") -> None:
             f"config.{field} is {str(path)!r}, and there is no file {path}: it must be an "
             "exported .safetensors file, hf://OWNER/NAME on the Hugging Face Hub, or one of "
             + ", ".join(checkpoint_names())
+            + (f"; --mode=export writes the file of a run, {path / _FILE}" if path.is_dir() else "")
         )
 
 
@@ -48,7 +50,8 @@ def find_checkpoint(name: str) -> AnyPath | None:
         is downloaded if it is not in the cache.
 
     Returns:
-      The path; None for paths that exist and for other names.
+      The path; None for other names, and for a file or a run of that name in the current folder.
+      A folder without weights, as of a data set, hides no checkpoint.
 
     Raises:
       ValueError, OSError: the checkpoint of the Hub is unavailable; the message names it.
@@ -58,6 +61,8 @@ def find_checkpoint(name: str) -> AnyPath | None:
         from vdm.hub.download import pull
 
         return pull(name)
-    if os.path.exists(os.path.expanduser(name)) or name not in checkpoint_names():
+    path = Path(os.path.expanduser(name))
+    has_weights = any((path / inner).exists() for inner in (_FILE, "checkpoints"))
+    if path.is_file() or has_weights or name not in checkpoint_names():
         return None
     return _find(f"{name}.safetensors")

@@ -15,9 +15,14 @@ import pytest
 
 from vdm import main
 from vdm.checks import validate
+from vdm.data.batches import Batches
+from vdm.data.clips import ClipDataSet
+from vdm.data.folder.videos import FolderVideos
 from vdm.exported import load_exported
 from vdm.parallel.processes import Processes
 from vdm.training.checkpoints import saved_steps
+from vdm.video.display import gif_bytes, mp4_bytes
+from vdm.video.index import index_folder
 
 # One launch for all modes: these tests spend their time on start-up and compilation.
 ALL_MODES = """
@@ -239,3 +244,30 @@ def test_prints_what_helps_against_too_little_memory(error, capsys):
     assert end.value.code == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: out of memory: ") and "--mode=plan" in line
+
+
+@pytest.mark.parametrize("kind", ["mp4", "gif", "npz"])
+@pytest.mark.parametrize("change", ["removed", "replaced"])
+def test_a_video_that_changes_during_training_is_one_line(kind, change, tmp_path, capsys):
+    path = tmp_path / f"video.{kind}"
+    frames = np.random.default_rng(0).integers(0, 256, (16, 8, 8, 3), dtype=np.uint8)
+    if kind == "npz":
+        np.savez(path, video=frames)
+    else:
+        path.write_bytes({"mp4": mp4_bytes, "gif": gif_bytes}[kind](frames))
+    index = index_folder(tmp_path, save=False)
+    reader = FolderVideos(index, (path.name,), {}, {}, ())
+    clips = ClipDataSet(reader, seed=0, frames=16, resolution=8)
+
+    def work():
+        path.unlink()
+        if change == "replaced":
+            path.write_bytes(b"no video" * 100)
+        with Batches(clips, range(1), 1, num_workers=1, prefetch=1) as batches:
+            batches.next()
+
+    with pytest.raises(SystemExit) as end:
+        Processes().run(work)
+    assert end.value.code == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {path} ")

@@ -6,12 +6,17 @@ import numpy as np
 import pytest
 
 from tests.compiled import init_params
+from vdm.data.datasets import frame_rate_of
 from vdm.files import as_path
 from vdm.preflight import check_sampling
 from vdm.sampling import sample_store
 from vdm.sampling.generate import SamplesNotFinite
+from vdm.sampling.sample_store import SampleStore
 from vdm.sampling.write import sample_to_folder, write_samples
 from vdm.training.checkpoints import saved_steps
+from vdm.training.loop import _write_preview
+from vdm.training.trackers.interface import Tracker
+from vdm.video import open_video
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -74,6 +79,28 @@ def test_samples_that_are_not_finite_are_no_result(tiny_config, tmp_path):
     with pytest.raises(SamplesNotFinite, match="sample"):
         sample_to_folder(tiny_config, params, tmp_path)
     assert not list(tmp_path.glob("*.*"))
+
+
+@pytest.mark.parametrize(
+    ("frame_rate", "frameskip", "seconds"),
+    [(24.0, 4, 4 / 24), (25.0, 1, 1 / 25), (0.0, 4, 1 / 8), (1e-6, 1, 100)],
+)
+def test_samples_and_previews_play_as_fast_as_the_clips(
+    frame_rate, frameskip, seconds, tiny_config, tmp_path, monkeypatch
+):
+    tiny_config.data.update(name="folder", frame_rate=frame_rate, frameskip=frameskip)
+    tiny_config.sample.num_videos = 1
+    video = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 1), dtype=np.uint8)
+    store = SampleStore(as_path(str(tmp_path / "samples" / "unfinished")), {}, 1, 1)
+    store.complete(lambda _: video[None])
+    monkeypatch.setattr("vdm.sampling.write.stored_samples", lambda *_: store)
+    sample_to_folder(tiny_config, {}, tmp_path / "samples")
+    _write_preview(tmp_path, Tracker(), 3, (video, "no condition"), frame_rate_of(tiny_config))
+    for stem in ("samples/video_0000", "previews/step_00000003"):
+        times = open_video(tmp_path / f"{stem}.mp4").times
+        np.testing.assert_allclose(np.diff(times).astype(float), seconds, rtol=1e-6)
+        times = open_video(tmp_path / f"{stem}.gif").times
+        np.testing.assert_allclose(np.diff(times), round(seconds, 2), rtol=1e-6)
 
 
 def test_a_folder_named_as_a_pattern_changes_no_other(tmp_path):

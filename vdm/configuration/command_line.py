@@ -8,6 +8,7 @@ from etils import epath
 
 from vdm.configuration.resolve import available, resolve, split_overrides
 from vdm.files import as_path, printable
+from vdm.interruptible import interruptible
 from vdm.parallel.processes import first_line
 
 _CONFIG = flags.DEFINE_string(
@@ -24,6 +25,7 @@ _WORKDIR = flags.DEFINE_string(
 )
 
 
+@interruptible()  # which may download a model
 def parse(argv: list[str]) -> ml_collections.ConfigDict:
     """Parses a command line and returns its configuration.
 

@@ -3,6 +3,7 @@
 import difflib
 import importlib.util
 import inspect
+import os
 import re
 import traceback
 from collections.abc import Mapping, Sequence
@@ -45,9 +46,13 @@ def split_overrides(argv: Sequence[str]) -> tuple[list[str], dict[str, str]]:
 
     Also accepts '--config.FIELD TEXT' and, for booleans, '--config.FIELD' and '--noconfig.FIELD'.
     If a field is given twice, the last one wins.
+
+    Raises:
+      ValueError: a field that is no boolean has no text, or is negated.
     """
     rest: list[str] = []
     overrides: dict[str, str] = {}
+    defaults = fields_of(default_config())
     remaining = list(flags.FLAGS.read_flags_from_files(list(argv), force_gnu=False))
     while remaining:
         argument = remaining.pop(0)
@@ -58,6 +63,15 @@ def split_overrides(argv: Sequence[str]) -> tuple[list[str], dict[str, str]]:
         negated, field, text = match.groups()
         if text is None and not negated and remaining and not remaining[0].startswith("--"):
             text = "=" + remaining.pop(0)
+        if negated and text is not None:
+            raise ValueError(f"--noconfig.{field} takes no value, and has {text[1:]!r}")
+        # `override` names fields that do not exist.
+        if text is None and not isinstance(default := defaults.get(field, True), bool):
+            kind = _KINDS.get(type(default), "a string")
+            raise ValueError(
+                f"--{negated or ''}config.{field} has no value, and must be --config.{field}=VALUE "
+                f"with {kind}"
+            )
         overrides[field] = text[1:] if text is not None else str(not negated).lower()
     return rest, overrides
 
@@ -142,8 +156,8 @@ def load_file(path: Path, argument: str = "") -> ml_collections.ConfigDict:
     """Returns the result of `get_config` in a Python file, called with `argument` if not empty.
 
     Raises:
-      ValueError: the file or its function raises an error, or the fields differ from those of
-        `vdm.config.default_config`.
+      ValueError: the file or its function raises an error, a field is None, or the fields differ
+        from those of `vdm.config.default_config`.
     """
     spec = importlib.util.spec_from_file_location("configuration_file", path)
     if spec is None or spec.loader is None:
@@ -156,10 +170,17 @@ def load_file(path: Path, argument: str = "") -> ml_collections.ConfigDict:
         raise ValueError(f"{_place(error, path)}: {type(error).__name__}: {error}") from error
     if not isinstance(config, ml_collections.ConfigDict):
         raise ValueError(f"{path}: get_config() returns {type(config).__name__}, not a ConfigDict")
-    expected, found = set(fields_of(default_config())), set(fields_of(config))
-    if wrong := sorted(expected ^ found):
-        verb = "lacks" if wrong[0] in expected else "has an unknown field"
+    defaults, values = fields_of(default_config()), fields_of(config)
+    if wrong := sorted(defaults.keys() ^ values.keys()):
+        verb = "lacks" if wrong[0] in defaults else "has an unknown field"
         raise ValueError(f"{path}: the configuration {verb} {wrong[0]} (vdm/config.py)")
+    for field, value in values.items():
+        if value is None:  # ml_collections accepts None for every type
+            kind = _KINDS.get(type(defaults[field]), "a string")
+            raise ValueError(
+                f"{path}: config.{field} is None, and must be {kind}; the default is "
+                f"{defaults[field]!r}"
+            )
     return config
 
 
@@ -231,7 +252,8 @@ def _place(error: Exception, path: Path) -> str:
     if isinstance(error, SyntaxError):
         return f"{error.filename}, line {error.lineno}"
     frames = traceback.extract_tb(error.__traceback__)
-    lines = [frame.lineno for frame in frames if frame.filename == str(path)]
+    file = os.path.abspath(path)  # importlib has made a relative path absolute
+    lines = [frame.lineno for frame in frames if os.path.abspath(frame.filename) == file]
     return f"{path}, line {lines[-1]}" if lines else str(path)
 
 

@@ -20,13 +20,16 @@ ZEROS = "zeros"
 _WITH_PATHS = ("folder", "pusht", ZEROS)
 _ACTION_WIDTHS = {"pusht": ACTION_WIDTH, "bair_robot_pushing_small": 4}
 DATA_SETS = ("moving_digits", "folder", "pusht", *TFDS_DATA_SETS, ZEROS)
+_DRAWN = ("moving_digits", ZEROS)
+_MIN_FRAME_RATE = 0.01  # at which samples play; files store no delay of many minutes
 FIRST_FRAMES = "first frames"  # returned by `held_out_clips`
 
 
 def make_data_set(config: ml_collections.ConfigDict, split: str) -> DataSet:
     """Builds the data set of config.data.
 
-    Split 'train': shuffled, endless. Split 'test': held-out videos in a fixed order, one clip each.
+    Split 'train': shuffled, endless. Split 'test': held-out videos in a fixed order, one clip each;
+    stored videos without config.data.num_images, which only the training loss uses.
 
     Raises:
       ValueError: the data set is unknown, is missing, or does not fit config.data.
@@ -51,6 +54,8 @@ def make_data_set(config: ml_collections.ConfigDict, split: str) -> DataSet:
             **fields,
         )
     reader = open_reader(config, split)
+    if not is_training:
+        fields["num_images"] = 0
     encode = make_encode(config, reader.folder) if data.condition == "text" else None
     if encode and isinstance(reader, FolderVideos):
         _check_captions(reader, encode)
@@ -94,6 +99,12 @@ def held_out_clips(config: ml_collections.ConfigDict) -> str:
     return "one random window of each video" if is_random else FIRST_FRAMES
 
 
+def frame_rate_of(config: ml_collections.ConfigDict) -> float:
+    """Returns the frames per second of clips and samples; 8 without config.data.frame_rate."""
+    rate = config.data.frame_rate / config.data.frameskip
+    return max(rate, _MIN_FRAME_RATE) if rate else 8.0
+
+
 def number_of_videos(data_set: DataSet) -> int:
     """Returns the number of videos, or 0 for an endless data set."""
     return len(data_set) if isinstance(data_set, ClipDataSet) else 0
@@ -108,6 +119,23 @@ def open_reader(config: ml_collections.ConfigDict, split: str) -> VideoReader:
     if config.data.name == "folder":
         return open_folder_of(config, split)
     return open_pusht(config, split) if config.data.name == "pusht" else open_tfds(config, split)
+
+
+def open_readers(config: ml_collections.ConfigDict) -> list[VideoReader]:
+    """Opens the videos of both splits of a data set of videos; a folder may have only one split.
+
+    Raises:
+      ValueError: as `make_data_set`; or the data set draws its videos, and stores none.
+    """
+    if config.data.name in _DRAWN:
+        stored = ", ".join(repr(name) for name in DATA_SETS if name not in _DRAWN)
+        raise ValueError(
+            f"config.data.name is {config.data.name!r}, which stores no videos, and must be one of "
+            f"{stored}"
+        )
+    if config.data.name == "folder":
+        return [videos for videos in _open_splits(config).values() if len(videos)]
+    return [open_reader(config, split) for split in ("train", "test")]
 
 
 def check_name(config: ml_collections.ConfigDict) -> None:
@@ -145,21 +173,7 @@ def _held_out_start(name: str) -> str:
 
 def open_folder_of(config: ml_collections.ConfigDict, split: str) -> FolderVideos:
     """Opens a split of the folder config.data.path; raises the errors of `make_data_set`."""
-    data = config.data
-    if not data.path:
-        raise ValueError("config.data.path is empty, and must be a folder of videos")
-    path = local_path(data.path)
-    if not path.exists():
-        raise FileNotFoundError(
-            f"config.data.path is {data.path!r}, and must be a folder of videos: it does not exist"
-        )
-    videos = open_folder(
-        path,
-        needed_frames=(data.frames - 1) * data.frameskip + 1,
-        frame_rate=data.frame_rate,
-        condition=data.condition,
-        test_share=data.test_share,
-    )[split]
+    data, videos = config.data, _open_splits(config)[split]
     if not len(videos):
         raise ValueError(
             f"no video of {data.path} is in the split {split!r}: assign splits in a manifest, or "
@@ -171,6 +185,24 @@ def open_folder_of(config: ml_collections.ConfigDict, split: str) -> FolderVideo
             f"{data.path} have {len(videos.classes)} classes: set it to {len(videos.classes)}"
         )
     return videos
+
+
+def _open_splits(config: ml_collections.ConfigDict) -> dict[str, FolderVideos]:
+    data = config.data
+    if not data.path:
+        raise ValueError("config.data.path is empty, and must be a folder of videos")
+    path = local_path(data.path)
+    if not path.exists():
+        raise FileNotFoundError(
+            f"config.data.path is {data.path!r}, and must be a folder of videos: it does not exist"
+        )
+    return open_folder(
+        path,
+        needed_frames=(data.frames - 1) * data.frameskip + 1,
+        frame_rate=data.frame_rate,
+        condition=data.condition,
+        test_share=data.test_share,
+    )
 
 
 def _check_captions(videos: FolderVideos, encode: Encode) -> None:

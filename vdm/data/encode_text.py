@@ -10,7 +10,8 @@ from absl import app, flags
 
 from vdm.configuration import command_line
 from vdm.data.captions.encoded import WORDS, TextEncoder, check_width, text_folder, write_text
-from vdm.data.datasets import check_name, open_reader
+from vdm.data.datasets import check_name, open_readers
+from vdm.interruptible import interruptible
 
 
 def encode_data_set(config, batch_size: int = 64):
@@ -24,7 +25,7 @@ def encode_data_set(config, batch_size: int = 64):
     check_name(config)
     if config.data.condition != "text":
         raise ValueError(f"config.data.condition is {config.data.condition!r}, and must be 'text'")
-    readers = [open_reader(config, split) for split in ("train", "test")]
+    readers = open_readers(config)
     encoder = TextEncoder(config.data.text_encoder, config.data.text_tokens)
     check_width(config, encoder.width)
     captions = {reader.caption(i) for reader in readers for i in range(len(reader))}
@@ -32,6 +33,7 @@ def encode_data_set(config, batch_size: int = 64):
     return folder, write_text(folder, captions, encoder, batch_size)
 
 
+@interruptible()
 def main(config) -> None:
     """Encodes the captions and prints the output folder."""
     try:

@@ -19,6 +19,7 @@ from vdm.data.pusht.shards import default_folder
 from vdm.data.pusht.write import prepare_pusht
 from vdm.data.tfds.registry import TFDS_DATA_SETS
 from vdm.files import local_path
+from vdm.interruptible import interruptible
 
 FILE_FORMATS = ("array_record", "tfrecord")
 _PUSHT = (
@@ -114,6 +115,7 @@ def _ffmpeg_on_path() -> Iterator[None]:
             os.environ["PATH"] = path
 
 
+@interruptible()
 def main(argv: list[str] | None = None) -> None:
     """Prepares a data set and prints its folder."""
     flags = vars(_parser().parse_args(argv))

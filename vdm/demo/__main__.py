@@ -9,6 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from vdm.interruptible import interruptible
 from vdm.shipped import checkpoint_names
 
 
@@ -51,6 +52,7 @@ def free_port(host: str, port: int) -> int:
         raise OSError(f"--host={host} --port={port} cannot be used: {error.strerror}") from error
 
 
+@interruptible()
 def main(argv: list[str] | None = None) -> None:
     """Serves the page until interrupted."""
     flags = parse(argv)

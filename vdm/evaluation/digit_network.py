@@ -27,6 +27,7 @@ from vdm.evaluation.digit_persistence import (
     share_as_asked,
 )
 from vdm.files import replacing
+from vdm.interruptible import interruptible
 from vdm.metrics.frechet import frechet_distance
 from vdm.metrics.inception_score import inception_score
 from vdm.video.pixels import to_uint8
@@ -202,6 +203,7 @@ def _distance(samples: np.ndarray, real: np.ndarray) -> float:
     return frechet_distance(*moments[0], *moments[1])
 
 
+@interruptible()
 def main(argv: list[str] | None = None) -> None:
     """Trains the network, writes it and prints its accuracy; one line and status 1 on errors."""
     argparse.ArgumentParser(

@@ -12,6 +12,7 @@ import numpy as np
 from absl import app, flags, logging
 
 from vdm.configuration import command_line
+from vdm.data.datasets import frame_rate_of
 from vdm.files import AnyPath, replacing, write_bytes
 from vdm.parallel import connect_flags
 from vdm.parallel.mesh import make_mesh, sharded_params
@@ -55,6 +56,7 @@ def write_figure4(config: ml_collections.ConfigDict, params: dict, folder: AnyPa
             videos[method],
             seed=config.sample.seed,
             max_video_files=config.sample.max_video_files,
+            frames_per_second=frame_rate_of(config),
             described={},
         )
     picture = folder / "figure4.png"
@@ -69,9 +71,9 @@ def write_figure4(config: ml_collections.ConfigDict, params: dict, folder: AnyPa
     )
     with replacing(picture) as temporary:
         sheet.save(temporary, "PNG")
-    grid = video_grid(rows)
-    write_bytes(folder / "figure4.gif", gif_bytes(grid))
-    write_bytes(folder / "figure4.mp4", mp4_bytes(grid))
+    grid, rate = video_grid(rows), frame_rate_of(config)
+    write_bytes(folder / "figure4.gif", gif_bytes(grid, frames_per_second=rate))
+    write_bytes(folder / "figure4.mp4", mp4_bytes(grid, frames_per_second=rate))
     return picture
 
 

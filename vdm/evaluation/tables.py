@@ -25,6 +25,7 @@ from vdm.files import (
     read_record,
     write_text,
 )
+from vdm.interruptible import interruptible
 
 # What the +- of one set of samples means, by prefix of the metric's name.
 _KINDS_OF_ERROR = {
@@ -225,6 +226,7 @@ def error_of(result: dict, name: str) -> float | None:
     return result.get(f"{name}_standard_deviation", result.get(f"{name}_standard_error"))
 
 
+@interruptible()
 def main(argv: list[str] | None = None) -> None:
     """Writes tables.md and prints it, or prints the miniature tables."""
     parser = argparse.ArgumentParser(
@@ -241,12 +243,12 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--output", default=".", help="output folder, default: %(default)s")
     flags = parser.parse_args(argv)
     try:
-        if not flags.folders:
-            print(miniature_tables.to_markdown())
-            return
-        results = load_results([as_path(folder) for folder in flags.folders])
-        make_folder(output := as_path(flags.output))
-        write_text(output / "tables.md", page := printable(to_markdown(results)))
+        if flags.folders:
+            results = load_results([as_path(folder) for folder in flags.folders])
+            make_folder(output := as_path(flags.output))
+            write_text(output / "tables.md", page := printable(to_markdown(results)))
+        else:
+            page = miniature_tables.to_markdown()
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)

@@ -11,6 +11,7 @@ import sys
 
 from vdm.files import local_path
 from vdm.hub.upload import push
+from vdm.interruptible import interruptible
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
@@ -39,6 +40,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+@interruptible()
 def main(argv: list[str] | None = None) -> None:
     """Uploads a model, and prints the URL of the commit."""
     flags = parse(argv)

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from vdm.files import local_path
+from vdm.interruptible import interruptible
 from vdm.metrics.weights.files import (
     PUBLISHED,
     digest_of,
@@ -160,6 +161,7 @@ def _read_tensorflow(path: Path) -> dict[str, np.ndarray]:
         raise ValueError(f"{path} cannot be read as a weights file: {error}") from error
 
 
+@interruptible()
 def main() -> None:
     """Runs the command line; exits with a one-line message on errors."""
     parser = argparse.ArgumentParser(

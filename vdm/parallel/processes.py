@@ -135,6 +135,8 @@ class Processes:
             if is_out_of_memory(error):
                 self.fail(f"out of memory: {first_line(error)}. {_MEMORY_HINT}", 1)
             self._fail_if_lost(error)
+            if _is_unreadable_video(error):  # a file that was moved or replaced since the start
+                self.fail(str(error), 1)
             traceback.print_exc()
             self.fail(f"{type(error).__name__}: {error}", 1)
 
@@ -278,6 +280,12 @@ def _initialize(options: ConnectOptions) -> bool:
 def is_out_of_memory(error: Exception) -> bool:
     """Returns whether an error means that a device or the host is out of memory."""
     return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
+
+
+def _is_unreadable_video(error: Exception) -> bool:
+    from vdm.video import UnreadableVideoError  # needs PyAV, which other errors do not
+
+    return isinstance(error, UnreadableVideoError)
 
 
 def first_line(error: Exception) -> str:

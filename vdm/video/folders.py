@@ -13,7 +13,7 @@ from vdm.video.formats import arrays, containers, images
 
 # Files that vdm writes next to videos, or reads as a list of videos.
 INDEX_NAMES = ("video_index.json", "video_index.txt")
-MANIFEST_NAMES = ("manifest.csv", "manifest.jsonl")
+MANIFEST_NAMES = ("manifest.csv", "manifest.jsonl")  # or in upper case, as on macOS and Windows
 CAPTION_NAMES = ("captions.npz", "tokens.bin")  # of vdm.data.encode_text, in its own folder
 # --mode=sample writes all samples to this array file, and some also as GIF and MP4.
 _SAMPLES = "samples.npz"
@@ -52,6 +52,15 @@ class FoundVideos:
     videos: tuple[Found, ...]
     left_out: dict[str, str]
     unreadable: frozenset[str]
+
+
+def manifests_of(folder: Path) -> list[Path]:
+    """Returns the paths of the manifests in a folder, sorted; none if it cannot be listed."""
+    try:
+        names = sorted(os.listdir(folder))
+    except OSError:
+        return []
+    return [folder / name for name in names if name.lower() in MANIFEST_NAMES]
 
 
 def find_videos(path: str | Path) -> FoundVideos:
@@ -106,7 +115,7 @@ class _Search:
         self.videos: list[Found] = []
         self.left_out: dict[str, str] = {}
         self.unreadable: set[str] = set()
-        self.has_manifest = any((root / name).exists() for name in MANIFEST_NAMES)
+        self.has_manifest = bool(manifests_of(root))
 
     def folder(self, folder: Path, name: str, above: frozenset) -> None:
         """Searches a folder; `above` holds the real paths of its parents."""
@@ -164,7 +173,7 @@ class _Search:
         suffix = path.suffix.lower()
         if path.name in INDEX_NAMES:
             self.left_out[name] = "is the index of a folder of videos"
-        elif path.name in MANIFEST_NAMES:
+        elif path.name.lower() in MANIFEST_NAMES:
             self.left_out[name] = "is a manifest"
         elif not path.is_file():
             self.left_out[name] = "is not a regular file"

@@ -170,6 +170,37 @@ def test_captions_of_a_data_set_come_with_its_clips(bert, tmp_path):
     assert example["image_text"].shape == (2, 10, 16) and example["image_text_mask"].any(-1).all()
 
 
+@pytest.mark.parametrize("splits", ["train", "test", "train test"])
+def test_captions_of_a_folder_with_one_split_are_encoded(tmp_path, monkeypatch, splits):
+    monkeypatch.setattr("vdm.data.encode_text.TextEncoder", lambda *_: WordVectors())
+    rows = ["file,caption,split"]
+    for index, split in enumerate(splits.split()):
+        np.save(tmp_path / f"{index}.npy", np.zeros((16, 8, 8, 1), np.uint8))
+        rows.append(f"{index}.npy,a dog {index},{split}")
+    # Of Excel: line ends of Windows and a byte order mark.
+    (tmp_path / "manifest.csv").write_bytes("\r\n".join(rows).encode("utf-8-sig"))
+    config = get_config()
+    config.data.update(name="folder", path=str(tmp_path), condition="text", text_encoder="vectors")
+    config.data.update(text_tokens=16, resolution=8)
+    config.model.update(num_classes=0, text_width=12)
+    _, count = encode_data_set(config)
+    assert count == len(splits.split())
+    for split in splits.split():
+        source = make_data_set(config, split)
+        expected, mask = encode_caption(source.caption(0), tokens=16, width=12)
+        example = source.example(0)
+        np.testing.assert_allclose(example["text"], expected, rtol=1e-3)
+        np.testing.assert_array_equal(example["text_mask"], mask)
+
+
+@pytest.mark.parametrize("name", ["moving_digits", "zeros"])
+def test_drawn_videos_have_no_captions_to_encode(name):
+    config = _config("bert")
+    config.data.name = name
+    with pytest.raises(ValueError, match=f"name is '{name}', which stores no .* 'folder', 'pusht'"):
+        encode_data_set(config)
+
+
 def test_errors_name_the_missing_input(bert, tmp_path):
     config = _config(bert)
     with pytest.raises(

@@ -4,9 +4,11 @@ import dataclasses
 import json
 import re
 
+import numpy as np
 import pytest
 
 from vdm.data.folder.manifest import Entry, class_numbers, find_manifest, read_manifest
+from vdm.data.folder.videos import open_folder
 
 ENTRIES = [
     Entry("walk/a.mp4", "walk", 'a man, "walking"', "train"),
@@ -109,4 +111,20 @@ def test_the_manifest_of_a_folder_is_one_file_or_an_error(tmp_path):
     assert find_manifest(tmp_path) == rows
     listed.touch()
     with pytest.raises(ValueError, match=r"has manifest\.csv and manifest\.jsonl, and must have"):
+        find_manifest(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["Manifest.csv", "MANIFEST.CSV"])
+def test_a_manifest_in_upper_case_is_one(name, tmp_path):
+    # Ignored, its held-out videos would be trained on.
+    for index in range(4):
+        np.save(tmp_path / f"{index}.npy", np.zeros((4, 8, 8, 3), np.uint8))
+    rows = ["file,split", "0.npy,test", "1.npy,test", "2.npy,train"]
+    (tmp_path / name).write_bytes("\r\n".join(rows).encode())
+    splits = open_folder(tmp_path, needed_frames=4)
+    assert splits["test"].names == ("0.npy", "1.npy") and splits["train"].names == ("2.npy",)
+    report = (tmp_path / "video_index.txt").read_text().splitlines()
+    assert report[1:] == ["3.npy is not in the manifest"]
+    (tmp_path / "manifest.jsonl").touch()
+    with pytest.raises(ValueError, match=rf"has {name} and manifest\.jsonl, and must have one"):
         find_manifest(tmp_path)

@@ -282,6 +282,16 @@ def test_held_out_videos_stay_held_out_when_videos_are_added(videos):
         held_out_videos(_config(videos), 99)
 
 
+def test_one_held_out_video_is_enough_for_a_run_with_images(videos):
+    """Independent images are for the training loss alone, not for that of held-out videos."""
+    plain, joint = (_config(videos, num_images=n, test_share=0.01) for n in (0, 2))
+    train, test = (make_data_set(joint, split) for split in ("train", "test"))
+    assert train.example(0)["images"].shape == (2, 16, 16, 3)
+    assert len(test) == 1 and test.example(0).keys() == {"video"}
+    expected = make_data_set(plain, "test").example(0)["video"]
+    np.testing.assert_array_equal(test.example(0)["video"], expected)
+
+
 @pytest.mark.parametrize("test_share", [0.0, 0.1, 0.99])
 def test_a_single_video_is_for_training_whatever_its_name(tmp_path, test_share):
     for number in range(20):  # about two of the names have a hash below 0.1

@@ -3,13 +3,12 @@
 import csv
 import dataclasses
 import json
-import os
 import posixpath
 import unicodedata
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from vdm.video.folders import MANIFEST_NAMES
+from vdm.video.folders import manifests_of
 
 SUFFIXES = (".csv", ".jsonl")
 
@@ -27,15 +26,18 @@ class Entry:
 def find_manifest(folder: Path) -> Path | None:
     """Returns the path of manifest.csv or manifest.jsonl in a folder, None if it has neither.
 
+    Upper case is accepted: the file is the same on macOS and Windows.
+
     Raises:
       FileNotFoundError: the manifest is a dangling link.
       ValueError: the folder has both.
     """
-    found = [path for name in MANIFEST_NAMES if os.path.lexists(path := folder / name)]
+    found = manifests_of(folder)
     if found and not found[0].exists():
         raise FileNotFoundError(f"{found[0]} is a dangling link, and must be a manifest")
     if len(found) > 1:
-        raise ValueError(f"{folder} has {' and '.join(MANIFEST_NAMES)}, and must have one of them")
+        names = " and ".join(path.name for path in found)
+        raise ValueError(f"{folder} has {names}, and must have one of them")
     return found[0] if found else None
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from vdm.data.folder.manifest import Entry, class_numbers, find_manifest, normalised, read_manifest
 from vdm.files import make_folder, printable, write_text
-from vdm.video.folders import MANIFEST_NAMES
+from vdm.video.folders import manifests_of
 from vdm.video.index import REPORT_NAME, FolderIndex, index_folder, state_of
 from vdm.video.read import Video
 from vdm.video.timing import describe_length
@@ -238,7 +238,7 @@ def _hash(name: str) -> float:
 
 def _other_files(index: FolderIndex) -> dict[str, str]:
     """Returns {name: reason} of the files that are neither videos nor manifests."""
-    ignored = {*index.unreadable, *MANIFEST_NAMES}
+    ignored = {*index.unreadable, *(path.name for path in manifests_of(index.folder))}
     return {name: why for name, why in index.left_out.items() if name not in ignored}
 
 
