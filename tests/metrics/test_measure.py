@@ -159,10 +159,12 @@ def starts_with_samples(rng, samples):
     return np.clip(starts + noise, 0, 255).astype(np.uint8).reshape(-1, 1, 1, 1, 3)
 
 
-@pytest.mark.parametrize(("samples", "clips"), [(4, 1), (1, 4), (2, 2)])
-def test_standard_errors_know_that_videos_of_a_start_are_alike(samples, clips):
+@pytest.mark.parametrize(
+    ("samples", "clips", "passes"), [(4, 1, 1), (1, 4, 1), (2, 2, 1), (2, 1, 2)]
+)
+def test_standard_errors_know_that_videos_of_a_start_are_alike(samples, clips, passes):
     """The spread over draws of the starts, of which the 400 videos have 100."""
-    kinds = {"samples_per_given": samples, "clips_per_video": clips}
+    kinds = {"samples_per_given": samples, "clips_per_video": clips, "videos_given": 100}
     protocol = Protocol("all", ("fvd", "kvd"), **kinds)
     rng = np.random.default_rng(0)
     videos = starts_with_samples(rng, clips)
@@ -170,6 +172,8 @@ def test_standard_errors_know_that_videos_of_a_start_are_alike(samples, clips):
     results = []
     for _ in range(60):
         videos = starts_with_samples(rng, 4)
+        by_start = videos.reshape(100, passes, samples * clips, 1, 1, 1, 3)
+        videos = by_start.swapaxes(0, 1).reshape(videos.shape)
         generated = summarize(iter(videos), 400, protocol, EXTRACTORS, batch_size=400)
         results.append(compare(real, generated, protocol))
     spread = np.std([result["fvd"] for result in results])

@@ -15,7 +15,7 @@ from vdm.diffusion.conditioning import ObservedFrames, ObservedLowResolution
 from vdm.exported import export
 from vdm.parallel.mesh import make_mesh
 from vdm.preflight import check_sampling
-from vdm.sampling.conditions import load_observed, needs_held_out
+from vdm.sampling.conditions import load_observed, needs_held_out, number_of_sources
 from vdm.sampling.generate import divides_by_block, make_generator
 from vdm.sampling.preview import preview_config
 from vdm.sampling.tasks import cascade, extend, predict
@@ -84,6 +84,39 @@ def test_an_extension_from_nothing_needs_no_held_out_videos(tiny_config, tmp_pat
     assert not needs_held_out(tiny_config)
     found = make_generator(tiny_config, mesh)(params, range(2))
     np.testing.assert_array_equal(found, expected)
+
+
+def test_samples_repeat_the_videos_and_conditions_that_they_are_given(tiny_config, tmp_path):
+    for label in ("walking", "running"):
+        (tmp_path / label).mkdir()
+        np.savez(tmp_path / label / "clips.npz", video=np.zeros((20, 4, 8, 8, 1), np.uint8))
+    held_out = 7
+    names = [(label, index) for label in ("walking", "running") for index in range(20)]
+    rows = [
+        f"{label}/clips.npz#{index},{label},{'test' if number < held_out else 'train'}"
+        for number, (label, index) in enumerate(names)
+    ]
+    (tmp_path / "manifest.csv").write_text("\n".join(["file,label,split", *rows]))
+    np.savez(tmp_path / "mine.npz", video=np.zeros((3, 4, 8, 8, 1), np.uint8))
+    tiny_config.data.update(name="folder", path=str(tmp_path))
+    tiny_config.model.num_classes = 2
+    for task, condition, label, observed, expected in (
+        ("generate", "none", -1, "", 0),
+        ("generate", "label", -1, "", held_out),
+        ("generate", "label", 1, "", 0),
+        ("predict", "label", 1, "", held_out),
+        ("predict", "none", -1, "mine.npz", 3),
+        ("predict", "label", -1, "mine.npz", 3),
+    ):
+        tiny_config.data.condition = condition
+        tiny_config.sample.update(
+            task=task, label=label, observed=observed and str(tmp_path / observed)
+        )
+        assert number_of_sources(tiny_config) == expected
+    tiny_config.data.update(name="moving_digits", path="", condition="label")
+    tiny_config.sample.update(label=-1, observed="")
+    tiny_config.model.num_classes = 10
+    assert number_of_sources(tiny_config) == 0  # endless
 
 
 def test_context_noise_is_of_generated_frames_alone(tiny_config):
