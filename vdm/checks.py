@@ -167,10 +167,13 @@ def _check_condition(config: ml_collections.ConfigDict) -> None:
         agrees = (model[field] > 0) == (condition == kind)
         sign = "positive" if condition == kind else "0"
         require(config, f"model.{field}", agrees, f"{sign} where data.condition is {condition!r}")
-    expected = f"less than config.model.num_classes, {model.num_classes}"
+    count = model.num_classes
+    expected = f"empty, or {count} names, config.model.num_classes"
+    require(config, "data.classes", len(config.data.classes) in (0, count), expected)
+    expected = f"less than config.model.num_classes, {count}"
     if condition != "label":
         expected = f"-1, since the model has no labels: config.data.condition is {condition!r}"
-    require(config, "sample.label", sample.label < model.num_classes, expected)
+    require(config, "sample.label", sample.label < count, expected)
     expected = f"empty, since the model has no captions: config.data.condition is {condition!r}"
     require(config, "sample.caption", not sample.caption or condition == "text", expected)
     width = model.action_width

@@ -14,7 +14,7 @@ import ml_collections
 from vdm.checks import check_attention, check_task, require, validate, value_of
 from vdm.configuration.stored import from_record
 from vdm.data.captions.encoded import encode_given
-from vdm.data.datasets import check_name, make_data_set
+from vdm.data.datasets import check_name, make_data_set, with_classes
 from vdm.evaluation.protocol import check_numbers, protocol_of, real_sources
 from vdm.exported import load_exported_config
 from vdm.files import AnyPath, as_path, is_remote
@@ -25,7 +25,7 @@ from vdm.parallel.processes import first_line
 from vdm.planning.plan import check_steps, plan_file
 from vdm.rehearse import check_rehearsal_folder, rehearsal_config
 from vdm.sampling.conditions import load_observed, needs_held_out
-from vdm.sampling.generate import key_frame_config
+from vdm.sampling.generate import check_same_classes, key_frame_config
 from vdm.sampling.preview import preview_config
 from vdm.shipped import check_exists
 from vdm.training.checkpoints import saved_steps
@@ -167,6 +167,7 @@ def _check_base_model(config: ml_collections.ConfigDict) -> None:
             raise ValueError(
                 f"{path} has data.{name} {base[name]!r}, and config.{field} is {value!r}"
             )
+    check_same_classes(config, found, path)
     if resolution % base["resolution"]:
         raise ValueError(
             f"{path} has data.resolution {base['resolution']}, which does not divide "
@@ -223,6 +224,7 @@ def _check_checkpoint(config: ml_collections.ConfigDict, workdir: AnyPath, mode:
         expected = f"empty for --mode={mode}" if mode == "train" else "empty with config.checkpoint"
         require(config, "step", not config.step, expected)
     if mode == "train":
+        config = with_classes(config)
         check_same_run(config, workdir)
         check_warm_start(config, workdir)
     elif mode != "eval" or not config.eval.baseline:

@@ -158,6 +158,7 @@ def open_folder_of(config: ml_collections.ConfigDict, split: str) -> FolderVideo
         needed_frames=(data.frames - 1) * data.frameskip + 1,
         frame_rate=data.frame_rate,
         condition=data.condition,
+        classes=tuple(data.classes),
         test_share=data.test_share,
     )[split]
     if not len(videos):
@@ -171,6 +172,20 @@ def open_folder_of(config: ml_collections.ConfigDict, split: str) -> FolderVideo
             f"{data.path} have {len(videos.classes)} classes: set it to {len(videos.classes)}"
         )
     return videos
+
+
+def with_classes(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """Returns the configuration, with the names of a folder's classes in config.data.classes.
+
+    Raises:
+      ValueError: as `make_data_set`.
+    """
+    data = config.data
+    if data.name != "folder" or data.condition != "label" or data.classes:
+        return config
+    config = config.copy_and_resolve_references()
+    config.data.classes = open_folder_of(config, "train").classes
+    return config
 
 
 def _check_captions(videos: FolderVideos, encode: Encode) -> None:

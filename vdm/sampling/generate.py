@@ -239,10 +239,20 @@ def key_frame_config(config: ml_collections.ConfigDict) -> ml_collections.Config
                 f"{path} has data.{name} {found.data[name]!r}, and config.data.{name} is "
                 f"{config.data[name]!r}"
             )
+    check_same_classes(config, found, path)
     found.model.remat = config.model.remat  # changes memory, and no number
     found.sample.update(config.sample)
     found.extend.method = "autoregressive"  # its key frames are one block
     return found
+
+
+def check_same_classes(
+    config: ml_collections.ConfigDict, other: ml_collections.ConfigDict, path: str
+) -> None:
+    """Raises ValueError if the labels of another model, in the file `path`, are other classes."""
+    ours, theirs = config.data.classes, other.data.classes
+    if ours and theirs and ours != theirs:  # empty: not known
+        raise ValueError(f"{path} has data.classes {theirs}, and config.data.classes is {ours}")
 
 
 def _make_key_frame_draw(

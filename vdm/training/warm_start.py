@@ -35,7 +35,7 @@ _FIELD = "config.training.init_from"
 _OF_TEACHER = (
     *("model", "diffusion.target"),
     *("diffusion.log_snr_min", "diffusion.log_snr_max", "diffusion.log_snr_shift"),
-    *("data.frames", "data.resolution", "data.channels", "data.condition"),
+    *("data.frames", "data.resolution", "data.channels", "data.condition", "data.classes"),
 )
 
 
