@@ -25,7 +25,11 @@ from vdm.parallel.processes import first_line
 from vdm.planning.plan import check_steps, plan_file
 from vdm.rehearse import check_rehearsal_folder, rehearsal_config
 from vdm.sampling.conditions import load_observed, needs_held_out
-from vdm.sampling.generate import check_same_classes, key_frame_config
+from vdm.sampling.generate import (
+    base_conditions_config,
+    check_same_classes,
+    key_frame_config,
+)
 from vdm.sampling.preview import preview_config
 from vdm.shipped import check_exists
 from vdm.training.checkpoints import saved_steps
@@ -177,6 +181,13 @@ def _check_base_model(config: ml_collections.ConfigDict) -> None:
     reach = frames * config.cascade.frameskip
     expected = f"at most {reach}, the {frames} frames of {path} times config.cascade.frameskip"
     require(config, "cascade.num_frames", config.cascade.num_frames <= reach, expected)
+    if found.model.num_classes != config.model.num_classes:
+        raise ValueError(
+            f"{path} has model.num_classes {found.model.num_classes}, and config.model.num_classes "
+            f"is {config.model.num_classes}"
+        )
+    if needs_held_out(config):
+        make_data_set(base_conditions_config(config, found), "test")
 
 
 def _check_evaluation(config: ml_collections.ConfigDict) -> None:

@@ -423,8 +423,9 @@ def test_models_of_a_cascade_draw_different_noise(tiny_config, params, tmp_path,
     assert np.abs(from_uint8(videos)).max(axis=(1, 2, 3, 4)).min() > 0.02  # 8 bits resolve 0.008
 
 
+@pytest.mark.parametrize("field", ["per_example", "seed", "path"])
 def test_both_models_of_a_cascade_have_the_labels_of_the_same_examples(
-    tiny_config, tmp_path, monkeypatch
+    tiny_config, tmp_path, monkeypatch, field
 ):
     """With each sample replaced by its label, above that of the observed low resolution."""
 
@@ -437,15 +438,29 @@ def test_both_models_of_a_cascade_have_the_labels_of_the_same_examples(
     monkeypatch.setattr("vdm.sampling.generate.sample", labels)
     config = tiny_config
     config.data.condition, config.model.num_classes = "label", 10
-    params = init_params(config)
     base = config.copy_and_resolve_references()
+    if field == "path":
+        config.model.num_classes = base.model.num_classes = 2
+        config.data.update(name="folder", path=str(tmp_path / "videos"))
+        base.data.update(name="folder", path=str(tmp_path / "moved"))
+        for index in range(16):  # the other model needs 7 frames, which half of the videos have
+            folder = tmp_path / "videos" / "test" / "ab"[index % 3 == 0]
+            folder.mkdir(parents=True, exist_ok=True)
+            video = np.zeros((1, 4 if index % 2 else 8, 8, 8, 1), np.uint8)
+            np.savez(folder / f"{index}.npz", video=video)
+        (tmp_path / "videos" / "train").mkdir()
+        np.savez(tmp_path / "videos" / "train" / "c.npz", video=video)
+    params = init_params(config)
     base.data.update(frameskip=2, resolution=4, downsample=2)
     base.model.attention_resolutions = (2,)
+    base.seed = 5 if field == "seed" else config.seed
     export(tmp_path / "base.safetensors", params, base, 0)
-    config.sample.update(task="cascade", batch_size=8, per_example=3)
+    config.sample.update(task="cascade", batch_size=8)
+    config.sample.per_example = 3 if field == "per_example" else 1
     config.cascade.update(
         base_checkpoint=str(tmp_path / "base.safetensors"), num_frames=4, frameskip=2
     )
+    check_sampling(config)
     videos = make_generator(config, make_mesh(config))(params, range(8))
     np.testing.assert_allclose(from_uint8(videos), 0, atol=0.01)  # 8 bits resolve 0.008
 

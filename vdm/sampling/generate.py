@@ -266,6 +266,21 @@ def _make_key_frame_draw(
     return partial(draw, sharded_params(mesh, load_exported(path)))
 
 
+def base_conditions_config(
+    config: ml_collections.ConfigDict, base_config: ml_collections.ConfigDict
+) -> ml_collections.ConfigDict:
+    """Returns the configuration of the conditions of a cascade's low-resolution model.
+
+    Both models have the conditions of the same held-out examples, those of `config`: the other
+    model may have been trained with another seed, in another folder, or on longer videos.
+    """
+    result = config.copy_and_resolve_references()
+    result.model = base_config.model
+    for field in ("text_encoder", "text_tokens"):
+        result.data[field] = base_config.data[field]
+    return result
+
+
 def _make_base_generator(
     config: ml_collections.ConfigDict, mesh: Mesh
 ) -> Callable[[np.ndarray], np.ndarray]:
@@ -275,5 +290,6 @@ def _make_base_generator(
     base_config.model.remat = config.model.remat  # changes memory, and no number
     for field in ("seed", "batch_size", "label", "caption", "per_example"):
         base_config.sample[field] = config.sample[field]
-    base = make_generator(base_config, mesh, stage=1)
+    condition_of = partial(conditions, base_conditions_config(config, base_config))
+    base = make_generator(base_config, mesh, stage=1, condition_of=condition_of)
     return partial(base, sharded_params(mesh, load_exported(path)))
