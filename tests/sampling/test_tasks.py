@@ -1,5 +1,6 @@
 """Which frames each task observes, and where it puts the sampled ones."""
 
+import contextlib
 import re
 
 import jax
@@ -239,6 +240,39 @@ def test_another_model_of_the_key_frames_frameskip_draws_them(tiny_config, param
     assert (videos["other"] != videos[""]).any((2, 3, 4)).all()
     config.data.frameskip = 2
     with pytest.raises(ValueError, match=r"has data\.frameskip 2, and must have 4, config\.data"):
+        check_sampling(config)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({}, ""),
+        ({"frame_times": "shared"}, r"config\.diffusion\.frame_times is 'shared'"),
+        ({"distill_steps": 8, "target": "v"}, r"sample\.num_steps is 2, and must be 8 for a stu"),
+        ({"num_classes": 3}, r"has model\.num_classes 3, and config\.model\.num_classes is 10"),
+        ({"classes": ("a", *"bcdefghij")}, ""),
+        ({"classes": ("b", "a", *"cdefghij")}, r"has data\.classes \('b', 'a', .*\), and config"),
+    ],
+)
+def test_another_model_of_key_frames_samples_with_the_same_settings(
+    tiny_config, tmp_path, changes, message
+):
+    config = tiny_config
+    config.data.update(condition="label", classes=tuple("abcdefghij"))
+    config.model.num_classes, config.diffusion.frame_times = 10, "independent"
+    config.sample.update(
+        task="extend", conditioning="diffusion_forcing", sampler="ddim", guidance_weight=1.0
+    )
+    config.extend.update(
+        method="key_frames", num_frames=7, overlap=2, stride=2, key_frame_interval=2
+    )
+    other = config.copy_and_resolve_references()
+    other.data.update(frameskip=2, classes=())
+    for section in (other.data, other.model, other.diffusion, other.training):
+        section.update({name: value for name, value in changes.items() if name in section})
+    export(tmp_path / "other.safetensors", {}, other, 0)
+    config.extend.key_frame_checkpoint = str(tmp_path / "other.safetensors")
+    with pytest.raises(ValueError, match=message) if message else contextlib.nullcontext():
         check_sampling(config)
 
 

@@ -15,7 +15,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from vdm.build import make_denoiser, make_schedule, random_key
-from vdm.configuration.stored import from_record
+from vdm.checks import check_frame_times, validate
+from vdm.configuration.stored import fields_of, from_record
 from vdm.diffusion.guidance import ReconstructionOptions
 from vdm.diffusion.history_guidance import HistoryOptions
 from vdm.diffusion.joint import joint_denoiser
@@ -233,16 +234,24 @@ def key_frame_config(config: ml_collections.ConfigDict) -> ml_collections.Config
             f"{path} has data.frameskip {found.data.frameskip}, and must have {frameskip}, "
             "config.data.frameskip times config.extend.key_frame_interval"
         )
-    for name in ("frames", "resolution", "channels", "condition", "frame_rate"):
-        if found.data[name] != config.data[name]:
+    theirs, ours = fields_of(found), fields_of(config)
+    for field in (
+        *("data.frames", "data.resolution", "data.channels", "data.condition", "data.frame_rate"),
+        *("data.text_encoder", "model.num_classes", "model.text_width", "model.action_width"),
+    ):
+        if theirs[field] != ours[field]:
             raise ValueError(
-                f"{path} has data.{name} {found.data[name]!r}, and config.data.{name} is "
-                f"{config.data[name]!r}"
+                f"{path} has {field} {theirs[field]!r}, and config.{field} is {ours[field]!r}"
             )
     check_same_classes(config, found, path)
     found.model.remat = config.model.remat  # changes memory, and no number
     found.sample.update(config.sample)
     found.extend.method = "autoregressive"  # its key frames are one block
+    try:
+        validate(found)
+        check_frame_times(found)
+    except ValueError as error:
+        raise ValueError(f"{path} does not sample with these settings: {error}") from error
     return found
 
 
