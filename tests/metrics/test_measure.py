@@ -2,13 +2,16 @@
 
 import dataclasses
 import functools
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from time import sleep
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vdm.evaluation.shares import from_arrays, to_arrays
+from vdm.evaluation.shares import from_arrays, merged, to_arrays
 from vdm.metrics.frechet import frechet_distance
 from vdm.metrics.inception_score import inception_score
 from vdm.metrics.measure import (
@@ -70,13 +73,13 @@ def test_merged_shares_of_processes_equal_the_whole(tmp_path):
         )
         for indices in (*(range(first, NUM_VIDEOS, 3) for first in range(3)), range(0))
     ]
-    merged = functools.reduce(Summary.merge, shares)
-    np.savez(tmp_path / "share.npz", **to_arrays(merged))
+    total = functools.reduce(Summary.merge, shares)
+    np.savez(tmp_path / "share.npz", **to_arrays(total))
     with np.load(tmp_path / "share.npz") as arrays:
-        merged = from_arrays(dict(arrays))
+        total = from_arrays(dict(arrays))
     real = summarize(iter(videos(0)), NUM_VIDEOS, protocol, EXTRACTORS)
-    assert merged.count == NUM_VIDEOS
-    result = compare(real, merged, protocol)
+    assert total.count == NUM_VIDEOS
+    result = compare(real, total, protocol)
     for name, expected in compare(real, whole, protocol).items():
         assert result[name] == pytest.approx(expected, rel=1e-10)
 
@@ -116,6 +119,33 @@ def test_each_metric_reads_its_view_of_the_videos(batch_size):
     assert {name: result[name] for name in result if name not in errors} == pytest.approx(
         expected, rel=1e-6
     )
+
+
+def test_a_fast_process_waits_until_its_share_is_merged(tmp_path, monkeypatch):
+    """Two splits one after the other, by threads as processes, of which the first reads slowly."""
+    process, barrier = threading.local(), threading.Barrier(2)
+    monkeypatch.setattr("jax.process_count", lambda: 2)
+    monkeypatch.setattr("jax.process_index", lambda: getattr(process, "index", 0))
+    monkeypatch.setattr("vdm.evaluation.shares.wait_for_all", lambda name: barrier.wait(60))
+    monkeypatch.setattr("vdm.evaluation.shares.from_arrays", lambda a: sleep(0.5) or from_arrays(a))
+    protocol = Protocol("fvd", ("fvd",))
+    indices = [range(40), range(40, NUM_VIDEOS)]
+
+    def summary_of(seed, part):
+        values = (videos(seed)[index] for index in part)
+        return summarize(values, NUM_VIDEOS, protocol, EXTRACTORS, indices=part)
+
+    def work(index):
+        process.index = index
+        shares = [summary_of(seed, indices[index]) for seed in range(2)]
+        return [merged(tmp_path, share) for share in shares]
+
+    with ThreadPoolExecutor(2) as executor:
+        first, second = executor.map(work, range(2))
+    assert second == [None, None] and not list(tmp_path.iterdir())
+    wholes = [summary_of(seed, range(NUM_VIDEOS)) for seed in range(2)]
+    expected = compare(*wholes, protocol)["fvd"]
+    assert compare(*first, protocol)["fvd"] == pytest.approx(expected, rel=1e-10)
 
 
 def test_observed_frames_can_be_excluded():
