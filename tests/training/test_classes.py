@@ -4,15 +4,18 @@ import numpy as np
 import pytest
 from etils import epath
 
+from tests.compiled import init_params
 from vdm import main
 from vdm.configuration.resolve import resolve
 from vdm.configuration.stored import from_record, load_run_config, save_run_config
 from vdm.data.datasets import make_data_set, with_classes
 from vdm.data.folder.videos import open_folder
-from vdm.exported import load_exported_config
+from vdm.exported import export, load_exported_config
+from vdm.parallel.mesh import make_mesh
 from vdm.preflight import check
 from vdm.sampling.conditions import conditions
 from vdm.training.loop import train
+from vdm.training.warm_start import load_source
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -118,6 +121,20 @@ def test_a_run_stores_its_classes_also_when_it_resumes(videos, tmp_path, tiny_co
         assert train(tiny_config, epath.Path(tmp_path), preview=None)
         assert load_run_config(tmp_path).data.classes == ("run", "walk")
         save_run_config(tmp_path, tiny_config)  # as before the field existed
+
+
+def test_a_warm_start_from_other_classes_is_noted(tmp_path, tiny_config, capsys):
+    """The embeddings of labels are copied by number, and training changes them."""
+    tiny_config.data.update(condition="label", classes=("run", "walk"))
+    tiny_config.model.num_classes = 2
+    file = tmp_path / "source.safetensors"
+    export(file, init_params(tiny_config), tiny_config, 3)
+    tiny_config.training.init_from = str(file)
+    for classes in ((), ("run", "walk"), ("jump", "run")):
+        tiny_config.data.classes = classes
+        load_source(tiny_config, make_mesh(tiny_config))
+        note = "note: its config.data.classes is ('run', 'walk'), and this configuration has ('jump"
+        assert (note in capsys.readouterr().out) == ("jump" in classes)
 
 
 def test_names_that_differ_in_the_form_of_their_accents_are_equal(videos, tiny_config):

@@ -231,7 +231,7 @@ def _load(
         ema = jax.tree.map(jnp.copy, params)  # a step donates both
     first, *others = matched.lines()
     print(f"warm start from step {step} of {path}: {first}", flush=True)
-    differences = differing_fields(config, source, ("diffusion",))
+    differences = differing_fields(config, source, ("diffusion", "data.classes"))
     if differences:
         others.append(f"note: {'; '.join(differences)}")
     for line in others:
