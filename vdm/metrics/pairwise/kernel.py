@@ -43,7 +43,7 @@ def kernel_distance(
     count = max(math.ceil(len(features) / _MAX_GROUP) for features in sets)
     count = min(count, *(_number(numbers) // 2 for numbers in videos))
     if count <= 1:
-        return _of_group(sets[0], sets[1], *videos, rng)
+        return _of_group(sets[0], sets[1], videos[0], videos[1], rng)
     parts = [_split(f, numbers, count, rng) for f, numbers in zip(sets, videos, strict=True)]
     distances = [_estimate(*_kernels(*group)) for group in zip(*parts, strict=True)]
     mean, error = float(np.mean(distances)), float(np.std(distances, ddof=1) / math.sqrt(count))
