@@ -15,7 +15,7 @@ from vdm.checks import check_attention, check_task, require, validate, value_of
 from vdm.configuration.stored import from_record
 from vdm.data.captions.encoded import encode_given
 from vdm.data.datasets import check_name, make_data_set, with_classes
-from vdm.evaluation.protocol import check_numbers, protocol_of, real_sources
+from vdm.evaluation.protocol import check_numbers, check_pairs, protocol_of, real_sources
 from vdm.exported import load_exported_config
 from vdm.files import AnyPath, as_path, is_remote
 from vdm.metrics.features import make_extractors, measurable
@@ -217,6 +217,7 @@ def _check_evaluation(config: ml_collections.ConfigDict) -> None:
     for sentence in missing:
         print(f"warning: {sentence}", flush=True)
     check_numbers(protocol, sources)
+    check_pairs(config, protocol, sources)
     needed = max([protocol.min_frames, *(network.min_frames for network in extractors.values())])
     if protocol.frames < needed:
         raise ValueError(

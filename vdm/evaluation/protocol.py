@@ -130,6 +130,28 @@ def real_sources(config: ml_collections.ConfigDict, protocol: Protocol) -> dict[
     }
 
 
+def check_pairs(
+    config: ml_collections.ConfigDict, protocol: Protocol, sources: dict[str, DataSet]
+) -> None:
+    """Checks that the real video of each sample is the one whose frames it observes.
+
+    Raises:
+      ValueError: a held-out video of a folder has too few frames for a sample, but enough to be
+        observed.
+    """
+    is_paired = any(metric in PAIRED for metric in protocol.metrics)
+    if not is_paired or config.data.name != "folder" or protocol.frames == config.data.frames:
+        return
+    found = number_of_videos(next(iter(sources.values())))
+    observed = number_of_videos(held_out_videos(config, config.data.frames))
+    if found != observed:
+        raise ValueError(
+            f"config.eval.protocol {protocol.name!r} compares samples of {protocol.frames} frames "
+            f"with the held-out videos whose frames they were given, and {observed - found} of the "
+            f"{observed} in {config.data.path} have fewer frames: a manifest can leave them out"
+        )
+
+
 def check_numbers(protocol: Protocol, sources: dict[str, DataSet]) -> None:
     """Raises ValueError unless there are enough samples and real videos of `real_sources`."""
     needed = protocol.min_videos
