@@ -64,16 +64,26 @@ def check_task(config: ml_collections.ConfigDict) -> None:
         expected = f"'reconstruction' for the task {sample.task!r}, which observes a low resolution"
         require(config, "sample.conditioning", sample.conditioning == "reconstruction", expected)
     elif sample.task != "generate" and sample.conditioning == "diffusion_forcing":
-        times = config.diffusion.frame_times
-        choices = ", ".join(repr(name) for name in CONDITIONINGS if name != sample.conditioning)
-        expected = (
-            f"one of {choices}, since config.diffusion.frame_times is {times!r}: the model was not "
-            "trained with one noise level per frame"
-        )
-        require(config, "sample.conditioning", times != "shared", expected)
+        check_frame_times(config)
     elif sample.task != "generate" and sample.conditioning == "repaint":
         expected = "a single-step sampler where config.sample.conditioning is 'repaint'"
         require(config, "sample.sampler", sample.sampler != "dpmpp_2m", expected)
+
+
+def check_frame_times(config: ml_collections.ConfigDict) -> None:
+    """Checks that a model that observes frames by diffusion forcing was trained to do so.
+
+    Raises:
+      ValueError: it was trained with one noise level per video.
+    """
+    conditioning, times = config.sample.conditioning, config.diffusion.frame_times
+    choices = ", ".join(repr(name) for name in CONDITIONINGS if name != "diffusion_forcing")
+    expected = (
+        f"one of {choices}, since config.diffusion.frame_times is {times!r}: the model was not "
+        "trained with one noise level per frame"
+    )
+    fits = conditioning != "diffusion_forcing" or times != "shared"
+    require(config, "sample.conditioning", fits, expected)
 
 
 def _check_extension(config: ml_collections.ConfigDict) -> None:
@@ -169,10 +179,13 @@ def _check_condition(config: ml_collections.ConfigDict) -> None:
         agrees = (model[field] > 0) == (condition == kind)
         sign = "positive" if condition == kind else "0"
         require(config, f"model.{field}", agrees, f"{sign} where data.condition is {condition!r}")
-    expected = f"less than config.model.num_classes, {model.num_classes}"
+    count = model.num_classes
+    expected = f"empty, or {count} names, config.model.num_classes"
+    require(config, "data.classes", len(config.data.classes) in (0, count), expected)
+    expected = f"less than config.model.num_classes, {count}"
     if condition != "label":
         expected = f"-1, since the model has no labels: config.data.condition is {condition!r}"
-    require(config, "sample.label", sample.label < model.num_classes, expected)
+    require(config, "sample.label", sample.label < count, expected)
     expected = f"empty, since the model has no captions: config.data.condition is {condition!r}"
     require(config, "sample.caption", not sample.caption or condition == "text", expected)
     width = model.action_width

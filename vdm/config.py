@@ -41,6 +41,9 @@ def default_config() -> ml_collections.ConfigDict:
     data.num_images = 8  # independent images per video, for joint training
     # Conditioning.
     data.condition = "none"  # none | label | text | action (one per frame)
+    # Names of the classes by number, for 'folder' with condition 'label'; (): those of the folder
+    # in alphabetical order. A run stores them, so that a number keeps its class.
+    data.classes = ()
     data.text_tokens = 128  # max tokens per caption; longer ones are truncated (words: an error)
     # 'words' (random word vectors), or a Hugging Face model by name or folder (encode_text first).
     data.text_encoder = "words"

@@ -14,8 +14,8 @@ import ml_collections
 from vdm.checks import check_attention, check_task, require, validate, value_of
 from vdm.configuration.stored import from_record
 from vdm.data.captions.encoded import encode_given
-from vdm.data.datasets import check_name, make_data_set
-from vdm.evaluation.protocol import check_numbers, protocol_of, real_sources
+from vdm.data.datasets import check_name, make_data_set, with_classes
+from vdm.evaluation.protocol import check_numbers, check_pairs, protocol_of, real_sources
 from vdm.exported import load_exported_config
 from vdm.files import AnyPath, as_path, is_remote, local_path
 from vdm.metrics.features import make_extractors, measurable
@@ -25,7 +25,11 @@ from vdm.parallel.processes import first_line
 from vdm.planning.plan import check_steps, plan_file
 from vdm.rehearse import check_rehearsal_folder, rehearsal_config
 from vdm.sampling.conditions import load_observed, needs_held_out
-from vdm.sampling.generate import key_frame_config
+from vdm.sampling.generate import (
+    base_conditions_config,
+    check_same_classes,
+    key_frame_config,
+)
 from vdm.sampling.preview import preview_config
 from vdm.shipped import check_exists
 from vdm.training.checkpoints import saved_steps
@@ -170,6 +174,7 @@ def _check_base_model(config: ml_collections.ConfigDict) -> None:
             raise ValueError(
                 f"{path} has data.{name} {base[name]!r}, and config.{field} is {value!r}"
             )
+    check_same_classes(config, found, path)
     if resolution % base["resolution"]:
         raise ValueError(
             f"{path} has data.resolution {base['resolution']}, which does not divide "
@@ -179,6 +184,13 @@ def _check_base_model(config: ml_collections.ConfigDict) -> None:
     reach = frames * config.cascade.frameskip
     expected = f"at most {reach}, the {frames} frames of {path} times config.cascade.frameskip"
     require(config, "cascade.num_frames", config.cascade.num_frames <= reach, expected)
+    if found.model.num_classes != config.model.num_classes:
+        raise ValueError(
+            f"{path} has model.num_classes {found.model.num_classes}, and config.model.num_classes "
+            f"is {config.model.num_classes}"
+        )
+    if needs_held_out(config):
+        make_data_set(base_conditions_config(config, found), "test")
 
 
 def _check_evaluation(config: ml_collections.ConfigDict) -> None:
@@ -209,6 +221,7 @@ def _check_evaluation(config: ml_collections.ConfigDict) -> None:
     for sentence in missing:
         print(f"warning: {sentence}", flush=True)
     check_numbers(protocol, sources)
+    check_pairs(config, protocol, sources)
     needed = max([protocol.min_frames, *(network.min_frames for network in extractors.values())])
     if protocol.frames < needed:
         raise ValueError(
@@ -227,6 +240,7 @@ def _check_checkpoint(config: ml_collections.ConfigDict, workdir: AnyPath, mode:
         expected = f"empty for --mode={mode}" if mode == "train" else "empty with config.checkpoint"
         require(config, "step", not config.step, expected)
     if mode == "train":
+        config = with_classes(config)
         check_same_run(config, workdir)
         check_warm_start(config, workdir)
     elif mode != "eval" or not config.eval.baseline:

@@ -67,6 +67,10 @@ def _are_positive_integers(value: Sequence) -> bool:
     return all(type(x) is int and x >= 1 for x in value)
 
 
+def _are_different_names(value: Sequence) -> bool:
+    return all(isinstance(x, str) and x for x in value) and len(set(value)) == len(value)
+
+
 def _fits_32_bits(value: object) -> bool:
     if isinstance(value, tuple):
         return all(map(_fits_32_bits, value))
@@ -109,6 +113,7 @@ RULES = {
     "data.speed": at_least(0),
     "data.num_images": at_least(0),
     "data.condition": one_of(CONDITIONS),
+    "data.classes": Rule(_are_different_names, "empty, or different names of classes"),
     "data.text_tokens": at_least(1),
     "data.text_encoder": ANY,
     "data.augment_flip": ANY,

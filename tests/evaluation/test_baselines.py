@@ -39,6 +39,29 @@ def test_a_prediction_that_stands_still_has_no_motion_however_many_frames_are_gi
     assert protocol.evaluate(config, {}, 0, None)["motion"] == 0
 
 
+@pytest.mark.parametrize("baseline", ["repeat_first_frame", "train_videos"])
+def test_videos_that_repeat_leave_errors_as_they_are(config, baseline, tmp_path):
+    """The baselines copy each of 3 videos, so that further samples say nothing new."""
+    rng = np.random.default_rng(0)
+    for index in range(6):
+        video = rng.integers(0, 256, (1, 4, 12, 12, 1), np.uint8)
+        np.savez(tmp_path / f"{index}.npz", video=video)
+    splits = ["file,split", *(f"{i}.npz,{'test' if i < 3 else 'train'}" for i in range(6))]
+    (tmp_path / "manifest.csv").write_text("\n".join(splits))
+    config.data.update(name="folder", path=str(tmp_path), motion="any")
+    config.eval.update(protocol="similarity", baseline=baseline)
+    config.sample.task = "predict"
+    results = []
+    for count in (3, 12):
+        config.eval.num_videos = count
+        results.append(protocol.evaluate(config, {}, 0, None))
+    names = [name for name in results[0] if name.startswith(("psnr", "ssim", "motion"))]
+    assert "ssim_standard_error" in names
+    for name in names:
+        assert results[1][name] == pytest.approx(results[0][name], rel=1e-6), name
+    assert [result["protocol"]["videos_given"] for result in results] == [0, 3]
+
+
 def test_copies_of_training_videos_are_found(config, monkeypatch):
     monkeypatch.setattr(memorisation, "_MAX_CLIPS", 8)
     config.eval.update(protocol="memorisation", baseline="train_videos")

@@ -25,7 +25,7 @@ from vdm.evaluation.tables import main as write_tables
 from vdm.metrics.frechet import frechet_distance
 from vdm.metrics.measure import compare, summarize
 from vdm.metrics.protocols import PROTOCOLS, Protocol
-from vdm.sampling.conditions import examples_of
+from vdm.sampling.conditions import examples_of, make_observed
 from vdm.video.pixels import from_uint8, to_uint8
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -208,6 +208,51 @@ def test_a_real_video_without_all_of_its_samples_is_refused(tiny_config):
         ValueError, match=r"eval\.num_videos is 10, .* multiple of .*per_example, 4"
     ):
         protocol.protocol_of(tiny_config)
+
+
+def _write_folder(folder, config, lengths):
+    """Writes held-out videos of random pixels; each third one has no class."""
+    rng = np.random.default_rng(0)
+    rows = ["file,label,split"]
+    for index, length in enumerate(lengths):
+        np.savez(
+            folder / f"{index}.npz", video=rng.integers(0, 256, (1, length, 12, 12, 1), np.uint8)
+        )
+        rows += [f"{index}.npz,{'ab'[index % 2] if index % 3 else ''},test"]
+    np.savez(folder / "train.npz", video=np.zeros((1, max(lengths), 12, 12, 1), np.uint8))
+    (folder / "manifest.csv").write_text("\n".join([*rows, "train.npz,a,train"]))
+    config.data.update(name="folder", path=str(folder), condition="label", resolution=12)
+    config.model.num_classes = 2
+    config.sample.update(task="predict", num_videos=4, guidance_weight=1.0)
+    config.eval.update(protocol="similarity", num_videos=4)
+
+
+def test_samples_are_compared_with_the_videos_that_they_observed_if_some_have_no_label(
+    config, tmp_path
+):
+    """The observed frame of a sample is that of its real video."""
+    _write_folder(tmp_path, config, [4] * 6)
+    observed = make_observed(config)(range(4))
+    found = protocol.protocol_of(config)
+    (source,) = protocol.real_sources(config, found).values()
+    assert len(source) == 4
+    for index in range(4):
+        np.testing.assert_array_equal(source.example(index)["video"], observed[index])
+    assert source.example(0).keys() == {"video"}
+
+
+def test_samples_longer_than_the_videos_that_they_observed_are_refused(config, tmp_path):
+    _write_folder(tmp_path, config, [8, 4, 8, 8, 8, 8])
+    config.sample.task = "extend"
+    config.extend.update(num_frames=8, num_given=2, overlap=2, stride=2)
+    found = protocol.protocol_of(config)
+    with pytest.raises(ValueError, match=r"samples of 8 frames .* and 1 of the 4 in .*manifest"):
+        protocol.check_pairs(config, found, protocol.real_sources(config, found))
+    with pytest.raises(ValueError, match="1 of the 4 in"):
+        preflight.check(config, tmp_path / "run", "eval")
+    config.extend.num_frames = 4
+    found = protocol.protocol_of(config)
+    protocol.check_pairs(config, found, protocol.real_sources(config, found))
 
 
 def test_the_observed_frames_of_an_extension_are_not_compared(tiny_config):

@@ -2,13 +2,16 @@
 
 import dataclasses
 import functools
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from time import sleep
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vdm.evaluation.shares import from_arrays, to_arrays
+from vdm.evaluation.shares import from_arrays, merged, to_arrays
 from vdm.metrics.frechet import frechet_distance
 from vdm.metrics.inception_score import inception_score
 from vdm.metrics.measure import (
@@ -70,13 +73,13 @@ def test_merged_shares_of_processes_equal_the_whole(tmp_path):
         )
         for indices in (*(range(first, NUM_VIDEOS, 3) for first in range(3)), range(0))
     ]
-    merged = functools.reduce(Summary.merge, shares)
-    np.savez(tmp_path / "share.npz", **to_arrays(merged))
+    total = functools.reduce(Summary.merge, shares)
+    np.savez(tmp_path / "share.npz", **to_arrays(total))
     with np.load(tmp_path / "share.npz") as arrays:
-        merged = from_arrays(dict(arrays))
+        total = from_arrays(dict(arrays))
     real = summarize(iter(videos(0)), NUM_VIDEOS, protocol, EXTRACTORS)
-    assert merged.count == NUM_VIDEOS
-    result = compare(real, merged, protocol)
+    assert total.count == NUM_VIDEOS
+    result = compare(real, total, protocol)
     for name, expected in compare(real, whole, protocol).items():
         assert result[name] == pytest.approx(expected, rel=1e-10)
 
@@ -116,6 +119,33 @@ def test_each_metric_reads_its_view_of_the_videos(batch_size):
     assert {name: result[name] for name in result if name not in errors} == pytest.approx(
         expected, rel=1e-6
     )
+
+
+def test_a_fast_process_waits_until_its_share_is_merged(tmp_path, monkeypatch):
+    """Two splits one after the other, by threads as processes, of which the first reads slowly."""
+    process, barrier = threading.local(), threading.Barrier(2)
+    monkeypatch.setattr("jax.process_count", lambda: 2)
+    monkeypatch.setattr("jax.process_index", lambda: getattr(process, "index", 0))
+    monkeypatch.setattr("vdm.evaluation.shares.wait_for_all", lambda name: barrier.wait(60))
+    monkeypatch.setattr("vdm.evaluation.shares.from_arrays", lambda a: sleep(0.5) or from_arrays(a))
+    protocol = Protocol("fvd", ("fvd",))
+    indices = [range(40), range(40, NUM_VIDEOS)]
+
+    def summary_of(seed, part):
+        values = (videos(seed)[index] for index in part)
+        return summarize(values, NUM_VIDEOS, protocol, EXTRACTORS, indices=part)
+
+    def work(index):
+        process.index = index
+        shares = [summary_of(seed, indices[index]) for seed in range(2)]
+        return [merged(tmp_path, share) for share in shares]
+
+    with ThreadPoolExecutor(2) as executor:
+        first, second = executor.map(work, range(2))
+    assert second == [None, None] and not list(tmp_path.iterdir())
+    wholes = [summary_of(seed, range(NUM_VIDEOS)) for seed in range(2)]
+    expected = compare(*wholes, protocol)["fvd"]
+    assert compare(*first, protocol)["fvd"] == pytest.approx(expected, rel=1e-10)
 
 
 def test_observed_frames_can_be_excluded():
@@ -159,10 +189,12 @@ def starts_with_samples(rng, samples):
     return np.clip(starts + noise, 0, 255).astype(np.uint8).reshape(-1, 1, 1, 1, 3)
 
 
-@pytest.mark.parametrize(("samples", "clips"), [(4, 1), (1, 4), (2, 2)])
-def test_standard_errors_know_that_videos_of_a_start_are_alike(samples, clips):
+@pytest.mark.parametrize(
+    ("samples", "clips", "passes"), [(4, 1, 1), (1, 4, 1), (2, 2, 1), (2, 1, 2)]
+)
+def test_standard_errors_know_that_videos_of_a_start_are_alike(samples, clips, passes):
     """The spread over draws of the starts, of which the 400 videos have 100."""
-    kinds = {"samples_per_given": samples, "clips_per_video": clips}
+    kinds = {"samples_per_given": samples, "clips_per_video": clips, "videos_given": 100}
     protocol = Protocol("all", ("fvd", "kvd"), **kinds)
     rng = np.random.default_rng(0)
     videos = starts_with_samples(rng, clips)
@@ -170,6 +202,8 @@ def test_standard_errors_know_that_videos_of_a_start_are_alike(samples, clips):
     results = []
     for _ in range(60):
         videos = starts_with_samples(rng, 4)
+        by_start = videos.reshape(100, passes, samples * clips, 1, 1, 1, 3)
+        videos = by_start.swapaxes(0, 1).reshape(videos.shape)
         generated = summarize(iter(videos), 400, protocol, EXTRACTORS, batch_size=400)
         results.append(compare(real, generated, protocol))
     spread = np.std([result["fvd"] for result in results])

@@ -218,6 +218,36 @@ def test_commands_compute_in_32_bits():
     assert not jax.config.jax_enable_x64
 
 
+def test_a_second_ctrl_c_ends_a_run_whose_other_threads_work():
+    """As in the first compilation, which has no result to wait for and takes minutes."""
+    code = """
+import concurrent.futures, itertools, time
+import jax
+from vdm.parallel.processes import Processes
+def compile():
+    for number in itertools.count():
+        jax.jit(lambda x: x + number).lower(1.0).compile()
+def work():
+    with concurrent.futures.ThreadPoolExecutor() as executor:
+        executor.submit(compile)
+        print("started", flush=True)
+        try:
+            time.sleep(300)
+        finally:
+            print("interrupted once", flush=True)
+Processes().run(work)
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    for line in ("started", "interrupted once"):
+        assert process.stdout.readline() == f"{line}\n"
+        time.sleep(1)
+        process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (130, "error: interrupted\n")
+
+
 def test_prints_that_the_port_is_taken(tmp_path):
     with socket.socket() as listener:
         listener.bind(("localhost", 0))

@@ -44,6 +44,23 @@ def test_has_real_videos_and_samples_with_their_labels(tiny_config, samples, lab
     assert video[:, :16].max() > 200  # the caption
 
 
+def test_labels_of_real_videos_are_their_own_if_some_are_too_short(tiny_config, samples, tmp_path):
+    """An extension shows real videos of its own length, and observes also shorter ones."""
+    rows = ["file,label,split"]
+    for index, (length, label) in enumerate(zip([2, 4, 2, 4, 4], "abaab", strict=True)):
+        video = np.full((1, length, 8, 8, 1), 50 * "ab".index(label), np.uint8)
+        np.savez(tmp_path / f"{index}.npz", video=video)
+        rows.append(f"{index}.npz,{label},test")
+    (tmp_path / "manifest.csv").write_text("\n".join(rows))
+    tiny_config.data.update(name="folder", path=str(tmp_path), condition="label", frames=2)
+    tiny_config.model.num_classes = 2
+    tiny_config.sample.update(task="extend", num_videos=5, batch_size=8)
+    tiny_config.extend.update(num_frames=4, num_given=1, overlap=1, stride=1)
+    _, text = make_preview(tiny_config, None)({})
+    found = [line for line in text.splitlines() if "real" in line]
+    assert found == [f"- real, video {i}: label {'ab'.index('bab'[i])}" for i in range(3)]
+
+
 def test_leaves_out_real_videos_that_are_missing(tiny_config, samples, monkeypatch):
     def missing(*_):
         raise ValueError("no video is in the split 'test'")

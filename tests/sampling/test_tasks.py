@@ -1,5 +1,6 @@
 """Which frames each task observes, and where it puts the sampled ones."""
 
+import contextlib
 import re
 
 import jax
@@ -15,7 +16,7 @@ from vdm.diffusion.conditioning import ObservedFrames, ObservedLowResolution
 from vdm.exported import export
 from vdm.parallel.mesh import make_mesh
 from vdm.preflight import check_sampling
-from vdm.sampling.conditions import load_observed, needs_held_out
+from vdm.sampling.conditions import load_observed, needs_held_out, number_of_sources
 from vdm.sampling.generate import divides_by_block, make_generator
 from vdm.sampling.preview import preview_config
 from vdm.sampling.tasks import cascade, extend, predict
@@ -84,6 +85,39 @@ def test_an_extension_from_nothing_needs_no_held_out_videos(tiny_config, tmp_pat
     assert not needs_held_out(tiny_config)
     found = make_generator(tiny_config, mesh)(params, range(2))
     np.testing.assert_array_equal(found, expected)
+
+
+def test_samples_repeat_the_videos_and_conditions_that_they_are_given(tiny_config, tmp_path):
+    for label in ("walking", "running"):
+        (tmp_path / label).mkdir()
+        np.savez(tmp_path / label / "clips.npz", video=np.zeros((20, 4, 8, 8, 1), np.uint8))
+    held_out = 7
+    names = [(label, index) for label in ("walking", "running") for index in range(20)]
+    rows = [
+        f"{label}/clips.npz#{index},{label},{'test' if number < held_out else 'train'}"
+        for number, (label, index) in enumerate(names)
+    ]
+    (tmp_path / "manifest.csv").write_text("\n".join(["file,label,split", *rows]))
+    np.savez(tmp_path / "mine.npz", video=np.zeros((3, 4, 8, 8, 1), np.uint8))
+    tiny_config.data.update(name="folder", path=str(tmp_path))
+    tiny_config.model.num_classes = 2
+    for task, condition, label, observed, expected in (
+        ("generate", "none", -1, "", 0),
+        ("generate", "label", -1, "", held_out),
+        ("generate", "label", 1, "", 0),
+        ("predict", "label", 1, "", held_out),
+        ("predict", "none", -1, "mine.npz", 3),
+        ("predict", "label", -1, "mine.npz", 3),
+    ):
+        tiny_config.data.condition = condition
+        tiny_config.sample.update(
+            task=task, label=label, observed=observed and str(tmp_path / observed)
+        )
+        assert number_of_sources(tiny_config) == expected
+    tiny_config.data.update(name="moving_digits", path="", condition="label")
+    tiny_config.sample.update(label=-1, observed="")
+    tiny_config.model.num_classes = 10
+    assert number_of_sources(tiny_config) == 0  # endless
 
 
 def test_context_noise_is_of_generated_frames_alone(tiny_config):
@@ -206,6 +240,39 @@ def test_another_model_of_the_key_frames_frameskip_draws_them(tiny_config, param
     assert (videos["other"] != videos[""]).any((2, 3, 4)).all()
     config.data.frameskip = 2
     with pytest.raises(ValueError, match=r"has data\.frameskip 2, and must have 4, config\.data"):
+        check_sampling(config)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({}, ""),
+        ({"frame_times": "shared"}, r"config\.diffusion\.frame_times is 'shared'"),
+        ({"distill_steps": 8, "target": "v"}, r"sample\.num_steps is 2, and must be 8 for a stu"),
+        ({"num_classes": 3}, r"has model\.num_classes 3, and config\.model\.num_classes is 10"),
+        ({"classes": ("a", *"bcdefghij")}, ""),
+        ({"classes": ("b", "a", *"cdefghij")}, r"has data\.classes \('b', 'a', .*\), and config"),
+    ],
+)
+def test_another_model_of_key_frames_samples_with_the_same_settings(
+    tiny_config, tmp_path, changes, message
+):
+    config = tiny_config
+    config.data.update(condition="label", classes=tuple("abcdefghij"))
+    config.model.num_classes, config.diffusion.frame_times = 10, "independent"
+    config.sample.update(
+        task="extend", conditioning="diffusion_forcing", sampler="ddim", guidance_weight=1.0
+    )
+    config.extend.update(
+        method="key_frames", num_frames=7, overlap=2, stride=2, key_frame_interval=2
+    )
+    other = config.copy_and_resolve_references()
+    other.data.update(frameskip=2, classes=())
+    for section in (other.data, other.model, other.diffusion, other.training):
+        section.update({name: value for name, value in changes.items() if name in section})
+    export(tmp_path / "other.safetensors", {}, other, 0)
+    config.extend.key_frame_checkpoint = str(tmp_path / "other.safetensors")
+    with pytest.raises(ValueError, match=message) if message else contextlib.nullcontext():
         check_sampling(config)
 
 
@@ -390,8 +457,9 @@ def test_models_of_a_cascade_draw_different_noise(tiny_config, params, tmp_path,
     assert np.abs(from_uint8(videos)).max(axis=(1, 2, 3, 4)).min() > 0.02  # 8 bits resolve 0.008
 
 
+@pytest.mark.parametrize("field", ["per_example", "seed", "path"])
 def test_both_models_of_a_cascade_have_the_labels_of_the_same_examples(
-    tiny_config, tmp_path, monkeypatch
+    tiny_config, tmp_path, monkeypatch, field
 ):
     """With each sample replaced by its label, above that of the observed low resolution."""
 
@@ -404,15 +472,29 @@ def test_both_models_of_a_cascade_have_the_labels_of_the_same_examples(
     monkeypatch.setattr("vdm.sampling.generate.sample", labels)
     config = tiny_config
     config.data.condition, config.model.num_classes = "label", 10
-    params = init_params(config)
     base = config.copy_and_resolve_references()
+    if field == "path":
+        config.model.num_classes = base.model.num_classes = 2
+        config.data.update(name="folder", path=str(tmp_path / "videos"))
+        base.data.update(name="folder", path=str(tmp_path / "moved"))
+        for index in range(16):  # the other model needs 7 frames, which half of the videos have
+            folder = tmp_path / "videos" / "test" / "ab"[index % 3 == 0]
+            folder.mkdir(parents=True, exist_ok=True)
+            video = np.zeros((1, 4 if index % 2 else 8, 8, 8, 1), np.uint8)
+            np.savez(folder / f"{index}.npz", video=video)
+        (tmp_path / "videos" / "train").mkdir()
+        np.savez(tmp_path / "videos" / "train" / "c.npz", video=video)
+    params = init_params(config)
     base.data.update(frameskip=2, resolution=4, downsample=2)
     base.model.attention_resolutions = (2,)
+    base.seed = 5 if field == "seed" else config.seed
     export(tmp_path / "base.safetensors", params, base, 0)
-    config.sample.update(task="cascade", batch_size=8, per_example=3)
+    config.sample.update(task="cascade", batch_size=8)
+    config.sample.per_example = 3 if field == "per_example" else 1
     config.cascade.update(
         base_checkpoint=str(tmp_path / "base.safetensors"), num_frames=4, frameskip=2
     )
+    check_sampling(config)
     videos = make_generator(config, make_mesh(config))(params, range(8))
     np.testing.assert_allclose(from_uint8(videos), 0, atol=0.01)  # 8 bits resolve 0.008
 

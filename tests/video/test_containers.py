@@ -247,6 +247,37 @@ def test_streaming_finds_the_truncation_that_opening_finds(tmp_path, write):
     assert streaming.value.reason == opening.value.reason
 
 
+_WITHOUT_DURATION = {
+    "a.ts": {"options": _X264},
+    "a.m2ts": {"codec": "mpeg2video"},
+    "a.ogv": {"codec": "libvpx"},
+    "a.y4m": {"codec": "wrapped_avframe"},
+}
+
+
+@pytest.mark.parametrize("name", _WITHOUT_DURATION)
+def test_a_file_that_declares_no_duration_has_a_whole_end(tmp_path, name):
+    path = _written(tmp_path, name, **_WITHOUT_DURATION[name])
+    whole = path.read_bytes()
+    assert open_container(path).num_frames == sum(1 for _ in stream_frames(path)) == _COUNT
+    for size in (len(whole) * 3 // 5, len(whole) - 40):  # .m2ts has whole packets of 188 bytes
+        path.write_bytes(whole[: size - (size % 192 in (0, 4))])
+        message = "is truncated: it ends within a (frame|packet)"
+        with pytest.raises(UnreadableVideoError, match=message) as opening:
+            open_container(path)
+        with pytest.raises(UnreadableVideoError, match=message) as streaming:
+            list(stream_frames(path))
+        assert streaming.value.reason == opening.value.reason
+
+
+@pytest.mark.parametrize("name", ["a.ts", "a.ogv"])
+def test_what_follows_the_packets_is_no_truncation(tmp_path, name):
+    """Some recorders fill a file up to a block."""
+    path = _written(tmp_path, name, **_WITHOUT_DURATION[name])
+    path.write_bytes(path.read_bytes() + bytes(1000))
+    assert open_container(path).num_frames == _COUNT
+
+
 def test_names_a_file_that_changes_after_opening(tmp_path):
     path = _written(tmp_path, options=_X264)
     contents = open_video(path)

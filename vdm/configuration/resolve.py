@@ -16,7 +16,7 @@ from ml_collections import config_flags
 from vdm.config import default_config
 from vdm.configuration.stored import fields_of, from_record, load_run_config, set_field
 from vdm.exported import load_exported_config
-from vdm.files import AnyPath, as_path, local_path
+from vdm.files import AnyPath, as_path, entries, local_path
 from vdm.shipped import check_exists, find_checkpoint, package_folders
 
 _OVERRIDE = re.compile(r"--?(no)?config\.([^=]+)(=.*)?", re.DOTALL)
@@ -84,6 +84,7 @@ def resolve(
     The configuration comes from the file `name`, else from the exported file config.checkpoint,
     else from the run in the workdir. Overrides are then applied, '~' in paths is expanded, and
     names of shipped checkpoints and of Hugging Face Hub repositories are replaced by their paths.
+    If a file does not name the classes of the labels, the trained weights do.
 
     Args:
       name: path of a file or name of a configuration in configs/, optionally followed by a colon
@@ -112,6 +113,8 @@ def resolve(
             f"--config=NAME; configs/ has {_listed()}"
         )
     config = _expanded(override(config, overrides))
+    if name is not None and "data.classes" not in overrides and config.data.condition == "label":
+        config.data.classes = config.data.classes or _stored_classes(config, workdir)
     _check_guidance(config, overrides)
     return config
 
@@ -121,6 +124,20 @@ def _split_argument(name: str) -> tuple[str, str]:
     file, colon, argument = name.rpartition(":")
     is_path = not colon or "/" in argument or local_path(name).is_file()
     return (name, "") if is_path else (file, argument)
+
+
+def _stored_classes(config: ml_collections.ConfigDict, workdir: AnyPath | None) -> tuple[str, ...]:
+    """Returns the classes of config.checkpoint, or of the run in the workdir; () if there are none.
+
+    Without checkpoints, a run can still change its classes.
+    """
+    if config.checkpoint:
+        path = as_path(config.checkpoint)
+        check_exists(path)
+        return from_record(load_exported_config(path)[0], path).data.classes
+    has_checkpoints = workdir is not None and entries(workdir / "checkpoints")
+    saved = load_run_config(workdir) if workdir and has_checkpoints else None
+    return saved.data.classes if saved else ()
 
 
 def _check_guidance(config: ml_collections.ConfigDict, overrides: Mapping[str, str]) -> None:

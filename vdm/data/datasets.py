@@ -34,14 +34,19 @@ def make_data_set(config: ml_collections.ConfigDict, split: str) -> DataSet:
     Raises:
       ValueError: the data set is unknown, is missing, or does not fit config.data.
     """
+    return _make(config, split, config.data.condition)
+
+
+def _make(config: ml_collections.ConfigDict, split: str, condition: str) -> DataSet:
+    """Builds the data set of the videos of config.data; their examples have `condition`."""
     check_name(config)
     data, is_training = config.data, split == "train"
     if data.name == ZEROS:
-        names = ("frames", "resolution", "channels", "num_images", "condition", "text_tokens")
+        names = ("frames", "resolution", "channels", "num_images", "text_tokens")
         widths = {name: config.model[name] for name in ("text_width", "action_width")}
-        return Zeros(**widths, **{name: data[name] for name in names})
-    shared = ("frames", "resolution", "frameskip", "num_images", "condition")
-    fields = {"seed": config.seed} | {name: data[name] for name in shared}
+        return Zeros(condition=condition, **widths, **{name: data[name] for name in names})
+    shared = ("frames", "resolution", "frameskip", "num_images")
+    fields = {"seed": config.seed, "condition": condition} | {n: data[n] for n in shared}
     if data.name == "moving_digits":
         _check_moving_digits(config)
         return MovingDigits(
@@ -56,7 +61,7 @@ def make_data_set(config: ml_collections.ConfigDict, split: str) -> DataSet:
     reader = open_reader(config, split)
     if not is_training:
         fields["num_images"] = 0
-    encode = make_encode(config, reader.folder) if data.condition == "text" else None
+    encode = make_encode(config, reader.folder) if condition == "text" else None
     if encode and isinstance(reader, FolderVideos):
         _check_captions(reader, encode)
     return ClipDataSet(
@@ -73,15 +78,16 @@ def make_data_set(config: ml_collections.ConfigDict, split: str) -> DataSet:
 def held_out_videos(config: ml_collections.ConfigDict, frames: int, split: str = "test") -> DataSet:
     """Builds a data set of real videos in a fixed order, without flips, images or conditions.
 
-    Videos of 'test' start at the same frame as in `make_data_set`, except that random starts depend
-    on the number of frames.
+    The videos are those of `make_data_set` for this number of frames: a folder has no videos that
+    are too short or lack the condition. Videos of 'test' start at the same frame as there, except
+    that random starts depend on the number of frames.
 
     Raises:
       ValueError: as `make_data_set`.
     """
     config = config.copy_and_resolve_references()
-    config.data.update(frames=frames, num_images=0, condition="none", augment_flip=False)
-    data_set = make_data_set(config, split)
+    config.data.update(frames=frames, num_images=0, augment_flip=False)
+    data_set = _make(config, split, "none")
     if isinstance(data_set, ClipDataSet):
         return dataclasses.replace(data_set, shuffle=False)
     return data_set
@@ -201,8 +207,23 @@ def _open_splits(config: ml_collections.ConfigDict) -> dict[str, FolderVideos]:
         needed_frames=(data.frames - 1) * data.frameskip + 1,
         frame_rate=data.frame_rate,
         condition=data.condition,
+        classes=tuple(data.classes),
         test_share=data.test_share,
     )
+
+
+def with_classes(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """Returns the configuration, with the names of a folder's classes in config.data.classes.
+
+    Raises:
+      ValueError: as `make_data_set`.
+    """
+    data = config.data
+    if data.name != "folder" or data.condition != "label" or data.classes:
+        return config
+    config = config.copy_and_resolve_references()
+    config.data.classes = open_folder_of(config, "train").classes
+    return config
 
 
 def _check_captions(videos: FolderVideos, encode: Encode) -> None:

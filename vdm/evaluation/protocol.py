@@ -29,6 +29,7 @@ from vdm.metrics.features import make_extractors, measurable
 from vdm.metrics.measure import Summary, compare, summarize, warnings_of
 from vdm.metrics.protocols import GENERAL, PAIRED, PROTOCOLS, Protocol
 from vdm.parallel.mesh import make_mesh, sharded_params
+from vdm.sampling.conditions import number_of_sources
 from vdm.sampling.sample_store import SampleStore, stored_samples
 from vdm.sampling.tasks import frames_needed
 from vdm.video.pixels import with_channels
@@ -129,6 +130,28 @@ def real_sources(config: ml_collections.ConfigDict, protocol: Protocol) -> dict[
     }
 
 
+def check_pairs(
+    config: ml_collections.ConfigDict, protocol: Protocol, sources: dict[str, DataSet]
+) -> None:
+    """Checks that the real video of each sample is the one whose frames it observes.
+
+    Raises:
+      ValueError: a held-out video of a folder has too few frames for a sample, but enough to be
+        observed.
+    """
+    is_paired = any(metric in PAIRED for metric in protocol.metrics)
+    if not is_paired or config.data.name != "folder" or protocol.frames == config.data.frames:
+        return
+    found = number_of_videos(next(iter(sources.values())))
+    observed = number_of_videos(held_out_videos(config, config.data.frames))
+    if found != observed:
+        raise ValueError(
+            f"config.eval.protocol {protocol.name!r} compares samples of {protocol.frames} frames "
+            f"with the held-out videos whose frames they were given, and {observed - found} of the "
+            f"{observed} in {config.data.path} have fewer frames: a manifest can leave them out"
+        )
+
+
 def check_numbers(protocol: Protocol, sources: dict[str, DataSet]) -> None:
     """Raises ValueError unless there are enough samples and real videos of `real_sources`."""
     needed = protocol.min_videos
@@ -164,6 +187,8 @@ def evaluate(
     protocol = protocol_of(config)
     extractors = make_extractors(protocol)
     protocol, missing = measurable(protocol, extractors)
+    sources = real_sources(config, protocol)
+    protocol = dataclasses.replace(protocol, videos_given=_videos_given(config, protocol, sources))
     mesh = make_mesh(config)
     params = sharded_params(mesh, params)
     measure = partial(
@@ -173,7 +198,6 @@ def evaluate(
         batch_size=config.eval.batch_size,
     )
     real: dict[str, Summary] = {}  # complete on process 0, empty on the others
-    sources = real_sources(config, protocol)
     for name, source in sources.items():
         print(f"computing the features of the real videos, split {name}", flush=True)
         examples = _real_examples(protocol, number_of_videos(source))
@@ -225,6 +249,19 @@ def evaluate(
         "networks": {name: {"weights_sha256": e.digest} for name, e in extractors.items()},
         "config": config.to_dict(),
     }
+
+
+def _videos_given(
+    config: ml_collections.ConfigDict, protocol: Protocol, sources: dict[str, DataSet]
+) -> int:
+    """Returns the protocol's `videos_given`."""
+    if config.eval.baseline == "train_videos":
+        count = number_of_videos(held_out_videos(config, protocol.frames, "train"))
+    elif config.eval.baseline:
+        count = number_of_videos(next(iter(sources.values())))
+    else:
+        count = number_of_sources(config)
+    return count if count * protocol.samples_per_given < protocol.num_generated else 0
 
 
 def _real_examples(protocol: Protocol, num_videos: int) -> np.ndarray:

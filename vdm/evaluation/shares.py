@@ -30,14 +30,14 @@ def merged(folder: AnyPath, share: Summary) -> Summary | None:
     with replacing(paths[jax.process_index()]) as temporary, temporary.open("wb") as file:
         np.savez(file, **arrays)
     wait_for_all("all shares are measured")
-    if not is_first_process():
-        return None
-    for path in paths[1:]:
-        with path.open("rb") as content, np.load(content) as saved:
-            share = share.merge(from_arrays(dict(saved)))
-    for path in paths:
-        path.unlink()
-    return share
+    if is_first_process():
+        for path in paths[1:]:
+            with path.open("rb") as content, np.load(content) as saved:
+                share = share.merge(from_arrays(dict(saved)))
+        for path in paths:
+            path.unlink()
+    wait_for_all("all shares are merged")  # the next call writes files of the same names
+    return share if is_first_process() else None
 
 
 def to_arrays(summary: Summary) -> dict[str, np.ndarray]:

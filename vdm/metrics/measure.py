@@ -119,8 +119,8 @@ def summarize(
                 batch = batch[:, protocol.frames_given :]
             for network, view, clips in _clips_of_views(views, batch, protocol):
                 out = _outputs(extractors[network], view, clips, batch_size)
-                starts = positions // (protocol.clips_per_video * protocol.samples_per_given)
-                _add_features(summary.statistics, (network, view), starts, out["features"])
+                given = protocol.video_of(positions)
+                _add_features(summary.statistics, (network, view), given, out["features"])
                 if "kvd" in protocol.metrics and METRICS["kvd"] == (network, view):
                     _add_values(summary.values, "kvd", positions, out["features"])
                 for splits in protocol.inception_splits if (network, view) in scored else ():
@@ -243,35 +243,36 @@ def _of_values(
     samples, clips = protocol.samples_per_given, protocol.clips_per_video
     if metric == "kvd":
         of_real = real[metric,][0].ordered
-        distance, error, low, high = kernel_distance(of_real, numbers, samples, clips)
+        videos = [np.arange(len(of_real)) // clips, protocol.video_of(np.arange(len(numbers)))]
+        distance, error, low, high = kernel_distance(of_real, numbers, *videos)
         return {"kvd": distance, "kvd_standard_error": error, "kvd_low": low, "kvd_high": high}
     # Samples of one real video are consecutive; only different real videos are independent.
     by_start = numbers[:, 0].reshape(-1, clips, samples)
     of_start = by_start.mean((1, 2))
+    given = protocol.video_of(np.arange(0, len(numbers), clips * samples))
     if metric in PAIRED:
-        best = _with_error(f"{metric}_best", by_start.max(2).mean(1)) if samples > 1 else {}
-        return _with_error(metric, of_start) | best
+        best = _with_error(f"{metric}_best", by_start.max(2).mean(1), given) if samples > 1 else {}
+        return _with_error(metric, of_start, given) | best
     of_real = real[metric,][0].ordered[:, 0].reshape(-1, clips).mean(1)
     if metric == "block_shape":
-        return _with_error(metric, of_start) | _with_error(f"{metric}_of_real", of_real)
+        of_its_real = _with_error(f"{metric}_of_real", of_real, np.arange(len(of_real)))
+        return _with_error(metric, of_start, given) | of_its_real
     means = [values.mean() for values in (of_start, of_real)]
     if not means[1]:
         return {}
     ratio = float(means[0] / means[1])
-    if min(len(of_start), len(of_real)) < 2:
+    if min(len(np.unique(given)), len(of_real)) < 2:
         return {metric: ratio}
-    relative = [
-        standard_error(values) / max(mean, 1e-12)
-        for values, mean in zip((of_start, of_real), means, strict=True)
-    ]
+    errors = (standard_error(of_start, given), standard_error(of_real))
+    relative = [error / max(mean, 1e-12) for error, mean in zip(errors, means, strict=True)]
     return {metric: ratio, f"{metric}_standard_error": ratio * math.hypot(*relative)}
 
 
-def _with_error(name: str, values: np.ndarray) -> dict[str, float]:
-    """Returns the mean of values and, with two or more, its standard error."""
+def _with_error(name: str, values: np.ndarray, videos: np.ndarray) -> dict[str, float]:
+    """Returns the mean of values and, with two or more different videos, its standard error."""
     result = {name: float(values.mean())}
-    if len(values) > 1:
-        result[f"{name}_standard_error"] = standard_error(values)
+    if len(np.unique(videos)) > 1:
+        result[f"{name}_standard_error"] = standard_error(values, videos)
     return result
 
 

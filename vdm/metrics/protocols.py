@@ -2,6 +2,8 @@
 
 import dataclasses
 
+import numpy as np
+
 # Network and view of each metric. Views: 'video', the whole clip; for Inception, 'first', the first
 # frame, or 'avg', activations averaged over all frames; 'blocks', each block of a long clip on its
 # own. PIXELS metrics need no network.
@@ -53,6 +55,8 @@ class Protocol:
       given_frames_counted: whether the networks see the observed frames.
       samples_per_given: number of samples per real video.
       clips_per_video: number of consecutive clips of each video, which are not independent.
+      videos_given: number of different videos whose frames or conditions samples are given, and
+        which repeat in the same order; 0: they do not repeat.
       windows_per_video: number of random windows of each real video.
       with_replacement: whether real videos are drawn with replacement, with windows that differ
         from those of the samples.
@@ -87,6 +91,7 @@ class Protocol:
     given_frames_counted: bool = True
     samples_per_given: int = 1
     clips_per_video: int = 1
+    videos_given: int = ANY
     windows_per_video: int = 1
     with_replacement: bool = False
     real_clips: str = "first frames"
@@ -130,6 +135,11 @@ class Protocol:
         """Minimum number of videos of a set: of an Inception Score, one per split."""
         scores = any(metric.startswith("is_") for metric in self.metrics)
         return max(2 if self.compares_sets else 1, max(self.inception_splits) * scores)
+
+    def video_of(self, indices: np.ndarray) -> np.ndarray:
+        """Returns a number per clip or sample, equal for those that are not independent."""
+        videos = indices // (self.clips_per_video * self.samples_per_given)
+        return videos % self.videos_given if self.videos_given else videos
 
     def predicted(self, frames: int) -> list[int]:
         """Returns the indices of the missing frames in a video of `frames` frames."""

@@ -5,9 +5,16 @@ import dataclasses
 import numpy as np
 
 
-def standard_error(values: np.ndarray) -> float:
-    """Returns the standard error of the mean of values [n], n >= 2."""
-    return float(values.std(ddof=1) / len(values) ** 0.5)
+def standard_error(values: np.ndarray, videos: np.ndarray | None = None) -> float:
+    """Returns the standard error of the mean of values [n].
+
+    Values of one video may depend on each other. `videos` [n] numbers the video of each value, at
+    least two different ones; default: all differ.
+    """
+    videos = np.arange(len(values)) if videos is None else videos
+    _, of_values = np.unique(videos, return_inverse=True)
+    sums = np.bincount(of_values, weights=values - values.mean())
+    return float((np.sum(sums**2) * len(sums) / (len(sums) - 1)) ** 0.5 / len(values))
 
 
 @dataclasses.dataclass(frozen=True)

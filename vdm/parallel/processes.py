@@ -145,8 +145,8 @@ class Processes:
         self._exit(self._error(message), status)
 
     def interrupt(self) -> NoReturn:
-        """Exits after Ctrl-C."""
-        self.fail("interrupted", 130)
+        """Exits after Ctrl-C, also while other threads compile: Python would wait or crash."""
+        self._exit(self._error("interrupted"), 130, at_once=True)
 
     def finish(self) -> None:
         """Waits until all processes have finished."""

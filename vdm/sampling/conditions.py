@@ -12,7 +12,12 @@ import ml_collections
 import numpy as np
 
 from vdm.data.captions.encoded import encode_given
-from vdm.data.datasets import make_data_set, open_folder_of
+from vdm.data.datasets import (
+    held_out_videos,
+    make_data_set,
+    number_of_videos,
+    open_folder_of,
+)
 from vdm.data.folder.user_videos import load_videos
 from vdm.files import as_path, local_copy, local_path
 from vdm.metrics.weights.files import sha256_of
@@ -77,6 +82,19 @@ def needs_held_out(config: ml_collections.ConfigDict) -> bool:
     observes = _observes(config) and not sample.observed
     is_given = sample.label >= 0 if data.condition == "label" else sample.caption or sample.action
     return observes or (data.condition != "none" and not is_given)
+
+
+def number_of_sources(config: ml_collections.ConfigDict) -> int:
+    """Returns the number of different videos that samples observe, or whose conditions they use.
+
+    Further samples use the same videos again. 0: none, or an endless number.
+    """
+    counts = []
+    if needs_held_out(config):
+        counts.append(number_of_videos(held_out_videos(config, config.data.frames)))
+    if _observes(config) and config.sample.observed:
+        counts.append(len(load_observed(config)))
+    return min([count for count in counts if count], default=0)
 
 
 def _observes(config: ml_collections.ConfigDict) -> bool:

@@ -15,7 +15,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from vdm.build import make_denoiser, make_schedule, random_key
-from vdm.configuration.stored import from_record
+from vdm.checks import check_frame_times, validate
+from vdm.configuration.stored import fields_of, from_record
 from vdm.diffusion.guidance import ReconstructionOptions
 from vdm.diffusion.history_guidance import HistoryOptions
 from vdm.diffusion.joint import joint_denoiser
@@ -243,16 +244,34 @@ def key_frame_config(config: ml_collections.ConfigDict) -> ml_collections.Config
             f"{path} has data.frameskip {found.data.frameskip}, and must have {frameskip}, "
             "config.data.frameskip times config.extend.key_frame_interval"
         )
-    for name in ("frames", "resolution", "channels", "condition", "frame_rate"):
-        if found.data[name] != config.data[name]:
+    theirs, ours = fields_of(found), fields_of(config)
+    for field in (
+        *("data.frames", "data.resolution", "data.channels", "data.condition", "data.frame_rate"),
+        *("data.text_encoder", "model.num_classes", "model.text_width", "model.action_width"),
+    ):
+        if theirs[field] != ours[field]:
             raise ValueError(
-                f"{path} has data.{name} {found.data[name]!r}, and config.data.{name} is "
-                f"{config.data[name]!r}"
+                f"{path} has {field} {theirs[field]!r}, and config.{field} is {ours[field]!r}"
             )
+    check_same_classes(config, found, path)
     found.model.remat = config.model.remat  # changes memory, and no number
     found.sample.update(config.sample)
     found.extend.method = "autoregressive"  # its key frames are one block
+    try:
+        validate(found)
+        check_frame_times(found)
+    except ValueError as error:
+        raise ValueError(f"{path} does not sample with these settings: {error}") from error
     return found
+
+
+def check_same_classes(
+    config: ml_collections.ConfigDict, other: ml_collections.ConfigDict, path: str
+) -> None:
+    """Raises ValueError if the labels of another model, in the file `path`, are other classes."""
+    ours, theirs = config.data.classes, other.data.classes
+    if ours and theirs and ours != theirs:  # empty: not known
+        raise ValueError(f"{path} has data.classes {theirs}, and config.data.classes is {ours}")
 
 
 def _make_key_frame_draw(
@@ -266,6 +285,21 @@ def _make_key_frame_draw(
     return partial(draw, sharded_params(mesh, load_exported(path)))
 
 
+def base_conditions_config(
+    config: ml_collections.ConfigDict, base_config: ml_collections.ConfigDict
+) -> ml_collections.ConfigDict:
+    """Returns the configuration of the conditions of a cascade's low-resolution model.
+
+    Both models have the conditions of the same held-out examples, those of `config`: the other
+    model may have been trained with another seed, in another folder, or on longer videos.
+    """
+    result = config.copy_and_resolve_references()
+    result.model = base_config.model
+    for field in ("text_encoder", "text_tokens"):
+        result.data[field] = base_config.data[field]
+    return result
+
+
 def _make_base_generator(
     config: ml_collections.ConfigDict, mesh: Mesh
 ) -> Callable[[np.ndarray], np.ndarray]:
@@ -275,5 +309,6 @@ def _make_base_generator(
     base_config.model.remat = config.model.remat  # changes memory, and no number
     for field in ("seed", "batch_size", "label", "caption", "per_example"):
         base_config.sample[field] = config.sample[field]
-    base = make_generator(base_config, mesh, stage=1)
+    condition_of = partial(conditions, base_conditions_config(config, base_config))
+    base = make_generator(base_config, mesh, stage=1, condition_of=condition_of)
     return partial(base, sharded_params(mesh, load_exported(path)))

@@ -78,6 +78,7 @@ def _text(config: ml_collections.ConfigDict, groups: dict[str, np.ndarray]) -> s
     for name, videos in groups.items():
         described = config.copy_and_resolve_references()
         if name == "real":  # real videos keep their own conditions
+            described.data.frames = videos.shape[1]  # as `_real_videos`: others may be too short
             described.sample.update(label=-1, caption="", action=(), per_example=1)
         elif not config.sample.guidance_weight:
             described.data.condition = "none"

@@ -20,7 +20,7 @@ _FREE = (
 )
 _OF_MODEL = (
     *("model", "diffusion.target", "diffusion.frame_times", "data.channels", "data.condition"),
-    "training.distill_steps",
+    *("data.classes", "training.distill_steps"),
 )
 # A student is trained only at the log-SNRs of its N steps.
 _OF_STUDENT = ("diffusion.log_snr_min", "diffusion.log_snr_max", "diffusion.log_snr_shift")
@@ -112,5 +112,6 @@ def differing_fields(
         for field, value in ours.items()
         if value != theirs[field]
         and field not in _FREE
+        and (field != "data.classes" or (value and theirs[field]))  # empty: not known
         and any(field == part or field.startswith(f"{part}.") for part in parts)
     ]

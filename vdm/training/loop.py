@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from vdm.build import count_parameters
 from vdm.configuration.stored import load_run_config, save_run_config
 from vdm.data.batches import Batches, DataSet
-from vdm.data.datasets import frame_rate_of, make_data_set
+from vdm.data.datasets import frame_rate_of, make_data_set, with_classes
 from vdm.data.shapes import batch_shapes
 from vdm.files import AnyPath, make_folder, write_bytes, write_text
 from vdm.parallel.mesh import check_divides, make_mesh
@@ -82,8 +82,9 @@ def train(
     training = config.training
     mesh = make_mesh(config)
     check_divides(mesh, training.batch_size, "training.batch_size", training.accumulate)
-    check_same_run(config, workdir)
     source = make_data_set(config, "train")
+    config = with_classes(config)
+    check_same_run(config, workdir)
     if is_first_process():
         make_folder(workdir)
     with RunLock(workdir, enabled=is_first_process()) as lock:

@@ -35,7 +35,7 @@ _FIELD = "config.training.init_from"
 _OF_TEACHER = (
     *("model", "diffusion.target"),
     *("diffusion.log_snr_min", "diffusion.log_snr_max", "diffusion.log_snr_shift"),
-    *("data.frames", "data.resolution", "data.channels", "data.condition"),
+    *("data.frames", "data.resolution", "data.channels", "data.condition", "data.classes"),
 )
 
 
@@ -231,7 +231,7 @@ def _load(
         ema = jax.tree.map(jnp.copy, params)  # a step donates both
     first, *others = matched.lines()
     print(f"warm start from step {step} of {path}: {first}", flush=True)
-    differences = differing_fields(config, source, ("diffusion",))
+    differences = differing_fields(config, source, ("diffusion", "data.classes"))
     if differences:
         others.append(f"note: {'; '.join(differences)}")
     for line in others:

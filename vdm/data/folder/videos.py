@@ -5,6 +5,7 @@ import functools
 import hashlib
 import json
 import os
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -67,6 +68,7 @@ def open_folder(
     needed_frames: int,
     frame_rate: float = 0.0,
     condition: str = "none",
+    classes: tuple[str, ...] = (),
     test_share: float = 0.1,
 ) -> dict[str, FolderVideos]:
     """Opens the videos of a folder, split into 'train' and 'test'.
@@ -81,11 +83,12 @@ def open_folder(
 
     Videos with fewer than `needed_frames` frames at the frame rate are skipped; with condition
     'label' or 'text', so are videos without a label or caption. video_index.txt, next to the index,
-    lists the skipped videos with the reasons.
+    lists the skipped videos with the reasons. Classes have the numbers of their names in `classes`;
+    if it is empty, they are numbered in alphabetical order.
 
     Raises:
       OSError: there is no such folder.
-      ValueError: no video can be used, or the manifest is invalid.
+      ValueError: no video can be used, the manifest is invalid, or `classes` lacks a class.
     """
     if path.is_file():
         raise NotADirectoryError(f"{path} is a file, and must be a folder of videos")
@@ -112,16 +115,19 @@ def open_folder(
             + (f": {some} ({len(left_out)} left out, listed in {report})" if left_out else "")
             + f"; {_remedy(index, needed_frames, condition)}"
         )
-    classes = _classes(index, entries, by_folder) if condition == "label" else {}
+    numbers = _classes(index, entries, by_folder) if condition == "label" else {}
+    if numbers and classes:
+        numbers = {name: number for number, name in enumerate(classes)}
+        used = {name: _in_class(path, entry, classes) for name, entry in used.items()}
     by_split = _split(used, test_share)
     _print_summary(path, by_split, skipped, report)
     return {
         split: FolderVideos(
             index,
             tuple(names),
-            {name: classes[used[name].label] for name in names} if classes else {},
+            {name: numbers[used[name].label] for name in names} if numbers else {},
             {name: used[name].caption for name in names} if condition == "text" else {},
-            tuple(classes),
+            tuple(numbers),
         )
         for split, names in by_split.items()
     }
@@ -215,6 +221,23 @@ def _classes(
     # Skipped videos count, too, so that class numbers do not depend on them.
     names = entries or index.videos.keys() | index.unreadable
     return class_numbers({_label(n, entries.get(n), by_folder) for n in names} - {""})
+
+
+def _in_class(folder: Path, entry: Entry, classes: tuple[str, ...]) -> Entry:
+    """Returns an entry whose label is the name of its class in `classes`.
+
+    Raises:
+      ValueError: there is no such class.
+    """
+    for name in classes:
+        # Systems write accents in different ways.
+        if unicodedata.normalize("NFC", name) == unicodedata.normalize("NFC", entry.label):
+            return dataclasses.replace(entry, label=name)
+    some = f"{', '.join(map(repr, classes[:4]))}{', ...' if len(classes) > 4 else ''}"
+    raise ValueError(
+        f"{folder / entry.file} has the class {entry.label!r}, and config.data.classes has {some}: "
+        "give the class its former name, or start another run"
+    )
 
 
 def _split(entries: Mapping[str, Entry], test_share: float) -> dict[str, list[str]]:

@@ -10,21 +10,23 @@ _BOOTSTRAPS = 200
 
 
 def kernel_distance(
-    real: np.ndarray, generated: np.ndarray, samples_per_given: int = 1, clips_per_video: int = 1
+    real: np.ndarray,
+    generated: np.ndarray,
+    real_videos: np.ndarray | None = None,
+    generated_videos: np.ndarray | None = None,
 ) -> tuple[float, float, float, float]:
     """Returns the unbiased squared maximum mean discrepancy of features [n, d] and [m, d].
 
     With the kernel k(x, y) = (x . y / d + 1)^3 (Binkowski et al. 2018, Demystifying MMD GANs, eq 4
     and section 4). The estimate is unbiased for any number of videos, and may be negative. Sets of
-    more than 2,000 videos are randomly split into groups, whose distances are averaged. The clips
-    of one real video, and all samples of these clips, are consecutive; they are resampled and split
-    together.
+    more than 2,000 videos are randomly split into groups, whose distances are averaged.
 
     Args:
       real: features of the real clips, [n, d].
       generated: features of the samples, [m, d].
-      samples_per_given: number of samples per real clip.
-      clips_per_video: number of clips per video.
+      real_videos: number of the video of each row of `real`, from 0, [n]; default: all differ. The
+        features of a video are resampled and split together.
+      generated_videos: the same for `generated`, [m].
 
     Returns:
       (distance, standard error, lower and upper end of the 95 % interval). Errors are from a
@@ -38,38 +40,45 @@ def kernel_distance(
         if len(features) < 2 or not np.isfinite(features).all():
             raise ValueError("a kernel distance needs at least 2 videos with finite features")
     rng = np.random.default_rng(0)
+    videos = [
+        np.arange(len(features)) if numbers is None else numbers
+        for features, numbers in zip(sets, (real_videos, generated_videos), strict=True)
+    ]
     count = max(math.ceil(len(features) / _MAX_GROUP) for features in sets)
-    sizes = (clips_per_video, clips_per_video * samples_per_given)
-    count = min(count, *(len(f) // size // 2 for f, size in zip(sets, sizes, strict=True)))
+    count = min(count, *(_number(numbers) // 2 for numbers in videos))
     if count <= 1:
-        return _of_group(sets[0], sets[1], *sizes, rng)
-    parts = [_split(f, size, count, rng) for f, size in zip(sets, sizes, strict=True)]
+        return _of_group(sets[0], sets[1], videos[0], videos[1], rng)
+    parts = [_split(f, numbers, count, rng) for f, numbers in zip(sets, videos, strict=True)]
     distances = [_estimate(*_kernels(*group)) for group in zip(*parts, strict=True)]
     mean, error = float(np.mean(distances)), float(np.std(distances, ddof=1) / math.sqrt(count))
     return mean, error, mean - 1.96 * error, mean + 1.96 * error
 
 
+def _number(videos: np.ndarray) -> int:
+    return int(videos.max()) + 1
+
+
 def _split(
-    features: np.ndarray, size: int, count: int, rng: np.random.Generator
+    features: np.ndarray, videos: np.ndarray, count: int, rng: np.random.Generator
 ) -> list[np.ndarray]:
-    """Randomly splits features [n, d] into `count` parts, keeping runs of `size` videos whole."""
-    runs = rng.permutation(features.reshape(-1, size, features.shape[1]))
-    return [part.reshape(-1, features.shape[1]) for part in np.array_split(runs, count)]
+    """Randomly splits features [n, d] of `videos` [n] into `count` parts, keeping videos whole."""
+    parts = np.array_split(rng.permutation(_number(videos)), count)
+    return [features[np.isin(videos, part)] for part in parts]
 
 
 def _of_group(
     real: np.ndarray,
     generated: np.ndarray,
-    real_size: int,
-    generated_size: int,
+    real_videos: np.ndarray,
+    generated_videos: np.ndarray,
     rng: np.random.Generator,
 ) -> tuple[float, float, float, float]:
     kernels = _kernels(real, generated)
     resampled = [
         _estimate(
             *kernels,
-            real_counts=_counts(len(real) // real_size, rng).repeat(real_size),
-            generated_counts=_counts(len(generated) // generated_size, rng).repeat(generated_size),
+            real_counts=_counts(_number(real_videos), rng)[real_videos],
+            generated_counts=_counts(_number(generated_videos), rng)[generated_videos],
         )
         for _ in range(_BOOTSTRAPS)
     ]

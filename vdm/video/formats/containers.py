@@ -20,6 +20,7 @@ from av.sidedata.sidedata import Type as SideDataType
 from av.video.reformatter import Interpolation, VideoReformatter
 
 from vdm.video.errors import UnreadableVideoError
+from vdm.video.formats.endings import ends_within_unit
 
 SUFFIXES = (
     *(".mp4", ".m4v", ".mov", ".avi", ".webm", ".mkv", ".mpg", ".mpeg", ".wmv", ".asf", ".flv"),
@@ -119,11 +120,19 @@ def decode(path: Path, container, stream) -> Iterator:
 
 def _whole_packets(path: Path, container, stream) -> Iterator:
     """Yields `packets`; raises UnreadableVideoError for one that the end of the file cuts off."""
+    end, name = 0, container.format.name
     for packet in packets(container, stream):
         # MPEG transport streams also mark the packets after a gap, as between joined files.
-        if packet.is_corrupt and container.format.name != "mpegts":
+        is_cut = packet.is_corrupt and name != "mpegts"
+        if packet.size and packet.pos is not None:
+            end = packet.pos + packet.size
+        elif name == "yuv4mpegpipe":  # FFmpeg leaves out the last frame if it is not whole
+            is_cut = end < path.stat().st_size
+        if is_cut:
             raise UnreadableVideoError(path, "is truncated: it ends within a frame")
         yield packet
+    if ends_within_unit(path, name):
+        raise UnreadableVideoError(path, "is truncated: it ends within a packet")
 
 
 def stream_frames(path: Path) -> Iterator[np.ndarray]:
