@@ -114,6 +114,20 @@ def test_class_sub_folders_are_read_and_other_files_ignored(tmp_path, colours):
     np.testing.assert_array_equal(read, colours[..., :1].repeat(3, -1))
 
 
+def test_other_files_are_counted_and_the_first_are_named(tmp_path, colours):
+    np.save(tmp_path / "b.npy", colours[0])
+    assert not open_videos(tmp_path, 0).describe_left_out()
+    assert not open_videos(colours, 0).describe_left_out()
+    reason = "is no video or image by its name"
+    for name, words in (
+        ("a.rm", f"1 other file is left out: a.rm {reason}"),
+        ("c.heic", f"2 other files are left out: a.rm {reason}; c.heic {reason}"),
+        ("d.txt", f"3 other files are left out: a.rm {reason}; c.heic {reason}; ..."),
+    ):
+        (tmp_path / name).touch()
+        assert open_videos(tmp_path, 0).describe_left_out() == words
+
+
 def test_equal_clips_of_a_video_give_a_warning(tmp_path, colours):
     frames = colours.reshape(12, *colours.shape[2:])
     np.savez(tmp_path / "long.npz", video=frames[::-1])

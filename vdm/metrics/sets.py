@@ -180,7 +180,8 @@ def measure_sets(
         chosen = _paired(chosen, real, generated)
     summaries = {}
     for name, videos in (("real", real), ("generated", generated)):
-        log(f"{name}: {len(videos)} videos of {videos.path}")
+        others = videos.describe_left_out()
+        log(f"{name}: {len(videos)} videos of {videos.path}" + (f"; {others}" if others else ""))
         is_paired = paired and videos is generated
         samples = chosen.samples_per_given
         summaries[name] = summarize(
@@ -275,6 +276,7 @@ def _described(videos: VideoSet) -> dict:
     return {
         "path": str(videos.path),
         "videos": len(videos.videos),
+        "files_left_out": len(videos.left_out),
         "clips_per_video": videos.clips_per_video,
         "frames": videos.frames,
         "height": videos.size[0],
