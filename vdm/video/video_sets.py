@@ -13,6 +13,7 @@ from vdm.files import local_path
 from vdm.video.formats.memory import videos_in_memory
 from vdm.video.index import index_folder
 from vdm.video.read import Video
+from vdm.video.splits import split_names
 from vdm.video.timing import at_rate, describe_length
 
 # A path for `vdm.video.folders.find_videos`, an array, or a list of arrays of any sizes
@@ -73,12 +74,17 @@ class VideoSet:
 
     @property
     def warnings(self) -> list[str]:
-        """Warnings about frames that no clip contains, and about equal clips of a video."""
+        """Warnings about mixed splits, frames in no clip, and equal clips of a video."""
         lengths = {name: video.num_frames for name, video in self.videos.items()}
         longest, shortest = (extreme(lengths, key=lengths.__getitem__) for extreme in (max, min))
         used = _length(self.frames, self.frameskip)
         found, different = lengths[longest], lengths[shortest] - used + 1
         result = []
+        if splits := sorted(set(split_names(self.videos)[1].values()) - {""}):
+            result.append(
+                f"{self.path} has the splits {', '.join(splits)}, and the videos of all are "
+                "measured: give the path of one of them to measure it alone"
+            )
         if different < self.clips_per_video:
             result.append(
                 f"clips_per_video is {self.clips_per_video}, and {shortest} of {self.path} has "
