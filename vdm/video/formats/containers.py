@@ -12,7 +12,7 @@ import uuid
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import av
 import numpy as np
@@ -25,7 +25,7 @@ SUFFIXES = (
     *(".mp4", ".m4v", ".mov", ".avi", ".webm", ".mkv", ".mpg", ".mpeg", ".wmv", ".asf", ".flv"),
     *(".ts", ".mts", ".m2ts", ".3gp", ".3g2", ".ogv", ".ogm", ".vob", ".qt", ".f4v", ".divx"),
     *(".mxf", ".dv", ".y4m", ".mpe", ".m1v", ".m2v", ".mjpeg", ".mjpg", ".ivf"),
-    *(".h264", ".264", ".hevc", ".265"),
+    *(".h264", ".264", ".hevc", ".h265", ".265", ".m2t", ".nut"),
 )
 
 # A file is truncated if it lacks more than these seconds and this fraction of its duration:
@@ -247,7 +247,8 @@ class RgbConverter:
 
     def __init__(self, orientation: Orientation):
         self._orientation = orientation
-        self._graph, self._layout = None, None
+        self._graph: Any = None
+        self._layout: tuple[str, int, int] | None = None
         self._reformatter = VideoReformatter()
 
     def __call__(self, frame) -> np.ndarray:
