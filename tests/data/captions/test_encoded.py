@@ -1,6 +1,7 @@
 """Captions through a language model: the stored vectors, and those of a small BERT."""
 
 import json
+import resource
 
 import numpy as np
 import pytest
@@ -74,6 +75,20 @@ def test_stored_vectors_are_read_back(tmp_path):
         with pytest.raises(ValueError, match=r"run a command"):
             StoredText(folder, "a command")
         (folder / name).write_bytes(whole)
+
+
+def test_a_full_disk_names_the_folder_and_leaves_it_as_it_was(tmp_path):
+    folder = tmp_path / "text" / "words_16"
+    write_text(folder, ["a cat"], WordVectors())
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20, limits[1]))
+    try:
+        with pytest.raises(OSError, match=rf"^{folder} cannot be written: File too large$"):
+            write_text(folder, CAPTIONS, WordVectors())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [path.name for path in folder.parent.iterdir()] == ["words_16"]
+    assert StoredText(folder, "a command")("a cat")[1].sum() == 2
 
 
 @pytest.fixture(scope="module")

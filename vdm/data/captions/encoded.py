@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import ml_collections
@@ -156,16 +156,31 @@ def write_text(
 
     Raises:
       ValueError: two captions have the same hash.
+      OSError: the folder cannot be written, and is as before; the message names it.
     """
     captions = set(captions)
     digests = {_digest(caption): caption for caption in captions}
     if len(digests) != len(captions):
         raise ValueError("two captions have the same hash: change a letter of one of them")
-    order, starts = sorted(digests), [0]
     temporary = folder.with_name(folder.name + ".tmp")
     shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    with (temporary / _VECTORS).open("wb") as file:
+    try:
+        temporary.mkdir(parents=True)
+        _write_arrays(temporary, digests, encoder, batch_size)
+        shutil.rmtree(folder, ignore_errors=True)
+        temporary.rename(folder)
+    except OSError as error:  # of a full disk, without the name
+        raise OSError(f"{folder} cannot be written: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return len(digests)
+
+
+def _write_arrays(
+    folder: Path, digests: Mapping[np.uint64, str], encoder: TextEncoder, batch_size: int
+) -> None:
+    order, starts = sorted(digests), [0]
+    with (folder / _VECTORS).open("wb") as file:
         for first in range(0, len(order), batch_size):
             batch = [digests[digest] for digest in order[first : first + batch_size]]
             for vectors in encoder(batch):
@@ -175,14 +190,11 @@ def write_text(
                 f"encoded {min(first + batch_size, len(order))}/{len(order)} captions", flush=True
             )
     np.savez(
-        temporary / _ARRAYS,
+        folder / _ARRAYS,
         digest=np.array(order, np.uint64),
         start=np.array(starts, np.int64),
     )
-    (temporary / "header.json").write_text(json.dumps(encoder.describe(), indent=2, default=str))
-    shutil.rmtree(folder, ignore_errors=True)
-    temporary.rename(folder)
-    return len(order)
+    (folder / "header.json").write_text(json.dumps(encoder.describe(), indent=2, default=str))
 
 
 def text_folder(data_folder: Path, config: ml_collections.ConfigDict) -> Path:
