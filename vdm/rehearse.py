@@ -208,7 +208,9 @@ def _evaluate(
         with phases(f"evaluation: a batch of features of {config.eval.protocol}"):
             protocol, count = protocol_of(asked), config.eval.batch_size
             extractors = make_extractors(protocol)
-            protocol, _ = measurable(protocol, extractors)
+            protocol, missing = measurable(protocol, extractors)
+            for sentence in missing:
+                phases.note(sentence)
             source = held_out_videos(config, protocol.frames)
             videos = (to_uint8(source.example(index)["video"]) for index in range(count))
             summarize(
