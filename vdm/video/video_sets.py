@@ -74,7 +74,7 @@ class VideoSet:
 
     @property
     def warnings(self) -> list[str]:
-        """Warnings about mixed splits, frames in no clip, and equal clips of a video."""
+        """Warnings about mixed splits, frames in no clip, equal clips, and notes of videos."""
         lengths = {name: video.num_frames for name, video in self.videos.items()}
         longest, shortest = (extreme(lengths, key=lengths.__getitem__) for extreme in (max, min))
         used = _length(self.frames, self.frameskip)
@@ -85,6 +85,9 @@ class VideoSet:
                 f"{self.path} has the splits {', '.join(splits)}, and the videos of all are "
                 "measured: give the path of one of them to measure it alone"
             )
+        if noted := [f"{name} {video.note}" for name, video in self.videos.items() if video.note]:
+            more = [f"and {len(noted) - 2} more have notes"] if len(noted) > 2 else []
+            result.append(f"of {self.path}, {'; '.join(noted[:2] + more)}")
         if different < self.clips_per_video:
             result.append(
                 f"clips_per_video is {self.clips_per_video}, and {shortest} of {self.path} has "
