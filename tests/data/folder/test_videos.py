@@ -231,6 +231,27 @@ def test_a_manifest_selects_and_describes_videos(videos):
         make_data_set(config, "test")
 
 
+def test_a_manifest_has_absolute_paths_and_array_files(tmp_path):
+    root, linked = tmp_path / "videos", tmp_path / "linked"
+    root.mkdir()
+    linked.symlink_to(root, target_is_directory=True)
+    np.savez(root / "a.npz", video=np.zeros((3, 4, 8, 8, 3), np.uint8))
+    np.save(root / "b.npy", np.zeros((4, 8, 8, 3), np.uint8))
+    np.save(root / "c.npy", np.zeros((4, 8, 8, 3), np.uint8))
+    rows = ["file,label,split", "a.npz,x,train", "a.npz#1,y,test", f"{root}/b.npy,y,test"]
+    (root / "manifest.csv").write_text("\n".join([*rows, "/elsewhere/c.npy,y,test"]))
+    for folder in (root, linked):
+        open_folder.cache_clear()
+        splits = open_folder(folder, needed_frames=4, condition="label")
+        assert splits["train"].names == ("a.npz#0", "a.npz#2")
+        assert splits["test"].names == ("a.npz#1", "b.npy")
+        assert [splits["train"].label(0), splits["test"].label(0)] == [0, 1]
+        assert splits["test"].classes == ("x", "y")
+        report = (root / "video_index.txt").read_text()
+        assert "\n/elsewhere/c.npy is in the manifest and not in the folder\n" in report
+        assert "\nc.npy is not in the manifest\n" in report and "a.npz" not in report
+
+
 @pytest.mark.parametrize("beside", ["intro.mkv", "extra/intro.mkv"])
 def test_folders_of_splits_have_no_videos_beside_them(videos, beside):
     """Otherwise test/ would be trained on."""

@@ -6,13 +6,14 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Collection, Mapping
-from pathlib import Path
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from vdm.data.folder.manifest import Entry, class_numbers, find_manifest, normalised, read_manifest
 from vdm.files import make_folder, printable, write_text
 from vdm.video.folders import MANIFEST_NAMES
+from vdm.video.formats.arrays import SUFFIXES as ARRAY_SUFFIXES
 from vdm.video.index import REPORT_NAME, FolderIndex, index_folder, state_of
 from vdm.video.read import Video
 from vdm.video.splits import TEST, TRAIN, VALIDATION, split_names
@@ -89,7 +90,7 @@ def open_folder(
     if path.is_file():
         raise NotADirectoryError(f"{path} is a file, and must be a folder of videos")
     index = index_folder(path, frame_rate=frame_rate)
-    entries = _manifest_entries(path)
+    entries = _manifest_entries(path, index.videos)
     by_folder = _NO_FOLDERS if entries else _splits_by_folder(path, index.videos)
     described = {name: _described(name, entries, by_folder) for name in index.videos}
 
@@ -140,9 +141,32 @@ def _remedy(index: FolderIndex, needed_frames: int, condition: str) -> str:
     return "docs/data.md describes the manifest and the splits"
 
 
-def _manifest_entries(folder: Path) -> dict[str, Entry]:
+def _manifest_entries(folder: Path, names: Iterable[str]) -> dict[str, Entry]:
+    """Returns the rows of a folder's manifest by the names of its videos, {} without a manifest.
+
+    A row of an array file of several videos is the row of each video that has none of its own.
+    """
     path = find_manifest(folder)
-    return {normalised(entry.file): entry for entry in read_manifest(path)} if path else {}
+    if path is None:
+        return {}
+    of_file: dict[str, list[str]] = {}
+    for name in map(normalised, names):
+        file, _, index = name.rpartition("#")
+        if index.isdecimal() and PurePosixPath(file).suffix.lower() in ARRAY_SUFFIXES:
+            of_file.setdefault(file, []).append(name)
+    rows = {_relative(folder, normalised(entry.file)): entry for entry in read_manifest(path)}
+    expanded = {name: rows[file] for file in of_file.keys() & rows for name in of_file[file]}
+    return expanded | {name: entry for name, entry in rows.items() if name not in of_file}
+
+
+def _relative(folder: Path, name: str) -> str:
+    """Returns the path of a video relative to its folder, if it is an absolute path in it."""
+    path = PurePosixPath(name)
+    roots = (folder.absolute(), folder.resolve()) if path.is_absolute() else ()
+    for root in map(normalised, map(str, roots)):
+        if path.is_relative_to(root):
+            return path.relative_to(root).as_posix()
+    return name
 
 
 class _ByFolder(NamedTuple):
