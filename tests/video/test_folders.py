@@ -204,6 +204,16 @@ def test_a_folder_of_samples_is_its_array_file(tmp_path):
     np.testing.assert_array_equal(list(open_videos(tmp_path, 0)), samples)
 
 
+def test_a_file_named_as_samples_without_videos_does_not_hide_others(tmp_path):
+    np.save(tmp_path / "a.npy", _pixels())
+    for arrays in ({"scores": np.zeros((9, 400))}, {"video": np.zeros((2, 4, 12, 16, 3))}):
+        np.savez(tmp_path / "samples.npz", **arrays)
+        assert _names(tmp_path) == ["a.npy"]
+        assert [*find_videos(tmp_path).left_out] == ["samples.npz"]
+    (tmp_path / "samples.npz").write_bytes(b"damaged")  # as by a full disk
+    assert not _names(tmp_path) and find_videos(tmp_path).unreadable == {"samples.npz"}
+
+
 def test_counts_a_sample_in_two_formats_once(tmp_path):
     samples = np.stack([_pixels(20, seed=seed) for seed in range(3)])
     write_samples(tmp_path, samples, seed=0, max_video_files=3, described={})

@@ -139,7 +139,7 @@ class _Search:
         if set(CAPTION_NAMES).issubset(files):
             self.left_out[name or "."] = "has encoded captions"
             return
-        if _SAMPLES in files:
+        if _SAMPLES in files and _is_video(folder / _SAMPLES):
             for entry in (*files, *folders):
                 if entry != _SAMPLES:
                     self.left_out[prefix + entry] = f"is beside {_SAMPLES}, which has all samples"
