@@ -9,7 +9,8 @@ import numpy as np
 
 from vdm.build import count_parameters
 from vdm.data.folder.user_videos import load_videos
-from vdm.demo.requests import Demo, default_settings, frame_rate_of
+from vdm.data.shapes import frame_rate_of
+from vdm.demo.requests import Demo, default_settings
 from vdm.files import local_path, write_bytes, write_text
 from vdm.markdown import table
 from vdm.parallel.processes import check_devices

@@ -1,8 +1,13 @@
-"""Shapes and dtypes of a batch, without arrays."""
+"""Shapes and dtypes of a batch, and the frame rate of its videos, without arrays."""
 
 import jax
 import jax.numpy as jnp
 import ml_collections
+
+
+def frame_rate_of(config: ml_collections.ConfigDict) -> float:
+    """Returns the frames per second of a model's videos; 8 without config.data.frame_rate."""
+    return config.data.frame_rate / config.data.frameskip or 8.0
 
 
 def batch_shapes(config: ml_collections.ConfigDict, size: int) -> dict[str, jax.ShapeDtypeStruct]:

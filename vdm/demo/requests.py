@@ -13,6 +13,7 @@ from pathlib import Path
 import ml_collections
 import numpy as np
 
+from vdm.data.shapes import frame_rate_of
 from vdm.sample_settings import SampleSettings
 from vdm.sampling.generate import SamplesNotFinite
 from vdm.video.display import contact_sheet, mp4_bytes, video_grid
@@ -168,11 +169,6 @@ def condition_field(config: ml_collections.ConfigDict) -> tuple[str, str, str]:
         numbers = ", ".join(["1"] + ["0"] * (model.action_width - 1))
         return "Action", f"{model.action_width} numbers, of all frames", numbers
     return "", "", ""
-
-
-def frame_rate_of(config: ml_collections.ConfigDict) -> float:
-    """Returns the frames per second of a model's videos; 8 without config.data.frame_rate."""
-    return config.data.frame_rate / config.data.frameskip or 8.0
 
 
 def default_settings(config: ml_collections.ConfigDict, num_videos: int = 4) -> Settings:

@@ -12,6 +12,7 @@ import numpy as np
 from absl import app, flags, logging
 
 from vdm.configuration import command_line
+from vdm.data.shapes import frame_rate_of
 from vdm.files import AnyPath, replacing, write_bytes
 from vdm.parallel import connect_flags
 from vdm.parallel.mesh import make_mesh, sharded_params
@@ -56,6 +57,7 @@ def write_figure4(config: ml_collections.ConfigDict, params: dict, folder: AnyPa
             seed=config.sample.seed,
             max_video_files=config.sample.max_video_files,
             described={},
+            frames_per_second=frame_rate_of(config),
         )
     picture = folder / "figure4.png"
     if not is_first_process():
@@ -70,8 +72,8 @@ def write_figure4(config: ml_collections.ConfigDict, params: dict, folder: AnyPa
     with replacing(picture) as temporary:
         sheet.save(temporary, "PNG")
     grid = video_grid(rows)
-    write_bytes(folder / "figure4.gif", gif_bytes(grid))
-    write_bytes(folder / "figure4.mp4", mp4_bytes(grid))
+    for name, encode in (("figure4.gif", gif_bytes), ("figure4.mp4", mp4_bytes)):
+        write_bytes(folder / name, encode(grid, frames_per_second=frame_rate_of(config)))
     return picture
 
 

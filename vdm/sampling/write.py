@@ -11,6 +11,7 @@ import ml_collections
 import numpy as np
 from etils import epath
 
+from vdm.data.shapes import frame_rate_of
 from vdm.files import AnyPath, entries, is_remote, make_folder, replacing, write_bytes
 from vdm.parallel.mesh import make_mesh, sharded_params
 from vdm.parallel.messages import is_first_process
@@ -56,6 +57,7 @@ def sample_to_folder(
         seed=config.sample.seed,
         max_video_files=config.sample.max_video_files,
         described=describe_conditions(config, range(count)),
+        frames_per_second=frame_rate_of(config),
     )
     epath.Path(store.folder).rmtree()
     # Keeps interrupted samples of other settings.
@@ -71,6 +73,7 @@ def write_samples(
     seed: int,
     max_video_files: int,
     described: dict[str, np.ndarray],
+    frames_per_second: float = 8.0,
 ) -> AnyPath:
     """Writes samples.npz, video_0000.gif, video_0000.mp4, ... and contact_sheet.png.
 
@@ -80,6 +83,7 @@ def write_samples(
       seed: the seed of the samples, config.sample.seed.
       max_video_files: maximum number of videos written as GIF and MP4; the arrays hold all.
       described: further arrays [n] for samples.npz, such as labels.
+      frames_per_second: frame rate of the GIFs and MP4s; default 8.
 
     Returns:
       The path of the contact sheet.
@@ -91,8 +95,9 @@ def write_samples(
         if re.fullmatch(r"video_\d+\.(gif|mp4)", path.name):  # of an earlier call
             path.unlink()
     for index, video in enumerate(itertools.islice(videos, max_video_files)):
-        write_bytes(folder / f"video_{index:04}.gif", gif_bytes(video))
-        write_bytes(folder / f"video_{index:04}.mp4", mp4_bytes(video))
+        for suffix, encode in ((".gif", gif_bytes), (".mp4", mp4_bytes)):
+            encoded = encode(video, frames_per_second=frames_per_second)
+            write_bytes(folder / f"video_{index:04}{suffix}", encoded)
     sheet = folder / "contact_sheet.png"
     with replacing(sheet) as temporary:
         contact_sheet(np.stack(list(itertools.islice(videos, _MAX_ROWS)))).save(temporary, "PNG")

@@ -16,7 +16,7 @@ from vdm.build import count_parameters
 from vdm.configuration.stored import load_run_config, save_run_config
 from vdm.data.batches import Batches, DataSet
 from vdm.data.datasets import make_data_set
-from vdm.data.shapes import batch_shapes
+from vdm.data.shapes import batch_shapes, frame_rate_of
 from vdm.files import AnyPath, make_folder, write_bytes, write_text
 from vdm.parallel.mesh import check_divides, make_mesh
 from vdm.parallel.messages import is_first_process
@@ -226,7 +226,8 @@ def _train(
             # -- Preview
             if preview is not None and is_previewed:
                 try:
-                    _write_preview(workdir, trackers, step, preview(state.ema_params))
+                    drawn = preview(state.ema_params)
+                    _write_preview(workdir, trackers, step, drawn, frame_rate_of(config))
                 except ArithmeticError as error:  # the loss is finite, so training continues
                     notice.report(f"no preview of step {step}: {error}")
                 timer.restart(step, batches.seconds_waited)
@@ -271,15 +272,20 @@ def _mean_metrics(state: TrainState) -> dict[str, float]:
 
 
 def _write_preview(
-    workdir: AnyPath, trackers: Tracker, step: int, preview: tuple[np.ndarray, str] | None
+    workdir: AnyPath,
+    trackers: Tracker,
+    step: int,
+    preview: tuple[np.ndarray, str] | None,
+    frame_rate: float,
 ) -> None:
     if preview is None:
         return
     video, text = preview
-    gif = gif_bytes(video, scale=1)
+    gif = gif_bytes(video, scale=1, frames_per_second=frame_rate)
     folder = workdir / "previews"
     make_folder(folder)
     write_bytes(folder / f"step_{step:08}.gif", gif)
-    write_bytes(folder / f"step_{step:08}.mp4", mp4_bytes(video, scale=1))
+    mp4 = mp4_bytes(video, scale=1, frames_per_second=frame_rate)
+    write_bytes(folder / f"step_{step:08}.mp4", mp4)
     write_text(folder / f"step_{step:08}.txt", text)
     trackers.clip(step, "samples", Clip(gif, video.shape[1], video.shape[2], text))
