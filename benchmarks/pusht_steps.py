@@ -32,7 +32,7 @@ from vdm.configuration.resolve import resolve
 from vdm.data.datasets import held_out_videos
 from vdm.evaluation.protocol import protocol_of
 from vdm.exported import load_exported
-from vdm.metrics.features import make_extractors
+from vdm.metrics.features import make_extractor
 from vdm.metrics.measure import compare, summarize
 from vdm.video.pixels import to_uint8
 
@@ -55,7 +55,7 @@ class Measure:
 
     def __init__(self, config):
         self.protocol = protocol_of(config)
-        self.extractors = make_extractors(self.protocol)
+        self.extractors = {name: make_extractor(name) for name in self.protocol.networks}
         real = held_out_videos(config, config.data.frames)
         self.clips = to_uint8(real.batch(0, config.eval.num_videos)["video"])
         self.real = self._summary(self.clips)

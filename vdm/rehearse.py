@@ -22,7 +22,7 @@ from vdm.data.batches import Batches
 from vdm.data.datasets import ZEROS, held_out_videos, make_data_set
 from vdm.evaluation.held_out_loss import make_held_out_loss
 from vdm.evaluation.protocol import protocol_of
-from vdm.files import AnyPath, entries, is_remote, make_folder
+from vdm.files import AnyPath, entries, is_remote, make_folder, write_bytes
 from vdm.metrics.features import make_extractors, measurable
 from vdm.metrics.measure import summarize
 from vdm.parallel.mesh import make_mesh, rounded_up
@@ -183,7 +183,7 @@ def _preview(
             drawn = preview(state.ema_params)
             if drawn is not None:
                 for name, encode in zip(_PREVIEWS, (gif_bytes, mp4_bytes), strict=True):
-                    (folder / name).write_bytes(encode(drawn.video, scale=1))
+                    write_bytes(folder / name, encode(drawn.video, scale=1))
         with phases("preview again"):
             preview(state.ema_params)
     except ArithmeticError as error:  # training would continue as well
@@ -208,7 +208,9 @@ def _evaluate(
         with phases(f"evaluation: a batch of features of {config.eval.protocol}"):
             protocol, count = protocol_of(asked), config.eval.batch_size
             extractors = make_extractors(protocol)
-            protocol, _ = measurable(protocol, extractors)
+            protocol, missing = measurable(protocol, extractors)
+            for sentence in missing:
+                phases.note(sentence)
             source = held_out_videos(config, protocol.frames)
             videos = (to_uint8(source.example(index)["video"]) for index in range(count))
             summarize(

@@ -44,6 +44,24 @@ def test_a_result_that_cannot_be_written_is_printed(tmp_path, capsys):
     assert "psnr" in json.loads(capsys.readouterr().out)
 
 
+def test_files_that_are_left_out_are_counted(tmp_path, capsys):
+    for name in ("real", "generated"):
+        (tmp_path / name).mkdir()
+        for index in range(2):
+            video = np.random.default_rng(index).integers(256, size=(4, 12, 12, 1), dtype=np.uint8)
+            np.save(tmp_path / name / f"{index}.npy", video)
+    for name in ("2.rm", "3.rm", "4.rm"):
+        (tmp_path / "real" / name).touch()
+    main([f"--real={tmp_path}/real", f"--generated={tmp_path}/generated", "--protocol=similarity"])
+    printed = capsys.readouterr()
+    result = json.loads(printed.out)
+    assert [result[name]["files_left_out"] for name in ("real", "generated")] == [3, 0]
+    assert [result[name]["videos"] for name in ("real", "generated")] == [2, 2]
+    real, generated = (line for line in printed.err.splitlines() if " videos of " in line)
+    assert real.startswith(f"real: 2 videos of {tmp_path}/real; 3 other files are left out: 2.rm ")
+    assert generated == f"generated: 2 videos of {tmp_path}/generated"
+
+
 @pytest.mark.usefixtures("capsys")  # pytest would write what is printed into a limited file
 def test_a_full_disk_keeps_the_result_before(tmp_path):
     video = np.random.default_rng(0).integers(256, size=(2, 4, 12, 12, 1), dtype=np.uint8)

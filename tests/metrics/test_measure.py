@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from vdm.evaluation.shares import from_arrays, merged, to_arrays
+from vdm.metrics import compare_sets, features
 from vdm.metrics.frechet import frechet_distance
 from vdm.metrics.inception_score import inception_score
 from vdm.metrics.measure import (
@@ -333,3 +334,44 @@ def test_networks_and_similarity_are_float32_under_x64():
         np.testing.assert_array_equal(ssim(*pair), expected)
     finally:
         jax.config.update("jax_enable_x64", False)
+
+
+def test_metrics_without_weights_are_left_out_of_a_protocol_with_others(monkeypatch):
+    """FID and IS without Inception do not cost the FVD, nor FVD without I3D the PSNR."""
+
+    class Network:
+        name, digest, min_frames, has_classes = "i3d", "of means", 1, True
+
+        def __call__(self, videos):
+            features = videos.reshape(len(videos), 4, -1).mean(2)
+            return {"features": features, "probabilities": features / features.sum(1)[:, None]}
+
+    def make_extractor(name, resize):
+        if name in missing:
+            raise FileNotFoundError(f"no weights of {name}: install them")
+        return Network()
+
+    monkeypatch.setattr(features, "_cached", make_extractor)
+    missing = {"inception"}
+    text = PROTOCOLS["text_16x64x64"]
+    extractors = features.make_extractors(text)
+    assert [*extractors] == ["i3d"]
+    left, warnings = features.measurable(text, extractors)
+    assert left.metrics == ("fvd",)
+    assert warnings == [
+        "fid_avg, is_avg, fid_first, is_first left out: no weights of inception: install them"
+    ]
+    missing = {"i3d"}
+    videos = np.random.default_rng(0).integers(0, 256, (2, 4, 3, 12, 12, 3), dtype=np.uint8)
+    result = compare_sets(*videos, protocol="prediction")
+    assert result["psnr"] > 0 and result["ssim"] and "fvd" not in result and "kvd" not in result
+    assert result["warnings"][0] == "fvd, kvd left out: no weights of i3d: install them"
+    assert result["protocol"]["metrics"] == ("psnr", "ssim", "motion")
+    long = PROTOCOLS["long"]
+    left, _ = features.measurable(long, features.make_extractors(long))
+    assert left.metrics == ("motion",)
+    for protocol in ("fvd", "kvd"):
+        with pytest.raises(FileNotFoundError, match=r"^no weights of i3d: install them$"):
+            compare_sets(*videos, protocol=protocol)
+    missing = set()  # once they are installed, without a new process
+    assert "fvd" in compare_sets(*videos, protocol="prediction")

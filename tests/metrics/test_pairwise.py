@@ -143,6 +143,22 @@ def test_each_clip_of_a_sample_is_compared_with_the_same_clip_of_its_video():
         assert found[f"{name}_best"] == pytest.approx(each.max(2).mean())
 
 
+def test_clips_of_pairs_of_other_lengths_are_refused():
+    """Evenly spaced clips would begin at different frames of a sample and of its real video."""
+    real = np.random.default_rng(0).integers(0, 256, (2, 20, 16, 16, 3), dtype=np.uint8)
+    options = {"protocol": "similarity", "frames": 4}
+    shorter = [real[0], real[1, :12]]
+    first = vdm.metrics.compare_sets(real, shorter, **options)
+    assert first["psnr"] == 100.0  # the first clips are equal
+    message = (
+        r"generated\[1\] of generated has 12 frames, and its real video, real\[1\] of real, has"
+    )
+    with pytest.raises(ValueError, match=message):
+        vdm.metrics.compare_sets(real, shorter, clips_per_video=3, **options)
+    every = vdm.metrics.compare_sets(real, [*real], clips_per_video=3, **options)
+    assert every["psnr"] == 100.0
+
+
 def test_more_equal_clips_of_still_videos_leave_errors_as_they_are():
     rng = np.random.default_rng(0)
     real = rng.integers(0, 256, (5, 1, 16, 16, 3), dtype=np.uint8).repeat(12, axis=1)

@@ -5,10 +5,10 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, features
 
 from tests.video.written import encode, moving, reference_frames, reference_on_black
-from vdm.video import UnreadableVideoError, open_video
+from vdm.video import UnreadableVideoError, find_videos, open_video
 from vdm.video.index import index_folder
 from vdm.video.read import stream_frames
 
@@ -168,7 +168,14 @@ _STORED = {
 }
 
 
-@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif"])
+_HAS_AVIF = pytest.mark.skipif(
+    "avif" not in features.get_supported(), reason="this Pillow has no AVIF"
+)
+
+
+@pytest.mark.parametrize(
+    "suffix", [".jpg", ".png", ".webp", ".tif", pytest.param(".avif", marks=_HAS_AVIF)]
+)
 @pytest.mark.parametrize("orientation", _STORED)
 def test_exif_orientation_is_applied(tmp_path, orientation, suffix):
     quadrants = np.array([[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [250, 250, 90]]], np.uint8)
@@ -176,6 +183,7 @@ def test_exif_orientation_is_applied(tmp_path, orientation, suffix):
     exif = Image.Exif()
     exif[0x0112] = orientation
     options = {".jpg": {"quality": 98, "subsampling": 0}, ".webp": {"lossless": True}}
+    options[".avif"] = {"quality": 100, "subsampling": "4:4:4"}
     stored = Image.fromarray(np.ascontiguousarray(_STORED[orientation](upright)))
     folder = tmp_path / "frames"
     folder.mkdir()
@@ -183,20 +191,53 @@ def test_exif_orientation_is_applied(tmp_path, orientation, suffix):
     for path in (folder, folder / f"a{suffix}"):
         (frame,) = open_video(path).frames([0])
         assert frame.shape == upright.shape
-        assert np.abs(frame.astype(int) - upright).max() <= (4 if suffix == ".jpg" else 0)
+        assert np.abs(frame.astype(int) - upright).max() <= (
+            4 if suffix in (".jpg", ".avif") else 0
+        )
 
 
 def _pixels(seed=0, channels=3):
     return np.random.default_rng(seed).integers(0, 256, (10, 14, channels), dtype=np.uint8)
 
 
-@pytest.mark.parametrize("suffix", [".png", ".bmp", ".tif", ".webp", ".PNG", ".ppm", ".tga"])
+@pytest.mark.parametrize(
+    "suffix", [".png", ".bmp", ".tif", ".webp", ".PNG", ".ppm", ".tga", ".jp2", ".j2k"]
+)
 def test_still_formats_equal_their_source(tmp_path, suffix):
     pixels = _pixels()
     Image.fromarray(pixels).save(tmp_path / f"a{suffix}", lossless=True)
     video = open_video(tmp_path / f"a{suffix}")
     assert (video.num_frames, video.frame_rate, video.times) == (1, None, None)
     np.testing.assert_array_equal(video.frames([0, 0]), [pixels, pixels])
+
+
+@_HAS_AVIF
+def test_an_avif_animation_equals_its_source_within_its_loss(tmp_path):
+    frames = moving(6)
+    first, *rest = map(Image.fromarray, frames)
+    options = {"quality": 100, "subsampling": "4:4:4"}
+    for number in range(2):
+        path = tmp_path / f"{number}.avif"
+        first.save(path, save_all=True, append_images=rest, duration=[40] * 5 + [80], **options)
+    assert [found.name for found in find_videos(tmp_path).videos] == ["0.avif", "1.avif"]
+    video = open_video(path)
+    assert video.num_frames == 7 and video.frame_rate == 25
+    difference = np.abs(video.frames(range(6)).astype(int) - frames)
+    assert difference.max() <= 3
+    np.testing.assert_array_equal(video.frames([6, 1]), video.frames([5, 1]))
+    stills = tmp_path / "stills"
+    stills.mkdir()
+    for number, frame in enumerate(frames):
+        Image.fromarray(frame).save(stills / f"{number}.avif", **options)
+    assert [found.name for found in find_videos(stills).videos] == ["."]
+    assert np.abs(open_video(stills).frames(range(6)).astype(int) - frames).max() <= 3
+
+
+def test_a_bitmap_of_one_bit_is_black_and_white(tmp_path):
+    bits = _pixels()[..., 0] > 127
+    Image.fromarray(bits).save(tmp_path / "a.pbm")
+    expected = np.where(bits[..., None], 255, 0).repeat(3, -1)
+    np.testing.assert_array_equal(open_video(tmp_path / "a.pbm").frames([0])[0], expected)
 
 
 def test_other_modes_of_pixels(tmp_path):

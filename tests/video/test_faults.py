@@ -237,6 +237,9 @@ def test_v17_names_that_are_not_utf_8(tmp_path):
         (".m2v", ("-c:v", "mpeg2video", "-bf", "2")),
         (".mjpeg", ()),
         (".ivf", ("-c:v", "libvpx")),
+        (".h265", ("-c:v", "libx265", "-x265-params", "log-level=error:pools=1")),
+        (".m2t", (*_X264, "-f", "mpegts")),
+        (".nut", (*_X264, "-bf", "2", "-g", "12")),
     ],
 )
 def test_v18_other_containers_are_found_and_read(tmp_path, suffix, options):

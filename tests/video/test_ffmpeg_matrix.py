@@ -13,7 +13,8 @@ from tests.video.written import (
     reference_frames,
     remux,
 )
-from vdm.video import open_video
+from vdm.video import UnreadableVideoError, open_video
+from vdm.video.index import index_folder
 from vdm.video.read import stream_frames
 
 X264 = ("-c:v", "libx264", "-preset", "veryfast", "-pix_fmt", "yuv420p")
@@ -147,6 +148,40 @@ def test_a_rotation_by_90_degrees_of_other_codecs(tmp_path, codec):
     before = ("-display_rotation", "90", "-display_hflip")
     path = remux(tmp_path / f"a{suffix}", plain, before=before)
     assert_frames(open_video(path), reference_frames(path))
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".ts", ".mkv"])
+@pytest.mark.parametrize("change", ["flip=horizontal", "flip=vertical", "rotate=90"])
+def test_an_orientation_in_the_stream_holds_for_all_frames(tmp_path, suffix, change):
+    """H.264 has it in SEI messages, of which the decoder passes on those of some frames."""
+    plain = encode(tmp_path / "plain.mp4", moving(40), *X264, "-g", "20", "-bf", "2")
+    bitstream = ("-bsf:v", f"h264_metadata=display_orientation=insert:{change}")
+    path = remux(tmp_path / f"a{suffix}", plain, *bitstream)
+    expected, original = reference_frames(path), reference_frames(plain)
+    assert_frames(open_video(path), expected)
+    np.testing.assert_array_equal(list(stream_frames(path)), expected)
+    rotated = {
+        "flip=horizontal": original[:, :, ::-1],
+        "flip=vertical": original[:, ::-1],
+        "rotate=90": np.rot90(original, axes=(1, 2)),
+    }[change]
+    np.testing.assert_array_equal(expected, rotated)
+    for _ in range(2):  # from the file, and from its index
+        (video,) = (v for k, v in index_folder(tmp_path).videos.items() if k == path.name)
+        np.testing.assert_array_equal(video.frames([39, 1, 20]), expected[[39, 1, 20]])
+
+
+def test_names_the_frame_at_which_the_orientation_changes(tmp_path):
+    plain = encode(tmp_path / "plain.ts", moving(20), *X264)
+    bitstream = ("-bsf:v", "h264_metadata=display_orientation=insert:flip=")
+    parts = [remux(tmp_path / f"{flip}.ts", plain, bitstream[0], bitstream[1] + flip).read_bytes()
+             for flip in ("horizontal", "vertical")]  # fmt: skip
+    (tmp_path / "a.ts").write_bytes(b"".join(parts))
+    message = r"a\.ts changes its rotation or mirroring at frame 20"
+    with pytest.raises(UnreadableVideoError, match=message):
+        open_video(tmp_path / "a.ts")
+    with pytest.raises(UnreadableVideoError, match=message):
+        list(stream_frames(tmp_path / "a.ts"))
 
 
 @pytest.mark.parametrize("angle", [30, 45, -100])

@@ -59,6 +59,63 @@ def test_foreign_files_do_not_hide_the_frames_of_a_video(tmp_path):
     np.testing.assert_array_equal(open_video(folder).frames(range(4)), _pixels())
 
 
+@pytest.mark.parametrize(
+    ("name", "arrays"),
+    [
+        ("poses.npy", np.zeros((4, 4, 4))),
+        ("flow.npy", np.zeros((4, 12, 16, 2), np.float32)),
+        ("classes.npy", np.array({"a": 1})),
+        ("camera.npz", {"K": np.eye(3), "depth": np.zeros((4, 12, 16, 1))}),
+        ("samples_of.npz", {"video": np.zeros(3)}),
+    ],
+)
+def test_other_arrays_do_not_hide_the_frames_of_a_video(tmp_path, name, arrays):
+    folder = _write_frames(tmp_path / "a", _pixels())
+    _save_arrays(folder / name, arrays)
+    for path, key in ((tmp_path, f"a/{name}"), (folder, name)):
+        index = index_folder(path, save=False)
+        assert len(index.videos) == 1 and [*index.left_out] == [key]
+        assert not index.unreadable
+    (video,) = open_videos(tmp_path, 4)
+    np.testing.assert_array_equal(video, _pixels())
+
+
+def test_arrays_that_are_videos_or_damaged_take_precedence_over_images(tmp_path):
+    folder = _write_frames(tmp_path / "a", _pixels())
+    np.save(folder / "video.npy", _pixels(seed=1))
+    assert _names(tmp_path) == ["a/video.npy"]
+    data = (folder / "video.npy").read_bytes()
+    (folder / "video.npy").write_bytes(data[: len(data) // 2])
+    found = find_videos(tmp_path)
+    assert not found.videos and found.unreadable == {"a/video.npy"}
+
+
+def test_arrays_that_cannot_be_videos_are_no_damaged_videos(tmp_path):
+    """Labels and features beside videos do not end a measurement; videos of floats do."""
+    np.save(tmp_path / "a.npy", _pixels())
+    _save_arrays(tmp_path / "labels.npy", np.arange(9))
+    _save_arrays(tmp_path / "features.npz", {"i3d": np.zeros((9, 400)), "mean": np.zeros(400)})
+    found = find_videos(tmp_path)
+    assert _names(tmp_path) == ["a.npy"]
+    assert found.left_out.keys() == {"labels.npy", "features.npz"} and not found.unreadable
+    assert len(open_videos(tmp_path, 4)) == 1
+    for name, arrays in (
+        ("floats.npy", _pixels().astype(np.float32)),
+        ("other.npz", {"samples": _pixels()}),
+    ):
+        _save_arrays(tmp_path / name, arrays)
+        with pytest.raises(ValueError, match=name):
+            open_videos(tmp_path, 4)
+        (tmp_path / name).unlink()
+
+
+def _save_arrays(path, arrays):
+    if isinstance(arrays, dict):
+        np.savez(path, **arrays)
+    else:
+        np.save(path, arrays, allow_pickle=True)
+
+
 def test_the_reason_of_a_damaged_frame_continues_the_name_of_its_folder(tmp_path):
     _write_frames(tmp_path / "good", _pixels())
     (_write_frames(tmp_path / "bad", _pixels()) / "frame_2.png").write_bytes(b"")
@@ -173,6 +230,16 @@ def test_a_folder_of_samples_is_its_array_file(tmp_path):
     write_samples(tmp_path, samples, seed=0, max_video_files=2, described={})
     assert _names(tmp_path) == ["samples.npz#0", "samples.npz#1", "samples.npz#2"]
     np.testing.assert_array_equal(list(open_videos(tmp_path, 0)), samples)
+
+
+def test_a_file_named_as_samples_without_videos_does_not_hide_others(tmp_path):
+    np.save(tmp_path / "a.npy", _pixels())
+    for arrays in ({"scores": np.zeros((9, 400))}, {"video": np.zeros((2, 4, 12, 16, 3))}):
+        np.savez(tmp_path / "samples.npz", **arrays)
+        assert _names(tmp_path) == ["a.npy"]
+        assert [*find_videos(tmp_path).left_out] == ["samples.npz"]
+    (tmp_path / "samples.npz").write_bytes(b"damaged")  # as by a full disk
+    assert not _names(tmp_path) and find_videos(tmp_path).unreadable == {"samples.npz"}
 
 
 def test_counts_a_sample_in_two_formats_once(tmp_path):

@@ -10,7 +10,9 @@ from PIL import Image
 
 from tests.video.written import encode, encode_with_times, moving, reference_frames, run_ffmpeg
 from vdm.video import open_video
+from vdm.video.index import index_folder
 from vdm.video.timing import at_rate, frames_at_rate
+from vdm.video.video_sets import open_videos
 
 _LOSSLESS = ("-c:v", "ffv1", "-pix_fmt", "bgr0")
 
@@ -135,3 +137,18 @@ def test_a_single_frame_is_one_sample(tmp_path):
     path = encode(tmp_path / "a.mkv", moving(1), *_LOSSLESS)
     video = at_rate(open_video(path), 8)
     np.testing.assert_array_equal(video.frames(range(video.num_frames)), moving(1))
+
+
+def test_a_jump_of_the_timestamps_is_noted(tmp_path):
+    """Nearly all samples would show one frame, which neither training nor metrics would tell."""
+    times = 40 * np.arange(20) + np.where(np.arange(20) < 10, 0, 3_600_000)
+    encode_with_times(tmp_path / "a.mkv", moving(20), times)
+    encode_with_times(tmp_path / "b.mkv", moving(20), 40 * np.arange(20))
+    assert not any(video.note for video in index_folder(tmp_path).videos.values())
+    for _ in range(2):  # from the file, and from its index
+        videos = index_folder(tmp_path, frame_rate=8).videos
+        shown = int((videos["a.mkv"].stored_indices == 9).sum())
+        assert 28_799 <= shown <= 28_801  # an hour
+        assert f"shows frame 9 for {shown / 8:.1f} s, {shown} of its " in videos["a.mkv"].note
+        assert not videos["b.mkv"].note
+    assert any("shows frame 9" in line for line in open_videos(tmp_path, 4, frame_rate=8).warnings)

@@ -114,6 +114,32 @@ def test_class_sub_folders_are_read_and_other_files_ignored(tmp_path, colours):
     np.testing.assert_array_equal(read, colours[..., :1].repeat(3, -1))
 
 
+def test_other_files_are_counted_and_the_first_are_named(tmp_path, colours):
+    np.save(tmp_path / "b.npy", colours[0])
+    assert not open_videos(tmp_path, 0).describe_left_out()
+    assert not open_videos(colours, 0).describe_left_out()
+    reason = "is no video or image by its name"
+    for name, words in (
+        ("a.rm", f"1 other file is left out: a.rm {reason}"),
+        ("c.heic", f"2 other files are left out: a.rm {reason}; c.heic {reason}"),
+        ("d.txt", f"3 other files are left out: a.rm {reason}; c.heic {reason}; ..."),
+    ):
+        (tmp_path / name).touch()
+        assert open_videos(tmp_path, 0).describe_left_out() == words
+
+
+def test_notes_of_videos_give_a_warning(tmp_path, colours):
+    """As in the report of a folder: a rotation that is not applied, or frames that are cut off."""
+    first, *rest = (Image.fromarray(frame // 64 * 64) for frame in colours[0])
+    for index in range(4):
+        duration = [20, 600_000, 20, 20] if index else 20
+        first.save(tmp_path / f"{index}.gif", save_all=True, append_images=rest, duration=duration)
+    warnings = open_videos(tmp_path, 4).warnings
+    note = "shows picture 1 for 600.0 s, of which 1000 frames are kept"
+    assert warnings[0] == f"of {tmp_path}, 1.gif {note}; 2.gif {note}; and 1 more have notes"
+    assert not open_videos(tmp_path / "0.gif", 4).warnings
+
+
 def test_equal_clips_of_a_video_give_a_warning(tmp_path, colours):
     frames = colours.reshape(12, *colours.shape[2:])
     np.savez(tmp_path / "long.npz", video=frames[::-1])

@@ -1,7 +1,7 @@
 """Feature extractors: convert uint8 videos to the features that metrics are computed from."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache, partial
 from typing import Any
 
@@ -104,6 +104,18 @@ def make_extractor(network: str, *, resize: str = "reference") -> Extractor:
     )
 
 
+class Extractors(dict[str, Any]):
+    """Networks of a protocol by name, as `Extractor`.
+
+    Attributes:
+      missing: {name: reason} of networks without weights, which are not in the dict.
+    """
+
+    def __init__(self, extractors: Mapping[str, Any], missing: Mapping[str, str]):
+        super().__init__(extractors)
+        self.missing = missing
+
+
 def measurable(protocol: Protocol, extractors: Mapping[str, Any]) -> tuple[Protocol, list[str]]:
     """Drops the metrics of a protocol that the installed weights do not support.
 
@@ -116,6 +128,10 @@ def measurable(protocol: Protocol, extractors: Mapping[str, Any]) -> tuple[Proto
       ValueError: no metric is left.
     """
     warnings = []
+    for network, reason in getattr(extractors, "missing", {}).items():
+        dropped = [metric for metric in protocol.metrics if METRICS[metric][0] == network]
+        warnings.append(f"{', '.join(dropped)} left out: {reason}")
+        protocol = _without(protocol, dropped)
     for network, extractor in extractors.items():
         scores = [m for m in protocol.metrics if m.startswith("is_") and METRICS[m][0] == network]
         if scores and not extractor.has_classes:
@@ -124,17 +140,36 @@ def measurable(protocol: Protocol, extractors: Mapping[str, Any]) -> tuple[Proto
                 f"{network}, which its weights lack; import weights with a classifier by "
                 "python -m vdm.metrics.import_weights"
             )
-            left = tuple(metric for metric in protocol.metrics if metric not in scores)
-            protocol = dataclasses.replace(protocol, metrics=left)
+            protocol = _without(protocol, scores)
     if not protocol.metrics:
         raise ValueError(f"protocol {protocol.name}: {'; '.join(warnings)}")
     return protocol, warnings
 
 
-@cache
-def make_extractors(protocol: Protocol) -> dict[str, Extractor]:
-    """Loads the networks of a protocol, by name; raises the errors of `make_extractor`."""
-    return {name: make_extractor(name, resize=protocol.resize) for name in protocol.networks}
+def _without(protocol: Protocol, metrics: Sequence[str]) -> Protocol:
+    left = tuple(metric for metric in protocol.metrics if metric not in metrics)
+    return dataclasses.replace(protocol, metrics=left)
+
+
+def make_extractors(protocol: Protocol) -> Extractors:
+    """Loads the networks of a protocol, except those without weights, which `measurable` reports.
+
+    Raises:
+      FileNotFoundError: no metric of the protocol can be measured without the missing weights.
+      ValueError: as in `make_extractor`.
+    """
+    found, missing = {}, {}
+    for name in protocol.networks:
+        try:
+            found[name] = _cached(name, resize=protocol.resize)
+        except FileNotFoundError as error:
+            missing[name] = str(error)
+    if missing and all(METRICS[metric][0] in missing for metric in protocol.metrics):
+        raise FileNotFoundError("; ".join(missing.values()))
+    return Extractors(found, missing)
+
+
+_cached = cache(make_extractor)
 
 
 # Compiled once per shape, even for several extractors.

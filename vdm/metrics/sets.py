@@ -203,7 +203,8 @@ def measure_sets(
         chosen = _paired(chosen, real, generated)
     summaries = {}
     for name, videos in (("real", real), ("generated", generated)):
-        log(f"{name}: {len(videos)} videos of {videos.path}")
+        others = videos.describe_left_out()
+        log(f"{name}: {len(videos)} videos of {videos.path}" + (f"; {others}" if others else ""))
         is_paired = paired and videos is generated
         samples = chosen.samples_per_given
         summaries[name] = summarize(
@@ -246,7 +247,25 @@ def _paired(protocol: Protocol, real: VideoSet, generated: VideoSet) -> Protocol
             f"{len(real)}, the number of videos of {real.path}: those of one real video follow "
             "each other"
         )
+    if real.clips_per_video > 1:
+        _check_lengths(real, generated, samples)
     return dataclasses.replace(protocol, samples_per_given=samples)
+
+
+def _check_lengths(real: VideoSet, generated: VideoSet, samples: int) -> None:
+    """Raises ValueError unless samples are as long as their real videos.
+
+    Otherwise, evenly spaced clips of a pair would begin at different frames.
+    """
+    names, lengths = list(real.videos), [video.num_frames for video in real.videos.values()]
+    for index, (name, video) in enumerate(generated.videos.items()):
+        of_real = index // samples
+        if video.num_frames != lengths[of_real]:
+            raise ValueError(
+                f"{name} of {generated.path} has {video.num_frames} frames, and its real video, "
+                f"{names[of_real]} of {real.path}, has {lengths[of_real]}: with clips_per_video "
+                f"{real.clips_per_video}, pairs need equally many"
+            )
 
 
 def _sample_indices(generated: VideoSet, samples: int) -> list[int]:
@@ -298,6 +317,7 @@ def _described(videos: VideoSet) -> dict:
     return {
         "path": str(videos.path),
         "videos": len(videos.videos),
+        "files_left_out": len(videos.left_out),
         "clips_per_video": videos.clips_per_video,
         "frames": videos.frames,
         "height": videos.size[0],

@@ -46,8 +46,8 @@ class FoundVideos:
     Attributes:
       videos: the videos in natural order of their names; videos of an array file by index.
       left_out: {name: reason} of other files and folders, without the contents of such folders.
-      unreadable: names in `left_out` of array files that are damaged or have another layout, and of
-        files and folders without read permission.
+      unreadable: names in `left_out` of array files that are damaged or may be videos in another
+        layout, and of files and folders without read permission.
     """
 
     videos: tuple[Found, ...]
@@ -73,7 +73,9 @@ def find_videos(path: str | Path) -> FoundVideos:
 
     - In a folder with samples.npz (--mode=sample), only this array file is used.
     - A folder of images without other videos is one video. Its sub-folders (of masks, for example)
-      are skipped, unless they outnumber the images.
+      are skipped, unless they outnumber the images. So are array files of another layout (camera
+      poses, for example).
+    - Array files in which no array has 4 axes (labels, for example) are skipped.
     - If vdm wrote a sample or preview as both GIF and MP4, the MP4 is used, unless the root has a
       manifest.
 
@@ -156,7 +158,7 @@ class _Search:
         if set(CAPTION_NAMES).issubset(files):
             self.left_out[name or "."] = "has encoded captions"
             return
-        if _SAMPLES in files:
+        if _SAMPLES in files and _is_video(folder / _SAMPLES):
             for entry in (*files, *folders):
                 if entry != _SAMPLES:
                     self.left_out[prefix + entry] = f"is beside {_SAMPLES}, which has all samples"
@@ -171,7 +173,7 @@ class _Search:
             self.videos.append(Found(name or ".", folder))
         for entry in files:
             if not (is_frames and images.is_image(folder / entry)):
-                self.file(folder / entry, prefix + entry, loose_images=False)
+                self.file(folder / entry, prefix + entry, loose_images=False, is_beside=is_frames)
         for entry in folders:
             if is_frames:
                 self.left_out[prefix + entry] = "is in a folder of the frames of one video"
@@ -180,8 +182,15 @@ class _Search:
             else:
                 self.folder(folder / entry, prefix + entry, above | {real})
 
-    def file(self, path: Path, name: str, *, loose_images: bool) -> None:
-        """Adds the videos of a file, or the reason why it is skipped."""
+    def file(self, path: Path, name: str, *, loose_images: bool, is_beside: bool = False) -> None:
+        """Adds the videos of a file, or the reason why it is skipped.
+
+        Args:
+          path: path of the file.
+          name: its name relative to the folder of the search.
+          loose_images: whether a still image is a video.
+          is_beside: whether the images of its folder are the frames of a video.
+        """
         suffix = path.suffix.lower()
         if path.name in INDEX_NAMES:
             self.left_out[name] = "is the index of a folder of videos"
@@ -192,7 +201,7 @@ class _Search:
         elif suffix in containers.SUFFIXES or suffix == images.GIF:
             self.videos.append(Found(name, path))
         elif suffix in arrays.SUFFIXES:
-            self._arrays(path, name)
+            self._arrays(path, name, is_beside)
         elif suffix in images.SUFFIXES and (loose_images or images.is_animated(path)):
             self.videos.append(Found(name, path))
         elif suffix in images.SUFFIXES:
@@ -200,10 +209,13 @@ class _Search:
         else:
             self.left_out[name] = "is no video or image by its name"
 
-    def _arrays(self, path: Path, name: str) -> None:
+    def _arrays(self, path: Path, name: str, is_beside: bool) -> None:
         try:
             count = len(arrays.ArrayFile(path))
         except UnreadableVideoError as error:
+            if isinstance(error, arrays.OtherArrayError) and (is_beside or error.max_axes < 4):
+                self.left_out[name] = error.reason
+                return
             self._unreadable(name, error.reason)
             return
         if count == 1:
@@ -217,12 +229,21 @@ class _Search:
 
     @staticmethod
     def _is_frames(folder: Path, files: list[str], folders: list[str]) -> bool:
-        others = (*containers.SUFFIXES, images.GIF, *arrays.SUFFIXES)
-        if any(Path(name).suffix.lower() in others for name in files):
-            return False
         stills = [name for name in files if Path(name).suffix.lower() in images.SUFFIXES]
-        return (
-            bool(stills)
-            and len(stills) > len(folders)
-            and not images.is_animated(folder / min(stills, key=images.natural_order))
+        if len(stills) <= len(folders):
+            return False
+        return not any(map(_is_video, (folder / name for name in files))) and (
+            not images.is_animated(folder / min(stills, key=images.natural_order))
         )
+
+
+def _is_video(path: Path) -> bool:
+    """Returns whether a file is a video, or may be a damaged one; still images are not."""
+    suffix = path.suffix.lower()
+    if suffix in arrays.SUFFIXES and path.is_file():
+        try:
+            arrays.ArrayFile(path)
+        except UnreadableVideoError as error:
+            return not isinstance(error, arrays.OtherArrayError)
+        return True
+    return suffix in (*containers.SUFFIXES, images.GIF)

@@ -23,6 +23,7 @@ from vdm.files import printable, sealed, unsealed, user_cache, write_text
 from vdm.video.errors import UnreadableVideoError
 from vdm.video.folders import INDEX_NAMES, Found, find_videos
 from vdm.video.formats import arrays, images
+from vdm.video.formats.containers import Orientation
 from vdm.video.formats.random_access import ContainerVideo
 from vdm.video.read import Video, open_video
 from vdm.video.timing import at_rate, check_frame_rate
@@ -31,7 +32,7 @@ INDEX_NAME, REPORT_NAME = INDEX_NAMES
 # First lines of our own files; files that start differently are never overwritten.
 _INDEX_START = r'\{"version": \d+, "videos": '
 REPORT_START = r".*: \d+ videos are used, and \d+ skipped$"
-_VERSION = 5
+_VERSION = 6
 _SAVE_INTERVAL = 60  # seconds between saves, so that interrupted indexing can resume
 _PROGRESS_INTERVAL = 10
 
@@ -237,22 +238,21 @@ def _to_record(video: Video) -> dict:
         "height": video.height,
         "width": video.width,
     }
-    if video.note:
-        record["note"] = video.note
     if isinstance(video, ContainerVideo):
         record |= {
             "timestamps": _runs(video.timestamps),
             "time_base": list(video.time_base),
             "keyframes": list(video.keyframes),
+            "orientation": list(video.orientation),
         }
     elif isinstance(video, images.AnimatedImage):
         delays = [[delay, len(list(run))] for delay, run in itertools.groupby(video.delays)]
-        record |= {"pictures": _runs(video.pictures), "delays": delays}
+        record |= {"pictures": _runs(video.pictures), "delays": delays, "note": video.note}
     return record
 
 
 def _from_record(path: Path, record: dict) -> Video:
-    size, note = (record["height"], record["width"]), record.get("note", "")
+    size = (record["height"], record["width"])
     if "timestamps" in record:
         return ContainerVideo(
             path,
@@ -260,12 +260,12 @@ def _from_record(path: Path, record: dict) -> Video:
             _from_runs(record["timestamps"]),
             tuple(record["time_base"]),
             tuple(record["keyframes"]),
-            note,
+            Orientation(*record["orientation"]),
         )
     if "pictures" in record:
         pictures = _from_runs(record["pictures"])
         delays = tuple(delay for delay, count in record["delays"] for _ in range(count))
-        return images.AnimatedImage(path, *size, pictures, delays, note)
+        return images.AnimatedImage(path, *size, pictures, delays, record["note"])
     return images.ImageFolder(path, *size, tuple(images.image_names(path)))
 
 

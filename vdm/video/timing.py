@@ -15,6 +15,7 @@ from vdm.video.read import Video
 MAX_FRAME_RATE = 1000.0
 # Seconds. Matroska, FLV and ASF round timestamps to milliseconds; the rest is for float rounding.
 _ROUNDING = 1.001e-3
+_MAX_REPEATS = 1000  # of one frame without a note
 
 
 def frames_at_rate(times: np.ndarray, duration: float, frame_rate: float) -> np.ndarray:
@@ -85,8 +86,17 @@ class VideoAtRate:
 
     @property
     def note(self) -> str:
-        """The stored video's note."""
-        return self.video.note
+        """The stored video's note, and one about a frame that is shown very long."""
+        shown = np.bincount(self.stored_indices)
+        longest = int(shown.argmax())
+        if shown[longest] <= _MAX_REPEATS:
+            return self.video.note
+        # Timestamps of damaged recordings can jump by hours.
+        note = (
+            f"shows frame {longest} for {shown[longest] / self.frame_rate:.1f} s, "
+            f"{shown[longest]} of its {describe_length(self)}"
+        )
+        return f"{self.video.note}; and {note}" if self.video.note else note
 
     def frames(self, indices: Sequence[int], resolution: int = 0) -> np.ndarray:
         """Reads frames as in `vdm.video.read.Video`, with the same errors."""

@@ -1,6 +1,7 @@
 """Reads clips from a set of videos, for metrics and for the user's observed videos."""
 
 import dataclasses
+import itertools
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from vdm.files import local_path
 from vdm.video.formats.memory import videos_in_memory
 from vdm.video.index import index_folder
 from vdm.video.read import Video
+from vdm.video.splits import split_names
 from vdm.video.timing import at_rate, describe_length
 
 # A path for `vdm.video.folders.find_videos`, an array, or a list of arrays of any sizes
@@ -32,6 +34,7 @@ class VideoSet:
       clips_per_video: number of evenly spaced clips per video; 1: the first frames.
       resolution: height and width to which the central square is resized; 0: no resize.
       frame_rate: frames per second at which videos are sampled; 0: frames as stored.
+      left_out: {name: reason} of the other files of a folder.
     """
 
     path: Path
@@ -42,6 +45,7 @@ class VideoSet:
     clips_per_video: int = 1
     resolution: int = 0
     frame_rate: float = 0.0
+    left_out: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.videos) * self.clips_per_video
@@ -59,14 +63,31 @@ class VideoSet:
                 indices = range(start, start + length, self.frameskip)
                 yield video.frames(indices, self.resolution)
 
+    def describe_left_out(self) -> str:
+        """Describes the files that are left out, by number and the first two; '' if none."""
+        if not self.left_out:
+            return ""
+        some = [f"{name} {why}" for name, why in itertools.islice(self.left_out.items(), 2)]
+        count, more = len(self.left_out), ["..."] if len(self.left_out) > len(some) else []
+        subject = "1 other file is" if count == 1 else f"{count} other files are"
+        return f"{subject} left out: {'; '.join(some + more)}"
+
     @property
     def warnings(self) -> list[str]:
-        """Warnings about frames that no clip contains, and about equal clips of a video."""
+        """Warnings about mixed splits, frames in no clip, equal clips, and notes of videos."""
         lengths = {name: video.num_frames for name, video in self.videos.items()}
         longest, shortest = (extreme(lengths, key=lengths.__getitem__) for extreme in (max, min))
         used = _length(self.frames, self.frameskip)
         found, different = lengths[longest], lengths[shortest] - used + 1
         result = []
+        if splits := sorted(set(split_names(self.videos)[1].values()) - {""}):
+            result.append(
+                f"{self.path} has the splits {', '.join(splits)}, and the videos of all are "
+                "measured: give the path of one of them to measure it alone"
+            )
+        if noted := [f"{name} {video.note}" for name, video in self.videos.items() if video.note]:
+            more = [f"and {len(noted) - 2} more have notes"] if len(noted) > 2 else []
+            result.append(f"of {self.path}, {'; '.join(noted[:2] + more)}")
         if different < self.clips_per_video:
             result.append(
                 f"clips_per_video is {self.clips_per_video}, and {shortest} of {self.path} has "
@@ -110,7 +131,7 @@ def open_videos(
       ValueError: there are no videos; or a video is unreadable or too short, differs in size from
         the first, or lacks the timestamps that a frame rate requires.
     """
-    path, videos = _opened(source, name, frame_rate)
+    path, videos, left_out = _opened(source, name, frame_rate)
     first = next(iter(videos.values()))
     frames = frames or (first.num_frames - 1) // frameskip + 1
     needed = _length(frames, frameskip)
@@ -127,20 +148,23 @@ def open_videos(
                 "resizes all"
             )
     size = (resolution, resolution) if resolution else (first.height, first.width)
-    return VideoSet(path, videos, frames, size, frameskip, clips_per_video, resolution, frame_rate)
+    clips = (frames, size, frameskip, clips_per_video, resolution, frame_rate)
+    return VideoSet(path, videos, *clips, left_out)
 
 
-def _opened(source: Videos, name: str, frame_rate: float) -> tuple[Path, Mapping[str, Video]]:
-    """Returns the path, or the name of an array, and all videos by name."""
+def _opened(
+    source: Videos, name: str, frame_rate: float
+) -> tuple[Path, Mapping[str, Video], Mapping[str, str]]:
+    """Returns the path, or the name of an array; all videos by name; and reasons of other files."""
     if isinstance(source, str | os.PathLike):
         if not os.fspath(source):
             raise ValueError(f"{name} is '', and must be the path of videos")
         path = local_path(source)
         index = index_folder(path, save=False, frame_rate=frame_rate)
         index.check_readable()
-        return path, index.videos
+        return path, index.videos, index.left_out
     videos = videos_in_memory(source, name)
-    return Path(name), {key: at_rate(video, frame_rate) for key, video in videos.items()}
+    return Path(name), {key: at_rate(video, frame_rate) for key, video in videos.items()}, {}
 
 
 def _length(frames: int, frameskip: int) -> int:

@@ -1,6 +1,7 @@
 """Captions through a language model: the stored vectors, and those of a small BERT."""
 
 import json
+import resource
 
 import numpy as np
 import pytest
@@ -74,6 +75,47 @@ def test_stored_vectors_are_read_back(tmp_path):
         with pytest.raises(ValueError, match=r"run a command"):
             StoredText(folder, "a command")
         (folder / name).write_bytes(whole)
+
+
+def test_a_flipped_bit_is_found(tmp_path):
+    folder = tmp_path / "words_16"
+    write_text(folder, CAPTIONS, WordVectors())
+    path, stored = folder / "tokens.bin", StoredText(folder, "a command")
+    expected = {caption: stored(caption)[0] for caption in CAPTIONS}
+    whole = path.read_bytes()
+    for position in (0, len(whole) // 2, len(whole) - 1):
+        damaged = bytearray(whole)
+        damaged[position] ^= 1
+        path.write_bytes(damaged)
+        found, stored = [], StoredText(folder, "a command")
+        for caption in CAPTIONS:
+            try:
+                np.testing.assert_array_equal(stored(caption)[0], expected[caption])
+            except ValueError as error:
+                assert "tokens.bin is damaged" in str(error) and "run a command again" in str(error)
+                found.append(caption)
+        assert len(found) == 1
+    # As an earlier version wrote it.
+    with np.load(folder / "captions.npz") as arrays:
+        earlier = {name: arrays[name] for name in ("digest", "start")}
+    np.savez(folder / "captions.npz", **earlier)
+    path.write_bytes(whole)
+    stored = StoredText(folder, "a command")
+    np.testing.assert_array_equal(stored(CAPTIONS[0])[0], expected[CAPTIONS[0]])
+
+
+def test_a_full_disk_names_the_folder_and_leaves_it_as_it_was(tmp_path):
+    folder = tmp_path / "text" / "words_16"
+    write_text(folder, ["a cat"], WordVectors())
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20, limits[1]))
+    try:
+        with pytest.raises(OSError, match=rf"^{folder} cannot be written: File too large$"):
+            write_text(folder, CAPTIONS, WordVectors())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [path.name for path in folder.parent.iterdir()] == ["words_16"]
+    assert StoredText(folder, "a command")("a cat")[1].sum() == 2
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,7 @@ from vdm.data.folder.videos import open_folder
 from vdm.video import index as video_index
 from vdm.video.display import gif_bytes
 from vdm.video.index import INDEX_NAME, index_folder
+from vdm.video.video_sets import open_videos
 
 _GOOD = 12  # number of usable videos in the folder
 
@@ -230,6 +231,27 @@ def test_a_manifest_selects_and_describes_videos(videos):
         make_data_set(config, "test")
 
 
+def test_a_manifest_has_absolute_paths_and_array_files(tmp_path):
+    root, linked = tmp_path / "videos", tmp_path / "linked"
+    root.mkdir()
+    linked.symlink_to(root, target_is_directory=True)
+    np.savez(root / "a.npz", video=np.zeros((3, 4, 8, 8, 3), np.uint8))
+    np.save(root / "b.npy", np.zeros((4, 8, 8, 3), np.uint8))
+    np.save(root / "c.npy", np.zeros((4, 8, 8, 3), np.uint8))
+    rows = ["file,label,split", "a.npz,x,train", "a.npz#1,y,test", f"{root}/b.npy,y,test"]
+    (root / "manifest.csv").write_text("\n".join([*rows, "/elsewhere/c.npy,y,test"]))
+    for folder in (root, linked):
+        open_folder.cache_clear()
+        splits = open_folder(folder, needed_frames=4, condition="label")
+        assert splits["train"].names == ("a.npz#0", "a.npz#2")
+        assert splits["test"].names == ("a.npz#1", "b.npy")
+        assert [splits["train"].label(0), splits["test"].label(0)] == [0, 1]
+        assert splits["test"].classes == ("x", "y")
+        report = (root / "video_index.txt").read_text()
+        assert "\n/elsewhere/c.npy is in the manifest and not in the folder\n" in report
+        assert "\nc.npy is not in the manifest\n" in report and "a.npz" not in report
+
+
 @pytest.mark.parametrize("beside", ["intro.mkv", "extra/intro.mkv"])
 def test_folders_of_splits_have_no_videos_beside_them(videos, beside):
     """Otherwise test/ would be trained on."""
@@ -248,6 +270,58 @@ def test_folders_of_splits_have_no_videos_beside_them(videos, beside):
     manifest = "file,split\n" + "".join(f"{n},{s}\n" for s in splits for n in splits[s].names)
     (videos / "manifest.csv").write_text(manifest)
     assert open_folder(videos, needed_frames=16)["test"].names == splits["test"].names
+
+
+@pytest.mark.parametrize(
+    ("names", "classes"),
+    [
+        # Folders of classes in folders of splits, in the only folder of an archive.
+        (["all/Train/x/0", "all/Train/y/1", "all/test/x/2", "all/test/y/3"], ["x", "y"]),
+        # Folders of splits in folders of classes.
+        (["x/train/0", "x/val/1", "y/train/2", "y/val/3"], ["x", "y"]),
+        (["deep/x/train/0", "deep/y/test/1"], None),
+    ],
+)
+def test_folders_of_splits_below_others_are_splits(tmp_path, names, classes):
+    for index, name in enumerate(names):
+        path = tmp_path / f"{name}.npy"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.save(path, np.full((4, 8, 8, 3), index, np.uint8))
+    splits = open_folder(tmp_path, needed_frames=4, condition="label" if classes else "none")
+    held_out = {f"{name}.npy" for name in names if "/test/" in name or "/val/" in name}
+    assert set(splits["test"].names) == held_out and held_out
+    assert set(splits["train"].names) == {f"{name}.npy" for name in names} - held_out
+    if classes:
+        for split in splits.values():
+            assert [*split.classes] == classes
+            for name in split.names:
+                assert classes[split.labels[name]] in name.split("/")
+    (warning,) = open_videos(tmp_path, 0).warnings
+    assert "has the splits" in warning
+
+
+def test_array_files_of_splits_are_splits(tmp_path):
+    for name, count in (("train", 3), ("test", 2)):
+        np.savez(tmp_path / f"{name}.npz", video=np.zeros((count, 4, 8, 8, 3), np.uint8))
+    splits = open_folder(tmp_path, needed_frames=4)
+    assert splits["train"].names == tuple(f"train.npz#{index}" for index in range(3))
+    assert splits["test"].names == ("test.npz#0", "test.npz#1")
+    (warning,) = open_videos(tmp_path, 0).warnings
+    assert warning.startswith(f"{tmp_path} has the splits test, train, and the videos of all are")
+    assert not open_videos(tmp_path / "test.npz", 0).warnings
+
+
+@pytest.mark.parametrize(
+    "names", [["a/x", "b/y"], ["train/x", "training/y"], ["a/train/x", "a/y", "a/test/z"]]
+)
+def test_other_folders_are_no_splits(tmp_path, names):
+    """A share of all videos is held out; a class may be named 'train' beside other classes."""
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        np.save(tmp_path / f"{name}.npy", np.zeros((4, 8, 8, 3), np.uint8))
+    splits = open_folder(tmp_path, needed_frames=4, test_share=0.0)
+    assert splits["train"].names == tuple(f"{name}.npy" for name in sorted(names))
+    assert not open_videos(tmp_path, 0).warnings
 
 
 def test_a_single_folder_for_training_is_no_class(videos):

@@ -1,6 +1,7 @@
 """Trackers, read back by the readers of each format, after a run that was killed and resumed."""
 
 import json
+import resource
 import time
 from pathlib import Path
 
@@ -58,6 +59,26 @@ def test_a_full_disk_names_metrics_jsonl(tmp_path):
         OSError, match=r"metrics\.jsonl cannot be written: No space left on device$"
     ):
         lines.scalars(1, {"loss": 1.0})
+
+
+def test_a_full_disk_names_the_events_of_tensorboard(tmp_path, tiny_config, capfd):
+    """Once, without the traceback of a thread, and the events before remain."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    message = r"^\S+/tensorboard/events\.out\.tfevents\.\S+ cannot be written: File too large$"
+    gif = GIF + bytes(20_000)  # larger than metrics.jsonl
+    try:
+        with (
+            pytest.raises(OSError, match=message),
+            open_trackers(tiny_config, tmp_path, 0, enabled=True) as trackers,
+        ):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
+            trackers.scalars(1, {"loss": 1.0})
+            trackers.clip(1, "samples", Clip(gif, 4, 6, ""))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not any("Traceback" in text for text in capfd.readouterr())
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [event.value for event in events.Scalars("loss")] == [1.0]
 
 
 def test_tensorboard_reads_scalars_texts_and_videos(workdir):

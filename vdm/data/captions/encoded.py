@@ -2,7 +2,7 @@
 
 The folder of encoded captions is stored with a data set. It has `tokens.bin`, the concatenated
 float16 vectors of all captions without padding, memory-mapped when read; `captions.npz`, their
-offsets by hash of the caption; and `header.json`, which identifies the model.
+offsets and CRC-32 by hash of the caption; and `header.json`, which identifies the model.
 """
 
 import functools
@@ -10,7 +10,8 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import ml_collections
@@ -113,6 +114,8 @@ class StoredText:
             path = folder / _ARRAYS
             with path.open("rb") as file, np.load(file) as captions:
                 self._digests, self._starts = captions["digest"], captions["start"]
+                # Folders of earlier versions have no checksums.
+                self._checksums = captions.get("crc32")
             shape = (int(self._starts[-1]), width)
             path = folder / _VECTORS
             is_whole = path.stat().st_size == 2 * shape[0] * shape[1]
@@ -131,7 +134,7 @@ class StoredText:
         """Returns text, float32 [tokens, width], zero after the last token, and text_mask [tokens].
 
         Raises:
-          ValueError: the caption is not encoded in the folder.
+          ValueError: the caption is not encoded in the folder, or its vectors are damaged.
         """
         tokens, vectors = self.header["tokens"], np.zeros((0, self.header["width"]), np.float16)
         if caption:
@@ -143,6 +146,11 @@ class StoredText:
                     f"{self._command} again"
                 )
             vectors = self._vectors[self._starts[index] : self._starts[index + 1]]
+            if self._checksums is not None and _checksum(vectors) != self._checksums[index]:
+                raise ValueError(
+                    f"{self._folder / _VECTORS} is damaged: those of {caption!r} do not match "
+                    f"their checksum; run {self._command} again"
+                )
         return padded(vectors, tokens)
 
 
@@ -156,33 +164,47 @@ def write_text(
 
     Raises:
       ValueError: two captions have the same hash.
+      OSError: the folder cannot be written, and is as before; the message names it.
     """
     captions = set(captions)
     digests = {_digest(caption): caption for caption in captions}
     if len(digests) != len(captions):
         raise ValueError("two captions have the same hash: change a letter of one of them")
-    order, starts = sorted(digests), [0]
     temporary = folder.with_name(folder.name + ".tmp")
     shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    with (temporary / _VECTORS).open("wb") as file:
+    try:
+        temporary.mkdir(parents=True)
+        _write_arrays(temporary, digests, encoder, batch_size)
+        shutil.rmtree(folder, ignore_errors=True)
+        temporary.rename(folder)
+    except OSError as error:  # of a full disk, without the name
+        raise OSError(f"{folder} cannot be written: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return len(digests)
+
+
+def _write_arrays(
+    folder: Path, digests: Mapping[np.uint64, str], encoder: TextEncoder, batch_size: int
+) -> None:
+    order, starts, checksums = sorted(digests), [0], []
+    with (folder / _VECTORS).open("wb") as file:
         for first in range(0, len(order), batch_size):
             batch = [digests[digest] for digest in order[first : first + batch_size]]
             for vectors in encoder(batch):
                 file.write(vectors.tobytes())
                 starts.append(starts[-1] + len(vectors))
+                checksums.append(_checksum(vectors))
             print(
                 f"encoded {min(first + batch_size, len(order))}/{len(order)} captions", flush=True
             )
     np.savez(
-        temporary / _ARRAYS,
+        folder / _ARRAYS,
         digest=np.array(order, np.uint64),
         start=np.array(starts, np.int64),
+        crc32=np.array(checksums, np.uint32),
     )
-    (temporary / "header.json").write_text(json.dumps(encoder.describe(), indent=2, default=str))
-    shutil.rmtree(folder, ignore_errors=True)
-    temporary.rename(folder)
-    return len(order)
+    (folder / "header.json").write_text(json.dumps(encoder.describe(), indent=2, default=str))
 
 
 def text_folder(data_folder: Path, config: ml_collections.ConfigDict) -> Path:
@@ -251,3 +273,7 @@ def check_width(config: ml_collections.ConfigDict, found: int) -> None:
 def _digest(caption: str) -> np.uint64:
     digest = hashlib.sha256(caption.encode("utf-8")).digest()
     return np.uint64(int.from_bytes(digest[:8], "little"))
+
+
+def _checksum(vectors: np.ndarray) -> int:
+    return zlib.crc32(vectors.tobytes())

@@ -7,21 +7,20 @@ import json
 import os
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from vdm.data.folder.manifest import Entry, class_numbers, find_manifest, normalised, read_manifest
 from vdm.files import make_folder, printable, write_text
 from vdm.video.folders import manifests_of
+from vdm.video.formats.arrays import SUFFIXES as ARRAY_SUFFIXES
 from vdm.video.index import REPORT_NAME, FolderIndex, index_folder, state_of
 from vdm.video.read import Video
+from vdm.video.splits import TEST, TRAIN, VALIDATION, split_names
 from vdm.video.timing import describe_length
 
 SPLITS = ("train", "test")
-
-_TRAIN_FOLDERS = ("train", "training")
-_TEST_FOLDERS = ("test", "testing")
-_VALIDATION_FOLDERS = ("val", "valid", "validation")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,9 +76,10 @@ def open_folder(
     and splits. Of the videos without a split, the fraction `test_share` is held out, by a hash of
     the name, so that adding or removing videos does not move others; at least one video is held out
     and one is not, and a single video is not. A video without a label has the first folder of its
-    path as its class. Without a manifest, folders named train/ and test/ are the splits, and no
-    video may be outside them; val/ or validation/ is held out if there is no test/, and skipped
-    otherwise. If all videos are in train/, it is neither a split nor a class.
+    path as its class. Without a manifest, folders named train/ and test/ are the splits (in the
+    folder itself, or as in `vdm.video.splits.split_names`), and no video may be outside them; val/
+    or validation/ is held out if there is no test/, and skipped otherwise. If all videos are in
+    train/, it is neither a split nor a class.
 
     Videos with fewer than `needed_frames` frames at the frame rate are skipped; with condition
     'label' or 'text', so are videos without a label or caption. video_index.txt, next to the index,
@@ -93,8 +93,8 @@ def open_folder(
     if path.is_file():
         raise NotADirectoryError(f"{path} is a file, and must be a folder of videos")
     index = index_folder(path, frame_rate=frame_rate)
-    entries = _manifest_entries(path)
-    by_folder = {} if entries else _splits_by_folder(path, index.videos)
+    entries = _manifest_entries(path, index.videos)
+    by_folder = _NO_FOLDERS if entries else _splits_by_folder(path, index.videos)
     described = {name: _described(name, entries, by_folder) for name in index.videos}
 
     skipped = {name: index.left_out[name] for name in index.unreadable}
@@ -147,57 +147,97 @@ def _remedy(index: FolderIndex, needed_frames: int, condition: str) -> str:
     return "docs/data.md describes the manifest and the splits"
 
 
-def _manifest_entries(folder: Path) -> dict[str, Entry]:
+def _manifest_entries(folder: Path, names: Iterable[str]) -> dict[str, Entry]:
+    """Returns the rows of a folder's manifest by the names of its videos, {} without a manifest.
+
+    A row of an array file of several videos is the row of each video that has none of its own.
+    """
     path = find_manifest(folder)
-    return {normalised(entry.file): entry for entry in read_manifest(path)} if path else {}
+    if path is None:
+        return {}
+    of_file: dict[str, list[str]] = {}
+    for name in map(normalised, names):
+        file, _, index = name.rpartition("#")
+        if index.isdecimal() and PurePosixPath(file).suffix.lower() in ARRAY_SUFFIXES:
+            of_file.setdefault(file, []).append(name)
+    rows = {_relative(folder, normalised(entry.file)): entry for entry in read_manifest(path)}
+    expanded = {name: rows[file] for file in of_file.keys() & rows for name in of_file[file]}
+    return expanded | {name: entry for name, entry in rows.items() if name not in of_file}
 
 
-def _splits_by_folder(folder: Path, names: Iterable[str]) -> dict[str, str]:
-    """Returns the split of each video from its first folder, {} if the folders are not splits.
+def _relative(folder: Path, name: str) -> str:
+    """Returns the path of a video relative to its folder, if it is an absolute path in it."""
+    path = PurePosixPath(name)
+    roots = (folder.absolute(), folder.resolve()) if path.is_absolute() else ()
+    for root in map(normalised, map(str, roots)):
+        if path.is_relative_to(root):
+            return path.relative_to(root).as_posix()
+    return name
 
-    Splits are '' if there is only a folder for training.
+
+class _ByFolder(NamedTuple):
+    """The splits of a folder by the names of its sub-folders.
+
+    Attributes:
+      split: split of each video; '' if only a folder for training was found.
+      levels: levels of folders that are no classes: that of the splits, and those above it if they
+        hold all videos.
+    """
+
+    split: Mapping[str, str]
+    levels: frozenset[int]
+
+
+_NO_FOLDERS = _ByFolder({}, frozenset())
+
+
+def _splits_by_folder(folder: Path, names: Collection[str]) -> _ByFolder:
+    """Returns the splits by folder, `_NO_FOLDERS` if no folders are splits.
 
     Raises:
       ValueError: there are videos outside the split folders.
     """
-    first = {name: name.split("/")[0].lower() if "/" in name else "" for name in names}
-    tops = set(first.values())
-    if tops and tops.issubset(_TRAIN_FOLDERS):
-        return dict.fromkeys(first, "")
-    known = (*_TRAIN_FOLDERS, *_TEST_FOLDERS, *_VALIDATION_FOLDERS)
-    found = sorted(tops.intersection(known))
-    if not tops.intersection(_TRAIN_FOLDERS) or len(found) < 2:
-        return {}
-    if beside := sorted({name.split("/")[0] for name, top in first.items() if top not in known}):
+    if names and all("/" in name and name.split("/")[0].lower() in TRAIN for name in names):
+        return _ByFolder({}, frozenset([0]))
+    level, found = split_names(names)
+    if not found:
+        return _NO_FOLDERS
+    known = (*TRAIN, *TEST, *VALIDATION)
+    if beside := sorted(
+        {name.split("/")[0] for name, split in found.items() if split not in known}
+    ):
+        splits = " and ".join(sorted(set(found.values()).intersection(known)))
         more = ", ..." if len(beside) > 4 else ""
         raise ValueError(
-            f"{folder} has folders of splits, {' and '.join(found)}, and beside them "
+            f"{folder} has folders of splits, {splits}, and beside them "
             f"{', '.join(beside[:4])}{more}, in no split: move these into one of the folders, or "
             "assign the splits in manifest.csv"
         )
-    held_out = _TEST_FOLDERS if tops.intersection(_TEST_FOLDERS) else _VALIDATION_FOLDERS
-    splits = dict.fromkeys(_TRAIN_FOLDERS, "train") | dict.fromkeys(held_out, "test")
-    return {name: splits.get(top, "validation") for name, top in first.items()}
+    held_out = TEST if set(found.values()).intersection(TEST) else VALIDATION
+    of_folder = dict.fromkeys(TRAIN, "train") | dict.fromkeys(held_out, "test")
+    above = {tuple(name.split("/")[:level]) for name in names}
+    return _ByFolder(
+        {name: of_folder.get(split, "validation") for name, split in found.items()},
+        frozenset(range(level + 1) if len(above) == 1 else [level]),
+    )
 
 
-def _described(
-    name: str, entries: Mapping[str, Entry], by_folder: Mapping[str, str]
-) -> Entry | None:
+def _described(name: str, entries: Mapping[str, Entry], by_folder: _ByFolder) -> Entry | None:
     """Returns the label, caption and split of a video; None if a manifest does not list it."""
     entry = entries.get(normalised(name))
     if entries and entry is None:
         return None
-    caption, split = (entry.caption, entry.split) if entry else ("", by_folder.get(name, ""))
+    caption, split = (entry.caption, entry.split) if entry else ("", by_folder.split.get(name, ""))
     return Entry(name, _label(name, entry, by_folder), caption, split)
 
 
-def _label(name: str, entry: Entry | None, by_folder: Mapping[str, str]) -> str:
+def _label(name: str, entry: Entry | None, by_folder: _ByFolder) -> str:
     """Returns the class name of a video: from the manifest, else its first folder."""
     if entry and entry.label:
         return entry.label
-    if by_folder:
-        name = name.split("/", 1)[-1]
-    return name.split("/")[0] if "/" in name else ""
+    folders = name.split("/")[:-1]
+    classes = [f for level, f in enumerate(folders) if level not in by_folder.levels]
+    return classes[0] if classes else ""
 
 
 def _reason_to_skip(video: Video, entry: Entry | None, needed_frames: int, condition: str) -> str:
@@ -216,7 +256,7 @@ def _reason_to_skip(video: Video, entry: Entry | None, needed_frames: int, condi
 
 
 def _classes(
-    index: FolderIndex, entries: Mapping[str, Entry], by_folder: Mapping[str, str]
+    index: FolderIndex, entries: Mapping[str, Entry], by_folder: _ByFolder
 ) -> dict[str, int]:
     # Skipped videos count, too, so that class numbers do not depend on them.
     names = entries or index.videos.keys() | index.unreadable

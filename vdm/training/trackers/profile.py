@@ -6,7 +6,7 @@ from pathlib import Path
 
 import jax
 
-from vdm.files import AnyPath, make_folder
+from vdm.files import AnyPath, make_folder, write_bytes
 
 
 def traced_steps(steps: Sequence[int], first_step: int = 0) -> range:
@@ -92,5 +92,5 @@ class ProfilerWindow:
                 if path.is_file():
                     target = self._target / path.relative_to(name).as_posix()
                     make_folder(target.parent)
-                    target.write_bytes(path.read_bytes())
+                    write_bytes(target, path.read_bytes())
         self._folder = None

@@ -1,9 +1,13 @@
 """TensorBoard events, without TensorFlow."""
 
+import contextlib
+import itertools
+import os
+import socket
 import sys
 import time
 import types
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from tensorboard.compat.proto import (
@@ -13,21 +17,34 @@ from tensorboard.compat.proto import (
     tensor_shape_pb2,
     types_pb2,
 )
-from tensorboard.summary.writer.event_file_writer import EventFileWriter
+from tensorboard.summary.writer.record_writer import RecordWriter
 
 from vdm.training.trackers.interface import Clip, Tracker
 
 # TensorBoard does not import TensorFlow if a module of this name exists. Importing TensorFlow takes
 # seconds and may reserve the accelerator's memory.
 sys.modules.setdefault("tensorboard.compat.notf", types.ModuleType("notf"))
+_FILES = itertools.count()  # of this process, since names have seconds
 
 
 class TensorBoard(Tracker):
-    """Writes scalars, texts and videos as events to a local folder."""
+    """Writes scalars, texts and videos as events to a local folder.
+
+    Events are written at once, in the caller's thread: tensorboard's own EventFileWriter prints the
+    traceback of its thread if the disk is full.
+    """
 
     def __init__(self, folder: Path, first_step: int) -> None:
-        """Resumes a run at a step."""
-        self._events = EventFileWriter(str(folder))
+        """Resumes a run at a step.
+
+        Raises:
+          OSError: a file cannot be written; as in all methods, the message names it.
+        """
+        parts = (int(time.time()), socket.gethostname(), os.getpid(), next(_FILES))
+        self._path = folder / "events.out.tfevents.{:010}.{}.{}.{}".format(*parts)
+        folder.mkdir(parents=True, exist_ok=True)
+        self._records = RecordWriter(self._path.open("xb"))
+        self._add_event(0, file_version="brain.Event:2")
         # Makes TensorBoard discard later steps that a killed process wrote.
         self._add_event(
             first_step + 1,
@@ -66,11 +83,21 @@ class TensorBoard(Tracker):
             self.text(step, name, clip.caption)
 
     def close(self) -> None:
-        self._events.close()
+        with self._named():
+            self._records.close()
 
     def _add_values(self, step: int, *values: summary_pb2.Summary.Value) -> None:
         self._add_event(step, summary=summary_pb2.Summary(value=values))
 
     def _add_event(self, step: int, **content) -> None:
-        self._events.add_event(event_pb2.Event(wall_time=time.time(), step=step, **content))
-        self._events.flush()
+        event = event_pb2.Event(wall_time=time.time(), step=step, **content)
+        with self._named():
+            self._records.write(event.SerializeToString())
+            self._records.flush()
+
+    @contextlib.contextmanager
+    def _named(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:  # of a full disk, without the name
+            raise OSError(f"{self._path} cannot be written: {error.strerror}") from error

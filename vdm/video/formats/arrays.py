@@ -29,6 +29,20 @@ _CHUNK = 2**20
 reading_arrays = threading.Lock()
 
 
+class OtherArrayError(UnreadableVideoError):
+    """An intact file whose arrays have another layout than videos.
+
+    Attributes:
+      path: path of the file.
+      reason: the cause, as in `UnreadableVideoError`.
+      max_axes: number of axes of the array with the most; videos have 4 or 5.
+    """
+
+    def __init__(self, path: Path, reason: str, max_axes: int):
+        super().__init__(path, reason)
+        self.max_axes = max_axes
+
+
 class ArrayFile:
     """The videos of one file, which reads only the requested frames.
 
@@ -40,7 +54,8 @@ class ArrayFile:
       shape: (videos, frames, height, width, channels).
 
     Raises:
-      UnreadableVideoError: the file is damaged or has another layout.
+      OtherArrayError: the file has another layout.
+      UnreadableVideoError: the file is damaged.
     """
 
     def __init__(self, path: Path):
@@ -54,7 +69,7 @@ class ArrayFile:
             self._header = _read_header(path)
         shape, dtype = self._header.shape, self._header.dtype
         if dtype != np.uint8 or len(shape) not in (4, 5) or shape[-1] not in (1, 3):
-            raise UnreadableVideoError(path, f"holds {dtype} {shape}, and {_LAYOUT}")
+            raise OtherArrayError(path, f"holds {dtype} {shape}, and {_LAYOUT}", len(shape))
         if min(shape) < 1:
             raise UnreadableVideoError(path, f"holds no frames, its shape is {shape}")
         if self._header.fortran and not self._header.memory_mapped:
@@ -213,7 +228,8 @@ def _read_header(path: Path) -> _Header:
     with zipfile.ZipFile(path) as archive:
         if f"{KEY}.npy" not in archive.namelist():
             names = [name.removesuffix(".npy") for name in archive.namelist()]
-            raise UnreadableVideoError(path, f"has the arrays {names}, and `{KEY}` is needed")
+            reason = f"has the arrays {names}, and `{KEY}` is needed"
+            raise OtherArrayError(path, reason, max(_axes_of_members(archive), default=0))
         member = archive.getinfo(f"{KEY}.npy")
         with archive.open(member) as file:
             header = _npy_header(file)
@@ -225,6 +241,14 @@ def _read_header(path: Path) -> _Header:
         name_and_extra = np.frombuffer(opened.read(4), "<u2").sum()
     start = member.header_offset + 30 + int(name_and_extra) + header.start
     return header._replace(memory_mapped=True, start=start)
+
+
+def _axes_of_members(archive: zipfile.ZipFile) -> Iterator[int]:
+    """Yields the number of axes of each array in an .npz file."""
+    for name in archive.namelist():
+        if name.endswith(".npy"):
+            with archive.open(name) as file:
+                yield len(_npy_header(file).shape)
 
 
 def _npy_header(file: IO[bytes]) -> _Header:

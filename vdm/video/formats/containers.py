@@ -12,7 +12,7 @@ import uuid
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import av
 import numpy as np
@@ -26,7 +26,7 @@ SUFFIXES = (
     *(".mp4", ".m4v", ".mov", ".avi", ".webm", ".mkv", ".mpg", ".mpeg", ".wmv", ".asf", ".flv"),
     *(".ts", ".mts", ".m2ts", ".3gp", ".3g2", ".ogv", ".ogm", ".vob", ".qt", ".f4v", ".divx"),
     *(".mxf", ".dv", ".y4m", ".mpe", ".m1v", ".m2v", ".mjpeg", ".mjpg", ".ivf"),
-    *(".h264", ".264", ".hevc", ".265"),
+    *(".h264", ".264", ".hevc", ".h265", ".265", ".m2t", ".nut"),
 )
 
 # A file is truncated if it lacks more than these seconds and this fraction of its duration:
@@ -103,17 +103,21 @@ def decode(path: Path, container, stream) -> Iterator:
     """Yields PyAV's frames in display order from the container's position, and checks them.
 
     Raises:
-      UnreadableVideoError: a frame is damaged, or differs in size from the first.
+      UnreadableVideoError: a frame is damaged, or differs in size or orientation from the first.
     """
-    size = None
+    first = size = None
     whole = _whole_packets(path, container, stream)
     for index, frame in enumerate(frame for packet in whole for frame in packet.decode()):
         if frame.is_corrupt:
             raise UnreadableVideoError(path, f"is damaged at frame {index}")
-        size = size or upright_size(frame)
-        if upright_size(frame) != size:
+        first = first or orientation_of(frame)
+        # SEI messages of H.264 and HEVC have it in some frames only, and it holds for the next.
+        if (_orientation(frame) or first) != first:
+            raise UnreadableVideoError(path, f"changes its rotation or mirroring at frame {index}")
+        size = size or upright_size(frame, first)
+        if (found := upright_size(frame, first)) != size:
             raise UnreadableVideoError(
-                path, f"changes from {size} to {upright_size(frame)} pixels at frame {index}"
+                path, f"changes from {size} to {found} pixels at frame {index}"
             )
         yield frame
 
@@ -142,10 +146,11 @@ def stream_frames(path: Path) -> Iterator[np.ndarray]:
       UnreadableVideoError: the file is damaged or has no video; or, after the last frame, it is
         truncated.
     """
-    to_rgb, frame = RgbConverter(), None
+    to_rgb = frame = None
     timestamps: list[int | None] = []
     with opened(path) as (container, stream):
         for frame in decode(path, container, stream):
+            to_rgb = to_rgb or RgbConverter(orientation_of(frame))
             timestamps.append(frame.pts)
             yield to_rgb(frame)
         if frame is None:
@@ -227,16 +232,37 @@ def _end_of_packets(path: Path) -> float:
         return max(ends, default=0.0)
 
 
-class RgbConverter:
-    """Converts PyAV's frames to upright uint8 [height, width, 3]."""
+class Orientation(NamedTuple):
+    """Operations that make a stored frame upright: transpose, then flip rows and columns.
 
-    def __init__(self):
-        self._graph, self._layout = None, None
+    Attributes:
+      transposed: whether to transpose rows and columns.
+      flipped_rows: whether to flip top and bottom.
+      flipped_columns: whether to flip left and right.
+      degrees: a rotation that is not applied because it is not a multiple of 90 degrees; else 0.
+    """
+
+    transposed: bool = False
+    flipped_rows: bool = False
+    flipped_columns: bool = False
+    degrees: int = 0
+
+
+UPRIGHT = Orientation()
+
+
+class RgbConverter:
+    """Converts PyAV's frames of one video to upright uint8 [height, width, 3]."""
+
+    def __init__(self, orientation: Orientation):
+        self._orientation = orientation
+        self._graph: Any = None
+        self._layout: tuple[str, int, int] | None = None
         self._reformatter = VideoReformatter()
 
     def __call__(self, frame) -> np.ndarray:
         rgb = self._rgb(frame)
-        transposed, flipped_rows, flipped_columns, _ = _orientation(frame)
+        transposed, flipped_rows, flipped_columns, _ = self._orientation
         if transposed:
             rgb = rgb.swapaxes(0, 1)
         return rgb[:: -1 if flipped_rows else 1, :: -1 if flipped_columns else 1]
@@ -256,15 +282,20 @@ class RgbConverter:
         return self._graph.pull().to_ndarray()
 
 
-def upright_size(frame) -> tuple[int, int]:
+def orientation_of(frame) -> Orientation:
+    """Returns the orientation of the first frame of a video, which holds for all its frames."""
+    return _orientation(frame) or UPRIGHT
+
+
+def upright_size(frame, orientation: Orientation) -> tuple[int, int]:
     """Returns (height, width) of a frame after rotation."""
     size = (frame.height, frame.width)
-    return size[::-1] if _orientation(frame).transposed else size
+    return size[::-1] if orientation.transposed else size
 
 
-def orientation_note(frame) -> str:
-    """Returns a note if the rotation of a frame is not a multiple of 90 degrees, otherwise ''."""
-    degrees = _orientation(frame).degrees
+def orientation_note(orientation: Orientation) -> str:
+    """Returns a note if a rotation is not a multiple of 90 degrees, otherwise ''."""
+    degrees = orientation.degrees
     return f"is rotated by {degrees} degrees, and is read as stored" if degrees else ""
 
 
@@ -276,36 +307,21 @@ def checksum(frame) -> int:
     return total
 
 
-class _Orientation(NamedTuple):
-    """Operations that make a stored frame upright: transpose, then flip rows and columns.
-
-    Attributes:
-      transposed: whether to transpose rows and columns.
-      flipped_rows: whether to flip top and bottom.
-      flipped_columns: whether to flip left and right.
-      degrees: a rotation that is not applied because it is not a multiple of 90 degrees; else 0.
-    """
-
-    transposed: bool = False
-    flipped_rows: bool = False
-    flipped_columns: bool = False
-    degrees: int = 0
-
-
-def _orientation(frame) -> _Orientation:
+def _orientation(frame) -> Orientation | None:
+    """Returns the orientation that a frame states, None if it states none."""
     data = frame.side_data.get(SideDataType.DISPLAYMATRIX)
     if data is None:
-        return _Orientation()
+        return None
     # The matrix rows are the displayed directions of the stored frame's x and y axes.
     x_step, y_step = np.frombuffer(data, np.int32, 9).reshape(3, 3)[:2, :2] / 2**16
     length = max(np.hypot(*x_step), np.hypot(*y_step)) or 1.0
     # Like FFmpeg, round angles within a degree of a multiple of 90.
     x_near, y_near = np.abs([x_step, y_step]) < np.sin(np.deg2rad(1)) * length
     if x_near[1] and y_near[0]:
-        return _Orientation(False, bool(y_step[1] < 0), bool(x_step[0] < 0))
+        return Orientation(False, bool(y_step[1] < 0), bool(x_step[0] < 0))
     if x_near[0] and y_near[1]:
-        return _Orientation(True, bool(x_step[1] < 0), bool(y_step[0] < 0))
-    return _Orientation(degrees=round(np.rad2deg(np.arctan2(-x_step[1], x_step[0]))))
+        return Orientation(True, bool(x_step[1] < 0), bool(y_step[0] < 0))
+    return Orientation(degrees=round(np.rad2deg(np.arctan2(-x_step[1], x_step[0]))))
 
 
 def _rgb_graph(frame):

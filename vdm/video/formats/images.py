@@ -1,4 +1,4 @@
-"""Reads still images, folders of images, and animated GIF, PNG and WebP files with Pillow."""
+"""Reads still images, folders of images, and animated GIF, PNG, WebP and AVIF files with Pillow."""
 
 import contextlib
 import dataclasses
@@ -8,19 +8,21 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageFile, ImageOps
+from PIL import Image, ImageFile, ImageOps, features
 
 from vdm.video.errors import UnreadableVideoError
 from vdm.video.formats.select import select_frames
 
 SUFFIXES = (
     *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".tif", ".tiff"),
-    *(".ppm", ".pgm", ".pnm", ".tga"),
+    *(".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".jp2", ".j2k", ".avif"),
 )
 GIF = ".gif"
 
-_FORMATS = ("GIF", "PNG", "JPEG", "WEBP", "BMP", "TIFF", "PPM", "TGA")
-_MAY_BE_ANIMATED = (GIF, ".png", ".apng", ".webp")
+# Pillow reads AVIF from 11.3 on, where it is built with libavif.
+_AVIF = ("AVIF",) if "avif" in features.modules and features.check("avif") else ()
+_FORMATS = ("GIF", "PNG", "JPEG", "WEBP", "BMP", "TIFF", "PPM", "TGA", "JPEG2000", *_AVIF)
+_MAY_BE_ANIMATED = (GIF, ".png", ".apng", ".webp", ".avif")
 # Browsers show pictures with a delay of at most 10 ms for 100 ms.
 _MAX_IGNORED_DELAY, _BROWSER_DELAY = 10, 100
 _MAX_REPEATS = 1000  # per picture; a GIF could require 65,535
@@ -28,7 +30,7 @@ _MAX_REPEATS = 1000  # per picture; a GIF could require 65,535
 
 @dataclasses.dataclass(frozen=True)
 class AnimatedImage:
-    """An animated GIF, PNG or WebP file, or a still image as a video of one frame.
+    """An animated GIF, PNG, WebP or AVIF file, or a still image as a video of one frame.
 
     Attributes:
       path: path of the file.

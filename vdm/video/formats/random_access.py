@@ -20,7 +20,9 @@ import numpy as np
 
 from vdm.video.errors import UnreadableVideoError
 from vdm.video.formats.containers import (
+    UPRIGHT,
     Decoded,
+    Orientation,
     RgbConverter,
     ascending,
     check_complete,
@@ -29,6 +31,7 @@ from vdm.video.formats.containers import (
     frames_of,
     opened,
     orientation_note,
+    orientation_of,
     packets,
     upright_size,
 )
@@ -53,7 +56,7 @@ class ContainerVideo:
       time_base: seconds per unit as (numerator, denominator).
       keyframes: indices of the frames at which decoding may start; empty if every read decodes from
         the first frame.
-      note: a predicate of the path that users should know, or ''.
+      orientation: how to make stored frames upright.
     """
 
     path: Path
@@ -62,7 +65,12 @@ class ContainerVideo:
     timestamps: tuple[int, ...]
     time_base: tuple[int, int]
     keyframes: tuple[int, ...]
-    note: str = ""
+    orientation: Orientation = UPRIGHT
+
+    @property
+    def note(self) -> str:
+        """A predicate of the path that users should know, or ''."""
+        return orientation_note(self.orientation)
 
     @property
     def num_frames(self) -> int:
@@ -85,7 +93,7 @@ class ContainerVideo:
         return select_frames(self, indices, resolution, self._read)
 
     def _read(self, wanted: list[int]) -> Iterator[np.ndarray]:
-        to_rgb = RgbConverter()
+        to_rgb = RgbConverter(self.orientation)
         for frame in map(to_rgb, _frames(self, wanted)):
             if frame.shape[:2] != (self.height, self.width):
                 raise UnreadableVideoError(self.path, "has changed since it was opened")
@@ -102,7 +110,7 @@ def open_container(path: Path) -> ContainerVideo:
     first = None
     with opened(path) as (container, stream):
         for frame in decode(path, container, stream):
-            first = first or (upright_size(frame), orientation_note(frame))
+            first = first or frame
             decoded.append(
                 Decoded(frame.pts, frame.duration or 0, frame.key_frame, checksum(frame))
             )
@@ -117,7 +125,8 @@ def open_container(path: Path) -> ContainerVideo:
             timestamps = list(range(len(decoded)))
             unit = 1 / Fraction(stream.average_rate or 25)
         skips = _skips(stream)
-    (height, width), note = first
+    orientation = orientation_of(first)
+    height, width = upright_size(first, orientation)
     sequential = ContainerVideo(
         path,
         height,
@@ -125,7 +134,7 @@ def open_container(path: Path) -> ContainerVideo:
         tuple(timestamps),
         (unit.numerator, unit.denominator),
         keyframes=(),
-        note=note,
+        orientation=orientation,
     )
     if not ordered:
         return sequential
