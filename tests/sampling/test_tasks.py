@@ -209,6 +209,47 @@ def test_another_model_of_the_key_frames_frameskip_draws_them(tiny_config, param
         check_sampling(config)
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "sample", "message"),
+    [
+        (
+            *("diffusion.frame_times", "shared", {"conditioning": "diffusion_forcing"}),
+            "has diffusion.frame_times 'shared', and must have one noise level per frame, since",
+        ),
+        (
+            *("training.distill_steps", 4, {"sampler": "ddim", "num_steps": 8}),
+            "does not fit: config.sample.num_steps is 8, and must be 4 for a student of 4 steps",
+        ),
+        (
+            *("model.num_classes", 5, {"label": 7}),
+            "does not fit: config.sample.label is 7, and must be less than config.model.num_cl",
+        ),
+    ],
+)
+def test_a_model_of_key_frames_fits_the_sampler_and_the_condition(
+    field, value, sample, message, tiny_config, tmp_path
+):
+    config = tiny_config
+    config.data.condition, config.model.num_classes = "label", 10
+    config.diffusion.update(frame_times="mixed", target="v")
+    config.sample.update({"task": "extend", "guidance_weight": 1.0, "conditioning": "replacement"})
+    config.sample.update(sample)
+    config.extend.update(
+        method="key_frames", num_frames=7, overlap=2, stride=2, key_frame_interval=2
+    )
+    other = config.copy_and_resolve_references()
+    other.data.frameskip = 2
+    export(tmp_path / "fits.safetensors", {}, other, 0)
+    section, _, name = field.partition(".")
+    other[section][name] = value
+    export(tmp_path / "other.safetensors", {}, other, 0)
+    config.extend.key_frame_checkpoint = str(tmp_path / "fits.safetensors")
+    check_sampling(config)
+    config.extend.key_frame_checkpoint = str(tmp_path / "other.safetensors")
+    with pytest.raises(ValueError, match=re.escape(message)):
+        check_sampling(config)
+
+
 @pytest.mark.slow
 def test_micro_batches_of_guidance_do_not_change_samples(tiny_config):
     """Seven labelled videos on two devices: each guides its four in micro-batches of two."""

@@ -15,6 +15,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from vdm.build import make_denoiser, make_schedule, random_key
+from vdm.checks import validate
 from vdm.configuration.stored import from_record
 from vdm.diffusion.guidance import ReconstructionOptions
 from vdm.diffusion.history_guidance import HistoryOptions
@@ -242,6 +243,16 @@ def key_frame_config(config: ml_collections.ConfigDict) -> ml_collections.Config
     found.model.remat = config.model.remat  # changes memory, and no number
     found.sample.update(config.sample)
     found.extend.method = "autoregressive"  # its key frames are one block
+    is_forced = config.sample.conditioning == "diffusion_forcing"
+    if is_forced and found.diffusion.frame_times == "shared":
+        raise ValueError(
+            f"{path} has diffusion.frame_times 'shared', and must have one noise level per frame, "
+            "since config.sample.conditioning is 'diffusion_forcing'"
+        )
+    try:
+        validate(found)
+    except ValueError as error:
+        raise ValueError(f"the model of key frames, {path}, does not fit: {error}") from error
     return found
 
 
