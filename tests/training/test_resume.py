@@ -144,6 +144,20 @@ def test_a_changed_log_interval_logs_the_mean_of_its_steps(tmp_path, tiny_config
     assert resumed[12] == pytest.approx(sum(each[step] for step in range(7, 13)) / 6, rel=1e-6)
 
 
+def test_ctrl_c_does_not_end_the_last_save(tmp_path, tiny_config, monkeypatch):
+    tiny_config.training.num_steps = 1
+    close = Checkpoints.close
+
+    def interrupted(checkpoints):
+        os.kill(os.getpid(), signal.SIGINT)
+        close(checkpoints)
+
+    monkeypatch.setattr(Checkpoints, "close", interrupted)
+    assert train(tiny_config, tmp_path, preview=None)
+    assert saved_steps(tmp_path) == [1]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
 def test_a_command_without_steps_to_take_changes_nothing(tmp_path, tiny_config, capsys):
     tiny_config.training.num_steps = 2
     assert train(tiny_config, tmp_path, preview=None)

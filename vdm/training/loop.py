@@ -232,7 +232,7 @@ def _train(
                 except ArithmeticError as error:  # the loss is finite, so training continues
                     notice.report(f"no preview of step {step}: {error}")
                 timer.restart(step, batches.seconds_waited)
-    checkpoints.close()
+        checkpoints.close()  # here, so that Ctrl-C does not end the last save
     return True
 
 
