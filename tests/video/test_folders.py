@@ -150,34 +150,6 @@ def test_follows_links_once_and_names_dangling_ones(tmp_path):
     }
 
 
-def test_a_folder_that_several_links_lead_to_is_searched_once(tmp_path):
-    """Otherwise a video would be both trained on and held out."""
-    root, outside = tmp_path / "root", tmp_path / "outside"
-    for folder in (outside, root / "z", root / ".hidden"):
-        folder.mkdir(parents=True)
-        (folder / "1.mp4").touch()
-    _write_frames(outside / "frames", _pixels())
-    for link, target in (
-        ("a", root / "z"),
-        ("b", outside),
-        ("c", outside),
-        ("d", outside / "frames"),
-        ("e", root / ".hidden"),
-    ):
-        (root / link).symlink_to(target)
-    found = find_videos(root)
-    names = ["b/1.mp4", "b/frames", "e/1.mp4", "z/1.mp4"]
-    assert [video.name for video in found.videos] == names
-    assert found.left_out == {
-        ".hidden": "is hidden",
-        "a": "is the same folder as z",
-        "c": "is the same folder as b",
-        "d": "is the same folder as b/frames",
-    }
-    (root / "manifest.csv").write_text("file\nc/1.mp4\n")  # it names what is used
-    assert set(_names(root)) == {*names, "a/1.mp4", "c/1.mp4", "c/frames", "d"}
-
-
 def test_animated_pictures_are_videos(tmp_path):
     pixels = _pixels()
     for name in ("a.png", "b.webp", "c.apng"):

@@ -5,7 +5,6 @@ import errno
 import os
 import re
 import stat
-from collections import deque
 from pathlib import Path
 
 from vdm.files import local_path
@@ -68,8 +67,8 @@ def find_videos(path: str | Path) -> FoundVideos:
     """Finds the videos in a folder at any depth, or in a single file.
 
     Files are classified by suffix; only the headers of array files and of possibly animated images
-    are read. Symbolic links are followed, except to a folder that contains them. Without a manifest
-    in the root, a folder that several links lead to is searched once. In order of precedence:
+    are read. Symbolic links are followed, except to a folder that contains them. In order of
+    precedence:
 
     - In a folder with samples.npz (--mode=sample), only this array file is used.
     - A folder of images without other videos is one video. Its sub-folders (of masks, for example)
@@ -89,8 +88,6 @@ def find_videos(path: str | Path) -> FoundVideos:
     search = _Search(path)
     if path.is_dir():
         search.folder(path, "", frozenset())
-        while search.links:
-            search.folder(*search.links.popleft())
     else:
         search.file(path, path.name, loose_images=True)
         if search.left_out:
@@ -120,9 +117,6 @@ class _Search:
         self.videos: list[Found] = []
         self.left_out: dict[str, str] = {}
         self.unreadable: set[str] = set()
-        # Arguments of `folder` for links to folders, searched after the folders that are no links.
-        self.links: deque[tuple[Path, str, frozenset]] = deque()
-        self.searched: dict[str, str] = {}  # {real path: name}
         self.has_manifest = bool(manifests_of(root))
 
     def folder(self, folder: Path, name: str, above: frozenset) -> None:
@@ -131,10 +125,6 @@ class _Search:
         if real in above:
             self.left_out[name] = "is a link to a folder that contains it"
             return
-        if real in self.searched and not self.has_manifest:
-            self.left_out[name] = f"is the same folder as {self.searched[real]}"
-            return
-        self.searched[real] = name or "."
         prefix = f"{name}/" if name else ""
         files: list[str] = []
         folders: list[str] = []
@@ -177,8 +167,6 @@ class _Search:
         for entry in folders:
             if is_frames:
                 self.left_out[prefix + entry] = "is in a folder of the frames of one video"
-            elif (folder / entry).is_symlink():
-                self.links.append((folder / entry, prefix + entry, above | {real}))
             else:
                 self.folder(folder / entry, prefix + entry, above | {real})
 
