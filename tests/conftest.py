@@ -6,6 +6,7 @@ import functools
 import os
 import pathlib
 import shutil
+import signal
 import sys
 import tempfile
 
@@ -27,6 +28,9 @@ jaxtyping.install_import_hook(["vdm.diffusion", "vdm.metrics", "vdm.models"], "b
 if "JAX_PLATFORMS" not in os.environ:
     jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 2)
+
+# A shell starts background commands with Ctrl-C ignored, and tests of Ctrl-C would wait forever.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = pathlib.Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))

@@ -240,11 +240,14 @@ Processes().run(work)
     process = subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-    for line in ("started", "interrupted once"):
-        assert process.stdout.readline() == f"{line}\n"
-        time.sleep(1)
-        process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    try:
+        for line in ("started", "interrupted once"):
+            assert process.stdout.readline() == f"{line}\n"
+            time.sleep(1)
+            process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert (process.returncode, errors) == (130, "error: interrupted\n")
 
 
