@@ -60,7 +60,7 @@ def test_a_signal_to_a_process_that_reads(tmp_path):
     process = subprocess.Popen([*TABLES, tmp_path], stderr=subprocess.PIPE, text=True)
     with (tmp_path / "result.json").open("w"):  # waits until the process has opened it, too
         process.send_signal(signal.SIGINT)
-        _, printed = process.communicate()
+        _, printed = process.communicate(timeout=60)
     assert process.returncode == 130 and printed == "error: interrupted\n"
 
 

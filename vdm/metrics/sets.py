@@ -53,7 +53,8 @@ def _number(
     if "protocol" in options:
         raise ValueError(
             f"protocol is {options['protocol']!r}, and must not be set: "
-            f"this function has the protocol {protocol!r}, and vdm.metrics.compare_sets takes any"
+            f"this function has the protocol {protocol!r}, and vdm.metrics.compare_sets takes it "
+            "as an argument"
         )
     result = compare_sets(real, generated, protocol=protocol, **options)
     for sentence in result["warnings"]:
