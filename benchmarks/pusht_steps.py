@@ -19,7 +19,7 @@ methods, evaluations and students of this run lose their seconds.
 
 Prints and writes benchmarks/results/pusht_steps.json after each row. On two cores, a row takes two
 minutes plus 12 s per evaluation, or 25 s per evaluation with reconstruction guidance.
-`--only_seconds` takes 20 minutes.
+`--only_seconds` takes half an hour.
 """
 
 import argparse
@@ -116,7 +116,7 @@ def main():
 
 
 def _time_rows(configs: dict) -> None:
-    """Measures the seconds of the stored rows that have a configuration, and drops the others."""
+    """Measures the seconds of stored rows with a configuration; the others lose theirs."""
     rows = stored_rows("pusht_steps")
     for row in rows:
         row.pop("seconds_per_video", None)

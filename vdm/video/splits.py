@@ -8,7 +8,7 @@ from vdm.video.formats import arrays
 TRAIN = ("train", "training")
 TEST = ("test", "testing")
 VALIDATION = ("val", "valid", "validation")
-_KNOWN = (*TRAIN, *TEST, *VALIDATION)
+KNOWN = (*TRAIN, *TEST, *VALIDATION)
 
 
 def split_names(names: Iterable[str]) -> tuple[int, dict[str, str]]:
@@ -29,7 +29,7 @@ def split_names(names: Iterable[str]) -> tuple[int, dict[str, str]]:
     for level in range(max(map(len, parts.values()), default=0)):
         found = {n: folders[level] if level < len(folders) else "" for n, folders in parts.items()}
         different = set(found.values())
-        if level and not different.issubset(_KNOWN):
+        if level and not different.issubset(KNOWN):
             continue
         if different.intersection(TRAIN) and different.intersection((*TEST, *VALIDATION)):
             return level, found

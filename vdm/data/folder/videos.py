@@ -17,7 +17,7 @@ from vdm.video.folders import manifests_of
 from vdm.video.formats.arrays import SUFFIXES as ARRAY_SUFFIXES
 from vdm.video.index import REPORT_NAME, FolderIndex, index_folder, state_of
 from vdm.video.read import Video
-from vdm.video.splits import TEST, TRAIN, VALIDATION, split_names
+from vdm.video.splits import KNOWN, TEST, TRAIN, VALIDATION, split_names
 from vdm.video.timing import describe_length
 
 SPLITS = ("train", "test")
@@ -118,7 +118,9 @@ def open_folder(
     numbers = _classes(index, entries, by_folder) if condition == "label" else {}
     if numbers and classes:
         numbers = {name: number for number, name in enumerate(classes)}
-        used = {name: _in_class(path, entry, classes) for name, entry in used.items()}
+        # Systems write accents in different ways; of names that differ in this only, the first.
+        composed = {unicodedata.normalize("NFC", name): name for name in reversed(classes)}
+        used = {name: _in_class(path, entry, classes, composed) for name, entry in used.items()}
     by_split = _split(used, test_share)
     _print_summary(path, by_split, skipped, report)
     return {
@@ -202,11 +204,10 @@ def _splits_by_folder(folder: Path, names: Collection[str]) -> _ByFolder:
     level, found = split_names(names)
     if not found:
         return _NO_FOLDERS
-    known = (*TRAIN, *TEST, *VALIDATION)
     if beside := sorted(
-        {name.split("/")[0] for name, split in found.items() if split not in known}
+        {name.split("/")[0] for name, split in found.items() if split not in KNOWN}
     ):
-        splits = " and ".join(sorted(set(found.values()).intersection(known)))
+        splits = " and ".join(sorted(set(found.values()).intersection(KNOWN)))
         more = ", ..." if len(beside) > 4 else ""
         raise ValueError(
             f"{folder} has folders of splits, {splits}, and beside them "
@@ -263,16 +264,17 @@ def _classes(
     return class_numbers({_label(n, entries.get(n), by_folder) for n in names} - {""})
 
 
-def _in_class(folder: Path, entry: Entry, classes: tuple[str, ...]) -> Entry:
-    """Returns an entry whose label is the name of its class in `classes`.
+def _in_class(
+    folder: Path, entry: Entry, classes: tuple[str, ...], composed: Mapping[str, str]
+) -> Entry:
+    """Returns an entry whose label is the name of its class; `composed` has names by NFC form.
 
     Raises:
       ValueError: there is no such class.
     """
-    for name in classes:
-        # Systems write accents in different ways.
-        if unicodedata.normalize("NFC", name) == unicodedata.normalize("NFC", entry.label):
-            return dataclasses.replace(entry, label=name)
+    label = composed.get(unicodedata.normalize("NFC", entry.label))
+    if label is not None:
+        return dataclasses.replace(entry, label=label)
     some = f"{', '.join(map(repr, classes[:4]))}{', ...' if len(classes) > 4 else ''}"
     raise ValueError(
         f"{folder / entry.file} has the class {entry.label!r}, and config.data.classes has {some}: "
