@@ -80,6 +80,7 @@ setup(
         # alone needs it. An ffmpeg is there for UCF101, too (docs/data.md).
         "tfds": [
             "array-record>=0.8.3,<0.9",
+            "google-crc32c>=1.6,<2",  # the checksums of tfrecord files
             "imageio-ffmpeg>=0.8,<0.9",
             "importlib_resources>=6.4,<8",  # which TFDS needs and does not ask for
             "opencv-python-headless>=4.10.0.84,<6",

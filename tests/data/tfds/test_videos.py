@@ -331,9 +331,15 @@ def test_errors_name_damaged_files(data_dirs, tmp_path):
     records.write_bytes(content[:-100])
     with pytest.raises(ValueError, match="should have 3 records, and 2 are whole"):
         TfdsVideos(tmp_path, "test", frames="image_main").open(0)
-    records.write_bytes(content[:12] + b"\xff" * 1000 + content[1012:])
-    with pytest.raises(ValueError, match=rf"record 0 of .*{records.name} is damaged"):
-        TfdsVideos(tmp_path, "test", frames="image_main").open(0)
+    # A flipped bit leaves the protocol buffer whole, and would only change pixels.
+    flipped = bytes([content[2_000] ^ 1])
+    for damage in (
+        content[:12] + b"\xff" * 1000 + content[1012:],
+        content[:2_000] + flipped + content[2_001:],
+    ):
+        records.write_bytes(damage)
+        with pytest.raises(ValueError, match=rf"record 0 of .*{records.name} is damaged"):
+            TfdsVideos(tmp_path, "test", frames="image_main").open(0)
     records.unlink()
     with pytest.raises(ValueError, match=rf"{records.name} is missing"):
         TfdsVideos(tmp_path, "test", frames="image_main")

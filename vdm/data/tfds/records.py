@@ -1,27 +1,21 @@
 """Random access to tfrecord files, without TensorFlow."""
 
-import bisect
 import itertools
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
 
+import google_crc32c
 
-class FileInstruction(Protocol):
-    """The records to read from one file, as tensorflow_datasets gives them."""
-
-    filename: str
-    skip: int  # number of records before those to read
-    take: int  # number of records to read
-    examples_in_shard: int  # number of records in the file
+from vdm.data.tfds.instructions import FileInstruction, locate
 
 
 class TfRecords:
     """The concatenated records of several files. Thread-safe.
 
-    A record has a 12-byte header, which starts with its length, and a 4-byte footer. The record
-    offsets of a file are read at its first use, and kept in memory.
+    A record has a 12-byte header, which starts with its length, and a 4-byte footer, the masked
+    CRC-32C of its content. The record offsets of a file are read at its first use, and kept in
+    memory.
     """
 
     _HEADER, _FOOTER = 12, 4
@@ -36,7 +30,7 @@ class TfRecords:
         """Returns record `index`.
 
         Raises:
-          ValueError: the file does not have the expected records.
+          ValueError: the file does not have the expected records, or the record is damaged.
         """
         file, number = locate(self._instructions, self._ends, index)
         with self._lock:
@@ -45,7 +39,14 @@ class TfRecords:
             begin, end = self._offsets[file.filename][number : number + 2]
         with open(file.filename, "rb") as records:
             records.seek(begin + self._HEADER)
-            return records.read(end - begin - self._HEADER - self._FOOTER)
+            content = records.read(end - begin - self._HEADER - self._FOOTER)
+            checksum = int.from_bytes(records.read(self._FOOTER), "little")
+        if checksum != masked_crc32c(content):
+            raise ValueError(
+                f"record {number} of {file.filename} is damaged: its content does not match its "
+                "checksum"
+            )
+        return content
 
     def _find_records(self, file: FileInstruction) -> list[int]:
         """Returns the offset of each record, and the end of the last one."""
@@ -63,18 +64,7 @@ class TfRecords:
         return offsets
 
 
-def locate(
-    instructions: Sequence[FileInstruction], ends: Sequence[int], index: int
-) -> tuple[FileInstruction, int]:
-    """Returns the index of the file that holds record `index`, and the record's index in it.
-
-    `ends` are the cumulative sums of `take` over the instructions, one per file.
-
-    Raises:
-      IndexError: there is no such record.
-    """
-    if not instructions or not 0 <= index < ends[-1]:
-        raise IndexError(f"record {index} of {ends[-1] if ends else 0}")
-    number = bisect.bisect_right(ends, index)
-    file = instructions[number]
-    return file, file.skip + index - (ends[number] - file.take)
+def masked_crc32c(content: bytes) -> int:
+    """Returns TensorFlow's checksum of a record, a uint32."""
+    crc = google_crc32c.value(content)
+    return ((crc >> 15 | crc << 17) + 0xA282EAD8) % 2**32

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vdm.data.tfds.records import TfRecords, locate
+from vdm.data.tfds.instructions import locate
 from vdm.files import local_path
 from vdm.video.formats.images import decode_image
 from vdm.video.pixels import central_square
@@ -188,6 +188,10 @@ def _open_records(file_format: str, files: Sequence) -> Callable[[int], bytes]:
         if not Path(file.filename).exists():
             raise ValueError(f"{file.filename} is missing from a prepared data set")
     if file_format == "tfrecord":
+        try:
+            from vdm.data.tfds.records import TfRecords
+        except ImportError as error:
+            raise _missing_package(error) from error
         return TfRecords(files).__getitem__
     if file_format != "array_record":
         raise ValueError(
