@@ -25,6 +25,8 @@ os.environ.setdefault("EPATH_USE_TF", "false")
 os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
 _DIGEST = "sha256"
 
+EXPORTED_FILE = "model.safetensors"  # of --mode=export, and of a repository on the Hub
+
 
 class DamagedFile(OSError, ValueError):
     """The content of a file differs from what was written."""

@@ -10,7 +10,7 @@ from absl import app, flags, logging
 
 from vdm.configuration import command_line
 from vdm.configuration.resolve import page
-from vdm.files import AnyPath, user_cache
+from vdm.files import EXPORTED_FILE, AnyPath, user_cache
 from vdm.parallel import connect_flags
 from vdm.parallel.processes import Processes
 
@@ -78,7 +78,7 @@ def export(config, workdir: AnyPath) -> None:
     params, step = load_ema(config, workdir)
     params = jax.tree.map(gathered, params)
     size = sum(array.nbytes for array in jax.tree.leaves(params))
-    path = workdir / "model.safetensors"
+    path = workdir / EXPORTED_FILE
     if is_first_process():
         config.step = ""  # of the workdir; the file has one state
         replaced = f", replaces the file of step {before}" if (before := _step_of(path)) else ""

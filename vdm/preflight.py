@@ -17,7 +17,7 @@ from vdm.data.captions.encoded import encode_given
 from vdm.data.datasets import check_name, make_data_set, with_classes
 from vdm.evaluation.protocol import check_numbers, check_pairs, protocol_of, real_sources
 from vdm.exported import load_exported_config
-from vdm.files import AnyPath, as_path, is_remote, local_path
+from vdm.files import EXPORTED_FILE, AnyPath, as_path, is_remote, local_path
 from vdm.metrics.features import make_extractors, measurable
 from vdm.metrics.pairwise.similarity import SSIM_WINDOW
 from vdm.parallel.mesh import check_divides, make_mesh
@@ -46,7 +46,7 @@ _WRITTEN = {
     ),
     "sample": ((), ("samples",)),
     "eval": ((), ("eval",)),
-    "export": (("model.safetensors",), ()),
+    "export": ((EXPORTED_FILE,), ()),
 }
 
 

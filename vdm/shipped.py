@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 import vdm
-from vdm.files import AnyPath
+from vdm.files import EXPORTED_FILE, AnyPath
 
 
 def package_folders(name: str) -> list[Path]:
@@ -12,7 +12,6 @@ def package_folders(name: str) -> list[Path]:
     return [parent / name for parent in Path(vdm.__file__).parents[:2]]
 
 
-_FILE = "model.safetensors"  # of --mode=export
 _FOLDERS = package_folders("checkpoints")
 
 
@@ -34,11 +33,12 @@ def _find(file: str) -> Path | None:
 def check_exists(path: AnyPath, field: str = "checkpoint") -> None:
     """Raises FileNotFoundError if the file of a field, default config.checkpoint, is missing."""
     if not path.is_file():
+        hint = f"; --mode=export writes the file of a run, {path / EXPORTED_FILE}"
         raise FileNotFoundError(
             f"config.{field} is {str(path)!r}, and there is no file {path}: it must be an "
             "exported .safetensors file, hf://OWNER/NAME on the Hugging Face Hub, or one of "
             + ", ".join(checkpoint_names())
-            + (f"; --mode=export writes the file of a run, {path / _FILE}" if path.is_dir() else "")
+            + (hint if path.is_dir() else "")
         )
 
 
@@ -62,7 +62,7 @@ def find_checkpoint(name: str) -> AnyPath | None:
 
         return pull(name)
     path = Path(os.path.expanduser(name))
-    has_weights = any((path / inner).exists() for inner in (_FILE, "checkpoints"))
+    has_weights = any((path / inner).exists() for inner in (EXPORTED_FILE, "checkpoints"))
     if path.is_file() or has_weights or name not in checkpoint_names():
         return None
     return _find(f"{name}.safetensors")

@@ -12,7 +12,7 @@ import numpy as np
 from vdm.build import count_parameters
 from vdm.configuration.stored import from_record, load_run_config
 from vdm.exported import load_exported, load_exported_config
-from vdm.files import AnyPath, as_path
+from vdm.files import EXPORTED_FILE, AnyPath, as_path
 from vdm.parallel.mesh import make_mesh, sharded_params
 from vdm.rules import check_field
 from vdm.sample_settings import SampleSettings, check_task_of, conditions_of, configured, integer
@@ -64,17 +64,17 @@ def _exported_file(source: AnyPath) -> AnyPath:
     if not source.exists():
         raise FileNotFoundError(
             f"{source} does not exist, and must be an exported .safetensors file, a workdir, a "
-            "folder with model.safetensors, hf://OWNER/NAME on the Hugging Face Hub, or one of "
+            f"folder with {EXPORTED_FILE}, hf://OWNER/NAME on the Hugging Face Hub, or one of "
             + ", ".join(checkpoint_names())
         )
     if not source.is_dir():
         return source
-    if not (source / "model.safetensors").exists():
+    if not (source / EXPORTED_FILE).exists():
         raise ValueError(
-            f"{source} has no checkpoint and no model.safetensors: train with "
+            f"{source} has no checkpoint and no {EXPORTED_FILE}: train with "
             f"`python -m vdm.main --config=NAME --workdir={source}`, or give another path"
         )
-    return source / "model.safetensors"
+    return source / EXPORTED_FILE
 
 
 def _fit_devices(config: ml_collections.ConfigDict) -> None:

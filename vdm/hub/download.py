@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from vdm.exported import load_exported_config
+from vdm.files import EXPORTED_FILE
 from vdm.parallel.processes import first_line
 
-FILE = "model.safetensors"  # the only file of a repository that is read
 _REFERENCE = re.compile(r"(?:hf://)?([\w.-]+/[\w.-]+)(?:@(.+))?")
 _LOG_IN = "log in by `hf auth login`, or set HF_TOKEN"
 
@@ -27,7 +27,7 @@ def pull(reference: str) -> Path:
     with one_sentence(reference):
         from huggingface_hub import HfApi
 
-        path = Path(HfApi().hf_hub_download(repository, FILE, revision=revision))
+        path = Path(HfApi().hf_hub_download(repository, EXPORTED_FILE, revision=revision))
     try:
         load_exported_config(path)
     except ValueError as error:
@@ -76,7 +76,7 @@ def _reason(error: Exception) -> str:
     if isinstance(error, errors.RevisionNotFoundError):
         return "the repository has no such branch, tag or commit"
     if isinstance(error, errors.EntryNotFoundError) and status:
-        return f"the repository has no {FILE}, the file that --mode=export writes"
+        return f"the repository has no {EXPORTED_FILE}, the file that --mode=export writes"
     if status in (401, 403):
         return f"access is denied (status {status}): {_LOG_IN} to a token with the permission"
     if status:

@@ -9,8 +9,8 @@ import ml_collections
 from vdm.build import count_parameters
 from vdm.configuration.stored import from_record
 from vdm.exported import load_exported, load_exported_config
-from vdm.files import as_path, local_copy
-from vdm.hub.download import FILE, one_sentence, parse_reference
+from vdm.files import EXPORTED_FILE, as_path, local_copy
+from vdm.hub.download import one_sentence, parse_reference
 from vdm.markdown import table
 from vdm.shipped import checkpoint_names, find_checkpoint
 
@@ -62,7 +62,7 @@ def push(
     if path.is_dir():
         raise ValueError(
             f"{checkpoint} is a folder, and must be an exported file: --mode=export writes "
-            f"{path / FILE}"
+            f"{path / EXPORTED_FILE}"
         )
     params = load_exported(path)  # verifies the digest, too
     record, step = load_exported_config(path)
@@ -95,7 +95,10 @@ def push(
             api.create_branch(repository, branch=branch, exist_ok=True)
         commit = api.create_commit(
             repository,
-            [CommitOperationAdd(FILE, file), CommitOperationAdd("README.md", page.encode())],
+            [
+                CommitOperationAdd(EXPORTED_FILE, file),
+                CommitOperationAdd("README.md", page.encode()),
+            ],
             commit_message="Upload a model of vdm",
             revision=branch,
         )
@@ -136,7 +139,7 @@ def _described(config: ml_collections.ConfigDict, step: int, params: dict) -> li
     data, sample = config.data, config.sample
     size = f"{data.resolution}x{data.resolution} pixels, {data.channels} channels"
     rows = [
-        ("file", f"`{FILE}`, EMA weights with the configuration inside"),
+        ("file", f"`{EXPORTED_FILE}`, EMA weights with the configuration inside"),
         ("video", f"{data.frames} frames of {size}"),
         ("data set", data.name),
         ("condition", data.condition),
