@@ -22,7 +22,7 @@ from vdm.video.timing import at_rate
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
-def test_an_interrupted_command_goes_on_where_it_was(tiny_config, tmp_path, monkeypatch):
+def test_an_interrupted_command_resumes(tiny_config, tmp_path, monkeypatch):
     tiny_config.sample.num_videos, tiny_config.eval.shard_size = 7, 2
     params = init_params(tiny_config)
     sampled = []

@@ -44,7 +44,7 @@ def _edit(tmp_path, **fields):
     write_record(path, read_record(path) | fields)
 
 
-def test_a_second_training_is_refused_and_the_first_goes_on(tmp_path, owner):
+def test_a_second_training_is_refused_and_the_first_continues(tmp_path, owner):
     before = (tmp_path / "train.lock").read_text()
     with pytest.raises(WorkdirInUse, match=rf"in use: process {owner.pid} on .* a copy .* delete "):
         RunLock(tmp_path).__enter__()
