@@ -101,7 +101,10 @@ def _normalize_forward(h, scale, bias, groups, swish):
     gain = rate * scale
     offset = bias - mean * gain
     y = x * _expand_pixels(gain) + _expand_pixels(offset)
-    y = nn.swish(y) if swish else y
+    if swish:
+        # A quotient, because XLA on CPU stores quotients and recomputes products: nn.swish would be
+        # computed again in the transposed copy for the next convolution's kernel gradient.
+        y = y / (1 + jnp.exp(-y))
     return y.astype(h.dtype), (h, mean, rate, scale, gain, offset)
 
 
