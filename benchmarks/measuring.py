@@ -46,16 +46,21 @@ def seconds(step: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def interleaved(steps: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Returns the seconds of each step in each round; a round runs every step once.
+def interleaved(
+    steps: Mapping[str, Callable[[], object]], rounds: int, untimed: int = 0
+) -> dict[str, list[float]]:
+    """Returns the seconds of each step in each round.
 
-    Two untimed rounds come first: the second call may compile again, for the output's sharding.
+    A round runs every step `untimed` times, and then once more with timing. Two untimed rounds come
+    first: the second call may compile again, for the output's sharding.
     """
     for step in (*steps.values(), *steps.values()):
         step()
     times = {name: [] for name in steps}
     for _ in range(rounds):
         for name, step in steps.items():
+            for _ in range(untimed):
+                step()
             times[name].append(seconds(step))
     return times
 

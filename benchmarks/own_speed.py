@@ -1,13 +1,16 @@
 """Speed compared with the same network in PyTorch: training step, evaluation and guided evaluation.
 
     pip install -e . torch
-    python benchmarks/own_speed.py [--resolution=32] [--batch=4] [--rounds=7] [--compile]
-    python benchmarks/own_speed.py --config=FILE [--batch=4] [--rounds=7] [--compile]
+    python benchmarks/own_speed.py [--resolution=32] [--batch=4] [--rounds=7] [--untimed=0]
+        [--compile]
+    python benchmarks/own_speed.py --config=FILE [--batch=4] [--rounds=7] [--untimed=0] [--compile]
 
 The default is an unconditional network of 32 base channels on 4 videos of 16x32x32. With
 --resolution=64 --batch=2, it runs on 2 videos of 16x64x64. Both networks have the same architecture
 (benchmarks/torch_unet.py), dtype and cores. PyTorch uses the cores as threads, and JAX as devices.
 The networks run alternately. Before the timing, their outputs for the same weights are compared.
+--untimed=2 runs each network three times in a row, and times the last run, as in a training, where
+no other network runs in between.
 
 - The training step includes the loss, gradients, clipping, Adam and the EMA.
 - The guided evaluation includes the gradient of the sum of squares of the first frame with respect
@@ -17,8 +20,8 @@ The networks run alternately. Before the timing, their outputs for the same weig
 configs/ucf101.py. Huge pages (GLIBC_TUNABLES=glibc.malloc.hugetlb=1) favour PyTorch, because it
 allocates new memory for each result.
 
-Prints and writes benchmarks/results/own_speed_LAYOUT[_compile][_huge_pages][_gpu].json. Takes a few
-minutes on two cores without other load.
+Prints and writes benchmarks/results/own_speed_LAYOUT[_compile][_in_a_row][_huge_pages][_gpu].json.
+Takes a few minutes on two cores without other load.
 """
 
 import argparse
@@ -128,15 +131,14 @@ def torch_steps(config, network, z, log_snr) -> Steps:
     return Steps(train, evaluate, guide)
 
 
-def compare(steps: Mapping[str, Steps], rounds: int) -> dict[str, dict]:
+def compare(steps: Mapping[str, Steps], rounds: int, untimed: int = 0) -> dict[str, dict]:
     """Returns the times of each kind of step, run alternately, over those of 'pytorch'."""
-    return {
-        kind: measuring.compared(
-            measuring.interleaved({name: getattr(s, kind) for name, s in steps.items()}, rounds),
-            "pytorch",
-        )
-        for kind in Steps._fields
-    }
+    result = {}
+    for kind in Steps._fields:
+        functions = {name: getattr(functions, kind) for name, functions in steps.items()}
+        times = measuring.interleaved(functions, rounds, untimed)
+        result[kind] = measuring.compared(times, "pytorch")
+    return result
 
 
 def make_inputs(config, batch: int) -> tuple[np.ndarray, np.ndarray]:
@@ -161,6 +163,7 @@ def main():
     parser.add_argument("--resolution", type=int, default=32, help="of the small layout")
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--untimed", type=int, default=0, help="runs in a row before a timed one")
     parser.add_argument("--compile", action="store_true")
     flags = parser.parse_args()
     use_all_cores(flags.batch)
@@ -183,9 +186,15 @@ def main():
         difference = max(difference, float(np.abs(ours - theirs).max() / np.abs(theirs).max()))
     if difference > (5e-2 if on_gpu or config.model.dtype == "bfloat16" else 1e-4):
         raise SystemExit(f"the two networks differ by {difference:.1e}; nothing was timed")
-    result = {"rounds": flags.rounds, "videos": flags.batch, "relative_difference": difference}
-    result |= compare(steps, flags.rounds)
-    suffixes = {"compile": flags.compile, "huge_pages": measuring.has_huge_pages(), "gpu": on_gpu}
+    result = {"rounds": flags.rounds, "untimed": flags.untimed, "videos": flags.batch}
+    result |= {"relative_difference": difference}
+    result |= compare(steps, flags.rounds, flags.untimed)
+    suffixes = {
+        "compile": flags.compile,
+        "in_a_row": flags.untimed > 0,
+        "huge_pages": measuring.has_huge_pages(),
+        "gpu": on_gpu,
+    }
     layout = (
         pathlib.Path(flags.config).stem if flags.config else f"{data.resolution}x{data.resolution}"
     )
