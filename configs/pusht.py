@@ -66,9 +66,9 @@ def get_config():
     config.diffusion.time_sampling = "stratified"
     config.diffusion.frame_times = "mixed"
     config.diffusion.loss_weighting = "v"
-    # Half of the training times then have log-SNRs from -5.3 to -1.7, where the block gets its
+    # Half of the training times then have log-SNRs from -4.8 to -1.2, where the block gets its
     # shape (docs/pusht.md).
-    config.diffusion.log_snr_shift = -3.5
+    config.diffusion.log_snr_shift = -3.0
 
     config.training.batch_size = 8
     config.training.num_steps = 6_000

@@ -40,7 +40,7 @@ def test_the_runs_on_the_card_of_pusht_are_valid_and_the_last_one_is_that_of_the
     page = (SHIPPED.parent / "pusht.md").read_text()
     table = page.partition("| run | steps |")[2].partition("\n\n")[0].splitlines()[2:]
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table]
-    assert len(rows) == 8
+    assert len(rows) == 9
     options: list[tuple[str, str]] = []
     for _, steps, learning_rate, text in rows:
         before = options[:3] if text.startswith("the first three options of the run before") else []
