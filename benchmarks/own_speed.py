@@ -17,8 +17,8 @@ no other network runs in between.
   to the input, like reconstruction guidance.
 
 --compile adds torch.compile. --config takes any unconditional configuration, on a GPU for example
-configs/ucf101.py. Huge pages (GLIBC_TUNABLES=glibc.malloc.hugetlb=1) favour PyTorch, because it
-allocates new memory for each result.
+configs/ucf101.py. Huge pages (GLIBC_TUNABLES=glibc.malloc.hugetlb=1) change the ratio: they spare
+both networks page faults on new memory.
 
 Prints and writes benchmarks/results/own_speed_LAYOUT[_compile][_in_a_row][_huge_pages][_gpu].json.
 Takes a few minutes on two cores without other load.
