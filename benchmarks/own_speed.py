@@ -135,8 +135,8 @@ def compare(steps: Mapping[str, Steps], rounds: int, untimed: int = 0) -> dict[s
     """Returns the times of each kind of step, run alternately, over those of 'pytorch'."""
     result = {}
     for kind in Steps._fields:
-        functions = {name: getattr(functions, kind) for name, functions in steps.items()}
-        times = measuring.interleaved(functions, rounds, untimed)
+        runs = {name: getattr(network_steps, kind) for name, network_steps in steps.items()}
+        times = measuring.interleaved(runs, rounds, untimed)
         result[kind] = measuring.compared(times, "pytorch")
     return result
 

@@ -41,7 +41,7 @@ class TfRecords:
             records.seek(begin + self._HEADER)
             content = records.read(end - begin - self._HEADER - self._FOOTER)
             checksum = int.from_bytes(records.read(self._FOOTER), "little")
-        if checksum != masked_crc32c(content):
+        if checksum != _masked_crc32c(content):
             raise ValueError(
                 f"record {number} of {file.filename} is damaged: its content does not match its "
                 "checksum"
@@ -64,7 +64,7 @@ class TfRecords:
         return offsets
 
 
-def masked_crc32c(content: bytes) -> int:
+def _masked_crc32c(content: bytes) -> int:
     """Returns TensorFlow's checksum of a record, a uint32."""
     crc = google_crc32c.value(content)
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) % 2**32

@@ -187,22 +187,21 @@ def _open_records(file_format: str, files: Sequence) -> Callable[[int], bytes]:
     for file in files:
         if not Path(file.filename).exists():
             raise ValueError(f"{file.filename} is missing from a prepared data set")
-    if file_format == "tfrecord":
-        try:
-            from vdm.data.tfds.records import TfRecords
-        except ImportError as error:
-            raise _missing_package(error) from error
-        return TfRecords(files).__getitem__
-    if file_format != "array_record":
+    if file_format not in ("array_record", "tfrecord"):
         raise ValueError(
             f"{Path(files[0].filename).parent} has {file_format} files, and must have array_record "
             "or tfrecord files: prepare the data set with --file_format=array_record"
         )
     try:
+        if file_format == "tfrecord":
+            from vdm.data.tfds.records import TfRecords
+
+            return TfRecords(files).__getitem__
         from array_record.python.array_record_data_source import ArrayRecordDataSource
+
+        return ArrayRecordDataSource(files).__getitem__
     except ImportError as error:
         raise _missing_package(error) from error
-    return ArrayRecordDataSource(files).__getitem__
 
 
 def _missing_package(error: ImportError) -> ValueError:
