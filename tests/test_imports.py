@@ -30,6 +30,7 @@ _LARGE = (
         ("import vdm; vdm.metrics", ()),
         ("import vdm.diffusion.samplers", ("jax",)),
         ("import vdm.shipped", ()),
+        ("import vdm.main, vdm.preflight", ("jax", "flax", "orbax")),
         ("import vdm; vdm.load", ("jax", "flax", "orbax", "sklearn", "scipy", "cv2")),
     ],
 )

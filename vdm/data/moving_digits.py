@@ -7,6 +7,7 @@ frame by frame whether a generated video keeps its digit.
 
 import dataclasses
 import functools
+from importlib.metadata import distribution
 
 import numpy as np
 
@@ -33,12 +34,13 @@ _HORIZONTAL = {-1: "left", 1: "right"}
 @functools.cache
 def handwriting(split: str) -> tuple[np.ndarray, np.ndarray]:
     """Returns the digits of a split: images float32 [n, 8, 8] in [-1, 1], and labels int32 [n]."""
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
+    # Not by `sklearn.datasets.load_digits`: the import holds Python's lock for a second, in which
+    # the training step cannot be traced.
+    path = distribution("scikit-learn").locate_file("sklearn/datasets/data/digits.csv.gz")
+    rows = np.loadtxt(str(path), np.float32, delimiter=",")  # 64 pixels from 0 to 16, and the label
     part = slice(_FIRST_TEST_IMAGE) if split == "train" else slice(_FIRST_TEST_IMAGE, None)
-    images = (digits.images[part] / 8 - 1).astype(np.float32)  # stored as 0..16
-    labels = digits.target[part].astype(np.int32)
+    images = rows[part, :-1].reshape(-1, DIGIT_SIZE, DIGIT_SIZE) / 8 - 1
+    labels = rows[part, -1].astype(np.int32)
     images.setflags(write=False)
     labels.setflags(write=False)
     return images, labels

@@ -7,7 +7,6 @@ check for one data set, not a published metric.
 
 import numpy as np
 from jaxtyping import Float
-from scipy.optimize import minimize
 
 # Lengths are in pixels of a frame of 64x64, angles in radians.
 _BACKGROUND, _BLOCK, _DISC = (255, 255, 255), (143, 163, 184), (77, 125, 255)
@@ -79,6 +78,8 @@ def _coverage(videos: np.ndarray) -> Float[np.ndarray, "n frames 64 64 2"]:
 
 def _best_overlap(block: Float[np.ndarray, "64 64"]) -> float:
     """Returns the overlap of one frame's block with the best-fitting T."""
+    from scipy.optimize import minimize  # here, because the import takes a third of a second
+
     if block.sum() < 1:
         return 0.0
     mass = block.sum()

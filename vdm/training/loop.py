@@ -131,16 +131,6 @@ def _train(
 
     # ---- Step, trackers and input.
     train_step = make_train_step(config, mesh)
-    print("compiling the training step", flush=True)
-    if state is None:
-        batch_rows = abstract_rows(mesh, batch_shapes(config, training.batch_size))
-        state = make_first_state(
-            config,
-            mesh,
-            source_params,
-            meanwhile=lambda: train_step.lower(abstract_state, batch_rows).compile(),
-        )
-    del source_params  # frees device memory of arrays that the state did not take
     learning_rate = jax.jit(make_learning_rate(config))
     trackers = open_trackers(config, workdir, first_step, enabled=is_first_process())
     batches = Batches(
@@ -158,8 +148,20 @@ def _train(
     timer = StepTimer(first_step, batches.seconds_waited)
     in_flight: deque[jax.Array] = deque()
 
-    # ---- Loop.
     with trackers, batches, profiler, PreemptionNotice() as notice:
+        # ---- Compilation, while the first batches are loaded.
+        print("compiling the training step", flush=True)
+        if state is None:
+            batch_rows = abstract_rows(mesh, batch_shapes(config, training.batch_size))
+            state = make_first_state(
+                config,
+                mesh,
+                source_params,
+                meanwhile=lambda: train_step.lower(abstract_state, batch_rows).compile(),
+            )
+        del source_params  # frees device memory of arrays that the state did not take
+
+        # ---- Loop.
         for step in range(first_step + 1, training.num_steps + 1):
             # -- Step
             batch = batches.next(meanwhile=partial(jax.block_until_ready, state.step))

@@ -155,9 +155,14 @@ def init_state(config: ml_collections.ConfigDict) -> TrainState:
     )
 
 
+def initializer(config: ml_collections.ConfigDict) -> Callable[[], TrainState]:
+    """Returns `init_state` of a configuration: one function, so that JAX traces it once."""
+    return _initializer(_Hashable(repr(config.to_dict()), config))
+
+
 def state_shapes(config: ml_collections.ConfigDict) -> TrainState:
     """Returns the shapes and dtypes of the state, without creating arrays."""
-    return _state_shapes(_Hashable(repr(config.to_dict()), config))
+    return jax.eval_shape(initializer(config))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,6 +173,6 @@ class _Hashable:
     config: ml_collections.ConfigDict = dataclasses.field(compare=False)
 
 
-@lru_cache(maxsize=4)  # a trace of the network takes half a second
-def _state_shapes(key: _Hashable) -> TrainState:
-    return jax.eval_shape(partial(init_state, key.config))
+@lru_cache(maxsize=4)
+def _initializer(key: _Hashable) -> Callable[[], TrainState]:
+    return partial(init_state, key.config)

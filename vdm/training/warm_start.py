@@ -26,7 +26,7 @@ from vdm.files import AnyPath, as_path
 from vdm.parallel.mesh import param_shardings, sharded_params
 from vdm.training.checkpoints import Checkpoints, abstract_on, saved_steps
 from vdm.training.compatibility import differing_fields
-from vdm.training.state import TrainState, init_state, state_shapes
+from vdm.training.state import TrainState, initializer, state_shapes
 
 Shapes = Mapping[str, tuple[int, ...]]  # by name, as in `vdm.build.parameter_shapes`
 Source = tuple[dict, dict]  # parameters and their EMA
@@ -189,7 +189,7 @@ def make_first_state(
     on_cpu = mesh.devices.flat[0].platform == "cpu"
     options = {"xla_backend_optimization_level": 0} if on_cpu else None
     initial = jax.jit(
-        partial(init_state, config), out_shardings=shardings, compiler_options=options
+        initializer(config), out_shardings=shardings, compiler_options=options
     ).lower()
     with ThreadPoolExecutor(1) as executor:
         compiled = executor.submit(initial.compile)
