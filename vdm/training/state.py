@@ -1,5 +1,6 @@
 """The training state, the optimizer and the learning-rate schedule."""
 
+import copy
 import dataclasses
 from collections.abc import Callable
 from functools import lru_cache, partial
@@ -175,4 +176,4 @@ class _Hashable:
 
 @lru_cache(maxsize=4)
 def _initializer(key: _Hashable) -> Callable[[], TrainState]:
-    return partial(init_state, key.config)
+    return partial(init_state, copy.deepcopy(key.config))  # a caller may change its configuration
