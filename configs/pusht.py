@@ -31,8 +31,8 @@ Differs from the paper's model of BAIR:
   of prediction.
 - To learn sooner: Muon instead of Adam, a shifted noise schedule, the error of v as the loss,
   stratified times, a ramp of the EMA.
-- The reconstruction weight is 10. FVD is the same from 1 to 10 within its error, and higher at 20
-  (docs/pusht.md).
+- The reconstruction weight is 10. FVD is the same from 1 to 20 within its errors, and at 20 fewer
+  blocks keep their shape (docs/pusht.md).
 """
 
 from vdm.config import default_config
