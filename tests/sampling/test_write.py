@@ -84,7 +84,7 @@ def test_samples_that_are_not_finite_are_no_result(tiny_config, tmp_path):
 
 @pytest.mark.parametrize(
     ("frame_rate", "frameskip", "seconds"),
-    [(24.0, 4, 4 / 24), (25.0, 1, 1 / 25), (0.0, 4, 1 / 8), (1e-6, 1, 100)],
+    [(24.0, 4, 4 / 24), (25.0, 1, 1 / 25), (25.0, 2, 2 / 25), (0.0, 4, 1 / 8), (1e-6, 1, 100)],
 )
 def test_samples_and_previews_play_as_fast_as_the_clips(
     frame_rate, frameskip, seconds, tiny_config, tmp_path, monkeypatch
@@ -98,31 +98,13 @@ def test_samples_and_previews_play_as_fast_as_the_clips(
     sample_to_folder(tiny_config, {}, tmp_path / "samples")
     _write_preview(tmp_path, Tracker(), 3, (video, "no condition"), frame_rate_of(tiny_config))
     for stem in ("samples/video_0000", "previews/step_00000003"):
-        times = open_video(tmp_path / f"{stem}.mp4").times
-        np.testing.assert_allclose(np.diff(times).astype(float), seconds, rtol=1e-6)
+        written = open_video(tmp_path / f"{stem}.mp4")
+        np.testing.assert_allclose(np.diff(written.times).astype(float), seconds, rtol=1e-6)
+        # Observed at the rate of the clips, a sample has its own frames.
+        observed = at_rate(written, frame_rate_of(tiny_config))
+        assert observed.stored_indices.tolist() == [0, 1, 2, 3]
         times = open_video(tmp_path / f"{stem}.gif").times
         np.testing.assert_allclose(np.diff(times), round(seconds, 2), rtol=1e-6)
-
-
-def test_samples_and_previews_play_at_the_rate_of_the_videos(tiny_config, tmp_path):
-    """So that a sample as a file, observed at config.data.frame_rate, has its own frames."""
-    tiny_config.data.update(name="folder", frame_rate=25.0, frameskip=2, condition="none")
-    tiny_config.model.num_classes = 0
-    tiny_config.sample.update(num_videos=1, label=-1)
-    sample_to_folder(tiny_config, init_params(tiny_config), tmp_path / "samples")
-    with np.load(tmp_path / "samples" / "samples.npz") as arrays:
-        (sample,) = arrays["video"]
-    tracker = Tracker()
-    _write_preview(tmp_path, tracker, 5, (sample, ""), frame_rate_of(tiny_config))
-    previews = tmp_path / "previews"
-    for path in (tmp_path / "samples" / "video_0000.mp4", previews / "step_00000005.mp4"):
-        video = open_video(path)
-        assert (video.num_frames, video.frame_rate) == (len(sample), 12.5)
-        assert at_rate(video, 12.5).stored_indices.tolist() == [0, 1, 2, 3]
-    for path in (tmp_path / "samples" / "video_0000.gif", previews / "step_00000005.gif"):
-        assert open_video(path).frame_rate == 12.5
-    tiny_config.data.frame_rate = 0.0
-    assert frame_rate_of(tiny_config) == 8.0
 
 
 def test_a_folder_named_as_a_pattern_changes_no_other(tmp_path):
