@@ -1,8 +1,8 @@
 """Speed compared with the same network in PyTorch: training step, evaluation and guided evaluation.
 
     pip install -e . torch
-    python benchmarks/own_speed.py [--resolution=32] [--batch=4] [--rounds=7] [--untimed=0]
-        [--compile]
+    python benchmarks/own_speed.py [--resolution=32] [--batch=4] [--dtype=float32] [--rounds=7]
+        [--untimed=0] [--compile]
     python benchmarks/own_speed.py --config=FILE [--batch=4] [--rounds=7] [--untimed=0] [--compile]
 
 The default is an unconditional network of 32 base channels on 4 videos of 16x32x32. With
@@ -20,8 +20,8 @@ no other network runs in between.
 configs/ucf101.py. Huge pages (GLIBC_TUNABLES=glibc.malloc.hugetlb=1) change the ratio: they spare
 both networks page faults on new memory.
 
-Prints and writes benchmarks/results/own_speed_LAYOUT[_compile][_in_a_row][_huge_pages][_gpu].json.
-Takes a few minutes on two cores without other load.
+Prints and writes benchmarks/results/own_speed_LAYOUT.json, with the suffixes _bfloat16, _compile,
+_in_a_row, _huge_pages and _gpu, in this order. Takes a few minutes on two cores without other load.
 """
 
 import argparse
@@ -42,16 +42,17 @@ from torch_unet import TorchSpaceTimeUNet
 
 from vdm.build import make_model
 from vdm.config import default_config
+from vdm.models.unet import DTYPES
 from vdm.parallel.mesh import batch_sharding, make_mesh
 
 
-def small_config(resolution):
+def small_config(resolution, dtype="float32"):
     """Returns a layout of 32 base channels, down to 8x8 pixels, without independent images."""
     config = default_config()
     multipliers = tuple(2**level for level in range(int(math.log2(resolution // 4))))
     config.data.update(frames=16, resolution=resolution, num_images=0, condition="none")
     config.model.update(base_channels=32, channel_multipliers=multipliers, head_dim=32)
-    config.model.update(attention_resolutions=(8, 16, 32), dtype="float32")
+    config.model.update(attention_resolutions=(8, 16, 32), dtype=dtype)
     return config
 
 
@@ -161,13 +162,17 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--config", help="a file in configs/; by default the small layout")
     parser.add_argument("--resolution", type=int, default=32, help="of the small layout")
+    parser.add_argument("--dtype", choices=DTYPES, default="float32", help="of the small layout")
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--untimed", type=int, default=0, help="runs in a row before a timed one")
     parser.add_argument("--compile", action="store_true")
     flags = parser.parse_args()
     use_all_cores(flags.batch)
-    config = measuring.load_config(flags.config) if flags.config else small_config(flags.resolution)
+    if flags.config:
+        config = measuring.load_config(flags.config)
+    else:
+        config = small_config(flags.resolution, flags.dtype)
     config.training.batch_size = flags.batch
     data, on_gpu = config.data, jax.default_backend() == "gpu"
 
@@ -190,6 +195,7 @@ def main():
     result |= {"relative_difference": difference}
     result |= compare(steps, flags.rounds, flags.untimed)
     suffixes = {
+        "bfloat16": not flags.config and flags.dtype == "bfloat16",
         "compile": flags.compile,
         "in_a_row": flags.untimed > 0,
         "huge_pages": measuring.has_huge_pages(),
