@@ -16,7 +16,8 @@ no other network runs in between.
 - The guided evaluation includes the gradient of the sum of squares of the first frame with respect
   to the input, like reconstruction guidance.
 
---compile adds torch.compile. --config takes any unconditional configuration, on a GPU for example
+--compile adds torch.compile. With --dtype=bfloat16, PyTorch computes with autocast, and our network
+is also timed in float32. --config takes any unconditional configuration, on a GPU for example
 configs/ucf101.py. Huge pages (GLIBC_TUNABLES=glibc.malloc.hugetlb=1) change the ratio: they spare
 both networks page faults on new memory.
 
@@ -179,6 +180,11 @@ def main():
     params = jax.jit(lambda: measuring.nonzero_params(config))()
     z, log_snr = make_inputs(config, flags.batch)
     steps = {"vdm": our_steps(config, params, z, log_snr)}
+    half = not flags.config and flags.dtype == "bfloat16"
+    if half:
+        single = small_config(flags.resolution)
+        single.training.batch_size = flags.batch
+        steps["vdm in float32"] = our_steps(single, params, z, log_snr)
     inputs = [torch.tensor(value, device="cuda" if on_gpu else "cpu") for value in (z, log_snr)]
     for name in ("pytorch", "torch.compile")[: 1 + flags.compile]:
         network = TorchSpaceTimeUNet(config.model, flatten_dict(jax.device_get(params), sep="/"))
@@ -195,7 +201,7 @@ def main():
     result |= {"relative_difference": difference}
     result |= compare(steps, flags.rounds, flags.untimed)
     suffixes = {
-        "bfloat16": not flags.config and flags.dtype == "bfloat16",
+        "bfloat16": half,
         "compile": flags.compile,
         "in_a_row": flags.untimed > 0,
         "huge_pages": measuring.has_huge_pages(),
