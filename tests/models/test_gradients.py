@@ -5,14 +5,12 @@ from functools import partial
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 
 from vdm.models import blocked_attention
 from vdm.models.attention import combine, compare, softmax
-from vdm.models.convolution import convolve
+from vdm.models.convolution import PointwiseDense, convolve
 from vdm.models.norm import FrameGroupNorm
-from vdm.models.products import PointwiseDense, multiply
 
 
 def value_and_gradients(function, cotangent, *arguments):
@@ -90,36 +88,6 @@ def test_convolution_is_that_of_jax(side, size, stride):
         value_and_gradients(theirs, lambda shape: normal(2, *shape), *arguments),
         1e-6,
     )
-
-
-@pytest.mark.parametrize(("shape", "size"), [((2, 6, 5, 3), 5), ((2, 1, 2, 3), 3)])
-def test_bfloat16_convolutions_round_the_float32_results(shape, size):
-    h, kernel = (normal(seed, *s) for seed, s in enumerate((shape, (size, size, 3, 4))))
-    assert_rounds_the_results(partial(convolve, stride=1), h, kernel)
-
-
-def test_bfloat16_products_round_the_float32_results():
-    assert_rounds_the_results(multiply, normal(0, 2, 3, 5), normal(1, 5, 4))
-    assert_rounds_the_results(compare, normal(0, 2, 3, 5, 4), normal(1, 2, 3, 7, 4))
-    assert_rounds_the_results(combine, normal(0, 2, 3, 5, 7), normal(1, 2, 3, 7, 4))
-
-
-def assert_rounds_the_results(function, *arrays):
-    """Asserts that values and gradients are those of float32, to the precision of bfloat16."""
-    half = [array.astype(jnp.bfloat16) for array in arrays]
-
-    def cotangent(shape):
-        return normal(2, *shape).astype(jnp.bfloat16)
-
-    def float32_cotangent(shape):
-        return cotangent(shape).astype(jnp.float32)
-
-    ours = jax.jit(partial(value_and_gradients, function, cotangent))(*half)
-    assert {leaf.dtype for leaf in jax.tree.leaves(ours)} == {jnp.dtype(jnp.bfloat16)}
-    whole = [array.astype(jnp.float32) for array in half]
-    theirs = value_and_gradients(function, float32_cotangent, *whole)
-    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
-        np.testing.assert_allclose(a.astype(jnp.float32), b, rtol=2**-8, atol=1e-5)
 
 
 def test_softmax_is_that_of_jax():

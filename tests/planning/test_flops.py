@@ -23,10 +23,10 @@ def test_product_loop_and_branch():
     assert branch == 2 * 4**3
 
 
-@pytest.mark.parametrize(("stride", "dtype"), [(1, "float32"), (2, "float32"), (1, "bfloat16")])
-def test_convolution_and_its_gradients_count_existing_pixels(stride, dtype):
+@pytest.mark.parametrize("stride", [1, 2])
+def test_convolution_and_its_gradients_count_existing_pixels(stride):
     side, channels, features = 8, 3, 5
-    conv = FrameConv(features, stride=stride, dtype=dtype)
+    conv = FrameConv(features, stride=stride)
     z = jnp.zeros((2, 4, side, side, channels))
     params = jax.eval_shape(conv.init, jax.random.key(0), z)
 

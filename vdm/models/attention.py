@@ -4,8 +4,6 @@ Arrays have heads first, [..., heads, tokens, head_dim]. XLA compiles this layou
 products on every backend.
 """
 
-from functools import partial
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -13,8 +11,8 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
 from vdm.models.blocked_attention import attend_in_tiles
+from vdm.models.convolution import PointwiseDense, transposed_in_memory
 from vdm.models.norm import FrameGroupNorm
-from vdm.models.products import PointwiseDense, product, transposed_in_memory
 
 
 class _QueryKeyValue(nn.Module):
@@ -95,7 +93,7 @@ def compare(
     Custom gradient, here and in `combine`: XLA on CPU has no fast kernel for contractions over the
     query axis. Transposing one operand first is 5 times as fast.
     """
-    return product(partial(jnp.einsum, "nhqd,nhkd->nhqk"), query, key)
+    return jnp.einsum("nhqd,nhkd->nhqk", query, key)
 
 
 def _compare_forward(query, key):
@@ -113,7 +111,7 @@ def combine(
     value: Float[Array, "groups heads keys head_dim"],
 ) -> Float[Array, "groups heads queries head_dim"]:
     """Returns the weighted sum of the values for each query."""
-    return product(partial(jnp.einsum, "nhqk,nhkd->nhqd"), weights, value)
+    return jnp.einsum("nhqk,nhkd->nhqd", weights, value)
 
 
 def _combine_forward(weights, value):

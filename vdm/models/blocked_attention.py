@@ -45,7 +45,7 @@ def _forward(query, key, value):
             largest = logits.max(-1, keepdims=True)
             weights = jnp.exp(logits - largest)
             total = weights.sum(-1, keepdims=True)
-            attended = _einsum("bnqk,bnkd->bnqd", weights.astype(value.dtype), value)
+            attended = jnp.einsum("bnqk,bnkd->bnqd", weights.astype(value.dtype), value)
             return (attended / total).astype(value.dtype), largest + jnp.log(total)
 
         result = jax.lax.map(attend_rows, _split(query, 2, rows))
@@ -73,16 +73,15 @@ def _backward(saved, gradient):
             weights = jnp.exp(_products(key, query) - log_sum)
             grad_logits = weights * (_products(value, gradient) - correction)
             weights, grad_logits = (array.astype(key.dtype) for array in (weights, grad_logits))
-            grad_value = _einsum("bnkq,bnqd->bnkd", weights, gradient)
-            grad_key = _einsum("bnkq,bnqd->bnkd", grad_logits, query)
-            grad_query += _einsum("bndk,bnkq->bndq", _transposed(key), grad_logits)
-            return grad_query, (grad_key.astype(key.dtype), grad_value.astype(value.dtype))
+            grad_value = jnp.einsum("bnkq,bnqd->bnkd", weights, gradient)
+            grad_key = jnp.einsum("bnkq,bnqd->bnkd", grad_logits, query)
+            grad_query += jnp.einsum("bndk,bnkq->bndq", _transposed(key), grad_logits)
+            return grad_query, (grad_key, grad_value)
 
-        zeros = jnp.zeros_like(_transposed(query), dtype=jnp.float32)
+        zeros = jnp.zeros_like(_transposed(query))
         parts = (_split(key, 2, rows), _split(value, 2, rows))
         grad_query, grads = jax.lax.scan(differentiate_rows, zeros, parts)
-        grad_query = _transposed(grad_query).astype(query.dtype)
-        return grad_query, *(_joined(part, 2) for part in grads)
+        return _transposed(grad_query), *(_joined(part, 2) for part in grads)
 
     arrays = (query, key, value, gradient, log_sum, correction)
     grads = jax.lax.map(differentiate, tuple(_split(array, 1, items) for array in arrays))
@@ -104,11 +103,7 @@ def _largest_divisor(number: int, limit: int) -> int:
 
 
 def _products(a, b):
-    return _einsum("bnqd,bnkd->bnqk", a, b)
-
-
-def _einsum(equation, a, b):
-    return jnp.einsum(equation, a, b, preferred_element_type=jnp.float32)
+    return jnp.einsum("bnqd,bnkd->bnqk", a, b, preferred_element_type=jnp.float32)
 
 
 def _transposed(array):

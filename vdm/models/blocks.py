@@ -6,9 +6,8 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
 from vdm.models.attention import SpatialAttention, TemporalAttention
-from vdm.models.convolution import FrameConv
+from vdm.models.convolution import FrameConv, PointwiseDense
 from vdm.models.norm import FrameGroupNorm
-from vdm.models.products import PointwiseDense
 
 
 class Downsample(nn.Module):

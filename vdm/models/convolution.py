@@ -1,4 +1,4 @@
-"""Spatial (1x3x3) convolution of video, as a 2D convolution."""
+"""Spatial (1x3x3) convolution of video, as a 2D convolution, and pointwise dense layers."""
 
 from functools import partial
 
@@ -8,8 +8,6 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
-
-from vdm.models.products import transposed_in_memory
 
 CONVOLUTION = "convolution"  # checkpoint name of the results, for rematerialisation
 _KERNEL_SIZE = 3
@@ -62,40 +60,22 @@ def convolve(
     Custom gradient with respect to h: a convolution with the flipped kernel, in the layout of the
     forward pass. Autodiff's gradient permutes the kernel's axes. XLA on CPU undoes this only
     outside loops, so in a sampler's loop autodiff's gradient is 10 times slower.
-
-    On CPUs, bfloat16 convolutions of stride 1 are matrix products: XLA has kernels for bfloat16
-    instructions (AMX, AVX512-BF16) only for these.
-
-    Args:
-      h: feature maps.
-      kernel: kernel of odd size.
-      stride: stride of both axes.
     """
-    return _by_platform(_convolve_by_rows, _convolve, stride, h, kernel)
+    return _convolve(h, kernel, stride)
 
 
-def _by_platform(by_rows, otherwise, stride, *arrays):
-    otherwise = partial(otherwise, stride)
-    if arrays[0].dtype != jnp.bfloat16 or stride != 1:
-        return otherwise(*arrays)
-    return jax.lax.platform_dependent(*arrays, cpu=by_rows, default=otherwise)
-
-
-def _convolve(stride, h, kernel):
+def _convolve(h, kernel, stride):
     return jax.lax.conv_general_dilated(
         h, kernel, (stride, stride), "SAME", dimension_numbers=_LAYOUT
     )
 
 
 def _convolve_forward(h, kernel, stride):
-    return convolve(h, kernel, stride), (h, kernel)
+    return _convolve(h, kernel, stride), (h, kernel)
 
 
 def _convolve_backward(stride, saved, gradient):
-    return _by_platform(_gradients_by_rows, _gradients, stride, *saved, gradient)
-
-
-def _gradients(stride, h, kernel, gradient):
+    h, kernel = saved
     sizes, window = h.shape[1:3], kernel.shape[:2]
     forward = jax.lax.padtype_to_pads(sizes, window, (stride, stride), "SAME")
     padding = []
@@ -107,59 +87,59 @@ def _gradients(stride, h, kernel, gradient):
         padding.append((before, size + taps - 1 - dilated - before))
     grad_h = jax.lax.conv_general_dilated(
         gradient,
-        _flipped(kernel),
+        jnp.flip(kernel, (0, 1)).swapaxes(2, 3),
         (1, 1),
         padding,
         lhs_dilation=(stride, stride),
         dimension_numbers=_LAYOUT,
     )
-    _, kernel_vjp = jax.vjp(lambda kernel: _convolve(stride, h, kernel), kernel)
+    _, kernel_vjp = jax.vjp(lambda kernel: _convolve(h, kernel, stride), kernel)
     return grad_h, *kernel_vjp(gradient)
 
 
 convolve.defvjp(_convolve_forward, _convolve_backward)
 
 
-def _flipped(kernel):
-    return jnp.flip(kernel, (0, 1)).swapaxes(2, 3)
+@jax.custom_vjp
+def multiply(
+    h: Float[Array, "*shape in_features"], kernel: Float[Array, "in_features out_features"]
+) -> Float[Array, "*shape out_features"]:
+    """A matrix product over the last axis.
 
-
-def _convolve_by_rows(h, kernel):
-    """One matrix product for all taps, and the sum of its results for each row of the kernel."""
-    size, height = len(kernel), h.shape[1]
-    neighbors = _row_neighbors(h, size)
-    matrix = kernel.transpose(1, 2, 0, 3).reshape(neighbors.shape[-1], -1)
-    products = jnp.matmul(neighbors, matrix, preferred_element_type=jnp.float32)
-    products = jax.lax.optimization_barrier(products)
-    rows = jnp.split(products, size, axis=-1)
-    return sum(part[:, row : row + height] for row, part in enumerate(rows)).astype(h.dtype)
-
-
-def _gradients_by_rows(h, kernel, gradient):
-    size, features = len(kernel), kernel.shape[-1]
-    neighbors = _row_neighbors(h, size)
-    rows = [
-        jnp.pad(gradient, ((0, 0), (row, size - 1 - row), (0, 0), (0, 0))) for row in range(size)
-    ]
-    shifted = jax.lax.optimization_barrier(jnp.concatenate(rows, axis=-1))
-    grad_kernel = jnp.matmul(
-        transposed_in_memory(neighbors.reshape(-1, neighbors.shape[-1])),
-        shifted.reshape(-1, shifted.shape[-1]),
-        preferred_element_type=jnp.float32,
-    )
-    grad_kernel = grad_kernel.reshape(size, -1, size, features).transpose(2, 0, 1, 3)
-    return _convolve_by_rows(gradient, _flipped(kernel)), grad_kernel.astype(kernel.dtype)
-
-
-def _row_neighbors(
-    h: Float[Array, "n height width features"], size: int
-) -> Float[Array, "n padded_height width size_times_features"]:
-    """Concatenates the features of the `size` neighbors of each pixel in its row, itself included.
-
-    The height is padded on both sides, for a kernel of this size.
+    Custom gradient: XLA on CPU fuses the transpose of h into the preceding operations, which then
+    access memory with large strides. A barrier keeps the transpose a separate copy.
     """
-    width, pad = h.shape[2], size // 2
-    h = jnp.pad(h, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
-    neighbors = [h[:, :, tap : tap + width] for tap in range(size)]
-    # The barrier keeps XLA on CPU from computing the elements again in each use.
-    return jax.lax.optimization_barrier(jnp.concatenate(neighbors, axis=-1))
+    return h @ kernel
+
+
+def _multiply_forward(h, kernel):
+    return multiply(h, kernel), (h, kernel)
+
+
+def _multiply_backward(saved, gradient):
+    h, kernel = saved
+    rows, gradient_rows = (array.reshape(-1, array.shape[-1]) for array in (h, gradient))
+    return gradient @ kernel.T, transposed_in_memory(rows) @ gradient_rows
+
+
+multiply.defvjp(_multiply_forward, _multiply_backward)
+
+
+def _dot_general(h, kernel, dimension_numbers, **unchanged):
+    del dimension_numbers, unchanged  # the last axis of h, and defaults that are not set here
+    return multiply(h, kernel)
+
+
+# flax.linen.Dense whose kernel gradient is faster on CPUs.
+PointwiseDense = partial(nn.Dense, dot_general=_dot_general)
+
+
+def transposed_in_memory(array: Float[Array, "*shape a b"]) -> Float[Array, "*shape b a"]:
+    """Transposes the last two axes; barriers make XLA on CPU copy the array into that layout."""
+    return jax.lax.platform_dependent(
+        array,
+        cpu=lambda x: jax.lax.optimization_barrier(
+            jax.lax.optimization_barrier(x).swapaxes(-1, -2)
+        ),
+        default=lambda x: x.swapaxes(-1, -2),
+    )

@@ -15,7 +15,7 @@ def count_flops(jaxpr: ClosedJaxpr) -> float:
     """Returns the FLOPs of one call of a traced function, `jax.jit(f).trace(...).jaxpr`.
 
     Loop bodies count once per iteration, except in a `while` of unknown length; branches count as
-    the most expensive one, and `jax.lax.platform_dependent` as its default.
+    the most expensive one.
     """
     return _count_jaxpr(jaxpr.jaxpr, [True] * len(jaxpr.jaxpr.outvars))[0]
 
@@ -52,9 +52,7 @@ def _count_equation(equation, used_outputs: list[bool]) -> tuple[float, list[boo
     if name in ("scan", "while", "cond"):  # any input may reach any output in a later iteration
         counts = [_count_jaxpr(jaxpr, [True] * len(jaxpr.outvars))[0] for jaxpr in inner]
         if name == "cond":
-            platforms = equation.params.get("branches_platforms") or ()
-            branch = counts[platforms.index(None)] if None in platforms else max(counts)
-            return branch, needed_inputs
+            return max(counts), needed_inputs
         return sum(counts) * equation.params.get("length", 1), needed_inputs
     total = 0.0
     for jaxpr in inner:
