@@ -31,6 +31,8 @@ from vdm.metrics.measure import standard_error_of_difference
 
 CHECKPOINT = "checkpoints/pusht.safetensors"
 _16_STEPS = ["--config.sample.sampler=dpmpp_2m", "--config.sample.num_steps=16"]
+_ANCESTRAL = ["--config.sample.sampler=ancestral", "--config.sample.num_steps=64"]
+_REPLACED = ["--config.sample.conditioning=replacement"]
 _GUIDED = ["--config.sample.conditioning=reconstruction"]
 _FORCED = ["--config.sample.conditioning=diffusion_forcing"]
 _FOUR_EACH = ["--config.eval.num_videos=1024", "--config.sample.per_example=4"]
@@ -46,13 +48,10 @@ _RECONSTRUCTION = {
 ROWS = {
     "train_videos": ["--config.eval.baseline=train_videos"],
     "repeat_first_frame": ["--config.eval.baseline=repeat_first_frame"],
-    "replacement": ["--config.sample.conditioning=replacement", *_16_STEPS],
+    "replacement": [*_REPLACED, *_16_STEPS],
     **_RECONSTRUCTION,
-    "reconstruction, ancestral": [
-        *_GUIDED,
-        "--config.sample.sampler=ancestral",
-        "--config.sample.num_steps=64",
-    ],
+    "replacement, ancestral": [*_REPLACED, *_ANCESTRAL],
+    "reconstruction, ancestral": [*_GUIDED, *_ANCESTRAL],
     "reconstruction, langevin": [
         *_GUIDED,
         "--config.sample.sampler=langevin",
@@ -66,11 +65,7 @@ ROWS = {
         ]
         for weight in (1, 4)
     },
-    "diffusion forcing, ancestral": [
-        *_FORCED,
-        "--config.sample.sampler=ancestral",
-        "--config.sample.num_steps=64",
-    ],
+    "diffusion forcing, ancestral": [*_FORCED, *_ANCESTRAL],
     "diffusion forcing, history weight 3, blocks of 5 frames": [
         *_FORCED,
         "--config.predict.stride=5",
@@ -135,15 +130,18 @@ def _claims(rows: list[dict]) -> list[str]:
     if not guided:
         return []
     best = min(guided, key=lambda row: row["fvd"])
+    by_name = {row["row"]: row for row in rows}
     sentences = []
     for compared in rows:
         other = compared["row"]
         if not other.startswith(("replacement", "repeat_first_frame")):
             continue
-        gap = compared["fvd"] - best["fvd"]
-        error = standard_error_of_difference("fvd", compared, best)
+        # The row of the same sampler, if there is one.
+        ours = by_name.get(f"reconstruction{other.removeprefix('replacement')}", best)
+        gap = compared["fvd"] - ours["fvd"]
+        error = standard_error_of_difference("fvd", compared, ours)
         sentences.append(
-            f"FVD of {best['row']} is {best['fvd'] / compared['fvd']:.2f} of that of {other}, "
+            f"FVD of {ours['row']} is {ours['fvd'] / compared['fvd']:.2f} of that of {other}, "
             f"{'below' if gap > 0 else 'above'} it by {abs(gap) / error:.1f} standard errors"
         )
     return sentences
