@@ -103,8 +103,11 @@ def test_samples_and_previews_play_as_fast_as_the_clips(
         # Observed at the rate of the clips, a sample has its own frames.
         observed = at_rate(written, frame_rate_of(tiny_config))
         assert observed.stored_indices.tolist() == [0, 1, 2, 3]
-        times = open_video(tmp_path / f"{stem}.gif").times
-        np.testing.assert_allclose(np.diff(times), round(seconds, 2), rtol=1e-6)
+        assert (written.num_frames, written.frame_rate) == (4, pytest.approx(1 / seconds))
+        gif = open_video(tmp_path / f"{stem}.gif")
+        np.testing.assert_allclose(np.diff(gif.times), round(seconds, 2), rtol=1e-6)
+        assert gif.frame_rate == pytest.approx(1 / round(seconds, 2))
+    assert frame_rate_of(tiny_config) == pytest.approx(1 / seconds)
 
 
 def test_a_folder_named_as_a_pattern_changes_no_other(tmp_path):
