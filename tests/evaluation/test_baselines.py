@@ -39,6 +39,21 @@ def test_a_prediction_that_stands_still_has_no_motion_however_many_frames_are_gi
     assert protocol.evaluate(config, {}, 0, None)["motion"] == 0
 
 
+def test_training_videos_have_the_windows_of_held_out_videos(config, tmp_path):
+    """Training starts at random frames, and clips of held-out videos of a folder at the first."""
+    rng = np.random.default_rng(0)
+    videos = rng.integers(0, 256, (3, 1, 20, 12, 12, 1), np.uint8)
+    for number, split in ((0, "train"), (3, "test")):
+        for index, video in enumerate(videos):
+            (tmp_path / split).mkdir(exist_ok=True)
+            np.savez(tmp_path / split / f"{number + index}.npz", video=video)
+    config.data.update(name="folder", path=str(tmp_path))
+    assert config.data.start == "random"
+    config.eval.update(protocol="similarity", baseline="train_videos", num_videos=3)
+    config.sample.task = "predict"
+    assert protocol.evaluate(config, {}, 0, None)["ssim"] == pytest.approx(1)
+
+
 @pytest.mark.parametrize("baseline", ["repeat_first_frame", "train_videos"])
 def test_videos_that_repeat_leave_errors_as_they_are(config, baseline, tmp_path):
     """The baselines copy each of 3 videos, so that further samples say nothing new."""

@@ -7,6 +7,7 @@ import jax
 import ml_collections
 import numpy as np
 
+from vdm.data.clips import ClipDataSet
 from vdm.data.datasets import DataSet, held_out_videos
 from vdm.metrics.protocols import Protocol
 from vdm.video.pixels import to_uint8, with_channels
@@ -21,8 +22,9 @@ class Baseline:
 
     - 'repeat_first_frame': the sample's observed frames, or the first frame of its real video if
       none are observed; the last of these is repeated.
-    - 'train_videos': clips of training videos, in order. They give the Inception Score of real
-      data, and the distance to held-out videos that a perfect model would have.
+    - 'train_videos': clips of training videos, in order, with windows chosen like those of the real
+      videos. They give the Inception Score of real data, and the distance to held-out videos that a
+      perfect model would have.
 
     Attributes:
       config: the configuration.
@@ -54,6 +56,8 @@ class Baseline:
     def _videos(self, indices: Sequence[int]) -> Iterator[np.ndarray]:
         if self.config.eval.baseline == "train_videos":
             training = held_out_videos(self.config, self.protocol.frames, "train")
+            if isinstance(training, ClipDataSet) and isinstance(self.real, ClipDataSet):
+                training = dataclasses.replace(training, start=self.real.start)
             yield from (pixels_of(training, index) for index in indices)
             return
         given = max(1, self.protocol.frames_given)
