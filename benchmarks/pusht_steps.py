@@ -12,10 +12,12 @@ a standard error. An evaluation is one call of the network. Reconstruction guida
 gradient of each call, and history guidance needs two calls per step. A student has its own number
 of steps.
 
-Seconds are the minimum over all batches of 16 videos, without the first batch, which compiles. A
-run replaces its own rows of the file and keeps the other rows. `--only_seconds` measures the
-seconds of the file's rows again, in one run, and keeps their metrics. Rows that are not among the
-methods, evaluations and students of this run lose their seconds.
+The samples are kept in --workdir, so a second run of the same command resumes. A run replaces its
+own rows of the file and keeps the other rows.
+
+`--only_seconds` measures the seconds of the file's rows, in one run, and keeps their metrics.
+Seconds are the minimum over all batches of 16 videos, without the first batch, which compiles. Rows
+that are not among the methods, evaluations and students of this run lose their seconds.
 
 Prints and writes benchmarks/results/pusht_steps.json after each row. On two cores, a row takes two
 minutes plus 12 s per evaluation, or 25 s per evaluation with reconstruction guidance.
@@ -24,6 +26,7 @@ minutes plus 12 s per evaluation, or 25 s per evaluation with reconstruction gui
 
 import argparse
 import pathlib
+from collections.abc import Sequence
 
 import numpy as np
 from measuring import hardware, stored_rows, timed_samples, with_row, write_result
@@ -31,9 +34,11 @@ from measuring import hardware, stored_rows, timed_samples, with_row, write_resu
 from vdm.configuration.resolve import resolve
 from vdm.data.datasets import held_out_videos
 from vdm.evaluation.protocol import protocol_of
-from vdm.exported import load_exported
+from vdm.exported import load_exported, load_exported_config
 from vdm.metrics.features import make_extractor
 from vdm.metrics.measure import compare, summarize
+from vdm.parallel.mesh import make_mesh, sharded_params
+from vdm.sampling.sample_store import stored_samples
 from vdm.video.pixels import to_uint8
 
 CHECKPOINT = "pusht"
@@ -63,7 +68,7 @@ class Measure:
     def _summary(self, videos, **options):
         return summarize(videos, len(videos), self.protocol, self.extractors, **options)
 
-    def __call__(self, videos: np.ndarray) -> dict:
+    def __call__(self, videos: Sequence[np.ndarray]) -> dict:
         """Returns the numbers of one prediction of each clip."""
         return compare(self.real, self._summary(videos, references=self.clips), self.protocol)
 
@@ -72,6 +77,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--methods", nargs="*", choices=tuple(METHODS), default=tuple(METHODS))
     parser.add_argument("--evaluations", nargs="*", type=int, default=EVALUATIONS)
+    parser.add_argument("--workdir", default="runs/pusht_steps", help="folder of the samples")
     parser.add_argument("--students", nargs="*", default=(), help="exported files of students")
     parser.add_argument("--only_seconds", action="store_true", help="keep the metrics of all rows")
     flags = parser.parse_args()
@@ -94,19 +100,19 @@ def main():
     rows, order = stored_rows("pusht_steps"), [*METHODS, STUDENT]
     measure = Measure(next(iter(configs.values())))
     for (method, evaluations), config in configs.items():
-        checkpoint = pathlib.Path(config.checkpoint)
-        videos, seconds_per_video = timed_samples(
-            config, load_exported(checkpoint), config.eval.num_videos
-        )
+        checkpoint, mesh = pathlib.Path(config.checkpoint), make_mesh(config)
+        params = sharded_params(mesh, load_exported(checkpoint))
+        folder = pathlib.Path(flags.workdir, "samples")
+        videos = list(stored_samples(folder, config, params, mesh, config.eval.num_videos))
         numbers = measure(videos)
+        _, training_steps = load_exported_config(checkpoint)
         row = {
             "method": method,
             "evaluations": evaluations,
             "checkpoint": checkpoint.name,
+            "training_steps": training_steps,
             "sample": config.sample.to_dict(),
             "videos": len(videos),
-            "seconds_per_video": seconds_per_video,
-            "seconds_hardware": hardware(),
             "hardware": hardware(),
             **{name: value for name, value in numbers.items() if name.startswith(_SCALARS)},
         }
