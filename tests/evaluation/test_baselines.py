@@ -39,19 +39,46 @@ def test_a_prediction_that_stands_still_has_no_motion_however_many_frames_are_gi
     assert protocol.evaluate(config, {}, 0, None)["motion"] == 0
 
 
-def test_training_videos_have_the_windows_of_held_out_videos(config, tmp_path):
-    """Training starts at random frames, and clips of held-out videos of a folder at the first."""
+@pytest.fixture
+def of_folder(config, tmp_path):
+    """A configuration of a folder with the same three videos of 20 frames in both splits."""
     rng = np.random.default_rng(0)
-    videos = rng.integers(0, 256, (3, 1, 20, 12, 12, 1), np.uint8)
-    for number, split in ((0, "train"), (3, "test")):
-        for index, video in enumerate(videos):
+    for index, video in enumerate(rng.integers(0, 256, (3, 1, 20, 12, 12, 1), np.uint8)):
+        for number, split in ((index, "train"), (3 + index, "test")):
             (tmp_path / split).mkdir(exist_ok=True)
-            np.savez(tmp_path / split / f"{number + index}.npz", video=video)
-    config.data.update(name="folder", path=str(tmp_path))
-    assert config.data.start == "random"
-    config.eval.update(protocol="similarity", baseline="train_videos", num_videos=3)
-    config.sample.task = "predict"
-    assert protocol.evaluate(config, {}, 0, None)["ssim"] == pytest.approx(1)
+            np.savez(tmp_path / split / f"{number}.npz", video=video)
+    config.data.update(name="folder", path=str(tmp_path), start="random")
+    config.eval.num_videos = 3
+    return config
+
+
+@pytest.mark.parametrize("task", ["predict", "interpolate"])
+def test_training_videos_have_the_windows_of_held_out_videos(of_folder, task):
+    of_folder.eval.update(protocol="similarity", baseline="train_videos")
+    of_folder.sample.task = task
+    assert protocol.evaluate(of_folder, {}, 0, None)["ssim"] == pytest.approx(1)
+
+
+def test_samples_that_observe_no_frames_are_compared_with_windows_like_those_of_training(of_folder):
+    videos, clips = {}, {}
+    for name, fields in {
+        "random": {"start": "random", "task": "generate"},
+        "first": {"start": "first", "task": "generate"},
+        "given": {"start": "random", "task": "predict"},
+    }.items():
+        of_folder.data.start, of_folder.sample.task = fields["start"], fields["task"]
+        of_folder.eval.protocol = "fvd"
+        found = protocol.protocol_of(of_folder)
+        (source,) = protocol.real_sources(of_folder, found).values()
+        videos[name], clips[name] = source.batch(0, 3)["video"], found.real_clips
+    np.testing.assert_array_equal(videos["first"], videos["given"])
+    same = np.isclose(videos["random"], videos["first"]).all(axis=(1, 2, 3, 4))
+    assert same.sum() < 2  # one of three windows may start at frame 0 of 17
+    assert clips == {
+        "random": "one random window of each video",
+        "first": "first frames",
+        "given": "first frames",
+    }
 
 
 @pytest.mark.parametrize("baseline", ["repeat_first_frame", "train_videos"])

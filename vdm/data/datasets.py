@@ -20,9 +20,8 @@ ZEROS = "zeros"
 _WITH_PATHS = ("folder", "pusht", ZEROS)
 _ACTION_WIDTHS = {"pusht": ACTION_WIDTH, "bair_robot_pushing_small": 4}
 DATA_SETS = ("moving_digits", "folder", "pusht", *TFDS_DATA_SETS, ZEROS)
-_DRAWN = ("moving_digits", ZEROS)
+DRAWN = ("moving_digits", ZEROS)
 _MIN_FRAME_RATE = 0.01  # at which samples play; files store no delay of many minutes
-FIRST_FRAMES = "first frames"  # returned by `held_out_clips`
 
 
 def make_data_set(config: ml_collections.ConfigDict, split: str) -> DataSet:
@@ -67,7 +66,7 @@ def _make(config: ml_collections.ConfigDict, split: str, condition: str) -> Data
     return ClipDataSet(
         reader,
         channels=data.channels,
-        start=data.start if is_training else _held_out_start(data.name),
+        start=data.start if is_training else held_out_start(data.name),
         shuffle=is_training,
         augment_flip=data.augment_flip and is_training,
         encode=encode,
@@ -75,12 +74,21 @@ def _make(config: ml_collections.ConfigDict, split: str, condition: str) -> Data
     )
 
 
-def held_out_videos(config: ml_collections.ConfigDict, frames: int, split: str = "test") -> DataSet:
+def held_out_videos(
+    config: ml_collections.ConfigDict, frames: int, split: str = "test", *, start: str = ""
+) -> DataSet:
     """Builds a data set of real videos in a fixed order, without flips, images or conditions.
 
     The videos are those of `make_data_set` for this number of frames: a folder has no videos that
-    are too short or lack the condition. Videos of 'test' start at the same frame as there, except
-    that random starts depend on the number of frames.
+    are too short or lack the condition.
+
+    Args:
+      config: the configuration.
+      frames: number of frames of a clip.
+      split: 'train' or 'test'.
+      start: first frame of a clip, `start` of `ClipDataSet`; '': the frame with which clips of
+        `make_data_set` start, except that random starts depend on the number of frames. Data sets
+        that draw their videos ignore it.
 
     Raises:
       ValueError: as `make_data_set`.
@@ -89,7 +97,7 @@ def held_out_videos(config: ml_collections.ConfigDict, frames: int, split: str =
     config.data.update(frames=frames, num_images=0, augment_flip=False)
     data_set = _make(config, split, "none")
     if isinstance(data_set, ClipDataSet):
-        return dataclasses.replace(data_set, shuffle=False)
+        return dataclasses.replace(data_set, shuffle=False, start=start or data_set.start)
     return data_set
 
 
@@ -97,12 +105,6 @@ def split_name(config: ml_collections.ConfigDict, split: str) -> str:
     """Returns the data set's own name for split 'train' or 'test', for example 'train+test'."""
     prepared = TFDS_DATA_SETS.get(config.data.name)
     return prepared.splits[split] if prepared else split
-
-
-def held_out_clips(config: ml_collections.ConfigDict) -> str:
-    """Describes which frames of a held-out video form its clip."""
-    is_random = _held_out_start(config.data.name) == "random"
-    return "one random window of each video" if is_random else FIRST_FRAMES
 
 
 def frame_rate_of(config: ml_collections.ConfigDict) -> float:
@@ -133,8 +135,8 @@ def open_readers(config: ml_collections.ConfigDict) -> list[VideoReader]:
     Raises:
       ValueError: as `make_data_set`; or the data set draws its videos, and stores none.
     """
-    if config.data.name in _DRAWN:
-        stored = ", ".join(repr(name) for name in DATA_SETS if name not in _DRAWN)
+    if config.data.name in DRAWN:
+        stored = ", ".join(repr(name) for name in DATA_SETS if name not in DRAWN)
         raise ValueError(
             f"config.data.name is {config.data.name!r}, which stores no videos, and must be one of "
             f"{stored}"
@@ -173,7 +175,8 @@ def check_name(config: ml_collections.ConfigDict) -> None:
             )
 
 
-def _held_out_start(name: str) -> str:
+def held_out_start(name: str) -> str:
+    """Returns `start` of `ClipDataSet` for held-out videos of a data set."""
     return TFDS_DATA_SETS[name].held_out_start if name in TFDS_DATA_SETS else "first"
 
 

@@ -12,9 +12,9 @@ import numpy as np
 
 from vdm import markdown
 from vdm.data.datasets import (
-    FIRST_FRAMES,
+    DRAWN,
     DataSet,
-    held_out_clips,
+    held_out_start,
     held_out_videos,
     number_of_videos,
     split_name,
@@ -38,6 +38,8 @@ from vdm.video.pixels import with_channels
 _OF_ERRORS = ("_standard_error", "_standard_deviation", "_leave_one_out")
 # Tables of public data sets; the data of the other tables may differ from the paper's.
 _PUBLIC = ("Table 1", "Table 2", "Table 3")
+# Descriptions of clips, by `start` of `ClipDataSet`.
+_CLIPS = {"first": "first frames", "random": "one random window of each video"}
 NEAREST_FIGURE = "nearest_training_clips.png"
 
 
@@ -88,7 +90,7 @@ def protocol_of(config: ml_collections.ConfigDict) -> Protocol:
         frame_rate=data.frame_rate,
         frameskip=data.frameskip,
         resolution=data.resolution,
-        real_clips=protocol.real_clips if protocol.table else held_out_clips(config),
+        real_clips=protocol.real_clips if protocol.table else _CLIPS[_real_start(config, protocol)],
         camera=data.camera if data.name == "bair_robot_pushing_small" else "",
         repeats=config.eval.repeats,
         seed=config.sample.seed,
@@ -105,7 +107,7 @@ def _check_pairs(config: ml_collections.ConfigDict, frames: int) -> None:
         reason = "config.extend.num_given is 0, and must be at least 1"
     elif config.sample.observed:
         reason = f"config.sample.observed is {config.sample.observed!r}, and must be empty"
-    elif frames != data.frames and held_out_clips(config) != FIRST_FRAMES:
+    elif frames != data.frames and held_out_start(data.name) != "first":
         reason = (
             f"config.sample.task is {task!r}, and must keep the {data.frames} frames of a clip, "
             f"since clips of {data.name!r} begin at a random frame that depends on their number"
@@ -117,15 +119,25 @@ def _check_pairs(config: ml_collections.ConfigDict, frames: int) -> None:
         )
 
 
+def _real_start(config: ml_collections.ConfigDict, protocol: Protocol) -> str:
+    """Returns the first frame of a real clip, `start` of `ClipDataSet`.
+
+    Samples that observe no frames resemble the clips of training, and so do their real clips.
+    """
+    name = config.data.name
+    is_like_training = not (protocol.table or name in DRAWN or frames_needed(config))
+    return config.data.start if is_like_training else held_out_start(name)
+
+
 def real_sources(config: ml_collections.ConfigDict, protocol: Protocol) -> dict[str, DataSet]:
     """Returns {name of a split: real videos} for a protocol of `protocol_of`.
 
     Raises:
       ValueError: the data set is missing, or its videos do not fit the protocol.
     """
-    splits = _splits(PROTOCOLS[protocol.name])
+    splits, start = _splits(PROTOCOLS[protocol.name]), _real_start(config, protocol)
     return {
-        name: held_out_videos(config, protocol.frames, split)
+        name: held_out_videos(config, protocol.frames, split, start=start)
         for name, split in zip(protocol.splits, splits, strict=True)
     }
 
