@@ -55,9 +55,8 @@ class Baseline:
 
     def _videos(self, indices: Sequence[int]) -> Iterator[np.ndarray]:
         if self.config.eval.baseline == "train_videos":
-            training = held_out_videos(self.config, self.protocol.frames, "train")
-            if isinstance(training, ClipDataSet) and isinstance(self.real, ClipDataSet):
-                training = dataclasses.replace(training, start=self.real.start)
+            start = self.real.start if isinstance(self.real, ClipDataSet) else ""
+            training = held_out_videos(self.config, self.protocol.frames, "train", start=start)
             yield from (pixels_of(training, index) for index in indices)
             return
         given = max(1, self.protocol.frames_given)
