@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from vdm.models import blocked_attention
+from vdm.models import blocked_attention, convolution
 from vdm.models.attention import combine, compare, softmax
 from vdm.models.convolution import PointwiseDense, convolve
 from vdm.models.norm import FrameGroupNorm
@@ -74,16 +74,20 @@ def test_group_norm_far_from_zero_has_no_nan():
     ("side", "size"),
     [(1, 3), (9, 7), *(pytest.param(side, 3, marks=pytest.mark.slow) for side in (2, 5, 6))],
 )
-def test_convolution_is_that_of_jax(side, size, stride):
+@pytest.mark.parametrize("cached_bytes", [2**20, 2**12])
+def test_convolution_is_that_of_jax(side, size, stride, cached_bytes, monkeypatch):
+    """Two videos of six frames, all at once and, if they are large enough, in groups of frames."""
+    monkeypatch.setattr(convolution, "_CACHED_BYTES", cached_bytes)
+
     def theirs(h, kernel):
         return jax.lax.conv_general_dilated(
             h, kernel, (stride, stride), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
         )
 
-    arguments = normal(0, 2, side, side + 1, 3), normal(1, size, size, 3, 4)
+    arguments = normal(0, 12, side, side + 1, 3), normal(1, size, size, 3, 4)
     assert_close(
         value_and_gradients(
-            lambda *a: convolve(*a, stride), lambda shape: normal(2, *shape), *arguments
+            lambda *a: convolve(*a, stride, 6), lambda shape: normal(2, *shape), *arguments
         ),
         value_and_gradients(theirs, lambda shape: normal(2, *shape), *arguments),
         1e-6,

@@ -11,6 +11,10 @@ from jaxtyping import Array, Float
 
 CONVOLUTION = "convolution"  # checkpoint name of the results, for rematerialisation
 _KERNEL_SIZE = 3
+# On CPUs, a kernel gradient is a sum over groups of frames whose gradients have at most this size,
+# for the whole batch: those of each core then remain in its cache. Sizes from 0.25 to 1 MiB are
+# within 20 % of each other, and up to 2.5 times as fast as all frames at once.
+_CACHED_BYTES = 2**20
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 
@@ -38,28 +42,38 @@ class FrameConv(nn.Module):
                 nn.initializers.zeros if self.zero_init else nn.initializers.lecun_normal()
             ),
             dtype=self.dtype,
-            conv_general_dilated=_conv_general_dilated,
+            conv_general_dilated=partial(_conv_general_dilated, frames=h.shape[1]),
             name="conv",
         )(folded)
         return checkpoint_name(folded.reshape(*h.shape[:2], *folded.shape[1:]), CONVOLUTION)
 
 
-def _conv_general_dilated(inputs, kernel, strides, padding, **unchanged):
+def _conv_general_dilated(inputs, kernel, strides, padding, *, frames, **unchanged):
     del padding, unchanged  # "SAME", and defaults that FrameConv does not set
-    return convolve(inputs, kernel, strides[0])
+    return convolve(inputs, kernel, strides[0], frames)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def convolve(
     h: Float[Array, "n height width in_features"],
     kernel: Float[Array, "size size in_features out_features"],
     stride: int,
+    frames: int = 1,
 ) -> Float[Array, "n out_height out_width out_features"]:
-    """Returns the 2D convolution of h with 'SAME' padding, where `stride` is that of both axes.
+    """Returns the 2D convolution of h with 'SAME' padding.
 
     Custom gradient with respect to h: a convolution with the flipped kernel, in the layout of the
     forward pass. Autodiff's gradient permutes the kernel's axes. XLA on CPU undoes this only
     outside loops, so in a sampler's loop autodiff's gradient is 10 times slower.
+
+    Custom gradient with respect to the kernel, on CPUs: a sum over groups of frames that remain in
+    the cache.
+
+    Args:
+      h: n images, which are `frames` consecutive ones for each video.
+      kernel: the kernel.
+      stride: stride of both axes.
+      frames: frames per video.
     """
     return _convolve(h, kernel, stride)
 
@@ -70,11 +84,12 @@ def _convolve(h, kernel, stride):
     )
 
 
-def _convolve_forward(h, kernel, stride):
+def _convolve_forward(h, kernel, stride, frames):
+    del frames
     return _convolve(h, kernel, stride), (h, kernel)
 
 
-def _convolve_backward(stride, saved, gradient):
+def _convolve_backward(stride, frames, saved, gradient):
     h, kernel = saved
     sizes, window = h.shape[1:3], kernel.shape[:2]
     forward = jax.lax.padtype_to_pads(sizes, window, (stride, stride), "SAME")
@@ -93,11 +108,33 @@ def _convolve_backward(stride, saved, gradient):
         lhs_dilation=(stride, stride),
         dimension_numbers=_LAYOUT,
     )
-    _, kernel_vjp = jax.vjp(lambda kernel: _convolve(h, kernel, stride), kernel)
-    return grad_h, *kernel_vjp(gradient)
+
+    def grad_kernel(h, gradient):
+        _, kernel_vjp = jax.vjp(lambda kernel: _convolve(h, kernel, stride), kernel)
+        return kernel_vjp(gradient)[0]
+
+    def grad_kernel_by_groups(h, gradient):
+        groups = _number_of_groups(gradient, frames)
+        # Groups are over frames, never over the batch, which is sharded over devices.
+        h, gradient = (array.reshape(-1, groups, *array.shape[1:]) for array in (h, gradient))
+        return sum(grad_kernel(h[:, group], gradient[:, group]) for group in range(groups))
+
+    return grad_h, jax.lax.platform_dependent(
+        h, gradient, cpu=grad_kernel_by_groups, default=grad_kernel
+    )
 
 
 convolve.defvjp(_convolve_forward, _convolve_backward)
+
+
+def _number_of_groups(gradient, frames: int) -> int:
+    """Returns the smallest divisor of `frames` whose groups fit the cache; 1 if there is none."""
+    fits = (
+        groups
+        for groups in range(1, frames + 1)
+        if frames % groups == 0 and gradient.nbytes <= groups * _CACHED_BYTES
+    )
+    return next(fits, 1)
 
 
 @jax.custom_vjp
