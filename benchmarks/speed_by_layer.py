@@ -107,9 +107,7 @@ def main():
         totals = profile_of(lambda run=run, times=times: times.append(measuring.seconds(run)))
         seconds[name] = {kind: totals[kind] * 1e-9 / STEPS / devices for kind in _KINDS}
         seconds[name]["rest"] = sum(times) / STEPS - sum(seconds[name].values())
-    layers = {
-        kind: {name: seconds[name][kind] for name in profiles} for kind in (*_KINDS, "rest")
-    }
+    layers = {kind: {name: seconds[name][kind] for name in profiles} for kind in (*_KINDS, "rest")}
     result = {"videos": flags.batch, "layers": layers}
     layout = f"{flags.resolution}x{flags.resolution}"
     measuring.write_result(f"speed_by_layer_{layout}", result, "flax", "torch")
