@@ -1,6 +1,7 @@
 """Builds the data set of a configuration."""
 
 import dataclasses
+import importlib.util
 
 import ml_collections
 
@@ -193,7 +194,18 @@ def open_folder_of(config: ml_collections.ConfigDict, split: str) -> FolderVideo
             f"config.model.num_classes is {config.model.num_classes}, and the videos of "
             f"{data.path} have {len(videos.classes)} classes: set it to {len(videos.classes)}"
         )
+    if importlib.util.find_spec("cv2") is None:
+        _check_no_resizing(videos, data.resolution)
     return videos
+
+
+def _check_no_resizing(videos: FolderVideos, resolution: int) -> None:
+    """Raises ValueError if a video has another size, before the training step is compiled."""
+    for index in range(len(videos)):
+        try:
+            videos.open(index).frames([0], resolution)
+        except ValueError as error:
+            raise ValueError(f"{videos.folder / videos.name(index)}: {error}") from error
 
 
 def _open_splits(config: ml_collections.ConfigDict) -> dict[str, FolderVideos]:

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import sys
 
 import cv2
 import numpy as np
@@ -178,6 +179,13 @@ def test_the_index_is_in_the_cache_if_the_folder_is_read_only(videos, tmp_path, 
     source = make_data_set(_config(videos), "train")
     assert len(source) and not (videos / INDEX_NAME).exists()
     assert len(list((tmp_path / "cache").rglob("video_index.*"))) == 2
+
+
+def test_without_opencv_videos_of_another_size_are_refused_by_name(videos, monkeypatch):
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    with pytest.raises(ValueError, match=r"needs OpenCV: pip install") as refused:
+        make_data_set(_config(videos), "train")
+    assert str(refused.value).startswith(str(videos))
 
 
 def test_classes_are_sub_folders(videos):
