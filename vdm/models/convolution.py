@@ -12,8 +12,8 @@ from jaxtyping import Array, Float
 CONVOLUTION = "convolution"  # checkpoint name of the results, for rematerialisation
 _KERNEL_SIZE = 3
 # On CPUs, a kernel gradient is a sum over groups of frames whose gradients have at most this size,
-# for the whole batch: those of each core then remain in its cache. Sizes from 0.25 to 1 MiB are
-# within 20 % of each other, and up to 2.5 times as fast as all frames at once.
+# for the whole batch: those of each core then remain in its cache. With 2 MiB of L2 cache per core,
+# this is 1.7 to 2.5 times as fast for frames of 16x16 and 32x32, and hardly faster for 64x64.
 _CACHED_BYTES = 2**20
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 
