@@ -47,13 +47,14 @@ from vdm.models.unet import DTYPES
 from vdm.parallel.mesh import batch_sharding, make_mesh
 
 
-def small_config(resolution, dtype="float32"):
+def small_config(resolution, batch, dtype="float32"):
     """Returns a layout of 32 base channels, down to 8x8 pixels, without independent images."""
     config = default_config()
     multipliers = tuple(2**level for level in range(int(math.log2(resolution // 4))))
     config.data.update(frames=16, resolution=resolution, num_images=0, condition="none")
     config.model.update(base_channels=32, channel_multipliers=multipliers, head_dim=32)
     config.model.update(attention_resolutions=(8, 16, 32), dtype=dtype)
+    config.training.batch_size = batch
     return config
 
 
@@ -162,28 +163,30 @@ def use_all_cores(batch: int) -> None:
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--config", help="a file in configs/; by default the small layout")
-    parser.add_argument("--resolution", type=int, default=32, help="of the small layout")
-    parser.add_argument("--dtype", choices=DTYPES, default="float32", help="of the small layout")
+    parser.add_argument("--resolution", type=int, help="of the small layout (default: 32)")
+    parser.add_argument("--dtype", choices=DTYPES, help="of the small layout (default: float32)")
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--untimed", type=int, default=0, help="runs in a row before a timed one")
     parser.add_argument("--compile", action="store_true")
     flags = parser.parse_args()
+    if flags.config and (flags.resolution or flags.dtype):
+        parser.error("--resolution and --dtype are of the small layout, not of --config")
+    resolution = flags.resolution or 32
     use_all_cores(flags.batch)
     if flags.config:
         config = measuring.load_config(flags.config)
+        config.training.batch_size = flags.batch
     else:
-        config = small_config(flags.resolution, flags.dtype)
-    config.training.batch_size = flags.batch
+        config = small_config(resolution, flags.batch, flags.dtype or "float32")
     data, on_gpu = config.data, jax.default_backend() == "gpu"
 
     params = jax.jit(lambda: measuring.nonzero_params(config))()
     z, log_snr = make_inputs(config, flags.batch)
     steps = {"vdm": our_steps(config, params, z, log_snr)}
-    half = not flags.config and flags.dtype == "bfloat16"
+    half = flags.dtype == "bfloat16"
     if half:
-        single = small_config(flags.resolution)
-        single.training.batch_size = flags.batch
+        single = small_config(resolution, flags.batch)
         steps["vdm in float32"] = our_steps(single, params, z, log_snr)
     inputs = [torch.tensor(value, device="cuda" if on_gpu else "cpu") for value in (z, log_snr)]
     for name in ("pytorch", "torch.compile")[: 1 + flags.compile]:

@@ -60,8 +60,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     flags = parser.parse_args()
     use_all_cores(flags.batch)
-    config = small_config(flags.resolution)
-    config.training.batch_size = flags.batch
+    config = small_config(flags.resolution, flags.batch)
     params = jax.jit(lambda: measuring.nonzero_params(config))()
     z, log_snr = make_inputs(config, flags.batch)
     inputs = torch.tensor(z), torch.tensor(log_snr)

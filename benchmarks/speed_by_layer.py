@@ -90,8 +90,7 @@ def main():
     parser.add_argument("--batch", type=int, default=4)
     flags = parser.parse_args()
     use_all_cores(flags.batch)
-    config = small_config(flags.resolution)
-    config.training.batch_size = flags.batch
+    config = small_config(flags.resolution, flags.batch)
 
     params = flatten_dict(jax.device_get(measuring.nonzero_params(config)), sep="/")
     inputs = map(torch.tensor, make_inputs(config, flags.batch))
