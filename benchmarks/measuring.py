@@ -8,7 +8,6 @@ import platform
 import re
 import runpy
 import shlex
-import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -159,7 +158,7 @@ def nonzero_params(config):
 
 def median_and_quartiles(values) -> dict:
     """Returns the median, and the first and third quartile."""
-    low, median, high = statistics.quantiles(values, n=4, method="inclusive")
+    low, median, high = np.quantile(values, (0.25, 0.5, 0.75)).tolist()
     return {"median": median, "quartiles": [low, high]}
 
 
