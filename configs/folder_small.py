@@ -12,7 +12,7 @@
 VIDEOS is as in configs/folder.py. The last command compares the samples with the training clips.
 
 Parameters: 2,985,420.
-Hardware: two CPU cores, 15 to 20 minutes of training (0.8 to 1.2 s per step), 2.5 GB.
+Hardware: two CPU cores, 14 to 20 minutes of training (0.7 to 1.2 s per step), 2.5 GB.
 Expected: docs/own_videos.md#in-minutes-on-a-laptop.
 
 Differs from the paper's models:
