@@ -26,6 +26,7 @@ from vdm.planning.compile import Compiled, analyze
 from vdm.planning.steps import make_step
 from vdm.sampling.generate import make_generator
 from vdm.training.state import init_state
+from vdm.video.display import captioned_grids, gif_bytes
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks/results"
@@ -169,6 +170,17 @@ def compared(times: Mapping[str, list[float]], reference: str) -> dict[str, dict
         ratios = [a / b for a, b in zip(values, times[reference], strict=True)]
         result[name]["time_over_reference"] = median_and_quartiles(ratios)
     return result
+
+
+def write_gif(name: str, groups: Mapping[str, np.ndarray], scale: int) -> pathlib.Path:
+    """Writes docs/images/NAME.gif: the groups side by side, each a grid of videos and its caption.
+
+    The groups, {caption: uint8 [n, frames, height, width, channels]}, have equal numbers of videos.
+    """
+    grids = [captioned_grids({caption: videos}, scale=scale) for caption, videos in groups.items()]
+    path = IMAGES / f"{name}.gif"
+    path.write_bytes(gif_bytes(np.concatenate(grids, axis=2), scale=1))
+    return path
 
 
 def stored_rows(name: str) -> list[dict]:

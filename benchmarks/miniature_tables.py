@@ -25,7 +25,7 @@ import time
 import jax
 import numpy as np
 from gradient_variance import gradients, variances
-from measuring import IMAGES, RESULTS, ROOT, load_config, write_result
+from measuring import RESULTS, ROOT, load_config, write_gif, write_result
 
 from vdm.data.datasets import held_out_videos
 from vdm.evaluation.digit_network import change_at_seams, digit_metrics, load_digit_network
@@ -38,7 +38,6 @@ from vdm.evaluation.miniature_tables import (
     table_of,
 )
 from vdm.sampling.conditions import conditions
-from vdm.video.display import captioned_grids, gif_bytes
 from vdm.video.pixels import to_uint8
 from vdm.video_model import VideoModel, load
 
@@ -145,7 +144,7 @@ def run_row(table: MiniatureTable, row: Row, seed: int, flags: argparse.Namespac
     }
 
 
-def write_gif(table: MiniatureTable, samples: pathlib.Path | None) -> pathlib.Path:
+def draw_samples(table: MiniatureTable, samples: pathlib.Path | None) -> pathlib.Path:
     """Writes the first samples of a table's rows at seed 0, beside real videos.
 
     They come from the files of --samples, where these exist.
@@ -161,11 +160,7 @@ def write_gif(table: MiniatureTable, samples: pathlib.Path | None) -> pathlib.Pa
             groups[caption] = np.load(kept)["video"][:_IN_GIF]
         else:
             groups[caption] = sampled(load(CHECKPOINT), row, SEEDS[0], _IN_GIF)
-    path = IMAGES / f"miniature_table_{table.number}.gif"
-    # The groups are side by side. Each group is a column of captions and grids.
-    columns = [captioned_grids({caption: videos}, scale=4) for caption, videos in groups.items()]
-    path.write_bytes(gif_bytes(np.concatenate(columns, axis=2), scale=1))
-    return path
+    return write_gif(f"miniature_table_{table.number}", groups, scale=4)
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
@@ -185,7 +180,7 @@ def main() -> None:
     flags = parse()
     table = table_of(flags.table)
     if flags.gif:
-        print(write_gif(table, flags.samples))
+        print(draw_samples(table, flags.samples))
         return
     rows = [table.row(flags.row)] if flags.row else table.rows
     seeds = SEEDS if flags.seed is None else (flags.seed,)

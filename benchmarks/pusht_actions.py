@@ -23,13 +23,12 @@ import pathlib
 import time
 
 import numpy as np
-from measuring import IMAGES, write_result
+from measuring import write_gif, write_result
 
 import vdm
 from vdm.data.datasets import held_out_videos
 from vdm.data.pusht.environment import ACTION_UNIT, RESOLUTION, SIDE, SPEED, WALL
 from vdm.metrics.block_shape import block_shape, disc_positions
-from vdm.video.display import captioned_grids, gif_bytes
 from vdm.video.pixels import to_uint8
 
 LENGTH = 0.8
@@ -64,12 +63,6 @@ def shares(moved):
     }
 
 
-def draw(groups):
-    """Draws the first videos of each group, {caption: videos}, side by side, as a GIF."""
-    grids = [captioned_grids({name: v[:_IN_GIF]}, scale=2) for name, v in groups.items()]
-    return gif_bytes(np.concatenate(grids, axis=2), scale=1)
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--checkpoint", required=True)
@@ -101,8 +94,8 @@ def main():
         "empty_space": shares(empty),
         "block_shape": float(np.mean([block_shape(v[:, 1:]) for v in videos.values()])),
     }
-    gif = draw({"real": starts} | {f"pulled {name}": v for name, v in videos.items()})
-    (IMAGES / "pusht_actions.gif").write_bytes(gif)
+    groups = {"real": starts} | {f"pulled {name}": v for name, v in videos.items()}
+    write_gif("pusht_actions", {name: v[:_IN_GIF] for name, v in groups.items()}, scale=2)
     write_result("pusht_actions", result, "flax")
 
 
