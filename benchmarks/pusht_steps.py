@@ -21,7 +21,7 @@ that are not among the methods, evaluations and students of this run lose their 
 
 Prints and writes benchmarks/results/pusht_steps.json after each row. On two cores, a row takes two
 minutes plus 12 s per evaluation, or 25 s per evaluation with reconstruction guidance.
-`--only_seconds` takes half an hour.
+`--only_seconds` takes half an hour to an hour.
 """
 
 import argparse
