@@ -78,7 +78,7 @@ def get_config():
     config.training.sample_every = 1_000
 
     config.sample.sampler = "dpmpp_2m"
-    config.sample.num_steps = 24
+    config.sample.num_steps = 12
     config.sample.guidance_weight = 3.0
     # Limits a guided step to twice the memory of an unguided one, instead of nine times.
     config.sample.reconstruction_micro_batch = 4
