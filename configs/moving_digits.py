@@ -6,11 +6,11 @@
 
 `launch/quickstart` runs all three. The data are included: no preparation is needed.
 
-Hardware: two CPU cores, about 10 minutes of training, no accelerator.
+Hardware: two CPU cores, 8 to 17 minutes for all three commands, no accelerator.
 Expected: digits that keep the shape of their label while they move. Digit persistence, measured on
 128 samples (docs/moving_digits.md):
 
-    ours   0.922 +- 0.024   (0.977 for real videos)
+    ours   0.961 +- 0.017   (0.977 for real videos)
 
 Unconditional and text-to-video models of the same data:
 
