@@ -81,7 +81,11 @@ def main():
     flags = parser.parse_args()
     base = load_config(ROOT / "configs/moving_digits.py")
     base.sample.update(
-        task="extend", conditioning=flags.conditioning, batch_size=flags.batch_size, seed=0
+        task="extend",
+        conditioning=flags.conditioning,
+        num_steps=24,
+        batch_size=flags.batch_size,
+        seed=0,
     )
     base.sample.guidance_weight = 1.0
     base.extend.num_frames = NUM_FRAMES
